@@ -1,0 +1,157 @@
+// Package dek is one data encryption key: 32 random bytes that seal exactly
+// one version of one block with AES-256-GCM.
+//
+// Start with [New], then [Key.Seal]; to read, [FromBytes] and [Key.Open]. Call
+// [Key.Destroy] when done. Programs that use a keyring get their keys from
+// there and call only Seal, Open and Destroy.
+//
+// A sealed block is
+//
+//	+-----------+-----------------------+----------+
+//	| nonce, 12 | ciphertext, as the    | tag, 16  |
+//	|           | plaintext             |          |
+//	+-----------+-----------------------+----------+
+//
+// AES-256-GCM per NIST SP 800-38D with a random 96-bit nonce. The nonce is
+// drawn by the standard library's NewGCMWithRandomNonce, which runs inside the
+// FIPS 140-3 module. Because a key seals one block version, nonces cannot
+// collide under a key; the random nonce is a second line of defence, for a
+// program that seals twice by mistake.
+package dek
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"errors"
+	"fmt"
+)
+
+// Size is the size of a key in bytes.
+const Size = 32
+
+// Overhead is how many bytes longer a sealed block is than its plaintext: a
+// 12-byte nonce and a 16-byte tag.
+const Overhead = 28
+
+// ErrOpen says that a sealed block did not authenticate: another key, another
+// AAD, or altered bytes. Which of them, nobody can tell.
+var ErrOpen = errors.New("dek: the sealed bytes do not authenticate under this key and AAD")
+
+// Key is a data encryption key.
+//
+// Seal and Open are safe for concurrent use with each other; Generate, Set and
+// Destroy are not safe with anything. A Key must not be copied. It never
+// prints its bytes.
+type Key struct {
+	raw  [Size]byte
+	aead cipher.AEAD // nil: destroyed, or never set
+	_    noCopy
+}
+
+// noCopy makes go vet's copylocks check refuse copies of a Key, each of which
+// would be one more secret that nobody destroys.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
+
+// New returns a fresh key from crypto/rand, which cannot fail.
+func New() *Key {
+	k := new(Key)
+	k.Generate()
+	return k
+}
+
+// FromBytes returns the key with the given [Size] bytes, of which it keeps a
+// copy. The caller clears b.
+func FromBytes(b []byte) (*Key, error) {
+	k := new(Key)
+	if err := k.Set(b); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Generate makes k a fresh key from crypto/rand, as [New] does, in memory that
+// the caller already has: one Key can serve many blocks, one after the other.
+func (k *Key) Generate() {
+	// crypto/rand.Read fills the slice or ends the process; see its doc.
+	rand.Read(k.raw[:])
+	k.expand()
+}
+
+// Set makes k the key with the given [Size] bytes, in memory that the caller
+// already has. The caller clears b.
+func (k *Key) Set(b []byte) error {
+	if len(b) != Size {
+		return fmt.Errorf("dek: a key has %d bytes, not %d", Size, len(b))
+	}
+	copy(k.raw[:], b)
+	k.expand()
+	return nil
+}
+
+func (k *Key) expand() {
+	aead, err := NewAEAD(k.raw[:])
+	if err != nil {
+		// 32 bytes are always a valid AES-256 key, and GCM takes any AES block.
+		panic("dek: AES-256-GCM refused a 32-byte key: " + err.Error())
+	}
+	k.aead = aead
+}
+
+// NewAEAD returns the AEAD that this package uses, AES-GCM with a random nonce
+// in front, for those who wrap keys the same way.
+func NewAEAD(key []byte) (cipher.AEAD, error) {
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(b)
+}
+
+// Seal appends the sealed plaintext, len(plaintext)+[Overhead] bytes, to dst
+// and returns the extended slice. aad is authenticated and not stored: Open
+// needs the same. The unused capacity of dst must not overlap plaintext.
+//
+// A key seals one block version. Seal panics on a key that was destroyed.
+func (k *Key) Seal(dst, plaintext, aad []byte) []byte {
+	k.mustLive()
+	return k.aead.Seal(dst, nil, plaintext, aad)
+}
+
+// Open appends the plaintext, len(sealed)-[Overhead] bytes, to dst and returns
+// the extended slice. On error, which matches [ErrOpen], it returns nil and
+// nothing of the plaintext.
+//
+// Open panics on a key that was destroyed.
+func (k *Key) Open(dst, sealed, aad []byte) ([]byte, error) {
+	k.mustLive()
+	out, err := k.aead.Open(dst, nil, sealed, aad)
+	if err != nil {
+		return nil, ErrOpen
+	}
+	return out, nil
+}
+
+func (k *Key) mustLive() {
+	if k.aead == nil {
+		panic("dek: use of a key that was destroyed")
+	}
+}
+
+// Bytes returns the key's own bytes, for wrapping. The slice is k's memory: do
+// not keep it, change it or let it outlive Destroy.
+func (k *Key) Bytes() []byte { return k.raw[:] }
+
+// Destroy overwrites the key's bytes and lets go of the expanded key. A
+// destroyed Key may be filled again with Generate or Set.
+//
+// The expanded key is the standard library's memory, which Go offers no way to
+// overwrite: it is gone when the garbage collector reuses it, or, in a program
+// built with GOEXPERIMENT=runtimesecret, when it is collected.
+func (k *Key) Destroy() {
+	clear(k.raw[:])
+	k.aead = nil
+}

@@ -1,0 +1,25 @@
+package dek
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+const redacted = "dek.Key(redacted)"
+
+// String, GoString, Format, LogValue and MarshalText keep a key's bytes out of
+// every print, log and encoding, whatever the verb.
+
+func (*Key) String() string { return redacted }
+
+func (*Key) GoString() string { return redacted }
+
+// Format implements [fmt.Formatter] for all verbs.
+func (*Key) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+
+// LogValue implements [slog.LogValuer].
+func (*Key) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText implements [encoding.TextMarshaler], and with it JSON.
+func (*Key) MarshalText() ([]byte, error) { return []byte(redacted), nil }

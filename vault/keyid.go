@@ -1,0 +1,99 @@
+package vault
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Limits of a [KeyID]'s parts in bytes. Names and versions follow Key Vault,
+// whose names have 1 to 127 characters of 0-9, a-z, A-Z and "-" and whose
+// versions are 32 hexadecimal digits.
+const (
+	MaxVaultLen   = 512
+	MaxNameLen    = 127
+	MaxVersionLen = 127
+)
+
+const keysSegment = "/keys/"
+
+// KeyID names a key in a vault. It is comparable.
+type KeyID struct {
+	Vault   string // the vault's own name for itself, such as "https://contoso.vault.azure.net"
+	Name    string
+	Version string // "" is the current version
+}
+
+// String returns "VAULT/keys/NAME/VERSION", the form of a Key Vault key
+// identifier; without a version it ends after the name, without a vault it
+// starts with "/keys/". [ParseKeyID] reads it back.
+func (id KeyID) String() string {
+	s := id.Vault + keysSegment + id.Name
+	if id.Version != "" {
+		s += "/" + id.Version
+	}
+	return s
+}
+
+// Versionless returns id without its version.
+func (id KeyID) Versionless() KeyID {
+	id.Version = ""
+	return id
+}
+
+// Validate reports whether the parts of id are within their limits and
+// alphabets, so that String is unambiguous. The vault may be empty.
+func (id KeyID) Validate() error {
+	if len(id.Vault) > MaxVaultLen {
+		return fmt.Errorf("vault: key id: the vault has %d bytes, the most is %d", len(id.Vault), MaxVaultLen)
+	}
+	for i := range len(id.Vault) {
+		if c := id.Vault[i]; c <= ' ' || c > '~' {
+			return fmt.Errorf("vault: key id: the vault has a byte outside printable ASCII at position %d", i)
+		}
+	}
+	if strings.HasSuffix(id.Vault, "/") {
+		return fmt.Errorf("vault: key id: the vault %q ends with a slash", id.Vault)
+	}
+	if strings.Contains(id.Vault+"/", keysSegment) {
+		return fmt.Errorf("vault: key id: the vault %q contains %q", id.Vault, keysSegment)
+	}
+	if err := checkPart("name", id.Name, MaxNameLen); err != nil {
+		return err
+	}
+	if id.Version == "" {
+		return nil
+	}
+	return checkPart("version", id.Version, MaxVersionLen)
+}
+
+func checkPart(what, s string, most int) error {
+	if s == "" || len(s) > most {
+		return fmt.Errorf("vault: key id: the %s has %d characters, want 1 to %d", what, len(s), most)
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' {
+			return fmt.Errorf("vault: key id: the %s may have 0-9, a-z, A-Z and \"-\" only, not %q", what, s[i:i+1])
+		}
+	}
+	return nil
+}
+
+// ParseKeyID parses what [KeyID.String] returns, among it the key identifiers
+// of Key Vault ("https://contoso.vault.azure.net/keys/name/version").
+func ParseKeyID(s string) (KeyID, error) {
+	i := strings.LastIndex(s, keysSegment)
+	if i < 0 {
+		return KeyID{}, fmt.Errorf("vault: key id: no %q; want VAULT/keys/NAME or VAULT/keys/NAME/VERSION", keysSegment)
+	}
+	id := KeyID{Vault: s[:i]}
+	name, version, versioned := strings.Cut(s[i+len(keysSegment):], "/")
+	id.Name, id.Version = name, version
+	if versioned && version == "" {
+		return KeyID{}, fmt.Errorf("vault: key id: it ends with a slash, want a version after it")
+	}
+	if err := id.Validate(); err != nil {
+		return KeyID{}, err
+	}
+	return id, nil
+}
