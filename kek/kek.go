@@ -74,7 +74,9 @@ func (k *KEK) Check(ctx context.Context) error {
 	}
 	// The version that was admitted is the one that is tried.
 	pinned := k.WithVersion(key.ID.Version)
-	w, probe, err := pinned.WrapProbe(ctx)
+	probe := make([]byte, probeSize)
+	rand.Read(probe)
+	w, err := pinned.Wrap(ctx, probe)
 	if err != nil {
 		return err
 	}
@@ -87,15 +89,6 @@ func (k *KEK) Check(ctx context.Context) error {
 		return pinned.wrongSecret()
 	}
 	return nil
-}
-
-// WrapProbe wraps a fresh random secret, to show that wrapping works, and
-// returns both.
-func (k *KEK) WrapProbe(ctx context.Context) (w vault.Wrapped, probe []byte, err error) {
-	probe = make([]byte, probeSize)
-	rand.Read(probe)
-	w, err = k.Wrap(ctx, probe)
-	return w, probe, err
 }
 
 // Wrap encrypts secret, 1 to [vault.MaxSecret] bytes, to the key. The result

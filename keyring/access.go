@@ -1,0 +1,272 @@
+package keyring
+
+import (
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/blockseal/blockseal/internal/secret"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// access is what a keyring knows about its right to be open. Guarded by Keyring.mu.
+type access struct {
+	policy      policy
+	fingerprint string
+	kekID       vault.KeyID // the KEK version that wraps the document
+	sessions    uint64      // how many there were; the id of the last
+
+	leaseEnd time.Duration // Clock.Elapsed at which the lease ends
+	leaseRef time.Time     // wall clock of the unwrap that renewed it
+	keyEnd   time.Time     // the key's own expiry; zero: none
+
+	// The wall clock and Elapsed at one moment that is trusted: at Open and at
+	// each Revalidate. A wall clock that steps back later does not make a key
+	// younger than this says.
+	anchorWall    time.Time
+	anchorElapsed time.Duration
+}
+
+// proof is what a successful check found: the reason to extend access.
+type proof struct {
+	sent    time.Duration // Clock.Elapsed when the unwrap was sent
+	wall    time.Time     // the wall clock then
+	expires time.Time     // the key's own; zero: none
+}
+
+// anchor trusts the wall clock of now.
+func (r *Keyring) anchor() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.anchorWall, r.anchorElapsed = r.clock.Now(), r.clock.Elapsed()
+}
+
+// wallNow is the wall clock, but never earlier than the anchor plus the time
+// that has elapsed since: dates are judged by it. Stepping the clock forward
+// brings an expiry closer, stepping it back does not move it away.
+func (r *Keyring) wallNow() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wallNowLocked()
+}
+
+func (r *Keyring) wallNowLocked() time.Time {
+	now := r.clock.Now()
+	if least := r.anchorWall.Add(r.clock.Elapsed() - r.anchorElapsed); now.Before(least) {
+		return least
+	}
+	return now
+}
+
+// wallAt translates a moment of Clock.Elapsed, for people. r.mu is held.
+func (r *Keyring) wallAt(elapsed time.Duration) time.Time {
+	return r.clock.Now().Add(elapsed - r.clock.Elapsed())
+}
+
+// extend sets the session's deadline from a proof: the end of the lease or, if it
+// comes first, the key's own expiry. The lease runs from when the unwrap was sent,
+// because the vault may have decided at any moment after that. r.turn is held.
+func (r *Keyring) extend(s *session, p proof) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leaseEnd = p.sent + r.opts.Lease
+	r.leaseRef = p.wall
+	r.keyEnd = p.expires
+	deadline := r.leaseEnd
+	if !p.expires.IsZero() {
+		deadline = min(deadline, r.clock.Elapsed()+p.expires.Sub(r.wallNowLocked()))
+	}
+	s.deadline.Store(int64(deadline))
+	r.state.LastSuccess = p.wall
+	r.armDeadline(s, deadline-r.clock.Elapsed())
+}
+
+// begin opens a session from an opened body: from here on keys are usable.
+func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof) error {
+	if err := r.expected(b); err != nil {
+		return err
+	}
+	set, err := newEpochSet(b)
+	if err != nil {
+		return err
+	}
+	s := &session{cache: newDEKCache(r.opts.DEKCache)}
+	s.secret = *docSecret
+	s.epochs.Store(set)
+
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	if r.closed.Load() {
+		s.destroy()
+		return fmt.Errorf("keyring: %w", ErrClosed)
+	}
+	r.mu.Lock()
+	r.sessions++
+	s.id = r.sessions
+	r.policy, r.fingerprint = b.policy, b.fingerprint()
+	r.mu.Unlock()
+	r.wrapsByKEK.Store(b.policy.wrapping == ByKEK)
+	r.extend(s, p)
+	r.session.Store(s)
+	r.setStatus(Available, nil)
+	return nil
+}
+
+// expected checks an opened document against Options.Expect.
+func (r *Keyring) expected(b *body) error {
+	e := r.opts.Expect
+	if e == nil {
+		return nil
+	}
+	if got := b.fingerprint(); e.Fingerprint != "" && subtle.ConstantTimeCompare([]byte(got), []byte(e.Fingerprint)) != 1 {
+		return fmt.Errorf("keyring: the fingerprint is %s, not %s: another store's keyring, or a forged one: %w", got, e.Fingerprint, ErrUnexpected)
+	}
+	r.docMu.Lock()
+	gen := r.header.generation
+	r.docMu.Unlock()
+	if gen < e.Generation {
+		return fmt.Errorf("keyring: the generation is %d, at least %d was expected: an older copy was put in its place: %w", gen, e.Generation, ErrUnexpected)
+	}
+	return nil
+}
+
+// prove takes the secret that the vault unwrapped. With a session, it must be the
+// session's own, and extends it; without one, it must open the document, and
+// begins one.
+func (r *Keyring) prove(got []byte, p proof) error {
+	if len(got) != secretSize {
+		return r.wrongSecret(fmt.Sprintf("it unwrapped to %d bytes, want %d", len(got), secretSize))
+	}
+	r.docMu.Lock()
+	s := r.session.Load()
+	aad, sealed := r.aad, r.sealed
+	same := s != nil && subtle.ConstantTimeCompare(got, s.secret[:]) == 1
+	r.docMu.Unlock()
+
+	if s != nil {
+		if !same {
+			return r.wrongSecret("it unwrapped to another secret than before")
+		}
+		r.turn.Lock()
+		defer r.turn.Unlock()
+		// A session that ended meanwhile, or is past its deadline, stays ended:
+		// the next check begins a new one.
+		if r.session.Load() == s && int64(r.clock.Elapsed()) < s.deadline.Load() {
+			r.extend(s, p)
+			r.setStatus(Available, nil)
+			return nil
+		}
+		return errSessionEnded
+	}
+	var err error
+	secret.Do(func() {
+		var docSecret [secretSize]byte
+		copy(docSecret[:], got)
+		defer clear(docSecret[:])
+		var b *body
+		if b, err = openBody(sealed, &docSecret, aad); err != nil {
+			return
+		}
+		defer b.destroy()
+		err = r.begin(b, &docSecret, p)
+	})
+	return err
+}
+
+// errSessionEnded says that a check came back after the session that it was to
+// extend had ended.
+var errSessionEnded = errors.New("keyring: the lease ended while the vault was being asked")
+
+func (r *Keyring) wrongSecret(detail string) error {
+	return &vault.Error{Op: vault.OpUnwrapKey, Key: r.State().KEK, Kind: vault.ErrUnsupportedKey,
+		Detail: "the vault's key is not the one that wrapped the keyring: " + detail}
+}
+
+// lock ends the session s, or whichever there is if s is nil, for the given cause,
+// and announces it when the last operation in flight is done. Locking a locked
+// keyring replaces the cause.
+func (r *Keyring) lock(s *session, cause error) {
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	if r.closed.Load() || (s != nil && r.session.Load() != s) {
+		return
+	}
+	r.endSession(cause)
+	r.setStatus(Inaccessible, cause)
+}
+
+// stayLocked sets the cause of a keyring that was not opened yet.
+func (r *Keyring) stayLocked(cause error) {
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	r.endSession(cause)
+	r.setStatus(Inaccessible, cause)
+}
+
+// endSession takes the session away, waits for the operations in flight, and
+// destroys its keys. It returns the status before. r.turn is held.
+func (r *Keyring) endSession(cause error) Status {
+	r.mu.Lock()
+	from, since := r.state.Status, r.state.Since
+	r.mu.Unlock()
+	if from != Inaccessible {
+		since = r.clock.Now()
+	}
+	r.locked.Store(&lockedError{since: since, cause: cause})
+	s := r.session.Swap(nil)
+	if s == nil {
+		return from
+	}
+	r.drain()
+	r.docMu.Lock()
+	s.destroy()
+	r.docMu.Unlock()
+	return from
+}
+
+// setStatus records a status and its cause and announces a change. r.turn is held.
+func (r *Keyring) setStatus(to Status, cause error) {
+	r.mu.Lock()
+	from := r.state.Status
+	news := from != to || (to == Inaccessible && !sameCause(r.state.Cause, cause))
+	if from != to {
+		r.state.Since = r.clock.Now()
+	}
+	r.state.Status, r.state.Cause = to, cause
+	r.mu.Unlock()
+	if news {
+		r.emit(Event{Kind: StateChanged, From: from, To: to, Err: cause})
+	}
+}
+
+// sameCause reports whether two causes are the same to an operator.
+func sameCause(a, b error) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return a.Error() == b.Error() || (vault.Kind(a) != nil && vault.Kind(a) == vault.Kind(b))
+}
+
+// expire locks s if its deadline has passed.
+func (r *Keyring) expire(s *session) {
+	if int64(r.clock.Elapsed()) < s.deadline.Load() {
+		return
+	}
+	r.lock(s, r.deadlineCause())
+	r.checkSoon()
+}
+
+// deadlineCause says which of the two ends a session's deadline was.
+func (r *Keyring) deadlineCause() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.clock.Elapsed() < r.leaseEnd && !r.keyEnd.IsZero() {
+		return &vault.Error{Op: vault.OpGet, Key: r.kekID, Kind: vault.ErrKeyExpired,
+			Detail: "it expired at " + r.keyEnd.UTC().Format(time.RFC3339)}
+	}
+	if r.state.LastCheckErr != nil {
+		return fmt.Errorf("%w; the last check: %w", errLeaseEnded, r.state.LastCheckErr)
+	}
+	return errLeaseEnded
+}

@@ -1,0 +1,159 @@
+package keyring
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// Revalidate asks the vault now: the key's properties, a wrap, and an unwrap of
+// the keyring's own secret. On success the keyring is available, whether it was
+// locked, waited as a copy, or was available anyway. On failure it returns the
+// reason, which has taken effect as that of any other check.
+//
+// It also trusts the wall clock anew, in case that was wrong when the keyring
+// was opened.
+func (r *Keyring) Revalidate(ctx context.Context) error {
+	r.anchor()
+	return r.checkNow(ctx)
+}
+
+// checkNow waits for its turn and checks.
+func (r *Keyring) checkNow(ctx context.Context) error {
+	if err := r.takeChecks(ctx); err != nil {
+		return err
+	}
+	defer func() { <-r.checks }()
+	return r.checkHeld(ctx)
+}
+
+// takeChecks takes the turn of checks and KEK changes; give it back by receiving
+// from r.checks.
+func (r *Keyring) takeChecks(ctx context.Context) error {
+	select {
+	case r.checks <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("keyring: %w", ctx.Err())
+	case <-r.ctx.Done():
+	}
+	if r.closed.Load() {
+		return fmt.Errorf("keyring: %w", ErrClosed)
+	}
+	return nil
+}
+
+// checkHeld is one check and its consequences. The caller has the turn of checks.
+func (r *Keyring) checkHeld(ctx context.Context) error {
+	start := r.clock.Elapsed()
+	err := r.ask(ctx)
+	if errors.Is(err, errSessionEnded) {
+		err = r.ask(ctx)
+	}
+	if r.closed.Load() {
+		return fmt.Errorf("keyring: %w", ErrClosed)
+	}
+	took := r.clock.Elapsed() - start
+	r.mu.Lock()
+	r.state.LastCheck, r.state.LastCheckErr = r.clock.Now(), err
+	r.nextCheck = r.clock.Elapsed() + min(vault.RetryAfter(err), r.opts.Lease/4)
+	id := r.kekID
+	r.mu.Unlock()
+
+	switch {
+	case err == nil:
+		r.emit(Event{Kind: CheckSucceeded, Key: id, Duration: took})
+		return nil
+	case ctx.Err() != nil && r.ctx.Err() == nil:
+		// The caller gave up: nothing was learned.
+		return err
+	}
+	r.emit(Event{Kind: CheckFailed, Key: id, Duration: took, Err: err})
+	if vault.Denied(err) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnexpected) {
+		r.lock(nil, err)
+	} else {
+		r.degrade(err)
+	}
+	return err
+}
+
+// degrade records that nothing was learned. It takes nothing from the lease and
+// adds nothing to it.
+func (r *Keyring) degrade(cause error) {
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	if r.closed.Load() {
+		return
+	}
+	if r.session.Load() != nil {
+		r.setStatus(Degraded, cause)
+		return
+	}
+	r.endSession(cause)
+	r.setStatus(Inaccessible, cause)
+}
+
+// ask puts the three questions. Each permission can go missing alone, and the
+// answers to GetKey and WrapKey renew nothing: only the unwrap does.
+func (r *Keyring) ask(ctx context.Context) error {
+	r.docMu.Lock()
+	cur, wrapped, k := r.header.current(), r.header.wrapped, r.kek
+	r.docMu.Unlock()
+	pinned := kek.New(k.Vault(), cur.key)
+	r.mu.Lock()
+	r.kekID = cur.key
+	r.mu.Unlock()
+
+	key, err := r.getKey(ctx, pinned)
+	if err != nil {
+		return err
+	}
+	if fp, err := kek.Fingerprint(key.Public); err != nil {
+		return err
+	} else if subtle.ConstantTimeCompare(fp[:], cur.fingerprint[:]) != 1 {
+		return &vault.Error{Op: vault.OpGet, Key: cur.key, Kind: vault.ErrUnsupportedKey,
+			Detail: "its public key is not the one that this version had when it wrapped the keyring"}
+	}
+	r.warnOfExpiry(key)
+	// Any 32 bytes show that wrapping works; nothing is kept of them.
+	probe := make([]byte, secretSize)
+	rand.Read(probe)
+	if _, err := r.wrap(ctx, pinned, probe); err != nil {
+		return err
+	}
+	p := proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires}
+	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: cur.key, Ciphertext: wrapped})
+	if err != nil {
+		return err
+	}
+	defer clear(got)
+	return r.prove(got, p)
+}
+
+func (r *Keyring) getKey(ctx context.Context, k *kek.KEK) (vault.Key, error) {
+	now := r.wallNow()
+	return vaultCall(ctx, r, vault.OpGet, k.ID(), func(ctx context.Context) (vault.Key, error) {
+		return k.Get(ctx, now)
+	}, func(vault.Key) {})
+}
+
+func (r *Keyring) wrap(ctx context.Context, k *kek.KEK, plain []byte) (vault.Wrapped, error) {
+	// A call that is left behind may read its argument after the caller has
+	// cleared it: it gets a copy of its own.
+	own := bytes.Clone(plain)
+	return vaultCall(ctx, r, vault.OpWrapKey, k.ID(), func(ctx context.Context) (vault.Wrapped, error) {
+		defer clear(own)
+		return k.Wrap(ctx, own)
+	}, func(vault.Wrapped) {})
+}
+
+func (r *Keyring) unwrap(ctx context.Context, k *kek.KEK, w vault.Wrapped) ([]byte, error) {
+	return vaultCall(ctx, r, vault.OpUnwrapKey, w.KeyID, func(ctx context.Context) ([]byte, error) {
+		return k.Unwrap(ctx, w)
+	}, clearBytes)
+}

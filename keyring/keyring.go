@@ -1,0 +1,248 @@
+package keyring
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// StoreID names a store: 16 random bytes, fixed for its life, part of every AAD.
+type StoreID [storeIDSize]byte
+
+// String returns 32 hexadecimal digits.
+func (id StoreID) String() string { return hex.EncodeToString(id[:]) }
+
+// Keyring is an open keyring. All its methods are safe for concurrent use.
+//
+// Locks, in the order in which they are taken: checks, turn, docMu, mu. No vault
+// is called under turn, docMu or mu.
+type Keyring struct {
+	opts    Options
+	clock   Clock
+	storage Storage
+	storeID StoreID
+	events  events
+	calls   callCounts
+
+	session  atomic.Pointer[session] // nil: locked or closed
+	inFlight [shards]shard
+	locked   atomic.Pointer[lockedError] // why there is no session, or why the last one ended
+	closed   atomic.Bool
+
+	// wrapsByKEK is whether new DEKs are wrapped ByKEK: policy.wrapping, for the
+	// hot path.
+	wrapsByKEK atomic.Bool
+
+	ctx    context.Context // ends with Close; vault calls run under it
+	cancel context.CancelCauseFunc
+
+	// checks admits one at a time of: a check, a change of the KEK.
+	checks chan struct{}
+	// turn orders changes of access: opening a session, extending, locking.
+	turn sync.Mutex
+
+	docMu  sync.Mutex // the document: what follows, and every session's secret
+	header header
+	aad    []byte // the header's bytes as saved
+	sealed []byte
+	kek    *kek.KEK                 // the KEK of new documents, as the caller gave it
+	others map[vault.KeyID]*kek.KEK // other KEKs by versionless id, for older ByKEK records
+
+	mu    sync.Mutex // what follows
+	state State
+	access
+	monitor
+}
+
+// Create makes a new keyring in s, with a first epoch, wrapped by k, and returns
+// it available. It asks the vault for the key's properties, one wrap and one
+// unwrap, and saves nothing before the unwrap gave back what was wrapped. It
+// returns [ErrExists] if s has a document.
+func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if o.ReadOnly {
+		return nil, fmt.Errorf("keyring: create: %w", ErrReadOnly)
+	}
+	switch _, err := s.Load(ctx); {
+	case err == nil:
+		return nil, fmt.Errorf("keyring: create: %w", ErrExists)
+	case !errors.Is(err, ErrNoDocument):
+		return nil, fmt.Errorf("keyring: create: load: %w", err)
+	}
+	r := newKeyring(s, k, o)
+	rand.Read(r.storeID[:])
+	r.header.storeID = r.storeID
+
+	p := policy{wrapping: ByKeyring, maxDEKs: DefaultEpochMaxDEKs, maxAge: DefaultEpochMaxAge}
+	p.overlay(&o)
+	b := newBody(p, r.clock.Now())
+	defer b.destroy()
+	m, err := r.moveTo(ctx, k, b)
+	if err != nil {
+		r.cancel(ErrClosed)
+		return nil, fmt.Errorf("keyring: create: %w", err)
+	}
+	defer m.destroy()
+	if err := s.Save(ctx, m.document()); err != nil {
+		r.cancel(ErrClosed)
+		return nil, fmt.Errorf("keyring: create: save: %w", err)
+	}
+	r.adopt(m)
+	if err := r.begin(b, &m.secret, m.proof); err != nil {
+		r.cancel(ErrClosed)
+		return nil, fmt.Errorf("keyring: create: %w", err)
+	}
+	r.startMonitor()
+	return r, nil
+}
+
+// Open opens the keyring in s, which k wraps. With one GetKey, one WrapKey and
+// one UnwrapKey it comes back available. If the vault refuses or does not answer
+// it comes back locked, with the reason in its state, so that it can be
+// revalidated (Options.RequireAccess makes that an error). A damaged document, or
+// one of another KEK or another store, is an error.
+//
+// A KEK without a version follows the key: the document says which version to
+// unwrap with.
+func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	doc, err := s.Load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("keyring: open: load: %w", err)
+	}
+	h, aad, sealed, err := splitDocument(doc)
+	if err != nil {
+		return nil, err
+	}
+	if cur := h.current().key; !sameKey(k.ID(), cur) {
+		return nil, fmt.Errorf("keyring: open: the keyring is wrapped by %s, not by %s: %w; open it with that key, then ChangeKEK",
+			cur, k.ID().Versionless(), ErrWrongKEK)
+	}
+	r := newKeyring(s, k, o)
+	r.header, r.storeID = h, h.storeID
+	r.aad, r.sealed = bytes.Clone(aad), bytes.Clone(sealed)
+
+	if o.AwaitRevalidate {
+		r.stayLocked(errCopy)
+	} else if err := r.firstCheck(ctx); err != nil {
+		r.cancel(ErrClosed)
+		return nil, fmt.Errorf("keyring: open: %w", err)
+	}
+	r.startMonitor()
+	return r, nil
+}
+
+// firstCheck is Open's: an error of the vault leaves the keyring locked, unless
+// access is required; an error of the document or of the caller's is returned.
+func (r *Keyring) firstCheck(ctx context.Context) error {
+	err := r.checkNow(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil, errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion), errors.Is(err, ErrUnexpected):
+		return err
+	case r.opts.RequireAccess:
+		return &lockedError{since: r.clock.Now(), cause: err}
+	}
+	return nil
+}
+
+func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
+	r := &Keyring{
+		opts:    o,
+		clock:   o.Clock,
+		storage: s,
+		kek:     k,
+		others:  map[vault.KeyID]*kek.KEK{},
+		checks:  make(chan struct{}, 1),
+		events:  events{logger: o.Logger, onEvent: o.OnEvent},
+	}
+	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	r.anchor()
+	r.state = State{Status: Inaccessible, Since: r.clock.Now()}
+	return r
+}
+
+// sameKey reports whether want, which may lack vault and version, names got.
+func sameKey(want, got vault.KeyID) bool {
+	return want.Name == got.Name && (want.Vault == "" || want.Vault == got.Vault)
+}
+
+// StoreID returns the store's id.
+func (r *Keyring) StoreID() StoreID { return r.storeID }
+
+// Fingerprint names the keyring for Options.Expect: 64 hexadecimal digits that
+// only someone who opened this keyring can have put into its document. It is
+// known once the keyring was available.
+func (r *Keyring) Fingerprint() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fingerprint
+}
+
+// Wrapping returns how new DEKs are wrapped.
+func (r *Keyring) Wrapping() Wrapping {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.policy.wrapping
+}
+
+// KEK returns the KEK that wraps the keyring, without I/O.
+func (r *Keyring) KEK() *kek.KEK {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	return r.kek
+}
+
+// Close locks the keyring for good, after the operations in flight. What was
+// wrapped stays openable by the next Open. Closing twice does nothing.
+func (r *Keyring) Close() error {
+	err := r.settleReservations()
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	if r.closed.Swap(true) {
+		return nil
+	}
+	r.cancel(ErrClosed)
+	r.stopMonitor()
+	from := r.endSession(fmt.Errorf("keyring: %w", ErrClosed))
+	r.mu.Lock()
+	r.state.Status, r.state.Cause, r.state.Since = Closed, nil, r.clock.Now()
+	r.mu.Unlock()
+	r.emit(Event{Kind: StateChanged, From: from, To: Closed})
+	return err
+}
+
+// overlay sets in p what the options say explicitly, and reports whether that
+// changed anything.
+func (p *policy) overlay(o *Options) bool {
+	was := *p
+	if o.Wrapping != 0 {
+		p.wrapping = o.Wrapping
+	}
+	if o.EpochMaxDEKs != 0 {
+		p.maxDEKs = o.EpochMaxDEKs
+	}
+	switch {
+	case o.EpochMaxAge < 0:
+		p.maxAge = 0
+	case o.EpochMaxAge > 0:
+		p.maxAge = max(o.EpochMaxAge.Truncate(time.Second), time.Second)
+	}
+	return *p != was
+}

@@ -1,0 +1,181 @@
+package keyring
+
+import (
+	"fmt"
+	mrand "math/rand/v2"
+	"time"
+
+	"github.com/blockseal/blockseal/vault"
+)
+
+// watchEvery is how often the wall clock is compared with what it should be.
+// Leases run on Clock.Elapsed, which is exact in every operation but, on Linux,
+// stands still while a machine is suspended; dates of keys are wall time. A
+// machine that wakes up, or a clock that is set, is noticed within this time.
+const watchEvery = time.Second
+
+// monitor is a keyring's timers. Guarded by Keyring.mu.
+type monitor struct {
+	stopCheck    func() bool
+	stopDeadline func() bool
+	stopWatch    func() bool
+	stopped      bool
+	nextCheck    time.Duration // Clock.Elapsed before which no check starts by itself
+	warned       map[string]time.Duration
+}
+
+func (r *Keyring) startMonitor() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped {
+		return
+	}
+	r.armCheck(r.jittered())
+	r.armWatch()
+}
+
+func (r *Keyring) stopMonitor() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped = true
+	for _, stop := range []func() bool{r.stopCheck, r.stopDeadline, r.stopWatch} {
+		if stop != nil {
+			stop()
+		}
+	}
+}
+
+// jittered is CheckEvery less up to a tenth.
+func (r *Keyring) jittered() time.Duration {
+	return r.opts.CheckEvery - mrand.N(r.opts.CheckEvery/10+1)
+}
+
+// armCheck, armWatch and armDeadline set the timers anew. r.mu is held.
+
+func (r *Keyring) armCheck(d time.Duration) {
+	if r.stopCheck != nil {
+		r.stopCheck()
+	}
+	r.stopCheck = r.clock.AfterFunc(d, r.tick)
+}
+
+func (r *Keyring) armWatch() { r.stopWatch = r.clock.AfterFunc(watchEvery, r.watch) }
+
+func (r *Keyring) armDeadline(s *session, d time.Duration) {
+	if r.stopDeadline != nil {
+		r.stopDeadline()
+	}
+	if r.stopped {
+		return
+	}
+	r.stopDeadline = r.clock.AfterFunc(d, func() { r.expire(s) })
+}
+
+// tick is the check timer: it sets the next one, then checks on a goroutine of its
+// own, so that a vault that hangs holds up neither the timer nor the clock.
+func (r *Keyring) tick() {
+	r.mu.Lock()
+	if r.stopped {
+		r.mu.Unlock()
+		return
+	}
+	r.armCheck(r.jittered())
+	due := r.automatic() && r.clock.Elapsed() >= r.nextCheck
+	r.mu.Unlock()
+	if due {
+		r.tryCheck()
+	}
+}
+
+// automatic reports whether checks go on by themselves: not for a keyring that
+// waits for Revalidate. r.mu is held.
+func (r *Keyring) automatic() bool {
+	return r.state.Status != Inaccessible || !(r.opts.ManualRevalidation || r.state.Cause == errCopy)
+}
+
+// checkSoon checks at once, because something happened, unless the keyring waits
+// for Revalidate.
+func (r *Keyring) checkSoon() {
+	r.mu.Lock()
+	due := !r.stopped && r.automatic()
+	r.mu.Unlock()
+	if due {
+		r.tryCheck()
+	}
+}
+
+// tryCheck starts a check unless one is under way.
+func (r *Keyring) tryCheck() {
+	select {
+	case r.checks <- struct{}{}:
+	default:
+		return
+	}
+	go func() {
+		defer func() { <-r.checks }()
+		r.checkHeld(r.ctx)
+	}()
+}
+
+// watch compares the wall clock with the lease and the key's expiry.
+func (r *Keyring) watch() {
+	r.mu.Lock()
+	if r.stopped {
+		r.mu.Unlock()
+		return
+	}
+	r.armWatch()
+	s := r.session.Load()
+	if s == nil {
+		r.mu.Unlock()
+		return
+	}
+	now := r.wallNowLocked()
+	leaseOver := now.Sub(r.leaseRef) >= r.opts.Lease
+	keyOver := !r.keyEnd.IsZero() && !now.Before(r.keyEnd)
+	id, end := r.kekID, r.keyEnd
+	r.mu.Unlock()
+
+	switch {
+	case keyOver:
+		r.lock(s, &vault.Error{Op: vault.OpGet, Key: id, Kind: vault.ErrKeyExpired,
+			Detail: "it expired at " + end.UTC().Format(time.RFC3339)})
+		r.checkSoon()
+	case leaseOver:
+		r.lock(s, fmt.Errorf("%w: the clock moved ahead, or the machine was suspended", errLeaseEnded))
+		r.checkSoon()
+	}
+	r.rotateByAge(now)
+}
+
+// expiryWarnings are how long before a key's expiry an event says so.
+func expiryWarnings() [3]time.Duration {
+	const day = 24 * time.Hour
+	return [3]time.Duration{day, 7 * day, 30 * day}
+}
+
+// warnOfExpiry announces that a key is near its expiry, once for each threshold
+// that is passed.
+func (r *Keyring) warnOfExpiry(key vault.Key) {
+	if key.Expires.IsZero() {
+		return
+	}
+	left := key.Expires.Sub(r.wallNow())
+	for _, w := range expiryWarnings() {
+		if left > w {
+			continue
+		}
+		// A new version, or a new date, warns anew.
+		what := key.ID.String() + key.Expires.String()
+		r.mu.Lock()
+		last, ok := r.warned[what]
+		if !ok || w < last {
+			r.warned = map[string]time.Duration{what: w}
+		}
+		r.mu.Unlock()
+		if !ok || w < last {
+			r.emit(Event{Kind: KeyNearExpiry, Key: key.ID, Left: left})
+		}
+		return
+	}
+}

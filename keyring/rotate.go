@@ -1,0 +1,320 @@
+package keyring
+
+import (
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// Rotate begins a new epoch: DEKs from now on are wrapped by a fresh key. The
+// epochs before stay, for the DEKs that they wrapped. The new epoch is in storage
+// before any DEK is wrapped by it. No vault is called.
+func (r *Keyring) Rotate(ctx context.Context) error {
+	return r.rotate(ctx, "on request", func(*body) bool { return true })
+}
+
+func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) error {
+	h, err := r.Acquire()
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	var started uint32
+	err = r.mutate(ctx, &h, func(b *body) error {
+		if !due(b) {
+			return errUnchanged
+		}
+		if len(b.epochs) >= MaxEpochs {
+			return fmt.Errorf("keyring: rotate: there are %d epochs already; drop those that nothing names: %w", MaxEpochs, ErrLimit)
+		}
+		b.addEpoch(r.clock.Now())
+		b.current().reserved = b.policy.reserveStep()
+		started = b.current().id
+		return nil
+	}, h.publishEpoch)
+	if err == nil && started != 0 {
+		r.emit(Event{Kind: EpochStarted, Epoch: started, Detail: why})
+	}
+	return err
+}
+
+// rotateByAge begins a new epoch if the current one is older than the policy allows.
+func (r *Keyring) rotateByAge(now time.Time) {
+	if r.opts.ReadOnly {
+		return
+	}
+	r.mu.Lock()
+	maxAge := r.policy.maxAge
+	r.mu.Unlock()
+	s := r.session.Load()
+	if maxAge == 0 || s == nil {
+		return
+	}
+	old := func(created time.Time) bool { return now.Sub(created) >= maxAge }
+	set := s.epochs.Load()
+	if set == nil || !old(set.current.created) {
+		return
+	}
+	go r.rotate(r.ctx, fmt.Sprintf("the epoch before was older than %v", maxAge), func(b *body) bool {
+		return old(b.current().created)
+	})
+}
+
+// Epochs returns the ids of the epochs, ascending; the last is the current one.
+func (r *Keyring) Epochs() ([]uint32, error) {
+	h, err := r.Acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Release()
+	var ids []uint32
+	for _, e := range h.s.epochs.Load().all {
+		ids = append(ids, e.id)
+	}
+	return ids, nil
+}
+
+// DropEpoch destroys the key of an epoch that is not the current one: what it
+// wrapped can never be opened again. The caller has made sure that no record
+// that it needs names the epoch.
+func (r *Keyring) DropEpoch(ctx context.Context, id uint32) error {
+	h, err := r.Acquire()
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	err = r.mutate(ctx, &h, func(b *body) error {
+		i := slices.IndexFunc(b.epochs, func(e epochKey) bool { return e.id == id })
+		switch {
+		case i < 0:
+			return fmt.Errorf("keyring: drop epoch %d: there is no such epoch", id)
+		case i == len(b.epochs)-1:
+			return fmt.Errorf("keyring: drop epoch %d: it is the current one; rotate first", id)
+		}
+		clear(b.epochs[i].key[:])
+		copy(b.epochs[i:], b.epochs[i+1:])
+		clear(b.epochs[len(b.epochs)-1].key[:])
+		b.epochs = b.epochs[:len(b.epochs)-1]
+		return nil
+	}, func(*body) error {
+		set := h.s.epochs.Load()
+		h.s.epochs.Store(&epochSet{
+			all:     slices.DeleteFunc(slices.Clone(set.all), func(e *epoch) bool { return e.id == id }),
+			current: set.current,
+		})
+		return nil
+	})
+	if err == nil {
+		r.emit(Event{Kind: EpochDropped, Epoch: id})
+	}
+	return err
+}
+
+// move is a keyring's way to a KEK: a fresh secret wrapped by it and proven, the
+// header that says so, and the body sealed under the new secret.
+type move struct {
+	header header
+	aad    []byte
+	sealed []byte
+	secret [secretSize]byte
+	kek    *kek.KEK
+	proof  proof
+}
+
+func (m *move) destroy()         { clear(m.secret[:]) }
+func (m *move) document() []byte { return append(m.aad[:len(m.aad):len(m.aad)], m.sealed...) }
+
+// target is a KEK that was admitted, wrapped a fresh secret, and gave it back.
+type target struct {
+	kek         *kek.KEK
+	id          vault.KeyID
+	fingerprint [32]byte
+	secret      [secretSize]byte
+	wrapped     []byte
+	proof       proof
+}
+
+// prepare makes k ready to take over: one GetKey, one WrapKey, one UnwrapKey. The
+// wrap is worth nothing until the vault has shown that it can undo it.
+func (r *Keyring) prepare(ctx context.Context, k *kek.KEK) (*target, error) {
+	key, err := r.getKey(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	t := &target{kek: k, id: key.ID}
+	if t.fingerprint, err = kek.Fingerprint(key.Public); err != nil {
+		return nil, err
+	}
+	r.warnOfExpiry(key)
+	randomSecret(&t.secret)
+	pinned := k.WithVersion(key.ID.Version)
+	w, err := r.wrap(ctx, pinned, t.secret[:])
+	if err != nil {
+		return nil, err
+	}
+	if w.KeyID != key.ID {
+		return nil, &vault.Error{Op: vault.OpWrapKey, Key: key.ID, Kind: vault.ErrUnsupportedKey,
+			Detail: fmt.Sprintf("the vault wrapped with another key, %s", w.KeyID)}
+	}
+	t.wrapped = w.Ciphertext
+	t.proof = proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires}
+	got, err := r.unwrap(ctx, pinned, w)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(got)
+	if subtle.ConstantTimeCompare(got, t.secret[:]) != 1 {
+		clear(t.secret[:])
+		return nil, &vault.Error{Op: vault.OpUnwrapKey, Key: key.ID, Kind: vault.ErrUnsupportedKey,
+			Detail: "the vault unwrapped to another secret than was wrapped"}
+	}
+	return t, nil
+}
+
+// moveTo prepares a move of body b to k. docMu is not held.
+func (r *Keyring) moveTo(ctx context.Context, k *kek.KEK, b *body) (*move, error) {
+	t, err := r.prepare(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	return r.sealFor(t, b)
+}
+
+// sealFor seals b for a target, as the generation after the current one.
+func (r *Keyring) sealFor(t *target, b *body) (*move, error) {
+	m := &move{header: r.header.clone(), secret: t.secret, kek: t.kek, proof: t.proof}
+	clear(t.secret[:])
+	m.header.generation++
+	m.header.wrapped = t.wrapped
+	if err := m.header.activate(t.id, t.fingerprint); err != nil {
+		m.destroy()
+		return nil, err
+	}
+	m.aad = m.header.encode()
+	var err error
+	if m.sealed, err = sealBody(b, &m.secret, m.aad); err != nil {
+		m.destroy()
+		return nil, err
+	}
+	return m, nil
+}
+
+// activate makes a KEK version the one that wraps the document, adding it to the
+// table if it is new there.
+func (h *header) activate(key vault.KeyID, fingerprint [32]byte) error {
+	next := uint32(1)
+	for _, e := range h.keks {
+		if e.key == key {
+			if e.fingerprint != fingerprint {
+				return &vault.Error{Op: vault.OpGet, Key: key, Kind: vault.ErrUnsupportedKey,
+					Detail: "its public key is not the one that this version had before"}
+			}
+			h.active = e.id
+			return nil
+		}
+		next = e.id + 1
+	}
+	if len(h.keks) >= maxKEKs {
+		return fmt.Errorf("keyring: %d KEK versions are still named by records; rewrap them first: %w", maxKEKs, ErrLimit)
+	}
+	h.keks = append(h.keks, kekEntry{id: next, key: key, fingerprint: fingerprint})
+	h.active = next
+	return nil
+}
+
+// adopt takes a saved move for the document. docMu is held, or nobody else has
+// the keyring yet.
+func (r *Keyring) adopt(m *move) {
+	if old := r.header.current().key; old.Name != "" && !sameKey(m.kek.ID(), old) {
+		r.others[old.Versionless()] = r.kek
+	}
+	r.header, r.aad, r.sealed, r.kek = m.header, m.aad, m.sealed, m.kek
+	r.mu.Lock()
+	r.kekID = m.header.current().key
+	r.mu.Unlock()
+}
+
+// RotateKEK wraps the keyring with the newest version of its KEK. If it is the
+// newest already, it is wrapped anew, under a fresh secret. See [Keyring.ChangeKEK].
+func (r *Keyring) RotateKEK(ctx context.Context) error {
+	k := r.KEK().WithVersion("")
+	return r.changeKEK(ctx, k, "rotate KEK")
+}
+
+// ChangeKEK wraps the keyring with k: another key, another vault, another kind of
+// vault. It takes one GetKey, one WrapKey and one UnwrapKey, whatever the data.
+// The new wrap has been proven by an unwrap and the document is in storage before
+// the old KEK is let go; whatever fails before leaves everything as it was.
+//
+// DEKs that were wrapped ByKEK still need the KEK that wrapped them.
+func (r *Keyring) ChangeKEK(ctx context.Context, k *kek.KEK) error {
+	return r.changeKEK(ctx, k, "change KEK")
+}
+
+func (r *Keyring) changeKEK(ctx context.Context, k *kek.KEK, what string) error {
+	if r.opts.ReadOnly {
+		return fmt.Errorf("keyring: %s: %w", what, ErrReadOnly)
+	}
+	if err := r.takeChecks(ctx); err != nil {
+		return err
+	}
+	defer func() { <-r.checks }()
+	// No use asking the vault if the document cannot be opened.
+	h, err := r.Acquire()
+	if err != nil {
+		return fmt.Errorf("keyring: %s: %w", what, err)
+	}
+	h.Release()
+
+	t, err := r.prepare(ctx, k)
+	if err != nil {
+		return fmt.Errorf("keyring: %s: %w", what, err)
+	}
+	defer func() { clear(t.secret[:]) }()
+	h, err = r.Acquire()
+	if err != nil {
+		return fmt.Errorf("keyring: %s: %w", what, err)
+	}
+	m, err := r.saveMove(ctx, &h, t)
+	h.Release()
+	if err != nil {
+		return fmt.Errorf("keyring: %s: %w", what, err)
+	}
+	defer m.destroy()
+	r.emit(Event{Kind: KEKChanged, Key: m.header.current().key, Detail: what})
+
+	// The unwrap that proved the new wrap renews the lease like any other.
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	if s := r.session.Load(); s == h.s && int64(r.clock.Elapsed()) < s.deadline.Load() {
+		r.extend(s, m.proof)
+		r.setStatus(Available, nil)
+	}
+	return nil
+}
+
+// saveMove seals the document for t, saves it and takes it.
+func (r *Keyring) saveMove(ctx context.Context, h *Hold, t *target) (m *move, err error) {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	b, err := openBody(r.sealed, &h.s.secret, r.aad)
+	if err != nil {
+		return nil, err
+	}
+	defer b.destroy()
+	if m, err = r.sealFor(t, b); err != nil {
+		return nil, err
+	}
+	if err := r.storage.Save(ctx, m.document()); err != nil {
+		m.destroy()
+		return nil, fmt.Errorf("save generation %d: %w", m.header.generation, err)
+	}
+	r.adopt(m)
+	h.s.secret = m.secret
+	return m, nil
+}

@@ -1,0 +1,159 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/internal/secret"
+)
+
+// errUnchanged is how the function given to mutate says that there is nothing to
+// save.
+var errUnchanged = errors.New("unchanged")
+
+// mutate changes the document: f gets the opened body, and what f leaves is
+// sealed, saved durably, and only then taken for the document. If f or the save
+// fails nothing has changed in memory, and storage holds the old document or, if
+// its Save took effect all the same, a new one that opens too.
+//
+// The caller has a hold, so that the session's secret stays. after, if not nil,
+// runs when the save has succeeded, with the body still open, before anybody else
+// can change the document.
+func (r *Keyring) mutate(ctx context.Context, h *Hold, f func(*body) error, after func(*body) error) (err error) {
+	if r.opts.ReadOnly {
+		return fmt.Errorf("keyring: %w", ErrReadOnly)
+	}
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	secret.Do(func() {
+		var b *body
+		if b, err = openBody(r.sealed, &h.s.secret, r.aad); err != nil {
+			return
+		}
+		defer func() { b.destroy() }()
+		if err = f(b); err != nil {
+			if err == errUnchanged {
+				err = nil
+			}
+			return
+		}
+		next := r.header.clone()
+		next.generation++
+		if err = r.seal(ctx, next, b, &h.s.secret); err != nil {
+			return
+		}
+		if after != nil {
+			err = after(b)
+		}
+	})
+	return err
+}
+
+// seal seals b under next, saves the document and takes it. docMu is held.
+func (r *Keyring) seal(ctx context.Context, next header, b *body, docSecret *[secretSize]byte) error {
+	aad := next.encode()
+	sealed, err := sealBody(b, docSecret, aad)
+	if err != nil {
+		return err
+	}
+	if err := r.storage.Save(ctx, append(aad[:len(aad):len(aad)], sealed...)); err != nil {
+		return fmt.Errorf("keyring: save generation %d: %w", next.generation, err)
+	}
+	r.header, r.aad, r.sealed = next, aad, sealed
+	return nil
+}
+
+// reserveStep is how many DEKs are reserved at a time: 1/64 of an epoch.
+func (p *policy) reserveStep() uint64 { return max(p.maxDEKs/64, 1) }
+
+// epochForUse returns the current epoch with one more DEK counted against its
+// limit. The count is in memory; what is on disk is a reservation that the count
+// never exceeds, so that a crash cannot make the keyring forget what a key has
+// wrapped: at worst it counts 1/64 of an epoch too much.
+func (h *Hold) epochForUse(ctx context.Context) (*epoch, error) {
+	for {
+		e := h.s.epochs.Load().current
+		n := e.used.Add(1)
+		if n <= e.reserved.Load() {
+			return e, nil
+		}
+		if err := h.r.reserve(ctx, h, e); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// reserve extends e's reservation on disk or, if e has wrapped all that it may,
+// begins a new epoch.
+func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
+	var started uint32
+	err := r.mutate(ctx, h, func(b *body) error {
+		cur := b.current()
+		if cur.id != e.id || e.used.Load() <= e.reserved.Load() {
+			return errUnchanged // whoever came first did the work
+		}
+		if e.reserved.Load() < b.policy.maxDEKs {
+			cur.reserved = min(e.reserved.Load()+b.policy.reserveStep(), b.policy.maxDEKs)
+			return nil
+		}
+		if len(b.epochs) >= MaxEpochs {
+			return fmt.Errorf("keyring: the keyring has %d epochs and the current one is used up; "+
+				"rotate epochs so that old ones are dropped: %w", MaxEpochs, ErrLimit)
+		}
+		b.addEpoch(r.clock.Now())
+		b.current().reserved = b.policy.reserveStep()
+		started = b.current().id
+		return nil
+	}, func(b *body) error {
+		cur := b.current()
+		if started == 0 {
+			e.reserved.Store(cur.reserved)
+			return nil
+		}
+		return h.publishEpoch(b)
+	})
+	if err == nil && started != 0 {
+		r.emit(Event{Kind: EpochStarted, Epoch: started, Detail: "the epoch before had wrapped all the DEKs it may"})
+	}
+	return err
+}
+
+// publishEpoch makes the body's current epoch, which is saved, the session's.
+func (h *Hold) publishEpoch(b *body) error {
+	k := b.current()
+	e, err := newEpoch(k)
+	if err != nil {
+		return err
+	}
+	e.used.Store(0)
+	h.s.epochs.Store(h.s.epochs.Load().with(e))
+	return nil
+}
+
+// settleReservations writes down the exact counts, so that a clean restart gives
+// back what was reserved and not used. Best effort: an error only means that the
+// next Open counts too much.
+func (r *Keyring) settleReservations() error {
+	h, err := r.Acquire()
+	if err != nil || r.opts.ReadOnly {
+		if err == nil {
+			h.Release()
+		}
+		return nil
+	}
+	defer h.Release()
+	e := h.s.epochs.Load().current
+	if e.used.Load() == e.reserved.Load() {
+		return nil
+	}
+	return r.mutate(r.ctx, &h, func(b *body) error {
+		cur := b.current()
+		if cur.id != e.id {
+			return errUnchanged
+		}
+		cur.reserved = min(e.used.Load(), e.reserved.Load())
+		e.reserved.Store(cur.reserved)
+		return nil
+	}, nil)
+}

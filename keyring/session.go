@@ -1,0 +1,189 @@
+package keyring
+
+import (
+	"crypto/cipher"
+	"fmt"
+	mrand "math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/secret"
+)
+
+// session is one stretch of access, from the unwrap that opened the document to
+// the lock that ends it. What is opened in one session does not go on in the next.
+type session struct {
+	id       uint64
+	deadline atomic.Int64 // Clock.Elapsed at which use ends, in nanoseconds
+	epochs   atomic.Pointer[epochSet]
+	cache    *dekCache
+	ending   atomic.Bool // somebody found the deadline passed and is locking
+
+	secret [secretSize]byte // the document's; guarded by Keyring.docMu
+}
+
+// epochSet is the epochs at one moment; never changed once published.
+type epochSet struct {
+	all     []*epoch // by ascending id
+	current *epoch
+}
+
+// epoch is an epoch key ready for use.
+type epoch struct {
+	id       uint32
+	created  time.Time
+	aead     cipher.AEAD
+	used     atomic.Uint64 // DEKs wrapped, counted from the reservation it was opened with
+	reserved atomic.Uint64 // what the document on disk says that it may have wrapped
+}
+
+func (s *epochSet) find(id uint32) *epoch {
+	if s.current.id == id {
+		return s.current
+	}
+	i, ok := slices.BinarySearchFunc(s.all, id, func(e *epoch, id uint32) int { return int(int64(e.id) - int64(id)) })
+	if !ok {
+		return nil
+	}
+	return s.all[i]
+}
+
+// newEpoch makes an epoch key ready. The expanded key is allocated inside
+// secret.Do, so that it is erased when the session lets go of it.
+func newEpoch(k *epochKey) (e *epoch, err error) {
+	e = &epoch{id: k.id, created: k.created}
+	secret.Do(func() { e.aead, err = dek.NewAEAD(k.key[:]) })
+	e.used.Store(k.reserved)
+	e.reserved.Store(k.reserved)
+	return e, err
+}
+
+func newEpochSet(b *body) (*epochSet, error) {
+	set := &epochSet{}
+	for i := range b.epochs {
+		e, err := newEpoch(&b.epochs[i])
+		if err != nil {
+			return nil, err
+		}
+		set.all = append(set.all, e)
+	}
+	set.current = set.all[len(set.all)-1]
+	return set, nil
+}
+
+// with returns the set with one more epoch, the new current one.
+func (s *epochSet) with(e *epoch) *epochSet {
+	return &epochSet{all: append(slices.Clone(s.all), e), current: e}
+}
+
+// destroy forgets the session's keys. Nobody holds the session any more.
+func (s *session) destroy() {
+	clear(s.secret[:])
+	s.epochs.Store(nil)
+	s.cache.destroy()
+}
+
+// shards is how many counters the operations in flight are spread over, so that
+// cores do not fight for one cache line. A power of two.
+const shards = 32
+
+type shard struct {
+	n atomic.Int64
+	_ [56]byte // to the end of the cache line
+}
+
+// Hold keeps a keyring from locking while an operation uses its keys: a lock
+// waits for all holds, and none is given once it has begun. The zero Hold is
+// not valid. A Hold belongs to one goroutine, which must Release it soon, must
+// not wait for a vault or another goroutine's hold meanwhile, and must not
+// acquire a second one.
+type Hold struct {
+	r *Keyring
+	s *session
+	c *shard
+}
+
+// Acquire returns a Hold if the keys may be used now, or an error that matches
+// [ErrInaccessible], with its cause, or [ErrClosed].
+//
+// The order of the two steps is what makes it safe: the hold is counted, then
+// the session is looked at. A lock does the reverse, so that either it sees the
+// count or this sees no session.
+func (r *Keyring) Acquire() (Hold, error) {
+	c := &r.inFlight[mrand.Uint32()%shards]
+	c.n.Add(1)
+	s := r.session.Load()
+	if s != nil && int64(r.clock.Elapsed()) < s.deadline.Load() {
+		return Hold{r, s, c}, nil
+	}
+	c.n.Add(-1)
+	return Hold{}, r.refusal(s)
+}
+
+// AcquireSession is Acquire for an operation of several steps, such as a scan,
+// that must end when the keyring locked in between, even if it is available
+// again: it refuses if the session is not the given one.
+func (r *Keyring) AcquireSession(id uint64) (Hold, error) {
+	h, err := r.Acquire()
+	if err != nil {
+		return h, err
+	}
+	if h.s.id != id {
+		h.Release()
+		return Hold{}, r.endedSession()
+	}
+	return h, nil
+}
+
+// Session identifies the stretch of access that the hold belongs to.
+func (h Hold) Session() uint64 { return h.s.id }
+
+// Release ends the hold, unless a method of it has ended it already.
+func (h Hold) Release() {
+	if h.c != nil {
+		h.c.n.Add(-1)
+	}
+}
+
+// drain waits until no hold is left. The session was taken away before, so that
+// the counts only fall, but for a moment each, by those who are refused.
+func (r *Keyring) drain() {
+	for wait := 10 * time.Microsecond; ; wait = min(2*wait, time.Millisecond) {
+		busy := false
+		for i := range r.inFlight {
+			busy = busy || r.inFlight[i].n.Load() != 0
+		}
+		if !busy {
+			return
+		}
+		time.Sleep(wait)
+	}
+}
+
+// refusal explains why there is no hold to be had. s is the session that was
+// found, nil or past its deadline.
+func (r *Keyring) refusal(s *session) error {
+	if s != nil {
+		// The timer that locks may come late, after a pause of the process; the
+		// deadline does not. The lock follows without holding up this caller,
+		// which may be the one that the lock would have to wait for.
+		if s.ending.CompareAndSwap(false, true) {
+			go r.expire(s)
+		}
+		return &lockedError{since: r.clock.Now(), cause: r.deadlineCause()}
+	}
+	if r.closed.Load() {
+		return fmt.Errorf("keyring: %w", ErrClosed)
+	}
+	return r.locked.Load()
+}
+
+// endedSession is the error of a step that belongs to an earlier session.
+func (r *Keyring) endedSession() error {
+	if le := r.locked.Load(); le != nil {
+		return le
+	}
+	return fmt.Errorf("keyring: %w", ErrInaccessible)
+}

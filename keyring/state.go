@@ -1,0 +1,100 @@
+package keyring
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/blockseal/blockseal/vault"
+)
+
+// Status says whether the keys may be used.
+//
+//	check succeeds                      Available     the lease runs from that unwrap
+//	vault does not answer               Degraded      serves until the lease ends
+//	vault says no, wrong key material   Inaccessible  at once
+//	the key's expiry passes             Inaccessible  at that moment
+//	the lease ends                      Inaccessible
+type Status uint8
+
+// The statuses. The zero Status is none of them.
+const (
+	Available Status = iota + 1
+	Degraded
+	Inaccessible
+	Closed
+)
+
+// String returns the status's name.
+func (s Status) String() string {
+	switch s {
+	case Available:
+		return "Available"
+	case Degraded:
+		return "Degraded"
+	case Inaccessible:
+		return "Inaccessible"
+	case Closed:
+		return "Closed"
+	}
+	return fmt.Sprintf("Status(%d)", uint8(s))
+}
+
+// State is a keyring's access at one moment.
+type State struct {
+	Status Status
+	// Cause is why the status is not Available: the last refusal or failure of
+	// the vault, or the end of the lease. Nil when Available.
+	Cause error
+	// Since is when the status began.
+	Since time.Time
+	// LastSuccess is when the unwrap that last renewed the lease was sent; zero
+	// if none succeeded yet.
+	LastSuccess time.Time
+	// LeaseEnd is when the keys become unusable unless an unwrap succeeds before:
+	// the end of the lease or the key's own expiry. Zero when not in use.
+	LeaseEnd time.Time
+	// LastCheck is when the last check ended, and LastCheckErr how.
+	LastCheck    time.Time
+	LastCheckErr error
+
+	// KEK is the key version that wraps the keyring, and KEKExpires its expiry as
+	// the vault last said; zero if none or not known.
+	KEK        vault.KeyID
+	KEKExpires time.Time
+	// Epoch is the current epoch and Epochs how many there are; zero when locked.
+	Epoch  uint32
+	Epochs int
+	// Generation of the document.
+	Generation uint64
+	// DroppedEvents counts the events that were lost because OnEvent and the
+	// logger did not keep up.
+	DroppedEvents uint64
+}
+
+// String returns the status with its cause and times on one line.
+func (s State) String() string {
+	out := fmt.Sprintf("%v since %s", s.Status, s.Since.UTC().Format(time.RFC3339))
+	if s.Cause != nil {
+		out += ": " + s.Cause.Error()
+	}
+	return out
+}
+
+// State returns the keyring's state. It is cheap and reaches no vault.
+func (r *Keyring) State() State {
+	r.docMu.Lock()
+	kek, gen := r.header.current().key, r.header.generation
+	r.docMu.Unlock()
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st := r.state
+	st.KEK, st.Generation = kek, gen
+	st.DroppedEvents = r.events.dropped()
+	if s := r.session.Load(); s != nil {
+		set := s.epochs.Load()
+		st.Epoch, st.Epochs = set.current.id, len(set.all)
+		st.LeaseEnd = r.wallAt(time.Duration(s.deadline.Load()))
+	}
+	return st
+}

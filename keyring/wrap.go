@@ -1,0 +1,200 @@
+package keyring
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// NewDEK returns a fresh DEK and its record, [RecordSize] or [RecordSizeByKEK]
+// bytes, for the caller to keep apart from what the key seals. context is what
+// the key is bound to, such as a partition and a block's id: OpenDEK needs the
+// same. Destroy the key after use.
+//
+// The key outlives a lock that comes after NewDEK returned. To have the work
+// with it end before a lock is announced, use [Keyring.Acquire] and
+// [Hold.NewDEK].
+func (r *Keyring) NewDEK(ctx context.Context, context []byte) (key *dek.Key, wrapped []byte, err error) {
+	var b Binding
+	b.Set(context)
+	key = new(dek.Key)
+	if wrapped, err = r.withHold(func(h *Hold) ([]byte, error) { return h.NewDEK(ctx, nil, key, &b) }); err != nil {
+		return nil, nil, err
+	}
+	return key, wrapped, nil
+}
+
+// OpenDEK returns the DEK of a record that NewDEK returned with the same context.
+// Destroy it after use. It returns an error that matches [ErrCorrupt] if the
+// record is damaged, forged, of another store or another context.
+func (r *Keyring) OpenDEK(ctx context.Context, wrapped, context []byte) (*dek.Key, error) {
+	var b Binding
+	b.Set(context)
+	key := new(dek.Key)
+	if _, err := r.withHold(func(h *Hold) ([]byte, error) { return nil, h.OpenDEK(ctx, key, wrapped, &b) }); err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+func (r *Keyring) withHold(f func(h *Hold) ([]byte, error)) ([]byte, error) {
+	h, err := r.Acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { h.Release() }()
+	return f(&h)
+}
+
+// NewDEK makes k a fresh key bound to b, and appends its record to dst. With
+// ByKEK it releases the hold while the vault is asked and takes it again
+// afterwards; if the keyring locked in between it returns [ErrInaccessible] and
+// the hold is released, which Release then knows.
+func (h *Hold) NewDEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding) ([]byte, error) {
+	if h.r.opts.ReadOnly {
+		return nil, fmt.Errorf("keyring: new DEK: %w", ErrReadOnly)
+	}
+	e, err := h.epochForUse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k.Generate()
+	if h.r.wrapsByKEK.Load() {
+		dst, err = h.wrapByKEK(ctx, dst, k, b)
+	} else {
+		in := RecordInfo{Wrapping: ByKeyring, Epoch: e.id}
+		dst = sealRecord(dst, in, e, k.Bytes(), b, (*[storeIDSize]byte)(&h.r.storeID))
+	}
+	if err != nil {
+		k.Destroy()
+		return nil, err
+	}
+	return dst, nil
+}
+
+// sealRecord appends a record with the given clear part to dst.
+func sealRecord(dst []byte, in RecordInfo, e *epoch, plain []byte, b *Binding, store *[storeIDSize]byte) []byte {
+	aad := b.aad(in, store)
+	dst = append(dst, aad[:in.headSize()]...)
+	return e.aead.Seal(dst, nil, plain, aad)
+}
+
+// wrapByKEK appends a ByKEK record for k to dst. The vault's wrap goes inside the
+// epoch's seal, because an RSA wrap alone is authenticated by nobody.
+func (h *Hold) wrapByKEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding) ([]byte, error) {
+	r := h.r
+	r.docMu.Lock()
+	cur, client := r.header.current(), r.kek
+	r.docMu.Unlock()
+
+	var w vault.Wrapped
+	if err := h.outside(func() (err error) {
+		w, err = r.wrap(ctx, kek.New(client.Vault(), cur.key), k.Bytes())
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	e := h.s.epochs.Load().current
+	in := RecordInfo{Wrapping: ByKEK, Epoch: e.id, KEK: cur.id}
+	return sealRecord(dst, in, e, w.Ciphertext, b, (*[storeIDSize]byte)(&r.storeID)), nil
+}
+
+// outside runs f without the hold, because it waits for a vault, and then takes
+// the hold again. f's error comes first; if the keyring locked meanwhile, that.
+func (h *Hold) outside(f func() error) error {
+	id := h.s.id
+	h.Release()
+	err := f()
+	again, lockErr := h.r.AcquireSession(id)
+	if lockErr != nil {
+		h.c = nil // nothing left to release
+		if err != nil {
+			return err
+		}
+		return lockErr
+	}
+	*h = again
+	return err
+}
+
+// OpenDEK makes k the key of a record, bound to b. With a ByKEK record whose DEK
+// is not in the cache it lets go of the hold as NewDEK does.
+func (h *Hold) OpenDEK(ctx context.Context, k *dek.Key, record []byte, b *Binding) error {
+	in, err := ParseRecord(record)
+	if err != nil {
+		return err
+	}
+	e := h.s.epochs.Load().find(in.Epoch)
+	if e == nil {
+		return corrupt("the DEK record names epoch %d, which the keyring does not have", in.Epoch)
+	}
+	aad := b.aad(in, (*[storeIDSize]byte)(&h.r.storeID))
+	if in.Wrapping == ByKeyring {
+		var raw [dek.Size]byte
+		got, err := e.aead.Open(raw[:0], nil, record[headByKeyring:], aad)
+		if err != nil {
+			return errRecord(in)
+		}
+		err = k.Set(got)
+		clear(raw[:])
+		return err
+	}
+	ciphertext, err := e.aead.Open(nil, nil, record[headByKEK:], aad)
+	if err != nil {
+		return errRecord(in)
+	}
+	return h.openByKEK(ctx, k, in, ciphertext)
+}
+
+func errRecord(in RecordInfo) error {
+	return corrupt("the DEK record does not authenticate under epoch %d: it was altered, or is another block's or another store's", in.Epoch)
+}
+
+// openByKEK makes k the DEK that the vault wrapped as ciphertext, from the cache
+// or from the vault.
+func (h *Hold) openByKEK(ctx context.Context, k *dek.Key, in RecordInfo, ciphertext []byte) error {
+	r, cache := h.r, h.s.cache
+	if cache.get(ciphertext, k) {
+		return nil
+	}
+	client, id, err := r.kekFor(in.KEK)
+	if err != nil {
+		return err
+	}
+	var got []byte
+	if err := h.outside(func() (err error) {
+		got, err = cache.once(ctx, ciphertext, func(ctx context.Context) ([]byte, error) {
+			return r.unwrap(ctx, client, vault.Wrapped{KeyID: id, Ciphertext: ciphertext})
+		})
+		return err
+	}); err != nil {
+		clear(got)
+		return err
+	}
+	defer clear(got)
+	if len(got) != dek.Size {
+		return corrupt("the vault unwrapped a DEK of %d bytes, want %d", len(got), dek.Size)
+	}
+	h.s.cache.put(ciphertext, got)
+	return k.Set(got)
+}
+
+// kekFor returns the KEK to unwrap a record with, from the id that it names.
+func (r *Keyring) kekFor(id uint32) (*kek.KEK, vault.KeyID, error) {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	e, ok := r.header.kek(id)
+	if !ok {
+		return nil, vault.KeyID{}, corrupt("the DEK record names KEK %d, which the keyring does not list", id)
+	}
+	if sameKey(r.kek.ID(), e.key) {
+		return kek.New(r.kek.Vault(), e.key), e.key, nil
+	}
+	if k, ok := r.others[e.key.Versionless()]; ok {
+		return kek.New(k.Vault(), e.key), e.key, nil
+	}
+	return nil, e.key, fmt.Errorf("keyring: the DEK is wrapped by %s, for which no KEK was given: %w", e.key, ErrWrongKEK)
+}
