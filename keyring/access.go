@@ -105,6 +105,7 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof) error {
 	r.sessions++
 	s.id = r.sessions
 	r.policy, r.fingerprint = b.policy, b.fingerprint()
+	r.awaiting = false
 	r.mu.Unlock()
 	r.wrapsByKEK.Store(b.policy.wrapping == ByKEK)
 	r.extend(s, p)

@@ -138,6 +138,7 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 	r.aad, r.sealed = bytes.Clone(aad), bytes.Clone(sealed)
 
 	if o.AwaitRevalidate {
+		r.awaiting = true
 		r.stayLocked(errCopy)
 	} else if err := r.firstCheck(ctx); err != nil {
 		r.cancel(ErrClosed)
@@ -246,3 +247,6 @@ func (p *policy) overlay(o *Options) bool {
 	}
 	return *p != was
 }
+
+// Elapsed is the keyring's monotonic clock; see [Clock].
+func (r *Keyring) Elapsed() time.Duration { return r.clock.Elapsed() }

@@ -20,6 +20,7 @@ type monitor struct {
 	stopDeadline func() bool
 	stopWatch    func() bool
 	stopped      bool
+	awaiting     bool          // a copy: locked until the first Revalidate that succeeds
 	nextCheck    time.Duration // Clock.Elapsed before which no check starts by itself
 	warned       map[string]time.Duration
 }
@@ -90,7 +91,7 @@ func (r *Keyring) tick() {
 // automatic reports whether checks go on by themselves: not for a keyring that
 // waits for Revalidate. r.mu is held.
 func (r *Keyring) automatic() bool {
-	return r.state.Status != Inaccessible || !(r.opts.ManualRevalidation || r.state.Cause == errCopy)
+	return !r.awaiting && (r.state.Status != Inaccessible || !r.opts.ManualRevalidation)
 }
 
 // checkSoon checks at once, because something happened, unless the keyring waits

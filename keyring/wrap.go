@@ -149,6 +149,25 @@ func (h *Hold) OpenDEK(ctx context.Context, k *dek.Key, record []byte, b *Bindin
 	return h.openByKEK(ctx, k, in, ciphertext)
 }
 
+// CheckRecord authenticates a record for b under its epoch, without opening the
+// DEK and without a vault.
+func (h *Hold) CheckRecord(record []byte, b *Binding) error {
+	in, err := ParseRecord(record)
+	if err != nil {
+		return err
+	}
+	e := h.s.epochs.Load().find(in.Epoch)
+	if e == nil {
+		return corrupt("the DEK record names epoch %d, which the keyring does not have", in.Epoch)
+	}
+	got, err := e.aead.Open(nil, nil, record[in.headSize():], b.aad(in, (*[storeIDSize]byte)(&h.r.storeID)))
+	clear(got)
+	if err != nil {
+		return errRecord(in)
+	}
+	return nil
+}
+
 func errRecord(in RecordInfo) error {
 	return corrupt("the DEK record does not authenticate under epoch %d: it was altered, or is another block's or another store's", in.Epoch)
 }

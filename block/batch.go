@@ -1,0 +1,164 @@
+package block
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// Batch is a set of changes that happen together or not at all. It belongs to one
+// goroutine. Later changes of a block win over earlier ones in the batch.
+//
+// Blocks are sealed as they are put, so that a batch holds no plaintext. A batch
+// ends with the stretch of access in which its first block was put: if the store
+// went Inaccessible since, Put and Commit return [ErrInaccessible], and the batch
+// is to be made again.
+type Batch struct {
+	s       *Store
+	b       engine.Batch
+	state   batchState
+	session uint64 // of the first change; 0: none yet
+	err     error  // what spoiled the batch
+}
+
+type batchState uint8
+
+const (
+	batchOpen batchState = iota
+	batchCommitted
+	batchClosed
+)
+
+// NewBatch returns an empty batch. Commit or Close it; it may be made before the
+// store is available.
+func (s *Store) NewBatch() *Batch { return &Batch{s: s} }
+
+// hold returns a hold in the batch's session, which the first call determines.
+func (b *Batch) hold() (keyring.Hold, error) {
+	switch {
+	case b.state == batchCommitted:
+		return keyring.Hold{}, fmt.Errorf("the batch was committed: %w", ErrClosed)
+	case b.state == batchClosed:
+		return keyring.Hold{}, fmt.Errorf("the batch was closed: %w", ErrClosed)
+	case b.err != nil:
+		return keyring.Hold{}, b.err
+	}
+	if b.session != 0 {
+		return b.s.keys.AcquireSession(b.session)
+	}
+	h, err := b.s.writeHold()
+	if err != nil {
+		return h, err
+	}
+	b.session = h.Session()
+	b.b = b.s.db.NewBatch()
+	b.s.track(b.b)
+	return h, nil
+}
+
+// spoil makes every later call return err: a batch that could not take a change
+// must not commit the rest.
+func (b *Batch) spoil(op string, id []byte, err error) error {
+	if b.err == nil && b.state == batchOpen {
+		b.err = err
+	}
+	return wrapErr(op, id, err)
+}
+
+// Put adds a block to the batch; see [Store.Put] for its limits and errors. After
+// an error the batch cannot be committed.
+func (b *Batch) Put(ctx context.Context, id, data []byte) error {
+	if err := checkBlock(id, data); err != nil {
+		return b.spoil("batch put", id, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return b.spoil("batch put", id, err)
+	}
+	h, err := b.hold()
+	if err != nil {
+		return b.spoil("batch put", id, err)
+	}
+	defer func() { h.Release() }()
+	if grown := b.b.Size() + 2*len(id) + len(data) + 512; grown > MaxBatch {
+		return b.spoil("batch put", id, fmt.Errorf("the batch would have %d bytes, the most is %d: %w", grown, MaxBatch, ErrTooLarge))
+	}
+	sc := b.s.take(0, id)
+	defer b.s.give(sc)
+	if err := b.s.seal(ctx, &h, b.b, sc, 0, id, data); err != nil {
+		return b.spoil("batch put", id, err)
+	}
+	return nil
+}
+
+// Delete adds the deletion of a block to the batch. After an error the batch
+// cannot be committed.
+func (b *Batch) Delete(ctx context.Context, id []byte) error {
+	if err := checkID(id); err != nil {
+		return b.spoil("batch delete", id, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return b.spoil("batch delete", id, err)
+	}
+	h, err := b.hold()
+	if err != nil {
+		return b.spoil("batch delete", id, err)
+	}
+	defer h.Release()
+	if err := remove(b.b, 0, id); err != nil {
+		return b.spoil("batch delete", id, err)
+	}
+	return nil
+}
+
+// Commit makes the changes happen, atomically, and durably unless Options.NoSync.
+// A batch is committed once; it needs no Close afterwards. An empty batch commits
+// nothing.
+func (b *Batch) Commit(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("block: commit: %w", err)
+	}
+	h, err := b.hold()
+	if err != nil {
+		return fmt.Errorf("block: commit: %w", err)
+	}
+	defer h.Release()
+	b.state = batchCommitted
+	defer b.s.finish(b.b)
+	if b.b.Empty() {
+		return nil
+	}
+	// The engine may keep a large batch and empty it, so that it is read before.
+	// Until the commit the cache is ahead of the engine, which readers notice.
+	b.b.Each(b.s.remember)
+	if err := b.s.db.Commit(b.b, !b.s.opts.NoSync); err != nil {
+		return fmt.Errorf("block: commit: %w", err)
+	}
+	return nil
+}
+
+// remember keeps the record cache in step with a change.
+func (s *Store) remember(key, value []byte, deleted bool) {
+	if len(key) <= prefixSize || key[0] != spaceDEK {
+		return
+	}
+	if deleted {
+		s.records.drop(key[prefixSize:])
+	} else {
+		s.records.put(key[prefixSize:], value)
+	}
+}
+
+// Close forgets a batch that was not committed. It is not needed after Commit, and
+// does no harm.
+func (b *Batch) Close() error {
+	if b.state != batchOpen {
+		return nil
+	}
+	b.state = batchClosed
+	if b.session == 0 {
+		return nil
+	}
+	return b.s.finish(b.b)
+}

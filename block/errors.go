@@ -1,0 +1,50 @@
+package block
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// The errors of a store. Match with [errors.Is]; the causes beneath, such as
+// vault.ErrKeyDisabled under ErrInaccessible, stay findable.
+var (
+	// ErrNotFound says that there is no block with this id.
+	ErrNotFound = errors.New("block not found")
+	// ErrInaccessible says that the keys may not be used: the vault said no, or
+	// has not answered for longer than the lease.
+	ErrInaccessible = keyring.ErrInaccessible
+	// ErrCorrupt says that something on disk is damaged, moved or forged.
+	ErrCorrupt = keyring.ErrCorrupt
+	// ErrClosed says that the store, snapshot or batch was closed.
+	ErrClosed = keyring.ErrClosed
+	// ErrReadOnly says that a read-only store was asked for a change.
+	ErrReadOnly = keyring.ErrReadOnly
+	// ErrVersion says that the directory or something in it has a format version
+	// that this release does not know.
+	ErrVersion = keyring.ErrVersion
+	// ErrInvalidID says that a block id is empty or longer than MaxID.
+	ErrInvalidID = errors.New("invalid block id")
+	// ErrTooLarge says that a block is larger than MaxBlock, or a batch than MaxBatch.
+	ErrTooLarge = errors.New("too large")
+	// ErrNotStore says that a directory has files and is not a store.
+	ErrNotStore = errors.New("not a blockseal store")
+	// ErrLocked says that another process, or another Store, has the directory open.
+	ErrLocked = errors.New("the store is open elsewhere")
+	// ErrForeign says that a store holds the keyring of another store.
+	ErrForeign = errors.New("another store's keyring")
+)
+
+// shownID quotes an id for an error text, at most 64 bytes of it.
+func shownID(id []byte) string {
+	if len(id) > 64 {
+		return fmt.Sprintf("%q... (%d bytes)", id[:64], len(id))
+	}
+	return fmt.Sprintf("%q", id)
+}
+
+// wrapErr says which operation on which block failed.
+func wrapErr(op string, id []byte, err error) error {
+	return fmt.Errorf("block: %s %s: %w", op, shownID(id), err)
+}

@@ -1,0 +1,196 @@
+package block
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// Get appends the block with the given id to dst and returns the extended slice.
+// On error it returns nil, and dst's spare capacity may have been written to.
+//
+// Errors: [ErrNotFound], [ErrInaccessible], [ErrCorrupt], [ErrInvalidID],
+// [ErrClosed].
+func (s *Store) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
+	if err := s.mayRead(ctx, id); err != nil {
+		return nil, wrapErr("get", id, err)
+	}
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return nil, wrapErr("get", id, err)
+	}
+	defer func() { h.Release() }()
+	sc := s.take(0, id)
+	defer s.give(sc)
+	out, err := s.get(ctx, &h, sc, id, dst)
+	if err != nil {
+		return nil, wrapErr("get", id, err)
+	}
+	return out, nil
+}
+
+func (s *Store) mayRead(ctx context.Context, id []byte) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// errMismatch says that a DEK record and a block that were read one after the
+// other do not fit together.
+var errMismatch = errors.New("the DEK record and the block do not fit together")
+
+// get reads a block that may be written at the same time. The record and the block
+// are two look-ups, and the record may come from the cache; if they do not fit,
+// both are read again from one state of the engine, which decides.
+func (s *Store) get(ctx context.Context, h *keyring.Hold, sc *scratch, id, dst []byte) ([]byte, error) {
+	var ok bool
+	if sc.record, ok = s.records.get(sc.record[:0], id); !ok {
+		var err error
+		if sc.record, err = lookup(s.db, sc, spaceDEK, 0, id, sc.record[:0]); errors.Is(err, engine.ErrNotFound) {
+			// A block never exists without its record.
+			return nil, s.absent(s.db, sc, 0, id)
+		} else if err != nil {
+			return nil, s.damage(err)
+		}
+		s.records.put(id, sc.record)
+	}
+	out, err := s.openBlock(ctx, h, sc, s.db, 0, id, dst)
+	if err == nil || errors.Is(err, ErrInaccessible) || errors.Is(err, ErrClosed) {
+		return out, err
+	}
+	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, errMismatch) && !errors.Is(err, ErrVersion) {
+		return nil, err
+	}
+	snap := s.db.NewSnapshot()
+	defer snap.Close()
+	if out, err = s.getConsistent(ctx, h, sc, snap, 0, id, dst); err == nil {
+		s.records.put(id, sc.record)
+	}
+	return out, err
+}
+
+// getConsistent reads a block from a state of the engine that does not change.
+func (s *Store) getConsistent(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Reader, partition uint32, id, dst []byte) ([]byte, error) {
+	var err error
+	sc.record, err = lookup(r, sc, spaceDEK, partition, id, sc.record[:0])
+	switch {
+	case errors.Is(err, engine.ErrNotFound):
+		return nil, s.absent(r, sc, partition, id)
+	case err != nil:
+		return nil, s.damage(err)
+	}
+	out, err := s.openBlock(ctx, h, sc, r, partition, id, dst)
+	if errors.Is(err, errMismatch) {
+		return nil, fmt.Errorf("the block has a DEK record and no data: %w", ErrCorrupt)
+	}
+	return out, err
+}
+
+// absent returns ErrNotFound for a block without a DEK record, unless its data is
+// there, which is damage.
+func (s *Store) absent(r engine.Reader, sc *scratch, partition uint32, id []byte) error {
+	sc.lookup = appendKey(sc.lookup[:0], spaceData, partition, id)
+	_, closer, err := r.Get(sc.lookup)
+	if errors.Is(err, engine.ErrNotFound) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return s.damage(err)
+	}
+	closer.Close()
+	if r == engine.Reader(s.db) {
+		// The block may have been written between the two look-ups.
+		snap := s.db.NewSnapshot()
+		defer snap.Close()
+		sc.lookup[0] = spaceDEK
+		if _, closer, err := snap.Get(sc.lookup); err == nil {
+			closer.Close()
+			return ErrNotFound // as it was at the first look-up
+		}
+		return s.absent(snap, sc, partition, id)
+	}
+	return fmt.Errorf("the block has data and no DEK record: %w", ErrCorrupt)
+}
+
+// lookup appends the value of a block's key in a space to dst.
+func lookup(r engine.Reader, sc *scratch, space byte, partition uint32, id, dst []byte) ([]byte, error) {
+	sc.lookup = appendKey(sc.lookup[:0], space, partition, id)
+	v, closer, err := r.Get(sc.lookup)
+	if err != nil {
+		return dst, err
+	}
+	dst = append(dst, v...)
+	return dst, closer.Close()
+}
+
+// openBlock opens the DEK in sc.record and with it the block, which it appends to
+// dst.
+func (s *Store) openBlock(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Reader, partition uint32, id, dst []byte) ([]byte, error) {
+	sc.lookup = appendKey(sc.lookup[:0], spaceData, partition, id)
+	value, closer, err := r.Get(sc.lookup)
+	if errors.Is(err, engine.ErrNotFound) {
+		return nil, errMismatch
+	}
+	if err != nil {
+		return nil, s.damage(err)
+	}
+	if len(sc.record) != keyring.RecordSize {
+		// The vault will be asked, and the hold let go meanwhile: keep nothing of
+		// the engine's.
+		value = bytes.Clone(value)
+		closer.Close()
+		return s.unseal(ctx, h, sc, value, dst)
+	}
+	defer closer.Close()
+	return s.unseal(ctx, h, sc, value, dst)
+}
+
+// unseal opens the DEK in sc.record and with it value, a sealed block.
+func (s *Store) unseal(ctx context.Context, h *keyring.Hold, sc *scratch, value, dst []byte) ([]byte, error) {
+	sealed, err := checkSealed(value)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.OpenDEK(ctx, &sc.key, sc.record, &sc.binding); err != nil {
+		return nil, err
+	}
+	out, err := sc.key.Open(dst, sealed, sc.aad)
+	if err != nil {
+		return nil, fmt.Errorf("the block does not authenticate under its DEK: it was altered, or is another block's or another store's: %w", ErrCorrupt)
+	}
+	return out, nil
+}
+
+// Has reports whether there is a block with the given id. It opens nothing: a
+// damaged block is there too.
+func (s *Store) Has(ctx context.Context, id []byte) (bool, error) {
+	if err := s.mayRead(ctx, id); err != nil {
+		return false, wrapErr("has", id, err)
+	}
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return false, wrapErr("has", id, err)
+	}
+	defer h.Release()
+	ok, err := s.has(s.db, id)
+	if err != nil {
+		return false, wrapErr("has", id, err)
+	}
+	return ok, nil
+}
+
+func (s *Store) has(r engine.Reader, id []byte) (bool, error) {
+	_, closer, err := r.Get(appendKey(nil, spaceDEK, 0, id))
+	if errors.Is(err, engine.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, s.damage(err)
+	}
+	return true, closer.Close()
+}

@@ -1,0 +1,73 @@
+package block
+
+import (
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// DefaultRecordCache is the default of Options.RecordCache in bytes.
+const DefaultRecordCache = 32 << 20
+
+// Options configure a store. A nil *Options, and each zero field, means the
+// default that the field states.
+type Options struct {
+	// Keyring configures keys, lease, checks, rotation, events and logging. Its
+	// AwaitRevalidate, ReadOnly and RequireAccess are set by the store as well.
+	Keyring keyring.Options
+
+	// RequireAccess makes Open fail if the vault refuses or does not answer.
+	// Default: Open returns a store in state Inaccessible, with the reason.
+	RequireAccess bool
+	// ReadOnly opens an existing store, such as a copy, and changes nothing in
+	// its directory but the engine's lock file.
+	ReadOnly bool
+	// NoSync lets Put, Delete and Commit return before the change is durable: a
+	// crash of the machine may lose the last of them, never part of one. Default:
+	// what they acknowledged survives.
+	NoSync bool
+
+	// RecordCache is the memory in bytes for wrapped DEK records, taken at Open
+	// and used as blocks are read and written: 73 bytes a block. It holds no
+	// secrets and survives a lock. Default: 32 MiB; negative: none.
+	RecordCache int64
+	// BlockCache is the memory in bytes for Pebble's cache of sealed blocks.
+	// Default: 64 MiB.
+	BlockCache int64
+	// MemTable is the size in bytes of one of Pebble's memtables, of which there
+	// may be four. Default: 64 MiB.
+	MemTable uint64
+	// ValueSeparation is the size in bytes from which a sealed block is kept in a
+	// blob file of its own kind, which writes less and reads one step further.
+	// Default: 1,024; negative: never.
+	ValueSeparation int
+
+	// FS is the file system. Default: the operating system's. Tests give others.
+	FS vfs.FS
+	// Fatal is called when the storage engine cannot go on because a write of its
+	// log failed; it must end the process or the goroutine. Default: the message
+	// goes to the logger and to standard error, and the process ends with status
+	// 1. Nothing acknowledged is lost.
+	Fatal func(msg string)
+}
+
+func (o *Options) withDefaults() (Options, error) {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	if c.RecordCache == 0 {
+		c.RecordCache = DefaultRecordCache
+	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	if c.BlockCache < 0 {
+		return c, fmt.Errorf("block: options: BlockCache must not be negative")
+	}
+	c.Keyring.ReadOnly = c.Keyring.ReadOnly || c.ReadOnly
+	c.Keyring.RequireAccess = c.Keyring.RequireAccess || c.RequireAccess
+	return c, nil
+}

@@ -1,0 +1,157 @@
+package block
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// scratch is the memory of one operation, pooled, so that the hot paths allocate
+// nothing but what the standard library's key set-up does.
+type scratch struct {
+	key     dek.Key
+	binding keyring.Binding // partition | block id
+	aad     []byte          // of the sealed block: version | store id | partition | block id
+	lookup  []byte          // an engine key
+	record  []byte
+}
+
+// take returns a scratch that is bound to a block.
+func (s *Store) take(partition uint32, id []byte) *scratch {
+	sc := s.scratch.Get().(*scratch)
+	store := s.keys.StoreID()
+	sc.aad = append(sc.aad[:0], blockVersion)
+	sc.aad = append(sc.aad, store[:]...)
+	sc.aad = binary.BigEndian.AppendUint32(sc.aad, partition)
+	sc.aad = append(sc.aad, id...)
+	// What follows the store id is what the DEK record is bound to as well.
+	sc.binding.Set(sc.aad[1+len(store):])
+	return sc
+}
+
+// give returns a scratch with its key destroyed.
+func (s *Store) give(sc *scratch) {
+	sc.key.Destroy()
+	s.scratch.Put(sc)
+}
+
+// Put stores data, 0 to [MaxBlock] bytes, as the block with the given id, 1 to
+// [MaxID] bytes, in place of an older one. When it returns nil the block is
+// durable (unless Options.NoSync); when it returns an error the store holds either
+// the old block or the new one.
+//
+// It keeps no reference to id or data. Errors: [ErrInvalidID], [ErrTooLarge],
+// [ErrInaccessible], [ErrReadOnly], [ErrClosed].
+func (s *Store) Put(ctx context.Context, id, data []byte) error {
+	if err := checkBlock(id, data); err != nil {
+		return wrapErr("put", id, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return wrapErr("put", id, err)
+	}
+	h, err := s.writeHold()
+	if err != nil {
+		return wrapErr("put", id, err)
+	}
+	defer func() { h.Release() }()
+
+	b := s.db.NewBatch()
+	defer b.Close()
+	sc := s.take(0, id)
+	defer s.give(sc)
+	if err := s.seal(ctx, &h, b, sc, 0, id, data); err != nil {
+		return wrapErr("put", id, err)
+	}
+	if err := s.db.Commit(b, !s.opts.NoSync); err != nil {
+		return wrapErr("put", id, err)
+	}
+	s.records.put(id, sc.record)
+	return nil
+}
+
+// Delete removes the block with the given id, and its DEK. It is not an error if
+// there is none. What the files still hold of a deleted block goes with
+// compaction, and with the epoch key; see docs/threat-model.md.
+func (s *Store) Delete(ctx context.Context, id []byte) error {
+	if err := checkID(id); err != nil {
+		return wrapErr("delete", id, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return wrapErr("delete", id, err)
+	}
+	h, err := s.writeHold()
+	if err != nil {
+		return wrapErr("delete", id, err)
+	}
+	defer h.Release()
+	b := s.db.NewBatch()
+	defer b.Close()
+	if err := remove(b, 0, id); err != nil {
+		return wrapErr("delete", id, err)
+	}
+	if err := s.db.Commit(b, !s.opts.NoSync); err != nil {
+		return wrapErr("delete", id, err)
+	}
+	s.records.drop(id)
+	return nil
+}
+
+// writeHold is a hold for a change.
+func (s *Store) writeHold() (keyring.Hold, error) {
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return h, err
+	}
+	if err := s.mayWrite(&h); err != nil {
+		h.Release()
+		return keyring.Hold{}, err
+	}
+	return h, nil
+}
+
+func (s *Store) mayWrite(h *keyring.Hold) error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
+	if s.proven.Load() {
+		return nil
+	}
+	return s.prove(h)
+}
+
+// seal adds to b a block under a fresh DEK, and the DEK's record, which it leaves
+// in sc.record. The block is sealed into the batch's own memory.
+func (s *Store) seal(ctx context.Context, h *keyring.Hold, b engine.Batch, sc *scratch, partition uint32, id, data []byte) (err error) {
+	if sc.record, err = h.NewDEK(ctx, sc.record[:0], &sc.key, &sc.binding); err != nil {
+		return err
+	}
+	sc.lookup = appendKey(sc.lookup[:0], spaceDEK, partition, id)
+	if err := b.Set(sc.lookup, sc.record); err != nil {
+		return err
+	}
+	key, value := b.Reserve(prefixSize+len(id), blockOverhead+len(data))
+	copy(key, sc.lookup)
+	key[0] = spaceData
+	value[0] = blockVersion
+	sealed := sc.key.Seal(value[1:1], data, sc.aad)
+	if len(sealed) != len(value)-1 || &sealed[0] != &value[1] {
+		// The room is exact, so that Seal has no reason to allocate; if it ever
+		// did, the batch would commit zeros.
+		return fmt.Errorf("a block of %d bytes sealed to %d bytes outside the batch", len(data), len(sealed))
+	}
+	return nil
+}
+
+// remove adds to b the deletion of a block and its DEK record.
+func remove(b engine.Batch, partition uint32, id []byte) error {
+	key := appendKey(nil, spaceDEK, partition, id)
+	if err := b.Delete(key); err != nil {
+		return err
+	}
+	key[0] = spaceData
+	return b.Delete(key)
+}

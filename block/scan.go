@@ -1,0 +1,207 @@
+package block
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// Range is the ids from Start, inclusive, to End, exclusive, in the order of their
+// bytes. Nil is unbounded.
+type Range struct{ Start, End []byte }
+
+// Block is a block of a scan. ID and Data are valid until the next step of the
+// scan: copy what is to be kept.
+type Block struct{ ID, Data []byte }
+
+// Blocks walks the blocks of r in order, as they are when the walk begins. A walk
+// ends with its first error, which comes with an empty Block; if the store goes
+// Inaccessible that is [ErrInaccessible] at the next step.
+//
+//	for b, err := range s.Blocks(ctx, block.Range{}) {
+//		if err != nil { ... }
+//	}
+func (s *Store) Blocks(ctx context.Context, r Range) iter.Seq2[Block, error] {
+	return s.walk(ctx, r, func() (keyring.Hold, engine.Reader, error) {
+		h, err := s.keys.Acquire()
+		return h, s.db, err
+	})
+}
+
+// walk is Blocks over what begin returns, which is called when the walk begins.
+func (s *Store) walk(ctx context.Context, r Range, begin func() (keyring.Hold, engine.Reader, error)) iter.Seq2[Block, error] {
+	return func(yield func(Block, error) bool) {
+		fail := func(err error) { yield(Block{}, fmt.Errorf("block: scan: %w", err)) }
+		if err := ctx.Err(); err != nil {
+			fail(err)
+			return
+		}
+		h, rd, err := begin()
+		if err != nil {
+			fail(err)
+			return
+		}
+		session := h.Session()
+		c, err := s.newCursor(rd, r)
+		if err != nil {
+			h.Release()
+			fail(err)
+			return
+		}
+		defer func() {
+			s.finish(c)
+			clear(c.plain[:cap(c.plain)])
+		}()
+		for {
+			b, ok, err := c.next(ctx, &h)
+			h.Release()
+			if err != nil {
+				fail(err)
+				return
+			}
+			if !ok || !yield(b, nil) {
+				return
+			}
+			if err := ctx.Err(); err != nil {
+				fail(err)
+				return
+			}
+			if h, err = s.keys.AcquireSession(session); err != nil {
+				fail(err)
+				return
+			}
+		}
+	}
+}
+
+// cursor walks DEK records and sealed blocks side by side. Every use of it is
+// inside a hold of one session, so that Close finds it at rest.
+type cursor struct {
+	s          *Store
+	data, deks *engine.Iter
+	started    bool
+	onData     bool   // what the current pair consists of
+	onDEK      bool   //
+	id         []byte // the current block's id
+	plain      []byte // the current block's plaintext
+}
+
+func (s *Store) newCursor(rd engine.Reader, r Range) (*cursor, error) {
+	if r.Start != nil && r.End != nil && bytes.Compare(r.Start, r.End) > 0 {
+		return nil, fmt.Errorf("the range starts at %s, after its end %s: %w", shownID(r.Start), shownID(r.End), ErrInvalidID)
+	}
+	lower, upper := r.bounds(spaceData, 0)
+	data, err := rd.NewIter(lower, upper)
+	if err != nil {
+		return nil, s.damage(err)
+	}
+	lower, upper = r.bounds(spaceDEK, 0)
+	deks, err := data.Clone(lower, upper) // the same state of the engine
+	if err != nil {
+		return nil, errors.Join(s.damage(err), data.Close())
+	}
+	c := &cursor{s: s, data: data, deks: deks}
+	s.track(c)
+	return c, nil
+}
+
+// Close implements [io.Closer], for Store.Close.
+func (c *cursor) Close() error {
+	return errors.Join(c.data.Close(), c.deks.Close())
+}
+
+var _ io.Closer = (*cursor)(nil)
+
+// pair is what the engine has of one block: its record and its sealed data, of
+// which one may be missing. The slices are the engine's, until the next step.
+type pair struct{ id, record, value []byte }
+
+// whole reports what is missing of the current pair.
+func (c *cursor) whole() error {
+	switch {
+	case !c.onDEK:
+		return fmt.Errorf("the block has data and no DEK record: %w", ErrCorrupt)
+	case !c.onData:
+		return fmt.Errorf("the block has a DEK record and no data: %w", ErrCorrupt)
+	}
+	return nil
+}
+
+// pair moves to the next block and reports whether there is one.
+func (c *cursor) pair() (p pair, ok bool, err error) {
+	if !c.started {
+		c.started = true
+		c.data.First()
+		c.deks.First()
+	}
+	if c.onData {
+		c.data.Next()
+	}
+	if c.onDEK {
+		c.deks.Next()
+	}
+	c.onData, c.onDEK = false, false
+	if err := errors.Join(c.data.Err(), c.deks.Err()); err != nil {
+		return p, false, c.s.damage(err)
+	}
+	order := 0 // which of the two is first
+	switch {
+	case !c.data.Valid() && !c.deks.Valid():
+		return p, false, nil
+	case !c.deks.Valid():
+		order = -1
+	case !c.data.Valid():
+		order = 1
+	default:
+		order = bytes.Compare(c.data.Key()[1:], c.deks.Key()[1:])
+	}
+	c.onData, c.onDEK = order <= 0, order >= 0
+	if c.onData {
+		c.id = append(c.id[:0], c.data.Key()[prefixSize:]...)
+		if p.value, err = c.data.Value(); err != nil {
+			return p, false, c.s.damage(err)
+		}
+	}
+	if c.onDEK {
+		c.id = append(c.id[:0], c.deks.Key()[prefixSize:]...)
+		if p.record, err = c.deks.Value(); err != nil {
+			return p, false, c.s.damage(err)
+		}
+	}
+	p.id = c.id
+	return p, true, nil
+}
+
+// open opens a whole pair. The result is valid until the next open.
+func (c *cursor) open(ctx context.Context, h *keyring.Hold, p pair) ([]byte, error) {
+	sc := c.s.take(0, p.id)
+	defer c.s.give(sc)
+	sc.record = append(sc.record[:0], p.record...)
+	out, err := c.s.unseal(ctx, h, sc, p.value, c.plain[:0])
+	if err != nil {
+		return nil, err
+	}
+	c.plain = out
+	return out, nil
+}
+
+// next moves to the next block and opens it.
+func (c *cursor) next(ctx context.Context, h *keyring.Hold) (Block, bool, error) {
+	p, ok, err := c.pair()
+	if err != nil || !ok {
+		return Block{}, false, err
+	}
+	if err = c.whole(); err == nil {
+		p.value, err = c.open(ctx, h, p)
+	}
+	if err != nil {
+		return Block{}, false, fmt.Errorf("block %s: %w", shownID(p.id), err)
+	}
+	return Block{ID: p.id, Data: p.value}, true, nil
+}

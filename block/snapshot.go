@@ -1,0 +1,103 @@
+package block
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// Snapshot is the store at one moment. It is safe for concurrent use. It ends with
+// the stretch of access in which it was taken: if the store went Inaccessible
+// since, or was when it was taken, everything returns [ErrInaccessible].
+type Snapshot struct {
+	s       *Store
+	snap    *engine.Snapshot // nil if err is set
+	session uint64
+	err     error
+}
+
+// Snapshot returns the store as it is now. Close it: until then the engine keeps
+// what is overwritten and deleted.
+func (s *Store) Snapshot() *Snapshot {
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return &Snapshot{s: s, err: err}
+	}
+	defer h.Release()
+	sn := &Snapshot{s: s, snap: s.db.NewSnapshot(), session: h.Session()}
+	s.track(sn.snap)
+	return sn
+}
+
+// hold returns a hold in the snapshot's session. Inside it the engine's snapshot
+// is open, unless the caller closed it.
+func (sn *Snapshot) hold() (keyring.Hold, error) {
+	if sn.err != nil {
+		return keyring.Hold{}, sn.err
+	}
+	h, err := sn.s.keys.AcquireSession(sn.session)
+	if err != nil {
+		return h, err
+	}
+	if !sn.s.tracked(sn.snap) {
+		h.Release()
+		return keyring.Hold{}, fmt.Errorf("the snapshot was closed: %w", ErrClosed)
+	}
+	return h, nil
+}
+
+// Get is [Store.Get] at the snapshot's moment.
+func (sn *Snapshot) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
+	if err := sn.s.mayRead(ctx, id); err != nil {
+		return nil, wrapErr("get", id, err)
+	}
+	h, err := sn.hold()
+	if err != nil {
+		return nil, wrapErr("get", id, err)
+	}
+	defer func() { h.Release() }()
+	sc := sn.s.take(0, id)
+	defer sn.s.give(sc)
+	out, err := sn.s.getConsistent(ctx, &h, sc, sn.snap, 0, id, dst)
+	if err != nil {
+		return nil, wrapErr("get", id, err)
+	}
+	return out, nil
+}
+
+// Has is [Store.Has] at the snapshot's moment.
+func (sn *Snapshot) Has(ctx context.Context, id []byte) (bool, error) {
+	if err := sn.s.mayRead(ctx, id); err != nil {
+		return false, wrapErr("has", id, err)
+	}
+	h, err := sn.hold()
+	if err != nil {
+		return false, wrapErr("has", id, err)
+	}
+	defer h.Release()
+	ok, err := sn.s.has(sn.snap, id)
+	if err != nil {
+		return false, wrapErr("has", id, err)
+	}
+	return ok, nil
+}
+
+// Blocks is [Store.Blocks] at the snapshot's moment.
+func (sn *Snapshot) Blocks(ctx context.Context, r Range) iter.Seq2[Block, error] {
+	return sn.s.walk(ctx, r, func() (keyring.Hold, engine.Reader, error) {
+		h, err := sn.hold()
+		return h, sn.snap, err
+	})
+}
+
+// Close releases the snapshot. It must not be called while another goroutine uses
+// the snapshot. Closing twice does nothing.
+func (sn *Snapshot) Close() error {
+	if sn.snap == nil {
+		return nil
+	}
+	return sn.s.finish(sn.snap)
+}

@@ -1,0 +1,305 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// Store is an open store. All its methods are safe for concurrent use.
+//
+// Every use of the engine happens inside a hold of the keyring or under usage, so
+// that Close, which ends both, finds the engine at rest.
+type Store struct {
+	opts     Options
+	dir      string
+	lock     *engine.Lock
+	db       *engine.DB
+	keys     *keyring.Keyring
+	records  *recordCache
+	scratch  sync.Pool
+	identity identity
+
+	// proven is whether the keyring was seen to open a record of this store. A
+	// keyring document can be made by anyone who has the KEK's public key; it
+	// would open nothing that is here, and must not be written under.
+	proven atomic.Bool
+
+	// usage is held for reading by what uses the engine without the keyring, such
+	// as Checkpoint, and for writing by Close.
+	usage  sync.RWMutex
+	closed bool // guarded by usage
+
+	openMu sync.Mutex
+	open   map[io.Closer]struct{} // snapshots and scans, for Close
+}
+
+// Open opens the store in dir, creating it if dir does not exist or is empty, with
+// k as the KEK that wraps its keyring.
+//
+// If the vault refuses or does not answer, an existing store opens all the same, in
+// state Inaccessible and with the reason, unless Options.RequireAccess; a new one
+// is not created and dir is left as it was. A copy made by Checkpoint waits in
+// state Inaccessible for Revalidate.
+//
+// Errors: [ErrNotStore], [ErrLocked], [ErrVersion], [ErrForeign], [ErrCorrupt],
+// keyring.ErrWrongKEK, keyring.ErrUnexpected, and those of package vault.
+func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if k == nil {
+		return nil, errors.New("block: open: a KEK is required")
+	}
+	id, found, err := readIdentity(o.FS, dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{opts: o, dir: dir, identity: id, open: map[io.Closer]struct{}{}}
+	s.scratch.New = func() any { return new(scratch) }
+	storage := &metaStorage{}
+	if !found {
+		err = s.create(ctx, k, storage)
+	} else {
+		err = s.openExisting(ctx, k, storage)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.release())
+	}
+	s.records = newRecordCache(o.RecordCache)
+	return s, nil
+}
+
+// create makes a new store: first its keyring, in memory, then the directory.
+func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
+	if s.opts.ReadOnly {
+		return fmt.Errorf("block: there is no store in %s, and a read-only one cannot be created: %w", s.dir, ErrReadOnly)
+	}
+	var err error
+	if s.keys, err = keyring.Create(ctx, storage, k, &s.opts.Keyring); err != nil {
+		return fmt.Errorf("block: create %s: %w", s.dir, err)
+	}
+	if err := s.opts.FS.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("block: create %s: %w", s.dir, err)
+	}
+	if err := s.lockDir(); err != nil {
+		return err
+	}
+	// Somebody else may have created a store between the first look and the lock.
+	if _, found, err := readIdentity(s.opts.FS, s.dir); err != nil || found {
+		return errors.Join(err, fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.dir, ErrLocked))
+	}
+	s.identity = identity{instance: newInstance()}
+	if err := writeIdentity(s.opts.FS, s.dir, s.identity); err != nil {
+		return fmt.Errorf("block: create %s: %w", s.dir, err)
+	}
+	if err := s.openEngine(); err != nil {
+		return err
+	}
+	if err := storage.attach(s.db); err != nil {
+		return fmt.Errorf("block: create %s: %w", s.dir, err)
+	}
+	s.proven.Store(true)
+	return nil
+}
+
+func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
+	if err := s.lockDir(); err != nil {
+		return err
+	}
+	if err := s.openEngine(); err != nil {
+		return err
+	}
+	doc, err := readMeta(s.db, metaKeyring)
+	if errors.Is(err, engine.ErrNotFound) {
+		return s.finishCreation(ctx, k, storage)
+	}
+	if err != nil {
+		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+	}
+	if err := checkStoreID(s.db, doc); err != nil {
+		return err
+	}
+	if err := storage.attach(s.db); err != nil {
+		return err
+	}
+	ko := s.opts.Keyring
+	ko.AwaitRevalidate = ko.AwaitRevalidate || s.identity.copyOf != (instanceID{})
+	if s.keys, err = keyring.Open(ctx, storage, k, &ko); err != nil {
+		return fmt.Errorf("block: open %s: %w", s.dir, err)
+	}
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return nil // inaccessible: proven before the first write
+	}
+	defer h.Release()
+	if err := s.prove(&h); err != nil {
+		return fmt.Errorf("block: open %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// finishCreation makes the keyring of a store whose creation was cut off before it
+// was saved. Nothing can have been written before; if something is there, its
+// keyring has been lost.
+func (s *Store) finishCreation(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
+	it, err := s.db.NewIter([]byte{spaceMeta}, []byte{spaceEnd})
+	if err != nil {
+		return err
+	}
+	some := it.First()
+	if err := it.Close(); err != nil {
+		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+	}
+	switch {
+	case some:
+		return fmt.Errorf("block: open %s: the keyring document is missing and there are records: %w", s.dir, ErrCorrupt)
+	case s.opts.ReadOnly:
+		return fmt.Errorf("block: open %s: its creation was not finished: %w", s.dir, ErrReadOnly)
+	}
+	if s.keys, err = keyring.Create(ctx, storage, k, &s.opts.Keyring); err != nil {
+		return fmt.Errorf("block: create %s: %w", s.dir, err)
+	}
+	s.proven.Store(true)
+	return storage.attach(s.db)
+}
+
+func (s *Store) lockDir() error {
+	l, err := engine.LockDir(s.dir, s.opts.FS)
+	if err != nil {
+		return fmt.Errorf("block: %s: %w: %w", s.dir, ErrLocked, err)
+	}
+	s.lock = l
+	return nil
+}
+
+func (s *Store) openEngine() error {
+	db, err := engine.Open(s.dir, s.lock, engine.Options{
+		FS: s.opts.FS, ReadOnly: s.opts.ReadOnly, Logger: s.opts.Keyring.Logger,
+		CacheBytes: s.opts.BlockCache, MemTableBytes: s.opts.MemTable,
+		ValueSeparation: s.opts.ValueSeparation, Fatal: s.opts.Fatal,
+	})
+	if err != nil {
+		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+	}
+	s.db = db
+	return nil
+}
+
+// damage makes the engine's corruption the store's.
+func (s *Store) damage(err error) error {
+	if errors.Is(err, engine.ErrCorrupt) {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
+}
+
+// prove checks once that the keyring authenticates a record that is in the store.
+func (s *Store) prove(h *keyring.Hold) error {
+	lower, upper := Range{}.bounds(spaceDEK, 0)
+	it, err := s.db.NewIter(lower, upper)
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	if it.First() {
+		record, err := it.Value()
+		if err != nil {
+			return s.damage(err)
+		}
+		var b keyring.Binding
+		b.Set(it.Key()[1:])
+		if err := h.CheckRecord(record, &b); err != nil {
+			return fmt.Errorf("the keyring does not open the store's first record: "+
+				"the record is damaged, or the keyring document was put in the place of the store's own: %w", err)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return s.damage(err)
+	}
+	s.proven.Store(true)
+	return nil
+}
+
+// StoreID returns the store's id, which its copies share.
+func (s *Store) StoreID() keyring.StoreID { return s.keys.StoreID() }
+
+// Instance returns 32 hexadecimal digits that tell this store from its copies.
+func (s *Store) Instance() string { return s.identity.instance.String() }
+
+// Fingerprint is for Options.Keyring.Expect; see [keyring.Keyring.Fingerprint].
+func (s *Store) Fingerprint() string { return s.keys.Fingerprint() }
+
+// VaultCalls counts the calls to the vault since Open.
+func (s *Store) VaultCalls() keyring.Calls { return s.keys.VaultCalls() }
+
+// State returns whether the store serves, and why not. It reaches no vault.
+func (s *Store) State() keyring.State { return s.keys.State() }
+
+// Close waits for the operations in flight, closes snapshots and scans that are
+// open, and closes the store. Their next use, and everything else, then returns
+// [ErrClosed]. Closing twice does nothing.
+func (s *Store) Close() error {
+	s.usage.Lock()
+	defer s.usage.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	return s.release()
+}
+
+// release closes what is open, in the order that makes each step safe.
+func (s *Store) release() error {
+	var errs []error
+	if s.keys != nil {
+		errs = append(errs, s.keys.Close())
+	}
+	s.openMu.Lock()
+	for c := range s.open {
+		errs = append(errs, c.Close())
+	}
+	s.open = nil
+	s.openMu.Unlock()
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// track registers something for Close to close. Inside a hold.
+func (s *Store) track(c io.Closer) {
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
+	s.open[c] = struct{}{}
+}
+
+// finish closes something that was tracked, unless Close has.
+func (s *Store) finish(c io.Closer) error {
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
+	if _, ok := s.open[c]; !ok {
+		return nil
+	}
+	delete(s.open, c)
+	return c.Close()
+}
+
+// tracked reports whether something is open still.
+func (s *Store) tracked(c io.Closer) bool {
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
+	_, ok := s.open[c]
+	return ok
+}

@@ -1,0 +1,115 @@
+package block
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// maxProblems is how many problems a Report describes; it counts them all.
+const maxProblems = 100
+
+// Report is what Verify found.
+type Report struct {
+	Blocks uint64 // that authenticated
+	Bytes  uint64 // of their plaintext
+	// DEKs counts the DEK records by the epoch that wraps them.
+	DEKs map[uint32]uint64
+	// ByKEK counts the DEK records wrapped by the vault, by KEK id; see
+	// keyring.Info.
+	ByKEK map[uint32]uint64
+	// Problems describes the first 100 things that are wrong, and Damaged counts
+	// all of them.
+	Problems []Problem
+	Damaged  uint64
+}
+
+// Problem is one thing that Verify found wrong.
+type Problem struct {
+	ID  []byte // of the block
+	Err error  // matches ErrCorrupt or ErrVersion
+}
+
+// Verify opens every DEK record and authenticates every block, as they are when it
+// begins, while the store goes on serving. It returns an error that matches
+// [ErrCorrupt] if anything is wrong, with all of it in the report, and any other
+// error if it could not finish. Records wrapped by the vault cost a call each.
+func (s *Store) Verify(ctx context.Context, p Progress) (Report, error) {
+	rep := Report{DEKs: map[uint32]uint64{}, ByKEK: map[uint32]uint64{}}
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return rep, fmt.Errorf("block: verify: %w", err)
+	}
+	session := h.Session()
+	snap := s.db.NewSnapshot()
+	s.track(snap)
+	defer s.finish(snap)
+	c, err := s.newCursor(snap, Range{})
+	h.Release()
+	if err != nil {
+		return rep, fmt.Errorf("block: verify: %w", err)
+	}
+	defer func() {
+		s.finish(c)
+		clear(c.plain[:cap(c.plain)])
+	}()
+
+	m := s.meter(p, 0)
+	for {
+		more, err := s.verifyNext(ctx, session, c, m, &rep)
+		if err != nil {
+			return rep, fmt.Errorf("block: verify: %w", err)
+		}
+		if !more {
+			break
+		}
+	}
+	m.done()
+	if rep.Damaged > 0 {
+		return rep, fmt.Errorf("block: verify: %d of %d records are damaged, the first is block %s: %w",
+			rep.Damaged, rep.Damaged+rep.Blocks, shownID(rep.Problems[0].ID), rep.Problems[0].Err)
+	}
+	return rep, nil
+}
+
+// verifyNext verifies the next block, in a hold of its own.
+func (s *Store) verifyNext(ctx context.Context, session uint64, c *cursor, m *meter, rep *Report) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	h, err := s.keys.AcquireSession(session)
+	if err != nil {
+		return false, err
+	}
+	defer func() { h.Release() }()
+	pair, ok, err := c.pair()
+	if err != nil || !ok {
+		return false, err
+	}
+	var data []byte
+	if err = c.whole(); err == nil {
+		data, err = c.open(ctx, &h, pair)
+	}
+	switch {
+	case err == nil:
+		rep.Blocks++
+		rep.Bytes += uint64(len(data))
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
+		if rep.Damaged++; len(rep.Problems) < maxProblems {
+			rep.Problems = append(rep.Problems, Problem{ID: bytes.Clone(pair.id), Err: err})
+		}
+	default:
+		return false, err
+	}
+	if in, err := keyring.ParseRecord(pair.record); err == nil {
+		rep.DEKs[in.Epoch]++
+		if in.Wrapping == keyring.ByKEK {
+			rep.ByKEK[in.KEK]++
+		}
+	}
+	m.add(1, uint64(len(data)))
+	return true, nil
+}

@@ -1,0 +1,178 @@
+// Package engine is the seam between blockseal and the storage engine beneath it:
+// the few operations that the store needs, on Pebble v2. Everything that knows
+// Pebble by name is here: its options, its errors, its logger, its quirks.
+//
+// Start with [Open]. The package knows nothing of keys or encryption: what it is
+// given is sealed already.
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// ErrNotFound says that there is no such key.
+var ErrNotFound = errors.New("engine: not found")
+
+// ErrCorrupt says that the engine's own files are damaged.
+var ErrCorrupt = errors.New("engine: corrupt")
+
+// ErrLocked says that another process, or another DB of this one, has the
+// directory open.
+var ErrLocked = errors.New("engine: the directory is in use")
+
+// Options configure a DB. Zero fields mean the default that they state.
+type Options struct {
+	FS       vfs.FS // default: the operating system's
+	ReadOnly bool
+	Logger   *slog.Logger // default: none
+	// CacheBytes is the size of Pebble's block cache. Default: 64 MiB.
+	CacheBytes int64
+	// MemTableBytes is the size of one memtable, of which there may be four.
+	// Default: 64 MiB.
+	MemTableBytes uint64
+	// ValueSeparation is the size of a value from which it is kept in a blob file
+	// apart from the keys. Default: 1,024 bytes; negative: never.
+	ValueSeparation int
+	// Fatal is called when the engine cannot go on, with a message; it must not
+	// return. Default: write the message to the logger and end the process.
+	Fatal func(msg string)
+}
+
+// DB is an open engine. It is safe for concurrent use.
+type DB struct {
+	p  *pebble.DB
+	fs vfs.FS
+}
+
+// Open opens the engine in dir under a lock that the caller took, creating it if
+// there is none, unless it is to be read only. Close does not release the lock.
+func Open(dir string, lock *Lock, o Options) (*DB, error) {
+	p, err := pebble.Open(dir, pebbleOptions(o, lock))
+	if err != nil {
+		return nil, translate(err)
+	}
+	return &DB{p: p, fs: o.fs()}, nil
+}
+
+// Close closes the engine. Nothing may be open on it.
+func (d *DB) Close() error { return translate(d.p.Close()) }
+
+func (o Options) fs() vfs.FS {
+	if o.FS == nil {
+		return vfs.Default
+	}
+	return o.FS
+}
+
+// Lock is the exclusive right to a directory.
+type Lock struct{ l *pebble.Lock }
+
+// LockDir takes the lock of dir, which exists.
+func LockDir(dir string, fs vfs.FS) (*Lock, error) {
+	l, err := pebble.LockDirectory(dir, fs)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	return &Lock{l}, nil
+}
+
+// Close releases the lock.
+func (l *Lock) Close() error { return l.l.Close() }
+
+// translate makes Pebble's errors those of this package, keeping them findable.
+func translate(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pebble.ErrNotFound):
+		return ErrNotFound
+	case pebble.IsCorruptionError(err):
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
+}
+
+// Reader is what a DB and a Snapshot have in common.
+type Reader interface {
+	// Get returns the value of key, valid until closer is closed, or ErrNotFound.
+	Get(key []byte) (value []byte, closer io.Closer, err error)
+	// NewIter returns an iterator over the keys in [lower, upper).
+	NewIter(lower, upper []byte) (*Iter, error)
+}
+
+// Get implements [Reader].
+func (d *DB) Get(key []byte) ([]byte, io.Closer, error) {
+	v, c, err := d.p.Get(key)
+	return v, c, translate(err)
+}
+
+// NewIter implements [Reader].
+func (d *DB) NewIter(lower, upper []byte) (*Iter, error) {
+	return newIter(d.p.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper}))
+}
+
+// Snapshot is the engine at one moment. It is safe for concurrent use.
+type Snapshot struct{ s *pebble.Snapshot }
+
+// NewSnapshot returns the engine as it is now. Close it.
+func (d *DB) NewSnapshot() *Snapshot { return &Snapshot{d.p.NewSnapshot()} }
+
+// Get implements [Reader].
+func (s *Snapshot) Get(key []byte) ([]byte, io.Closer, error) {
+	v, c, err := s.s.Get(key)
+	return v, c, translate(err)
+}
+
+// NewIter implements [Reader].
+func (s *Snapshot) NewIter(lower, upper []byte) (*Iter, error) {
+	return newIter(s.s.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper}))
+}
+
+// Close releases the snapshot.
+func (s *Snapshot) Close() error { return translate(s.s.Close()) }
+
+// Iter walks keys in order. It belongs to one goroutine.
+type Iter struct{ it *pebble.Iterator }
+
+func newIter(it *pebble.Iterator, err error) (*Iter, error) {
+	if err != nil {
+		return nil, translate(err)
+	}
+	return &Iter{it}, nil
+}
+
+// Clone returns an iterator over other keys of the very same state.
+func (i *Iter) Clone(lower, upper []byte) (*Iter, error) {
+	return newIter(i.it.Clone(pebble.CloneOptions{
+		IterOptions: &pebble.IterOptions{LowerBound: lower, UpperBound: upper},
+	}))
+}
+
+// First, Next and SeekGE move to a key and report whether there is one. A false
+// may also be an error: see Err.
+
+func (i *Iter) First() bool            { return i.it.First() }
+func (i *Iter) Next() bool             { return i.it.Next() }
+func (i *Iter) SeekGE(key []byte) bool { return i.it.SeekGE(key) }
+func (i *Iter) Valid() bool            { return i.it.Valid() }
+
+// Key returns the current key, valid until the next move.
+func (i *Iter) Key() []byte { return i.it.Key() }
+
+// Value returns the current value, valid until the next move.
+func (i *Iter) Value() ([]byte, error) {
+	v, err := i.it.ValueAndErr()
+	return v, translate(err)
+}
+
+// Err returns what stopped the iterator, nil at the end of the keys.
+func (i *Iter) Err() error { return translate(i.it.Error()) }
+
+// Close releases the iterator and returns its error.
+func (i *Iter) Close() error { return translate(i.it.Close()) }

@@ -1,0 +1,30 @@
+package keyring
+
+import "github.com/blockseal/blockseal/vault"
+
+// Info is what a keyring document says in clear. Without opening the document
+// none of it is authenticated.
+type Info struct {
+	StoreID    StoreID
+	Generation uint64
+	KEK        vault.KeyID // the version that wraps the document
+	// KEKs are the KEK versions that the document, or a ByKEK record, is wrapped
+	// by, under the ids that records use.
+	KEKs map[uint32]vault.KeyID
+	Size int // of the whole document, in bytes
+}
+
+// Inspect reads the clear part of a keyring document, without any key. It matches
+// [ErrCorrupt] or [ErrVersion].
+func Inspect(document []byte) (Info, error) {
+	h, _, _, err := splitDocument(document)
+	if err != nil {
+		return Info{}, err
+	}
+	in := Info{StoreID: h.storeID, Generation: h.generation, KEK: h.current().key,
+		KEKs: map[uint32]vault.KeyID{}, Size: len(document)}
+	for _, e := range h.keks {
+		in.KEKs[e.id] = e.key
+	}
+	return in, nil
+}
