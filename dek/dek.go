@@ -25,6 +25,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+
+	"github.com/blockseal/blockseal/internal/secret"
 )
 
 // Size is the size of a key in bytes.
@@ -93,6 +95,7 @@ func (k *Key) Set(b []byte) error {
 }
 
 func (k *Key) expand() {
+	secret.WipeAEAD(k.aead) // of the key that was here before, if any
 	aead, err := NewAEAD(k.raw[:])
 	if err != nil {
 		// 32 bytes are always a valid AES-256 key, and GCM takes any AES block.
@@ -108,6 +111,8 @@ func NewAEAD(key []byte) (cipher.AEAD, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The AEAD has a copy of the expanded key; this one has done its work.
+	defer secret.WipeBlock(b)
 	return cipher.NewGCMWithRandomNonce(b)
 }
 
@@ -145,13 +150,13 @@ func (k *Key) mustLive() {
 // not keep it, change it or let it outlive Destroy.
 func (k *Key) Bytes() []byte { return k.raw[:] }
 
-// Destroy overwrites the key's bytes and lets go of the expanded key. A
-// destroyed Key may be filled again with Generate or Set.
+// Destroy overwrites the key's bytes and its expanded key. A destroyed Key may be
+// filled again with Generate or Set.
 //
-// The expanded key is the standard library's memory, which Go offers no way to
-// overwrite: it is gone when the garbage collector reuses it, or, in a program
-// built with GOEXPERIMENT=runtimesecret, when it is collected.
+// Copies that the compiler made in registers and on stacks are beyond a Go
+// program's reach; docs/threat-model.md says how long they stay.
 func (k *Key) Destroy() {
 	clear(k.raw[:])
+	secret.WipeAEAD(k.aead)
 	k.aead = nil
 }

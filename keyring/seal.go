@@ -28,6 +28,7 @@ func sealBody(b *body, docSecret *[secretSize]byte, aad []byte) (sealed []byte, 
 			err = e
 			return
 		}
+		defer secret.WipeAEAD(aead)
 		sealed = aead.Seal(sealed, nil, plain, aad)
 	})
 	return sealed, err
@@ -40,6 +41,7 @@ func openBody(sealed []byte, docSecret *[secretSize]byte, aad []byte) (*body, er
 	if err != nil {
 		return nil, err
 	}
+	defer secret.WipeAEAD(aead)
 	plain, err := aead.Open(nil, nil, sealed, aad)
 	if err != nil {
 		return nil, corrupt("the document does not authenticate under the secret that the KEK unwrapped: " +

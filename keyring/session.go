@@ -81,7 +81,9 @@ func (s *epochSet) with(e *epoch) *epochSet {
 // destroy forgets the session's keys. Nobody holds the session any more.
 func (s *session) destroy() {
 	clear(s.secret[:])
-	s.epochs.Store(nil)
+	for _, e := range s.epochs.Swap(nil).all {
+		secret.WipeAEAD(e.aead)
+	}
 	s.cache.destroy()
 }
 

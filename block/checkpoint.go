@@ -1,0 +1,40 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// Checkpoint makes a copy of the store in dir, which must not exist, with every
+// change that was acknowledged before the call, while the store goes on serving.
+// Files that do not change any more are linked where the file system can, so that
+// a copy beside the store costs little. It needs no access: a store that is
+// Inaccessible can be copied.
+//
+// The copy is a store with the same keys and an instance of its own. It opens
+// Inaccessible and waits for [Store.Revalidate] with the vault client that its
+// Open was given; from then on it can be given another KEK with
+// [Store.ChangeKEK], so that the source's can be destroyed.
+func (s *Store) Checkpoint(ctx context.Context, dir string) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("block: checkpoint: %w", err)
+	}
+	s.usage.RLock()
+	defer s.usage.RUnlock()
+	if s.closed {
+		return fmt.Errorf("block: checkpoint: %w", ErrClosed)
+	}
+	if err := s.db.Checkpoint(dir); err != nil {
+		return fmt.Errorf("block: checkpoint: %w", s.damage(err))
+	}
+	// Without its identity file the copy is not a store, so that one that was cut
+	// off cannot be taken for a whole one.
+	if err := writeIdentity(s.opts.FS, dir, identity{instance: newInstance(), copyOf: s.identity.instance}); err != nil {
+		return errors.Join(fmt.Errorf("block: checkpoint: %w", err), s.opts.FS.RemoveAll(dir))
+	}
+	s.keys.Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
+	return nil
+}

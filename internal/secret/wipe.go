@@ -1,0 +1,86 @@
+package secret
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"reflect"
+	"sync"
+	"unsafe"
+)
+
+// The standard library's AES and GCM values hold the expanded key, whose first
+// words are the key itself, and offer no way to erase it. Wipe does so all the
+// same, where it is certain of what it overwrites: values of exactly the types
+// that this program's standard library makes, whose memory reflection shows to
+// hold no pointers. No pointers means that the garbage collector does not care
+// what the memory says, and that a GCM cannot refer to the block cipher that it
+// was made from. With any other type or layout it does nothing.
+//
+// What it cannot reach is copies that the compiler made in registers and on
+// stacks; see Do.
+
+// layout is the types that Wipe knows.
+type layout struct {
+	block, gcm         reflect.Type // aes' block, and the struct around the GCM
+	blockSize, gcmSize uintptr
+}
+
+// known inspects the types once. The result does not change.
+var known = sync.OnceValue(func() (l layout) {
+	b, err := aes.NewCipher(make([]byte, 32))
+	if err != nil {
+		return layout{}
+	}
+	g, err := cipher.NewGCMWithRandomNonce(b)
+	if err != nil {
+		return layout{}
+	}
+	bt, gt := reflect.TypeOf(b), reflect.TypeOf(g)
+	if bt.Kind() != reflect.Pointer || !pointerFree(bt.Elem()) ||
+		gt.Kind() != reflect.Struct || gt.NumField() != 1 ||
+		gt.Field(0).Type.Kind() != reflect.Pointer || !pointerFree(gt.Field(0).Type.Elem()) {
+		return layout{}
+	}
+	return layout{block: bt, gcm: gt, blockSize: bt.Elem().Size(), gcmSize: gt.Field(0).Type.Elem().Size()}
+})
+
+// Wipes reports whether Wipe erases anything with this standard library.
+func Wipes() bool { return known().block != nil }
+
+func pointerFree(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if !pointerFree(t.Field(i).Type) {
+				return false
+			}
+		}
+		return true
+	case reflect.Array:
+		return pointerFree(t.Elem())
+	case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		return true
+	}
+	return false
+}
+
+// WipeBlock overwrites the expanded key of an AES block cipher, which nobody may
+// use any more. A GCM that was made from it has a copy and goes on working.
+func WipeBlock(b cipher.Block) {
+	l := known()
+	if b == nil || reflect.TypeOf(b) != l.block {
+		return
+	}
+	clear(unsafe.Slice((*byte)(reflect.ValueOf(b).UnsafePointer()), l.blockSize))
+}
+
+// WipeAEAD overwrites the expanded key of an AES-GCM with random nonces, which
+// nobody may use any more: it would seal under a key of zeros.
+func WipeAEAD(a cipher.AEAD) {
+	l := known()
+	if a == nil || reflect.TypeOf(a) != l.gcm {
+		return
+	}
+	clear(unsafe.Slice((*byte)(reflect.ValueOf(a).Field(0).UnsafePointer()), l.gcmSize))
+}

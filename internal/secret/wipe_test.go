@@ -1,0 +1,58 @@
+package secret
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"reflect"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The wipe must know this release of Go: if it does not, keys stay in memory
+// longer than docs/threat-model.md says, and this test is where it shows.
+func TestWipeKnowsTheStandardLibrary(t *testing.T) {
+	require.True(t, Wipes())
+}
+
+func TestWipeErasesTheKey(t *testing.T) {
+	key := bytes.Repeat([]byte("\x5a\xc3"), 16)
+	b, err := aes.NewCipher(key)
+	require.NoError(t, err)
+	a, err := cipher.NewGCMWithRandomNonce(b)
+	require.NoError(t, err)
+
+	l := known()
+	block := unsafe.Slice((*byte)(reflect.ValueOf(b).UnsafePointer()), l.blockSize)
+	gcm := unsafe.Slice((*byte)(reflect.ValueOf(a).Field(0).UnsafePointer()), l.gcmSize)
+	require.True(t, bytes.Contains(block, key), "the test looks in the wrong place")
+	require.True(t, bytes.Contains(gcm, key), "the test looks in the wrong place")
+
+	sealed := a.Seal(nil, nil, []byte("plaintext"), nil)
+	WipeBlock(b)
+	require.Equal(t, make([]byte, len(block)), block)
+	got, err := a.Open(nil, nil, sealed, nil)
+	require.NoError(t, err, "the GCM must have a copy of its own")
+	require.Equal(t, "plaintext", string(got))
+
+	WipeAEAD(a)
+	require.Equal(t, make([]byte, len(gcm)), gcm)
+}
+
+// foreign is an AEAD of another type.
+type foreign struct{ cipher.AEAD }
+
+func TestWipeLeavesOtherTypesAlone(t *testing.T) {
+	b, err := aes.NewCipher(make([]byte, 16))
+	require.NoError(t, err)
+	a, err := cipher.NewGCMWithRandomNonce(b)
+	require.NoError(t, err)
+	WipeAEAD(foreign{a})
+	WipeAEAD(nil)
+	WipeBlock(nil)
+	sealed := a.Seal(nil, nil, []byte("plaintext"), nil)
+	_, err = a.Open(nil, nil, sealed, nil)
+	require.NoError(t, err)
+}
