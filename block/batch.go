@@ -20,6 +20,7 @@ type Batch struct {
 	b       engine.Batch
 	state   batchState
 	session uint64 // of the first change; 0: none yet
+	oldest  uint32 // the least epoch that a record in the batch names
 	err     error  // what spoiled the batch
 }
 
@@ -33,7 +34,7 @@ const (
 
 // NewBatch returns an empty batch. Commit or Close it; it may be made before the
 // store is available.
-func (s *Store) NewBatch() *Batch { return &Batch{s: s} }
+func (s *Store) NewBatch() *Batch { return &Batch{s: s, oldest: noEpoch} }
 
 // hold returns a hold in the batch's session, which the first call determines.
 func (b *Batch) hold() (keyring.Hold, error) {
@@ -89,6 +90,7 @@ func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 	if err := b.s.seal(ctx, &h, b.b, sc, 0, id, data); err != nil {
 		return b.spoil("batch put", id, err)
 	}
+	b.oldest = min(b.oldest, recordEpoch(sc.record))
 	return nil
 }
 
@@ -123,31 +125,16 @@ func (b *Batch) Commit(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("block: commit: %w", err)
 	}
-	defer h.Release()
+	defer func() { h.Release() }()
 	b.state = batchCommitted
 	defer b.s.finish(b.b)
 	if b.b.Empty() {
 		return nil
 	}
-	// The engine may keep a large batch and empty it, so that it is read before.
-	// Until the commit the cache is ahead of the engine, which readers notice.
-	b.b.Each(b.s.remember)
-	if err := b.s.db.Commit(b.b, !b.s.opts.NoSync); err != nil {
+	if err := b.s.commitMany(ctx, &h, b.b, b.oldest); err != nil {
 		return fmt.Errorf("block: commit: %w", err)
 	}
 	return nil
-}
-
-// remember keeps the record cache in step with a change.
-func (s *Store) remember(key, value []byte, deleted bool) {
-	if len(key) <= prefixSize || key[0] != spaceDEK {
-		return
-	}
-	if deleted {
-		s.records.drop(key[prefixSize:])
-	} else {
-		s.records.put(key[prefixSize:], value)
-	}
 }
 
 // Close forgets a batch that was not committed. It is not needed after Commit, and

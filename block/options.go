@@ -29,6 +29,9 @@ type Options struct {
 	// what they acknowledged survives.
 	NoSync bool
 
+	// RewriteRate bounds Rekey, in bytes of blocks a second. Default: unbounded.
+	RewriteRate int64
+
 	// RecordCache is the memory in bytes for wrapped DEK records, taken at Open
 	// and used as blocks are read and written: 73 bytes a block. It holds no
 	// secrets and survives a lock. Default: 32 MiB; negative: none.

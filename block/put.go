@@ -66,7 +66,7 @@ func (s *Store) Put(ctx context.Context, id, data []byte) error {
 	if err := s.seal(ctx, &h, b, sc, 0, id, data); err != nil {
 		return wrapErr("put", id, err)
 	}
-	if err := s.db.Commit(b, !s.opts.NoSync); err != nil {
+	if err := s.commit(ctx, &h, b, recordEpoch(sc.record)); err != nil {
 		return wrapErr("put", id, err)
 	}
 	s.records.put(id, sc.record)
@@ -87,13 +87,13 @@ func (s *Store) Delete(ctx context.Context, id []byte) error {
 	if err != nil {
 		return wrapErr("delete", id, err)
 	}
-	defer h.Release()
+	defer func() { h.Release() }()
 	b := s.db.NewBatch()
 	defer b.Close()
 	if err := remove(b, 0, id); err != nil {
 		return wrapErr("delete", id, err)
 	}
-	if err := s.db.Commit(b, !s.opts.NoSync); err != nil {
+	if err := s.commit(ctx, &h, b, noEpoch); err != nil {
 		return wrapErr("delete", id, err)
 	}
 	s.records.drop(id)

@@ -48,6 +48,7 @@ func (s *Store) walk(ctx context.Context, r Range, begin func() (keyring.Hold, e
 			return
 		}
 		session := h.Session()
+		defer h.Pin()()
 		c, err := s.newCursor(rd, r)
 		if err != nil {
 			h.Release()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"sync"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
@@ -16,6 +17,7 @@ type Snapshot struct {
 	s       *Store
 	snap    *engine.Snapshot // nil if err is set
 	session uint64
+	unpin   func() // lets go of the epochs that the snapshot reads
 	err     error
 }
 
@@ -27,7 +29,8 @@ func (s *Store) Snapshot() *Snapshot {
 		return &Snapshot{s: s, err: err}
 	}
 	defer h.Release()
-	sn := &Snapshot{s: s, snap: s.db.NewSnapshot(), session: h.Session()}
+	sn := &Snapshot{s: s, session: h.Session(), unpin: sync.OnceFunc(h.Pin())}
+	sn.snap = s.db.NewSnapshot()
 	s.track(sn.snap)
 	return sn
 }
@@ -99,5 +102,6 @@ func (sn *Snapshot) Close() error {
 	if sn.snap == nil {
 		return nil
 	}
+	defer sn.unpin()
 	return sn.s.finish(sn.snap)
 }

@@ -32,6 +32,17 @@ type Store struct {
 	// would open nothing that is here, and must not be written under.
 	proven atomic.Bool
 
+	// gate is held for reading while a change is applied to the engine, and for
+	// writing by what rewrites records that it read before: nothing may overwrite a
+	// newer Put. The wait for durability is outside of it.
+	gate sync.RWMutex
+	// floor is the least epoch that a record being written may name; 0: any. It is
+	// raised under gate before older epochs are looked for, so that none is
+	// committed behind the search.
+	floor atomic.Uint32
+	// rewriting admits one rewriting operation at a time.
+	rewriting chan struct{}
+
 	// usage is held for reading by what uses the engine without the keyring, such
 	// as Checkpoint, and for writing by Close.
 	usage  sync.RWMutex
@@ -63,7 +74,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, dir: dir, identity: id, open: map[io.Closer]struct{}{}}
+	s := &Store{opts: o, dir: dir, identity: id, open: map[io.Closer]struct{}{}, rewriting: make(chan struct{}, 1)}
 	s.scratch.New = func() any { return new(scratch) }
 	storage := &metaStorage{}
 	if !found {

@@ -44,6 +44,7 @@ func (s *Store) Verify(ctx context.Context, p Progress) (Report, error) {
 		return rep, fmt.Errorf("block: verify: %w", err)
 	}
 	session := h.Session()
+	defer h.Pin()()
 	snap := s.db.NewSnapshot()
 	s.track(snap)
 	defer s.finish(snap)

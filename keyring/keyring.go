@@ -250,3 +250,18 @@ func (p *policy) overlay(o *Options) bool {
 
 // Elapsed is the keyring's monotonic clock; see [Clock].
 func (r *Keyring) Elapsed() time.Duration { return r.clock.Elapsed() }
+
+// Sleep waits until d has elapsed on the keyring's clock, ctx ends, or the keyring
+// closes.
+func (r *Keyring) Sleep(ctx context.Context, d time.Duration) error {
+	rang := make(chan struct{})
+	defer r.clock.AfterFunc(d, func() { close(rang) })()
+	select {
+	case <-rang:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.ctx.Done():
+		return fmt.Errorf("keyring: %w", ErrClosed)
+	}
+}

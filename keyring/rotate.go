@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/subtle"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/blockseal/blockseal/kek"
@@ -77,42 +76,6 @@ func (r *Keyring) Epochs() ([]uint32, error) {
 		ids = append(ids, e.id)
 	}
 	return ids, nil
-}
-
-// DropEpoch destroys the key of an epoch that is not the current one: what it
-// wrapped can never be opened again. The caller has made sure that no record
-// that it needs names the epoch.
-func (r *Keyring) DropEpoch(ctx context.Context, id uint32) error {
-	h, err := r.Acquire()
-	if err != nil {
-		return err
-	}
-	defer h.Release()
-	err = r.mutate(ctx, &h, func(b *body) error {
-		i := slices.IndexFunc(b.epochs, func(e epochKey) bool { return e.id == id })
-		switch {
-		case i < 0:
-			return fmt.Errorf("keyring: drop epoch %d: there is no such epoch", id)
-		case i == len(b.epochs)-1:
-			return fmt.Errorf("keyring: drop epoch %d: it is the current one; rotate first", id)
-		}
-		clear(b.epochs[i].key[:])
-		copy(b.epochs[i:], b.epochs[i+1:])
-		clear(b.epochs[len(b.epochs)-1].key[:])
-		b.epochs = b.epochs[:len(b.epochs)-1]
-		return nil
-	}, func(*body) error {
-		set := h.s.epochs.Load()
-		h.s.epochs.Store(&epochSet{
-			all:     slices.DeleteFunc(slices.Clone(set.all), func(e *epoch) bool { return e.id == id }),
-			current: set.current,
-		})
-		return nil
-	})
-	if err == nil {
-		r.emit(Event{Kind: EpochDropped, Epoch: id})
-	}
-	return err
 }
 
 // move is a keyring's way to a KEK: a fresh secret wrapped by it and proven, the

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	mrand "math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,12 @@ type session struct {
 	epochs   atomic.Pointer[epochSet]
 	cache    *dekCache
 	ending   atomic.Bool // somebody found the deadline passed and is locking
+
+	// Epochs that were dropped stay readable, in memory alone, for the snapshots
+	// and scans that began before: as long as there are pins.
+	pinMu   sync.Mutex
+	pins    int
+	retired atomic.Pointer[[]*epoch]
 
 	secret [secretSize]byte // the document's; guarded by Keyring.docMu
 }
@@ -48,6 +55,21 @@ func (s *epochSet) find(id uint32) *epoch {
 		return nil
 	}
 	return s.all[i]
+}
+
+// epoch returns the epoch with the given id, or nil.
+func (s *session) epoch(id uint32) *epoch {
+	if e := s.epochs.Load().find(id); e != nil {
+		return e
+	}
+	if retired := s.retired.Load(); retired != nil {
+		for _, e := range *retired {
+			if e.id == id {
+				return e
+			}
+		}
+	}
+	return nil
 }
 
 // newEpoch makes an epoch key ready. The expanded key is allocated inside
@@ -83,6 +105,11 @@ func (s *session) destroy() {
 	clear(s.secret[:])
 	for _, e := range s.epochs.Swap(nil).all {
 		secret.WipeAEAD(e.aead)
+	}
+	if retired := s.retired.Swap(nil); retired != nil {
+		for _, e := range *retired {
+			secret.WipeAEAD(e.aead)
+		}
 	}
 	s.cache.destroy()
 }
@@ -141,6 +168,9 @@ func (r *Keyring) AcquireSession(id uint64) (Hold, error) {
 
 // Session identifies the stretch of access that the hold belongs to.
 func (h Hold) Session() uint64 { return h.s.id }
+
+// CurrentEpoch is the epoch that new DEKs are wrapped by.
+func (h Hold) CurrentEpoch() uint32 { return h.s.epochs.Load().current.id }
 
 // Release ends the hold, unless a method of it has ended it already.
 func (h Hold) Release() {

@@ -127,9 +127,9 @@ func (h *Hold) OpenDEK(ctx context.Context, k *dek.Key, record []byte, b *Bindin
 	if err != nil {
 		return err
 	}
-	e := h.s.epochs.Load().find(in.Epoch)
+	e := h.s.epoch(in.Epoch)
 	if e == nil {
-		return corrupt("the DEK record names epoch %d, which the keyring does not have", in.Epoch)
+		return errNoEpoch(in)
 	}
 	aad := b.aad(in, (*[storeIDSize]byte)(&h.r.storeID))
 	if in.Wrapping == ByKeyring {
@@ -156,9 +156,9 @@ func (h *Hold) CheckRecord(record []byte, b *Binding) error {
 	if err != nil {
 		return err
 	}
-	e := h.s.epochs.Load().find(in.Epoch)
+	e := h.s.epoch(in.Epoch)
 	if e == nil {
-		return corrupt("the DEK record names epoch %d, which the keyring does not have", in.Epoch)
+		return errNoEpoch(in)
 	}
 	got, err := e.aead.Open(nil, nil, record[in.headSize():], b.aad(in, (*[storeIDSize]byte)(&h.r.storeID)))
 	clear(got)
@@ -166,6 +166,10 @@ func (h *Hold) CheckRecord(record []byte, b *Binding) error {
 		return errRecord(in)
 	}
 	return nil
+}
+
+func errNoEpoch(in RecordInfo) error {
+	return corrupt("the DEK record names epoch %d, which the keyring does not have", in.Epoch)
 }
 
 func errRecord(in RecordInfo) error {

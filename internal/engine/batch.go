@@ -59,13 +59,23 @@ func (b Batch) Reset() { b.b.Reset() }
 // Close releases the batch.
 func (b Batch) Close() error { return b.b.Close() }
 
-// Each calls f for each change in the batch, in order. The slices are the batch's.
-func (b Batch) Each(f func(key, value []byte, deleted bool)) {
+// Each calls f for each set and delete in the batch, in order, until it returns an
+// error. The slices are the batch's own memory.
+func (b Batch) Each(f func(key, value []byte, deleted bool) error) error {
 	for r := b.b.Reader(); ; {
 		kind, key, value, ok, err := r.Next()
-		if !ok || err != nil {
-			return // a batch of our own making has no errors
+		if err != nil || !ok {
+			return translate(err)
 		}
-		f(key, value, kind == pebble.InternalKeyKindDelete)
+		if kind != pebble.InternalKeyKindSet && kind != pebble.InternalKeyKindDelete {
+			continue
+		}
+		if err := f(key, value, kind == pebble.InternalKeyKindDelete); err != nil {
+			return err
+		}
 	}
 }
+
+// LogData adds a record to the log that changes nothing: committing it with sync
+// makes everything before it durable.
+func (b Batch) LogData(data []byte) error { return translate(b.b.LogData(data, nil)) }

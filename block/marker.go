@@ -1,0 +1,118 @@
+package block
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/internal/engine"
+)
+
+// A marker is how far a long rewriting operation has come, so that it goes on
+// after a restart where it was. On disk, in the meta space under the operation's
+// name; it must not change.
+//
+//	offset  size  field
+//	     0     1  version, 1
+//	     1     4  epoch that the operation rewraps to; 0 for Rekey
+//	     5     4  length of start | start
+//	     .     4  length of end | end; the length 2^32-1 is no end
+//	     .     4  length of next | next: the block id that it has not done yet
+//
+// A marker is only ever too early: what it says is done is in the engine before it.
+type marker struct {
+	epoch uint32
+	r     Range
+	next  []byte
+}
+
+const (
+	markerVersion = 1
+	noEnd         = 1<<32 - 1
+
+	metaRotateEpoch = "rotate-epoch"
+	metaRekey       = "rekey"
+)
+
+func (m marker) encode() []byte {
+	b := []byte{markerVersion}
+	b = binary.BigEndian.AppendUint32(b, m.epoch)
+	b = appendLong(b, m.r.Start)
+	if m.r.End == nil {
+		b = binary.BigEndian.AppendUint32(b, noEnd)
+	} else {
+		b = appendLong(b, m.r.End)
+	}
+	return appendLong(b, m.next)
+}
+
+func appendLong(b, s []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+}
+
+func decodeMarker(b []byte) (m marker, err error) {
+	bad := fmt.Errorf("block: the marker of a rewriting operation is damaged: %w", ErrCorrupt)
+	if len(b) > 0 && b[0] != markerVersion {
+		return m, fmt.Errorf("block: the marker of a rewriting operation: %w", ErrVersion)
+	}
+	if len(b) < 5 {
+		return m, bad
+	}
+	m.epoch = binary.BigEndian.Uint32(b[1:])
+	rest := b[5:]
+	for i, dst := range []*[]byte{&m.r.Start, &m.r.End, &m.next} {
+		if len(rest) < 4 {
+			return m, bad
+		}
+		n := binary.BigEndian.Uint32(rest)
+		rest = rest[4:]
+		if i == 1 && n == noEnd {
+			continue
+		}
+		if n > MaxID+1 || int(n) > len(rest) {
+			return m, bad
+		}
+		if n > 0 || i == 1 {
+			*dst = bytes.Clone(rest[:n:n])
+			if *dst == nil {
+				*dst = []byte{}
+			}
+		}
+		rest = rest[n:]
+	}
+	if len(rest) != 0 {
+		return m, bad
+	}
+	return m, nil
+}
+
+// readMarker returns the marker of an operation that was not finished.
+func (s *Store) readMarker(name string) (m marker, found bool, err error) {
+	b, err := readMeta(s.db, name)
+	if errors.Is(err, engine.ErrNotFound) {
+		return m, false, nil
+	}
+	if err != nil {
+		return m, false, s.damage(err)
+	}
+	m, err = decodeMarker(b)
+	return m, err == nil, err
+}
+
+// writeMarker replaces an operation's marker, after everything it says is done. A
+// nil marker removes it.
+func (s *Store) writeMarker(name string, m *marker) error {
+	b := s.db.NewBatch()
+	defer b.Close()
+	var err error
+	if m == nil {
+		err = b.Delete(metaKey(name))
+	} else {
+		err = b.Set(metaKey(name), m.encode())
+	}
+	if err != nil {
+		return err
+	}
+	return s.db.Commit(b, true)
+}

@@ -1,0 +1,112 @@
+// Package project holds tests of the project as a whole: which package may import
+// which, and that the README shows code that works.
+package project
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/blockseal/blockseal/"
+
+// imports says what a package may import of this module, in code that is not a
+// test. Imports go one way: block, keyring, kek, vault, with dek beneath keyring
+// and block. A package under one that is listed may import what that one may, and
+// that one itself.
+func imports() map[string][]string {
+	return map[string][]string{
+		"vault":           {},
+		"vault/local":     {"vault"},
+		"vault/azure":     {"vault", "kek"},
+		"vault/audit":     {"vault"},
+		"vault/vaulttest": {"vault"},
+		"kek":             {"vault"},
+		"dek":             {"internal/secret"},
+		"keyring":         {"vault", "kek", "dek", "internal/secret"},
+		"internal/secret": {},
+		"internal/engine": {},
+		"block":           {"vault", "kek", "dek", "keyring", "internal/engine"},
+	}
+}
+
+func goList(t *testing.T, args ...string) []string {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Dir = "../.."
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, stderr.String())
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+func TestImportsGoOneWay(t *testing.T) {
+	allowed := imports()
+	seen := map[string]bool{}
+	for _, line := range goList(t, "-f", `{{.ImportPath}}:{{join .Imports " "}}`, "./...") {
+		path, list, _ := strings.Cut(strings.TrimPrefix(line, module), ":")
+		rule := path
+		for ; rule != "." && allowed[rule] == nil; rule = filepath.Dir(rule) {
+		}
+		if rule == "." {
+			continue // examples, test helpers: nobody imports them
+		}
+		seen[rule] = true
+		for _, imp := range strings.Fields(list) {
+			own, ok := strings.CutPrefix(imp, module)
+			if !ok || strings.HasPrefix(own, rule+"/") || own == rule {
+				continue
+			}
+			require.Contains(t, allowed[rule], own, "%s may not import %s", path, own)
+		}
+	}
+	for rule := range allowed {
+		require.True(t, seen[rule], "there is no package %s any more; mend the table", rule)
+	}
+}
+
+// What people import must not drag a cloud's client, or anything for tests, along.
+func TestBlockNamesNoCloud(t *testing.T) {
+	for _, dep := range goList(t, "-deps", "./block", "./keyring", "./vault/local") {
+		for _, no := range []string{"azure", "Azure", "testify", "vaulttest", "rapid"} {
+			require.NotContains(t, dep, no)
+		}
+	}
+}
+
+// The README's code is the body of an example that go test compiles and runs.
+func TestREADMEShowsTheExample(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	example, err := os.ReadFile("../../block/example_test.go")
+	require.NoError(t, err)
+	_, after, ok := strings.Cut(string(readme), "```go\n")
+	require.True(t, ok, "the README has no Go code")
+	code, _, ok := strings.Cut(after, "```")
+	require.True(t, ok)
+	require.Greater(t, strings.Count(code, "\n"), 10)
+	require.Contains(t, string(example), "\t"+strings.ReplaceAll(strings.TrimRight(code, "\n"), "\n", "\n\t"),
+		"the README shows code that block/example_test.go does not compile")
+}
+
+// A file that is longer than this holds more than one concept.
+func TestFilesAreShort(t *testing.T) {
+	const most = 450
+	for _, dir := range []string{"vault", "kek", "dek", "keyring", "block", "internal", "examples"} {
+		err := filepath.WalkDir("../../"+dir, func(path string, d os.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			require.LessOrEqual(t, bytes.Count(b, []byte("\n")), most, path)
+			return err
+		})
+		require.NoError(t, err)
+	}
+}

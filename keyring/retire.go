@@ -1,0 +1,156 @@
+package keyring
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/blockseal/blockseal/internal/secret"
+)
+
+// DropEpochs destroys the keys of all epochs before the given one: what they
+// wrapped can never be opened again. The caller has made sure that no record that
+// it needs names them. It returns the ids of the epochs that it dropped.
+//
+// The keys are gone from the document when DropEpochs returns, and from memory
+// when the operations in flight and everything that was pinned before have ended.
+func (r *Keyring) DropEpochs(ctx context.Context, before uint32) ([]uint32, error) {
+	h, err := r.Acquire()
+	if err != nil {
+		return nil, err
+	}
+	dropped, err := r.dropEpochs(ctx, &h, before)
+	h.Release()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range dropped {
+		r.emit(Event{Kind: EpochDropped, Epoch: id})
+	}
+	h.s.pinMu.Lock()
+	pinned := h.s.pins > 0
+	h.s.pinMu.Unlock()
+	if !pinned {
+		r.forgetRetired(h.s)
+	}
+	return dropped, nil
+}
+
+func (r *Keyring) dropEpochs(ctx context.Context, h *Hold, before uint32) (dropped []uint32, err error) {
+	err = r.mutate(ctx, h, func(b *body) error {
+		n := 0
+		for n < len(b.epochs)-1 && b.epochs[n].id < before {
+			dropped = append(dropped, b.epochs[n].id)
+			clear(b.epochs[n].key[:])
+			n++
+		}
+		if n == 0 {
+			return errUnchanged
+		}
+		b.epochs = b.epochs[n:]
+		return nil
+	}, func(*body) error {
+		set := h.s.epochs.Load()
+		h.s.pinMu.Lock()
+		defer h.s.pinMu.Unlock()
+		var gone []*epoch
+		if old := h.s.retired.Load(); old != nil {
+			gone = slices.Clone(*old)
+		}
+		kept := &epochSet{current: set.current}
+		for _, e := range set.all {
+			if slices.Contains(dropped, e.id) {
+				gone = append(gone, e)
+			} else {
+				kept.all = append(kept.all, e)
+			}
+		}
+		// Retired first, so that no reader finds an epoch in neither.
+		h.s.retired.Store(&gone)
+		h.s.epochs.Store(kept)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("keyring: drop epochs: %w", err)
+	}
+	return dropped, nil
+}
+
+// Pin keeps epochs that are dropped from now on readable in memory until release
+// is called, once: for snapshots and scans, which go on reading the records of
+// their moment.
+func (h Hold) Pin() (release func()) {
+	r, s := h.r, h.s
+	s.pinMu.Lock()
+	s.pins++
+	s.pinMu.Unlock()
+	return func() {
+		s.pinMu.Lock()
+		s.pins--
+		last := s.pins == 0 && s.retired.Load() != nil
+		s.pinMu.Unlock()
+		if last {
+			go r.forgetRetired(s)
+		}
+	}
+}
+
+// forgetRetired erases the keys of retired epochs once no operation in flight can
+// be using them.
+func (r *Keyring) forgetRetired(s *session) {
+	s.pinMu.Lock()
+	if s.pins > 0 {
+		s.pinMu.Unlock()
+		return
+	}
+	gone := s.retired.Swap(nil)
+	s.pinMu.Unlock()
+	if gone == nil || !r.quiesced() {
+		return // unreachable now; the garbage collector has them
+	}
+	for _, e := range *gone {
+		secret.WipeAEAD(e.aead)
+	}
+}
+
+// quiesced waits until every operation that was in flight has ended, and reports
+// whether it saw that: each counter was at zero at some moment since. Under a load
+// that never lets one rest it gives up.
+func (r *Keyring) quiesced() bool {
+	for i := range r.inFlight {
+		for try := 0; r.inFlight[i].n.Load() != 0; try++ {
+			if try == 1000 {
+				return false
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return true
+}
+
+// Rewrap appends to dst the record of the same DEK, for the same binding, under
+// the current epoch. A ByKEK record keeps the vault's wrap; no vault is called.
+func (h *Hold) Rewrap(ctx context.Context, dst, record []byte, b *Binding) ([]byte, error) {
+	in, err := ParseRecord(record)
+	if err != nil {
+		return nil, err
+	}
+	from := h.s.epoch(in.Epoch)
+	if from == nil {
+		return nil, errNoEpoch(in)
+	}
+	store := (*[storeIDSize]byte)(&h.r.storeID)
+	var inner [RecordSizeByKEK]byte
+	defer clear(inner[:])
+	plain, err := from.aead.Open(inner[:0], nil, record[in.headSize():], b.aad(in, store))
+	if err != nil {
+		return nil, errRecord(in)
+	}
+	to, err := h.epochForUse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in.Epoch = to.id
+	return sealRecord(dst, in, to, plain, b, store), nil
+}
