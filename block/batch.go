@@ -21,6 +21,7 @@ type Batch struct {
 	state   batchState
 	session uint64 // of the first change; 0: none yet
 	oldest  uint32 // the least epoch that a record in the batch names
+	unpin   func() // lets go of the epochs that the batch was sealed under
 	err     error  // what spoiled the batch
 }
 
@@ -53,7 +54,7 @@ func (b *Batch) hold() (keyring.Hold, error) {
 	if err != nil {
 		return h, err
 	}
-	b.session = h.Session()
+	b.session, b.unpin = h.Session(), h.Pin()
 	b.b = b.s.db.NewBatch()
 	b.s.track(b.b)
 	return h, nil
@@ -127,6 +128,7 @@ func (b *Batch) Commit(ctx context.Context) error {
 	}
 	defer func() { h.Release() }()
 	b.state = batchCommitted
+	defer b.unpin()
 	defer b.s.finish(b.b)
 	if b.b.Empty() {
 		return nil
@@ -147,5 +149,6 @@ func (b *Batch) Close() error {
 	if b.session == 0 {
 		return nil
 	}
+	defer b.unpin()
 	return b.s.finish(b.b)
 }

@@ -22,6 +22,7 @@ import (
 //	    42     2  n, the number of KEKs
 //	    44        n times, by ascending id:
 //	              4   KEK id, from 1, never used again
+//	              1   1: a ByKEK record may be wrapped by it; else 0
 //	              32  SHA-256 of the KEK's SubjectPublicKeyInfo
 //	              2   length of the following
 //	              .   key identifier "VAULT/keys/NAME/VERSION"
@@ -36,11 +37,11 @@ const (
 	documentMagic   = "BSKEYRNG"
 	documentVersion = 1
 	fixedHeader     = 44
-	kekEntryFixed   = 4 + sha256.Size + 2
+	kekEntryFixed   = 4 + 1 + sha256.Size + 2
 
 	// maxKEKs bounds the table; an entry goes when nothing names it any more.
 	maxKEKs = 1024
-	// maxDocument bounds what Open reads: 1,024 KEKs of at most 818 bytes and
+	// maxDocument bounds what Open reads: 1,024 KEKs of at most 819 bytes and
 	// 4,096 epochs of 52 bytes need less.
 	maxDocument = 2 << 20
 	maxKeyIDLen = vault.MaxVaultLen + len("/keys/") + vault.MaxNameLen + 1 + vault.MaxVersionLen
@@ -51,6 +52,7 @@ const storeIDSize = 16
 // kekEntry is one KEK version that the keyring, or a record, is wrapped by.
 type kekEntry struct {
 	id          uint32
+	records     bool        // a ByKEK record may be wrapped by it
 	key         vault.KeyID // with its version
 	fingerprint [sha256.Size]byte
 }
@@ -98,6 +100,10 @@ func (h *header) encode() []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(len(h.keks)))
 	for _, e := range h.keks {
 		b = binary.BigEndian.AppendUint32(b, e.id)
+		b = append(b, 0)
+		if e.records {
+			b[len(b)-1] = 1
+		}
 		b = append(b, e.fingerprint[:]...)
 		id := e.key.String()
 		b = binary.BigEndian.AppendUint16(b, uint16(len(id)))
@@ -146,9 +152,12 @@ func decodeHeader(b []byte) (h header, err error) {
 		if len(rest) < kekEntryFixed {
 			return h, corrupt("the document's header ends within KEK %d of %d", i+1, n)
 		}
-		e := kekEntry{id: binary.BigEndian.Uint32(rest)}
-		copy(e.fingerprint[:], rest[4:])
-		size := int(binary.BigEndian.Uint16(rest[4+sha256.Size:]))
+		e := kekEntry{id: binary.BigEndian.Uint32(rest), records: rest[4] == 1}
+		if rest[4] > 1 {
+			return h, corrupt("KEK %d of %d has the flags %#x", i+1, n, rest[4])
+		}
+		copy(e.fingerprint[:], rest[5:])
+		size := int(binary.BigEndian.Uint16(rest[5+sha256.Size:]))
 		rest = rest[kekEntryFixed:]
 		if size > maxKeyIDLen || size > len(rest) {
 			return h, corrupt("the identifier of KEK %d of %d has %d bytes", i+1, n, size)

@@ -28,12 +28,7 @@ func (r *Keyring) DropEpochs(ctx context.Context, before uint32) ([]uint32, erro
 	for _, id := range dropped {
 		r.emit(Event{Kind: EpochDropped, Epoch: id})
 	}
-	h.s.pinMu.Lock()
-	pinned := h.s.pins > 0
-	h.s.pinMu.Unlock()
-	if !pinned {
-		r.forgetRetired(h.s)
-	}
+	r.forgetRetired(h.s)
 	return dropped, nil
 }
 
@@ -96,18 +91,23 @@ func (h Hold) Pin() (release func()) {
 	}
 }
 
-// forgetRetired erases the keys of retired epochs once no operation in flight can
-// be using them.
+// forgetRetired erases the keys of retired epochs once nothing can be using them.
+// First every operation ends that may hold a record of theirs and be about to look
+// for the key; then nobody can find the keys any more; then every operation ends
+// that found one before. Under a load that never rests the keys stay until the
+// next time, or until the session ends.
 func (r *Keyring) forgetRetired(s *session) {
-	s.pinMu.Lock()
-	if s.pins > 0 {
-		s.pinMu.Unlock()
+	if !r.quiesced() {
 		return
 	}
-	gone := s.retired.Swap(nil)
+	s.pinMu.Lock()
+	var gone *[]*epoch
+	if s.pins == 0 {
+		gone = s.retired.Swap(nil)
+	}
 	s.pinMu.Unlock()
 	if gone == nil || !r.quiesced() {
-		return // unreachable now; the garbage collector has them
+		return // if they are unreachable now, the garbage collector has them
 	}
 	for _, e := range *gone {
 		secret.WipeAEAD(e.aead)

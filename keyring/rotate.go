@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/blockseal/blockseal/kek"
@@ -168,19 +169,22 @@ func (r *Keyring) sealFor(t *target, b *body) (*move, error) {
 }
 
 // activate makes a KEK version the one that wraps the document, adding it to the
-// table if it is new there.
+// table if it is new there. Versions that wrap no record leave the table.
 func (h *header) activate(key vault.KeyID, fingerprint [32]byte) error {
-	next := uint32(1)
+	next, found := uint32(1), false
 	for _, e := range h.keks {
 		if e.key == key {
 			if e.fingerprint != fingerprint {
 				return &vault.Error{Op: vault.OpGet, Key: key, Kind: vault.ErrUnsupportedKey,
 					Detail: "its public key is not the one that this version had before"}
 			}
-			h.active = e.id
-			return nil
+			h.active, found = e.id, true
 		}
 		next = e.id + 1
+	}
+	h.keks = slices.DeleteFunc(h.keks, func(e kekEntry) bool { return e.key != key && !e.records })
+	if found {
+		return nil
 	}
 	if len(h.keks) >= maxKEKs {
 		return fmt.Errorf("keyring: %d KEK versions are still named by records; rewrap them first: %w", maxKEKs, ErrLimit)

@@ -20,7 +20,12 @@ var errUnchanged = errors.New("unchanged")
 // The caller has a hold, so that the session's secret stays. after, if not nil,
 // runs when the save has succeeded, with the body still open, before anybody else
 // can change the document.
-func (r *Keyring) mutate(ctx context.Context, h *Hold, f func(*body) error, after func(*body) error) (err error) {
+func (r *Keyring) mutate(ctx context.Context, h *Hold, f func(*body) error, after func(*body) error) error {
+	return r.mutateHeader(ctx, h, func(_ *header, b *body) error { return f(b) }, after)
+}
+
+// mutateHeader is mutate for a change of the header too.
+func (r *Keyring) mutateHeader(ctx context.Context, h *Hold, f func(*header, *body) error, after func(*body) error) (err error) {
 	if r.opts.ReadOnly {
 		return fmt.Errorf("keyring: %w", ErrReadOnly)
 	}
@@ -32,14 +37,14 @@ func (r *Keyring) mutate(ctx context.Context, h *Hold, f func(*body) error, afte
 			return
 		}
 		defer func() { b.destroy() }()
-		if err = f(b); err != nil {
+		next := r.header.clone()
+		next.generation++
+		if err = f(&next, b); err != nil {
 			if err == errUnchanged {
 				err = nil
 			}
 			return
 		}
-		next := r.header.clone()
-		next.generation++
 		if err = r.seal(ctx, next, b, &h.s.secret); err != nil {
 			return
 		}

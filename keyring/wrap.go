@@ -86,10 +86,10 @@ func sealRecord(dst []byte, in RecordInfo, e *epoch, plain []byte, b *Binding, s
 // epoch's seal, because an RSA wrap alone is authenticated by nobody.
 func (h *Hold) wrapByKEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding) ([]byte, error) {
 	r := h.r
-	r.docMu.Lock()
-	cur, client := r.header.current(), r.kek
-	r.docMu.Unlock()
-
+	cur, client, err := h.kekForRecords(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var w vault.Wrapped
 	if err := h.outside(func() (err error) {
 		w, err = r.wrap(ctx, kek.New(client.Vault(), cur.key), k.Bytes())
@@ -100,6 +100,32 @@ func (h *Hold) wrapByKEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding
 	e := h.s.epochs.Load().current
 	in := RecordInfo{Wrapping: ByKEK, Epoch: e.id, KEK: cur.id}
 	return sealRecord(dst, in, e, w.Ciphertext, b, (*[storeIDSize]byte)(&r.storeID)), nil
+}
+
+// kekForRecords returns the KEK that new ByKEK records are wrapped by. Before the
+// first one, the document says that there are such records, so that the KEK's
+// version is not forgotten when the document moves to another.
+func (h *Hold) kekForRecords(ctx context.Context) (kekEntry, *kek.KEK, error) {
+	r := h.r
+	current := func() (kekEntry, *kek.KEK) {
+		r.docMu.Lock()
+		defer r.docMu.Unlock()
+		return r.header.current(), r.kek
+	}
+	cur, client := current()
+	if cur.records {
+		return cur, client, nil
+	}
+	err := r.mutateHeader(ctx, h, func(next *header, _ *body) error {
+		for i := range next.keks {
+			if next.keks[i].id == next.active {
+				next.keks[i].records = true
+			}
+		}
+		return nil
+	}, nil)
+	cur, client = current()
+	return cur, client, err
 }
 
 // outside runs f without the hold, because it waits for a vault, and then takes
