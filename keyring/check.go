@@ -68,6 +68,7 @@ func (r *Keyring) checkHeld(ctx context.Context) error {
 	switch {
 	case err == nil:
 		r.emit(Event{Kind: CheckSucceeded, Key: id, Duration: took})
+		r.takeUpVersion(ctx)
 		return nil
 	case ctx.Err() != nil && r.ctx.Err() == nil:
 		// The caller gave up: nothing was learned.
@@ -109,7 +110,7 @@ func (r *Keyring) ask(ctx context.Context) error {
 	r.kekID = cur.key
 	r.mu.Unlock()
 
-	key, err := r.getKey(ctx, pinned)
+	key, err := r.properties(ctx, k, pinned)
 	if err != nil {
 		return err
 	}
@@ -133,6 +134,58 @@ func (r *Keyring) ask(ctx context.Context) error {
 	}
 	defer clear(got)
 	return r.prove(got, p)
+}
+
+// properties asks for the properties of the version in use. For a KEK without a
+// version it asks for the current one, which is the one in use but after a
+// rotation in the vault; then it asks for that as well, and notes the newer one.
+func (r *Keyring) properties(ctx context.Context, k, pinned *kek.KEK) (vault.Key, error) {
+	if k.ID().Version != "" || r.opts.PinVersion || r.opts.ReadOnly {
+		return r.getKey(ctx, pinned)
+	}
+	id := pinned.ID()
+	key, err := r.getKey(ctx, kek.New(k.Vault(), id.Versionless()))
+	switch {
+	case key.ID.Version == id.Version:
+		r.noteVersion("")
+		return key, err
+	case key.ID.Version == "":
+		return key, err // no properties: the error is about the key, not a version
+	case err == nil:
+		r.noteVersion(key.ID.Version)
+	default:
+		// The newer version is not acceptable: that is no reason to stop using the
+		// one that is, and the event says why it is not taken up.
+		r.emit(Event{Kind: KEKNotChanged, Key: key.ID, Err: err})
+	}
+	return r.getKey(ctx, pinned)
+}
+
+// noteVersion remembers a version that is newer than the one in use, or that there
+// is none.
+func (r *Keyring) noteVersion(version string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.newer = version
+	if version == "" {
+		r.lastNewest = r.clock.Elapsed()
+	}
+}
+
+// takeUpVersion moves the keyring to a newer version of its KEK that the last
+// check found. The caller has the turn of checks.
+func (r *Keyring) takeUpVersion(ctx context.Context) {
+	r.mu.Lock()
+	version, lag := r.newer, r.clock.Elapsed()-r.lastNewest
+	r.newer = ""
+	r.mu.Unlock()
+	if version == "" || r.session.Load() == nil {
+		return
+	}
+	k := r.KEK()
+	if err := r.changeKEKHeld(ctx, k, k.WithVersion(version), Event{Detail: "a newer version", Duration: lag}); err != nil {
+		r.emit(Event{Kind: KEKNotChanged, Key: k.WithVersion(version).ID(), Err: err})
+	}
 }
 
 func (r *Keyring) getKey(ctx context.Context, k *kek.KEK) (vault.Key, error) {

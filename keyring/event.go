@@ -20,7 +20,8 @@ const (
 	CheckFailed                         // Err says why
 	EpochStarted                        // Epoch is the new one
 	EpochDropped                        // Epoch is gone; nothing it wrapped can be opened
-	KEKChanged                          // Key wraps the keyring now
+	KEKChanged                          // Key wraps the keyring now; of a version that was picked up, Duration says how old that news may be
+	KEKNotChanged                       // Key was to wrap the keyring, and Err says why it does not
 	KeyNearExpiry                       // Key expires in Left; once at 30, 7 and 1 days
 	CopyMade                            // Detail names the copy
 	Progressed                          // Detail says what a long operation did
@@ -29,7 +30,7 @@ const (
 // String returns the kind's name.
 func (k EventKind) String() string {
 	names := [...]string{"", "StateChanged", "CheckSucceeded", "CheckFailed", "EpochStarted",
-		"EpochDropped", "KEKChanged", "KeyNearExpiry", "CopyMade", "Progressed"}
+		"EpochDropped", "KEKChanged", "KEKNotChanged", "KeyNearExpiry", "CopyMade", "Progressed"}
 	if k == 0 || int(k) >= len(names) {
 		return fmt.Sprintf("EventKind(%d)", uint8(k))
 	}
@@ -47,7 +48,7 @@ type Event struct {
 	Key      vault.KeyID
 	Epoch    uint32
 	Left     time.Duration
-	Duration time.Duration // of a check
+	Duration time.Duration // of a check; see KEKChanged
 	Detail   string
 }
 
@@ -56,7 +57,7 @@ func (e Event) level() slog.Level {
 	switch {
 	case e.Kind == StateChanged && e.To == Inaccessible:
 		return slog.LevelError
-	case e.Kind == StateChanged && e.To == Degraded, e.Kind == CheckFailed, e.Kind == KeyNearExpiry:
+	case e.Kind == StateChanged && e.To == Degraded, e.Kind == CheckFailed, e.Kind == KeyNearExpiry, e.Kind == KEKNotChanged:
 		return slog.LevelWarn
 	case e.Kind == CheckSucceeded:
 		return slog.LevelDebug

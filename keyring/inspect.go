@@ -28,3 +28,15 @@ func Inspect(document []byte) (Info, error) {
 	}
 	return in, nil
 }
+
+// KEKs returns the KEK versions that something is wrapped by, under the ids that
+// ByKEK records use, and which of them wraps the document.
+func (r *Keyring) KEKs() (keks map[uint32]vault.KeyID, active uint32) {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	keks = map[uint32]vault.KeyID{}
+	for _, e := range r.header.keks {
+		keks[e.id] = e.key
+	}
+	return keks, r.header.active
+}

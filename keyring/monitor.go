@@ -23,6 +23,8 @@ type monitor struct {
 	awaiting     bool          // a copy: locked until the first Revalidate that succeeds
 	nextCheck    time.Duration // Clock.Elapsed before which no check starts by itself
 	warned       map[string]time.Duration
+	newer        string        // a version of the KEK that the last check found
+	lastNewest   time.Duration // Clock.Elapsed when the one in use was last seen to be the newest
 }
 
 func (r *Keyring) startMonitor() {

@@ -208,6 +208,7 @@ func (r *Keyring) adopt(m *move) {
 
 // RotateKEK wraps the keyring with the newest version of its KEK. If it is the
 // newest already, it is wrapped anew, under a fresh secret. See [Keyring.ChangeKEK].
+// From then on the keyring follows the key's versions.
 func (r *Keyring) RotateKEK(ctx context.Context) error {
 	k := r.KEK().WithVersion("")
 	return r.changeKEK(ctx, k, "rotate KEK")
@@ -218,42 +219,53 @@ func (r *Keyring) RotateKEK(ctx context.Context) error {
 // The new wrap has been proven by an unwrap and the document is in storage before
 // the old KEK is let go; whatever fails before leaves everything as it was.
 //
-// DEKs that were wrapped ByKEK still need the KEK that wrapped them.
+// DEKs that were wrapped ByKEK still need the KEK that wrapped them, until they
+// are rewrapped; see [Keyring.KEKs].
 func (r *Keyring) ChangeKEK(ctx context.Context, k *kek.KEK) error {
 	return r.changeKEK(ctx, k, "change KEK")
 }
 
 func (r *Keyring) changeKEK(ctx context.Context, k *kek.KEK, what string) error {
-	if r.opts.ReadOnly {
-		return fmt.Errorf("keyring: %s: %w", what, ErrReadOnly)
-	}
 	if err := r.takeChecks(ctx); err != nil {
 		return err
 	}
 	defer func() { <-r.checks }()
+	if err := r.changeKEKHeld(ctx, k, k, Event{Detail: what}); err != nil {
+		return fmt.Errorf("keyring: %s: %w", what, err)
+	}
+	return nil
+}
+
+// changeKEKHeld moves the keyring to exact, which is k or a version of it; k is
+// what the keyring follows from then on. The caller has the turn of checks.
+func (r *Keyring) changeKEKHeld(ctx context.Context, k, exact *kek.KEK, e Event) error {
+	if r.opts.ReadOnly {
+		return ErrReadOnly
+	}
 	// No use asking the vault if the document cannot be opened.
 	h, err := r.Acquire()
 	if err != nil {
-		return fmt.Errorf("keyring: %s: %w", what, err)
+		return err
 	}
 	h.Release()
 
-	t, err := r.prepare(ctx, k)
+	t, err := r.prepare(ctx, exact)
 	if err != nil {
-		return fmt.Errorf("keyring: %s: %w", what, err)
+		return err
 	}
 	defer func() { clear(t.secret[:]) }()
-	h, err = r.Acquire()
-	if err != nil {
-		return fmt.Errorf("keyring: %s: %w", what, err)
+	t.kek = k
+	if h, err = r.Acquire(); err != nil {
+		return err
 	}
 	m, err := r.saveMove(ctx, &h, t)
 	h.Release()
 	if err != nil {
-		return fmt.Errorf("keyring: %s: %w", what, err)
+		return err
 	}
 	defer m.destroy()
-	r.emit(Event{Kind: KEKChanged, Key: m.header.current().key, Detail: what})
+	e.Kind, e.Key = KEKChanged, m.header.current().key
+	r.emit(e)
 
 	// The unwrap that proved the new wrap renews the lease like any other.
 	r.turn.Lock()
