@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
 )
 
 // Revalidate asks the vault now, whatever the state: the way back from
@@ -30,10 +31,65 @@ func (s *Store) Revalidate(ctx context.Context) error {
 }
 
 // RotateKEK wraps the store's keyring with the newest version of its KEK: three
-// vault calls, one write, whatever the data.
-func (s *Store) RotateKEK(ctx context.Context) error { return s.keys.RotateKEK(ctx) }
+// vault calls, one write, whatever the data. Registered copies that can be reached
+// are moved along, at six calls each; what becomes of each is an event, and
+// [Store.Copies] says what the others need.
+func (s *Store) RotateKEK(ctx context.Context) error {
+	if err := s.keys.RotateKEK(ctx); err != nil {
+		return err
+	}
+	return s.followKEK(ctx)
+}
 
 // ChangeKEK wraps the store's keyring with another key, of this vault or another:
 // three vault calls, one write, whatever the data. The new wrap is proven by an
-// unwrap and durable before the old one is let go.
-func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error { return s.keys.ChangeKEK(ctx, k) }
+// unwrap and durable before the old one is let go. Registered copies are moved
+// along as by RotateKEK.
+//
+// DEKs that were wrapped ByKEK are rewrapped in the background; see
+// [Store.RewrapDEKs].
+func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error {
+	if err := s.keys.ChangeKEK(ctx, k); err != nil {
+		return err
+	}
+	return s.followKEK(ctx)
+}
+
+// followKEK moves along what was wrapped by the KEK before: the copies now, and
+// ByKEK records in the background.
+func (s *Store) followKEK(ctx context.Context) error {
+	s.startRewrap()
+	s.usage.RLock()
+	defer s.usage.RUnlock()
+	if s.closed {
+		return fmt.Errorf("block: %w", ErrClosed)
+	}
+	s.following.Lock()
+	defer s.following.Unlock()
+	if err := s.rewrapCopies(ctx); err != nil {
+		return fmt.Errorf("block: the KEK was changed, and the copies were not all looked at: %w", err)
+	}
+	return nil
+}
+
+// onKEKChanged is for a KEK version that the keyring picked up by itself.
+func (s *Store) onKEKChanged() {
+	s.spawn(func() {
+		s.followKEK(s.ctx) // what fails is an event, and is tried with the next change
+	})
+}
+
+// startRewrap rewraps ByKEK records in the background, if there are any that need
+// it.
+func (s *Store) startRewrap() {
+	keks, _ := s.keys.KEKs()
+	if s.opts.ManualRewrap || s.opts.ReadOnly || len(keks) == 1 {
+		return
+	}
+	s.spawn(func() {
+		start := s.keys.Elapsed()
+		err := s.RewrapDEKs(s.ctx, nil)
+		s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "rewrapped the DEKs of an older KEK version", Err: err,
+			Duration: s.keys.Elapsed() - start})
+	})
+}

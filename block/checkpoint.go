@@ -17,7 +17,8 @@ import (
 // The copy is a store with the same keys and an instance of its own. It opens
 // Inaccessible and waits for [Store.Revalidate] with the vault client that its
 // Open was given; from then on it can be given another KEK with
-// [Store.ChangeKEK], so that the source's can be destroyed.
+// [Store.ChangeKEK], so that the source's can be destroyed. The store remembers
+// the copy and where it was made; see [Store.Copies].
 func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
@@ -32,7 +33,8 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	}
 	// Without its identity file the copy is not a store, so that one that was cut
 	// off cannot be taken for a whole one.
-	if err := writeIdentity(s.opts.FS, dir, identity{instance: newInstance(), copyOf: s.identity.instance}); err != nil {
+	id := identity{instance: newInstance(), copyOf: s.identity.instance}
+	if err := errors.Join(writeIdentity(s.opts.FS, dir, id), s.register(dir, id.instance)); err != nil {
 		return errors.Join(fmt.Errorf("block: checkpoint: %w", err), s.opts.FS.RemoveAll(dir))
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})

@@ -29,6 +29,12 @@ type Options struct {
 	// what they acknowledged survives.
 	NoSync bool
 
+	// VaultRate bounds RewrapDEKs, in vault calls per 10 seconds. Default: 1,000.
+	VaultRate int
+	// ManualRewrap leaves DEKs that are wrapped by an older KEK (ByKEK) to an
+	// explicit RewrapDEKs. Default: they are rewrapped in the background after a
+	// change of the KEK.
+	ManualRewrap bool
 	// RewriteRate bounds Rekey, in bytes of blocks a second. Default: unbounded.
 	RewriteRate int64
 
@@ -64,13 +70,21 @@ func (o *Options) withDefaults() (Options, error) {
 	if c.RecordCache == 0 {
 		c.RecordCache = DefaultRecordCache
 	}
-	if c.FS == nil {
-		c.FS = vfs.Default
+	c.FS = c.fs()
+	if c.VaultRate == 0 {
+		c.VaultRate = DefaultVaultRate
 	}
-	if c.BlockCache < 0 {
-		return c, fmt.Errorf("block: options: BlockCache must not be negative")
+	if c.BlockCache < 0 || c.VaultRate < 0 || c.RewriteRate < 0 {
+		return c, fmt.Errorf("block: options: BlockCache, VaultRate and RewriteRate must not be negative")
 	}
 	c.Keyring.ReadOnly = c.Keyring.ReadOnly || c.ReadOnly
 	c.Keyring.RequireAccess = c.Keyring.RequireAccess || c.RequireAccess
 	return c, nil
+}
+
+func (o *Options) fs() vfs.FS {
+	if o.FS == nil {
+		return vfs.Default
+	}
+	return o.FS
 }

@@ -40,6 +40,12 @@ type Store struct {
 	// raised under gate before older epochs are looked for, so that none is
 	// committed behind the search.
 	floor atomic.Uint32
+	// background is what the store does by itself, under ctx, which ends with Close.
+	background sync.WaitGroup
+	ctx        context.Context
+	cancel     context.CancelFunc
+	spawning   sync.Mutex // orders the start of background work and Close
+	following  sync.Mutex // one look at the copies at a time
 	// rewriting admits one rewriting operation at a time.
 	rewriting chan struct{}
 
@@ -47,6 +53,7 @@ type Store struct {
 	// as Checkpoint, and for writing by Close.
 	usage  sync.RWMutex
 	closed bool // guarded by usage
+	opened atomic.Bool
 
 	openMu sync.Mutex
 	open   map[io.Closer]struct{} // snapshots and scans, for Close
@@ -75,6 +82,8 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 		return nil, err
 	}
 	s := &Store{opts: o, dir: dir, identity: id, open: map[io.Closer]struct{}{}, rewriting: make(chan struct{}, 1)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.watchKEK()
 	s.scratch.New = func() any { return new(scratch) }
 	storage := &metaStorage{}
 	if !found {
@@ -86,7 +95,31 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 		return nil, errors.Join(err, s.release())
 	}
 	s.records = newRecordCache(o.RecordCache)
+	s.opened.Store(true)
+	s.startRewrap()
 	return s, nil
+}
+
+// spawn runs f in the background, unless the store is being closed.
+func (s *Store) spawn(f func()) {
+	s.spawning.Lock()
+	defer s.spawning.Unlock()
+	if s.ctx.Err() == nil {
+		s.background.Go(f)
+	}
+}
+
+// watchKEK puts the store's own ear before the caller's OnEvent.
+func (s *Store) watchKEK() {
+	given := s.opts.Keyring.OnEvent
+	s.opts.Keyring.OnEvent = func(e keyring.Event) {
+		if e.Kind == keyring.KEKChanged && s.opened.Load() {
+			s.onKEKChanged()
+		}
+		if given != nil {
+			given(e)
+		}
+	}
 }
 
 // create makes a new store: first its keyring, in memory, then the directory.
@@ -259,6 +292,10 @@ func (s *Store) State() keyring.State { return s.keys.State() }
 // open, and closes the store. Their next use, and everything else, then returns
 // [ErrClosed]. Closing twice does nothing.
 func (s *Store) Close() error {
+	s.spawning.Lock()
+	s.cancel()
+	s.spawning.Unlock()
+	s.background.Wait()
 	s.usage.Lock()
 	defer s.usage.Unlock()
 	if s.closed {

@@ -265,3 +265,6 @@ func (r *Keyring) Sleep(ctx context.Context, d time.Duration) error {
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
 }
+
+// Now is the keyring's wall clock; see [Clock].
+func (r *Keyring) Now() time.Time { return r.clock.Now() }

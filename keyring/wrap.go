@@ -239,11 +239,8 @@ func (r *Keyring) kekFor(id uint32) (*kek.KEK, vault.KeyID, error) {
 	if !ok {
 		return nil, vault.KeyID{}, corrupt("the DEK record names KEK %d, which the keyring does not list", id)
 	}
-	if sameKey(r.kek.ID(), e.key) {
-		return kek.New(r.kek.Vault(), e.key), e.key, nil
-	}
-	if k, ok := r.others[e.key.Versionless()]; ok {
-		return kek.New(k.Vault(), e.key), e.key, nil
+	if k, ok := r.clientFor(e.key); ok {
+		return k, e.key, nil
 	}
 	return nil, e.key, fmt.Errorf("keyring: the DEK is wrapped by %s, for which no KEK was given: %w", e.key, ErrWrongKEK)
 }

@@ -1,0 +1,238 @@
+package block
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// DefaultVaultRate is the default of Options.VaultRate: half of what Key Vault
+// serves of RSA-2048 HSM operations in 10 seconds (2,000 a vault and region), so
+// that the other half stays for those who read and write.
+const DefaultVaultRate = 1000
+
+// vaultWindow is the time that Options.VaultRate is about.
+const vaultWindow = 10 * time.Second
+
+// Forecast is what a long operation is going to cost.
+type Forecast struct {
+	Records    uint64        // to be rewrapped
+	VaultCalls uint64        // that takes
+	Duration   time.Duration // at Options.VaultRate, if the vault keeps up
+}
+
+// ForecastRewrap says what RewrapDEKs is going to cost. It reads every DEK record
+// and calls no vault.
+func (s *Store) ForecastRewrap(ctx context.Context) (Forecast, error) {
+	var f Forecast
+	_, active := s.keys.KEKs()
+	err := s.eachRecord(ctx, nil, func(_, _ []byte, in keyring.RecordInfo) (bool, error) {
+		if in.Wrapping == keyring.ByKEK && in.KEK != active {
+			f.Records++
+		}
+		return true, nil
+	})
+	if err != nil {
+		return f, fmt.Errorf("block: forecast: %w", err)
+	}
+	f.VaultCalls = 2 * f.Records
+	f.Duration = time.Duration(f.VaultCalls) * vaultWindow / time.Duration(s.opts.VaultRate)
+	return f, nil
+}
+
+// RewrapDEKs wraps the DEKs that are wrapped by an older KEK (ByKEK) with the one
+// that wraps the store now: an unwrap and a wrap each, at most Options.VaultRate
+// calls in 10 seconds, waiting as long as the vault asks when it throttles. It runs
+// while the store serves; writers win. Cut off by a crash or by ctx, it goes on
+// with the next call where it was, because what it has done needs nothing more.
+// When it has ended, older KEK versions are not needed by the store any more.
+//
+// The store starts it by itself, in the background, after a change of the KEK and
+// at Open, unless Options.ManualRewrap.
+func (s *Store) RewrapDEKs(ctx context.Context, p Progress) error {
+	if err := s.takeRewriting(ctx, "rewrap DEKs"); err != nil {
+		return err
+	}
+	defer func() { <-s.rewriting }()
+	if err := s.rewrapDEKs(ctx, p); err != nil {
+		return fmt.Errorf("block: rewrap DEKs: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) rewrapDEKs(ctx context.Context, p Progress) error {
+	keks, active := s.keys.KEKs()
+	if len(keks) == 1 {
+		return nil // no record needs another
+	}
+	var total uint64
+	if p != nil {
+		f, err := s.ForecastRewrap(ctx)
+		if err != nil {
+			return err
+		}
+		total = f.Records
+	}
+	mt := s.meter(p, total)
+	budget := newBudget(s.keys, s.opts.VaultRate)
+	for next, more := []byte(nil), true; more; {
+		var todo []change
+		more = false
+		err := s.eachRecord(ctx, next, func(id, record []byte, in keyring.RecordInfo) (bool, error) {
+			if len(todo) == rewriteChunk {
+				next, more = bytes.Clone(id), true
+				return false, nil
+			}
+			if in.Wrapping == keyring.ByKEK && in.KEK != active {
+				todo = append(todo, change{id: bytes.Clone(id), old: bytes.Clone(record)})
+			}
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, c := range todo {
+			if err := s.rewrapOne(ctx, c, budget); err != nil {
+				return err
+			}
+			mt.add(1, 0)
+		}
+	}
+	if err := s.dropUnusedKEKs(ctx, active); err != nil {
+		return err
+	}
+	mt.done()
+	return nil
+}
+
+// rewrapOne rewraps one record, as often as the vault throttles.
+func (s *Store) rewrapOne(ctx context.Context, c change, budget *budget) error {
+	for {
+		if err := budget.take(ctx, 2); err != nil {
+			return err
+		}
+		err := s.tryRewrap(ctx, c)
+		if !errors.Is(err, vault.ErrThrottled) {
+			return err
+		}
+		if err := s.keys.Sleep(ctx, max(vault.RetryAfter(err), time.Second)); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) tryRewrap(ctx context.Context, c change) error {
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return err
+	}
+	defer func() { h.Release() }()
+	var bind keyring.Binding
+	bind.Set(appendKey(nil, spaceDEK, 0, c.id)[1:])
+	again, err := h.RewrapKEK(ctx, nil, c.old, &bind)
+	if err != nil {
+		return fmt.Errorf("block %s: %w", shownID(c.id), err)
+	}
+	w := s.newRewriter()
+	defer w.Close()
+	w.was = append(w.was, c)
+	if err := w.batch.Set(appendKey(nil, spaceDEK, 0, c.id), again); err != nil {
+		return err
+	}
+	_, err = w.flush(&h)
+	return err
+}
+
+// dropUnusedKEKs takes the KEK versions out of the keyring that no record names any
+// more: one more walk, because writers may have been wrapping with the old one
+// when the first began.
+func (s *Store) dropUnusedKEKs(ctx context.Context, active uint32) error {
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return err
+	}
+	err = s.makeDurable()
+	h.Release()
+	if err != nil {
+		return err
+	}
+	used := map[uint32]bool{active: true}
+	if err := s.eachRecord(ctx, nil, func(_, _ []byte, in keyring.RecordInfo) (bool, error) {
+		if in.Wrapping == keyring.ByKEK {
+			used[in.KEK] = true
+		}
+		return true, nil
+	}); err != nil {
+		return err
+	}
+	keks, _ := s.keys.KEKs()
+	var drop []uint32
+	for id := range keks {
+		if !used[id] {
+			drop = append(drop, id)
+		}
+	}
+	return s.keys.DropKEKs(ctx, drop...)
+}
+
+// eachRecord calls f for each DEK record from the given id on, until f returns
+// false. It needs no access and keeps the engine open meanwhile.
+func (s *Store) eachRecord(ctx context.Context, from []byte, f func(id, record []byte, in keyring.RecordInfo) (bool, error)) error {
+	s.usage.RLock()
+	defer s.usage.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	lower, upper := Range{Start: from}.bounds(spaceDEK, 0)
+	it, err := s.db.NewIter(lower, upper)
+	if err != nil {
+		return s.damage(err)
+	}
+	defer it.Close()
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		if n++; n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		record, err := it.Value()
+		if err != nil {
+			return s.damage(err)
+		}
+		id := it.Key()[prefixSize:]
+		in, err := keyring.ParseRecord(record)
+		if err != nil {
+			return fmt.Errorf("block %s: %w", shownID(id), err)
+		}
+		if more, err := f(id, record, in); err != nil || !more {
+			return err
+		}
+	}
+	return s.damage(it.Err())
+}
+
+// budget is a token bucket of vault calls: it fills evenly, and holds at most a
+// tenth of a window's.
+type budget struct {
+	keys  *keyring.Keyring
+	every time.Duration // between two calls
+	next  time.Duration // when the next call is free
+}
+
+func newBudget(keys *keyring.Keyring, rate int) *budget {
+	return &budget{keys: keys, every: vaultWindow / time.Duration(rate)}
+}
+
+// take waits until n calls may be made.
+func (b *budget) take(ctx context.Context, n int) error {
+	now := b.keys.Elapsed()
+	b.next = max(b.next, now-vaultWindow/10) + time.Duration(n)*b.every
+	if b.next <= now {
+		return ctx.Err()
+	}
+	return b.keys.Sleep(ctx, b.next-now)
+}

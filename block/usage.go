@@ -1,0 +1,72 @@
+package block
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// KeyUse is what still needs a KEK version.
+type KeyUse struct {
+	Key      vault.KeyID
+	Document bool   // it wraps the store's keyring, and with it all epochs
+	Epochs   int    // how many those are; 0 if the store is Inaccessible
+	Records  uint64 // DEK records that are wrapped by it (ByKEK)
+	Copies   []Copy // registered checkpoints that are wrapped by it
+}
+
+// Needed reports whether anything needs the version.
+func (u KeyUse) Needed() bool { return u.Document || u.Records > 0 || len(u.Copies) > 0 }
+
+// KeyUsage returns the KEK versions that something of the store still needs,
+// sorted by their identifiers. A version that is not listed, or is not
+// [KeyUse.Needed], can be disabled without the store or a registered copy losing
+// anything. It reads every DEK record, calls no vault, and needs no access.
+func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
+	keks, active := s.keys.KEKs()
+	epochs := s.keys.State().Epochs
+	uses := map[vault.KeyID]*KeyUse{}
+	use := func(id vault.KeyID) *KeyUse {
+		if uses[id] == nil {
+			uses[id] = &KeyUse{Key: id}
+		}
+		return uses[id]
+	}
+	use(keks[active]).Document = true
+	use(keks[active]).Epochs = epochs
+	err := s.eachRecord(ctx, nil, func(id, _ []byte, in keyring.RecordInfo) (bool, error) {
+		if in.Wrapping != keyring.ByKEK {
+			return true, nil
+		}
+		key, ok := keks[in.KEK]
+		if !ok {
+			// The table may have grown since: a record of the newest KEK.
+			if keks, _ = s.keys.KEKs(); keks[in.KEK] == (vault.KeyID{}) {
+				return false, fmt.Errorf("block %s names KEK %d, which the keyring does not list: %w", shownID(id), in.KEK, ErrCorrupt)
+			}
+			key = keks[in.KEK]
+		}
+		use(key).Records++
+		return true, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("block: key usage: %w", err)
+	}
+	copies, err := s.Copies(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range copies {
+		use(c.KEK).Copies = append(use(c.KEK).Copies, c)
+	}
+	var out []KeyUse
+	for _, u := range uses {
+		out = append(out, *u)
+	}
+	slices.SortFunc(out, func(a, b KeyUse) int { return strings.Compare(a.Key.String(), b.Key.String()) })
+	return out, nil
+}

@@ -1,0 +1,79 @@
+package keyring
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// RewrapKEK appends to dst the record of the same DEK, for the same binding, with
+// the DEK wrapped by the KEK that wraps the keyring now: one unwrap by the old KEK
+// and one wrap by the new. A record that needs nothing is appended as it is. Like
+// NewDEK it lets go of the hold meanwhile.
+func (h *Hold) RewrapKEK(ctx context.Context, dst, record []byte, b *Binding) ([]byte, error) {
+	in, err := ParseRecord(record)
+	if err != nil {
+		return nil, err
+	}
+	r := h.r
+	if _, active := r.KEKs(); in.Wrapping != ByKEK || in.KEK == active {
+		return append(dst, record...), nil
+	}
+	var key dek.Key
+	defer key.Destroy()
+	if err := h.OpenDEK(ctx, &key, record, b); err != nil {
+		return nil, err
+	}
+	if _, err := h.epochForUse(ctx); err != nil {
+		return nil, err
+	}
+	return h.wrapByKEK(ctx, dst, &key, b)
+}
+
+// DropKEKs takes KEK versions out of the document that no record is wrapped by any
+// more, which the caller has made sure of. The one that wraps the document stays.
+func (r *Keyring) DropKEKs(ctx context.Context, ids ...uint32) error {
+	h, err := r.Acquire()
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	err = r.mutateHeader(ctx, &h, func(next *header, _ *body) error {
+		n := len(next.keks)
+		next.keks = slices.DeleteFunc(next.keks, func(e kekEntry) bool {
+			return e.id != next.active && slices.Contains(ids, e.id)
+		})
+		if len(next.keks) == n {
+			return errUnchanged
+		}
+		return nil
+	}, nil)
+	if err != nil {
+		return fmt.Errorf("keyring: drop KEKs: %w", err)
+	}
+	return nil
+}
+
+// KEKFor returns the KEK with which something wrapped by id can be unwrapped, if
+// this keyring was given one: its own, or one that it was moved away from since it
+// was opened.
+func (r *Keyring) KEKFor(id vault.KeyID) (*kek.KEK, bool) {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	return r.clientFor(id)
+}
+
+// clientFor is KEKFor. docMu is held.
+func (r *Keyring) clientFor(id vault.KeyID) (*kek.KEK, bool) {
+	if r.header.current().key.Versionless() == id.Versionless() {
+		return kek.New(r.kek.Vault(), id), true
+	}
+	if k, ok := r.others[id.Versionless()]; ok {
+		return kek.New(k.Vault(), id), true
+	}
+	return nil, false
+}
