@@ -1,0 +1,42 @@
+package vaulttest
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	_ "embed"
+	"encoding/pem"
+	"fmt"
+)
+
+// testKeysPEM holds the pool of key pairs: making an RSA-2048 key takes up to a
+// second, reading one a millisecond.
+//
+//go:embed testkeys.pem
+var testKeysPEM []byte
+
+// keyPool hands out RSA-2048 key pairs, no two alike: first those of
+// testkeys.pem, then new ones.
+type keyPool struct {
+	rest []byte // PEM not handed out yet
+}
+
+func newKeyPool() *keyPool { return &keyPool{rest: testKeysPEM} }
+
+// next is not safe for concurrent use.
+func (p *keyPool) next() *rsa.PrivateKey {
+	block, rest := pem.Decode(p.rest)
+	p.rest = rest
+	if block == nil {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			panic(fmt.Sprintf("vaulttest: generate an RSA-2048 key: %v", err))
+		}
+		return key
+	}
+	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+	if err != nil {
+		panic(fmt.Sprintf("vaulttest: testkeys.pem: %v", err))
+	}
+	return key
+}
