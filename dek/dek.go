@@ -46,7 +46,10 @@ var ErrOpen = errors.New("dek: the sealed bytes do not authenticate under this k
 // Destroy are not safe with anything. A Key must not be copied. It never
 // prints its bytes.
 type Key struct {
-	raw  [Size]byte
+	// The bytes are behind a pointer because package fmt, given a struct that has a
+	// Key in an unexported field, prints the fields and calls no method; pointers
+	// it prints as addresses.
+	raw  *[Size]byte
 	aead cipher.AEAD // nil: destroyed, or never set
 	_    noCopy
 }
@@ -78,6 +81,7 @@ func FromBytes(b []byte) (*Key, error) {
 // Generate makes k a fresh key from crypto/rand, as [New] does, in memory that
 // the caller already has: one Key can serve many blocks, one after the other.
 func (k *Key) Generate() {
+	k.room()
 	// crypto/rand.Read fills the slice or ends the process; see its doc.
 	rand.Read(k.raw[:])
 	k.expand()
@@ -89,9 +93,17 @@ func (k *Key) Set(b []byte) error {
 	if len(b) != Size {
 		return fmt.Errorf("dek: a key has %d bytes, not %d", Size, len(b))
 	}
+	k.room()
 	copy(k.raw[:], b)
 	k.expand()
 	return nil
+}
+
+// room makes room for the bytes, which stays for as long as k does.
+func (k *Key) room() {
+	if k.raw == nil {
+		k.raw = new([Size]byte)
+	}
 }
 
 func (k *Key) expand() {
@@ -147,8 +159,12 @@ func (k *Key) mustLive() {
 }
 
 // Bytes returns the key's own bytes, for wrapping. The slice is k's memory: do
-// not keep it, change it or let it outlive Destroy.
-func (k *Key) Bytes() []byte { return k.raw[:] }
+// not keep it, change it or let it outlive Destroy. It panics on a key that was
+// destroyed.
+func (k *Key) Bytes() []byte {
+	k.mustLive()
+	return k.raw[:]
+}
 
 // Destroy overwrites the key's bytes and its expanded key. A destroyed Key may be
 // filled again with Generate or Set.
@@ -156,7 +172,9 @@ func (k *Key) Bytes() []byte { return k.raw[:] }
 // Copies that the compiler made in registers and on stacks are beyond a Go
 // program's reach; docs/threat-model.md says how long they stay.
 func (k *Key) Destroy() {
-	clear(k.raw[:])
+	if k.raw != nil {
+		clear(k.raw[:])
+	}
 	secret.WipeAEAD(k.aead)
 	k.aead = nil
 }
