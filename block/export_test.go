@@ -18,3 +18,12 @@ func (s *Store) Records() map[string]string {
 	}
 	return out
 }
+
+// Document returns the keyring document, as the engine has it.
+func (s *Store) Document() []byte {
+	doc, err := readMeta(s.db, metaKeyring)
+	if err != nil {
+		panic(err)
+	}
+	return doc
+}

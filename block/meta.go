@@ -5,22 +5,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 )
 
-// The meta space's records: the store's id (version byte 1, then 16 bytes), and
-// the keyring document. They are first written in one batch.
+// The meta space's records. They are on disk and must not change.
+//
+//	store         version byte 1, then the store's id, 16 bytes
+//	keyring       the keyring document
+//	past-keks     version byte 1, then the identifiers of the KEK versions that
+//	              wrapped a document since the last Erase, each ended by a newline
+//	erased        when Erase last ran, RFC 3339; nothing reads it
+//	copy/...      see Copy
+//	rotate-epoch  see marker
+//	rekey         see marker
+//
+// The first three are written together.
 
 func metaKey(name string) []byte { return append([]byte{spaceMeta}, name...) }
 
 const (
 	metaStore   = "store"
 	metaKeyring = "keyring"
+	metaPast    = "past-keks"
+	metaErased  = "erased"
 
 	storeRecordVersion = 1
+	pastVersion        = 1
 )
 
 // metaStorage keeps the keyring document in the engine. A new store makes its
@@ -30,6 +46,7 @@ type metaStorage struct {
 	mu      sync.Mutex
 	db      *engine.DB
 	pending []byte
+	past    []vault.KeyID // the KEK versions of the past-keks record
 }
 
 // Load implements [keyring.Storage].
@@ -65,10 +82,14 @@ func (m *metaStorage) attach(db *engine.DB) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.db = db
-	if m.pending == nil {
-		return nil
+	if m.pending != nil {
+		return m.write(m.pending)
 	}
-	return m.write(m.pending)
+	record, err := readMeta(db, metaPast)
+	if err == nil {
+		m.past, err = decodePast(record)
+	}
+	return err
 }
 
 func (m *metaStorage) write(document []byte) error {
@@ -76,13 +97,69 @@ func (m *metaStorage) write(document []byte) error {
 	if err != nil {
 		return err
 	}
+	past := m.past
+	if !slices.Contains(past, in.KEK) {
+		past = append(slices.Clone(past), in.KEK)
+	}
 	b := m.db.NewBatch()
 	defer b.Close()
 	record := append([]byte{storeRecordVersion}, in.StoreID[:]...)
-	if err := errors.Join(b.Set(metaKey(metaStore), record), b.Set(metaKey(metaKeyring), document)); err != nil {
+	err = errors.Join(b.Set(metaKey(metaStore), record), b.Set(metaKey(metaKeyring), document),
+		b.Set(metaKey(metaPast), encodePast(past)))
+	if err != nil {
 		return err
 	}
-	return m.db.Commit(b, true)
+	if err := m.db.Commit(b, true); err != nil {
+		return err
+	}
+	m.past = past
+	return nil
+}
+
+// pastKEKs returns the KEK versions that wrapped a document since forgetKEKs.
+func (m *metaStorage) pastKEKs() []vault.KeyID {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.past)
+}
+
+// forgetKEKs forgets all of them but the one that wraps the document now.
+func (m *metaStorage) forgetKEKs() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	document, err := readMeta(m.db, metaKeyring)
+	if err != nil {
+		return err
+	}
+	m.past = nil
+	return m.write(document)
+}
+
+func encodePast(ids []vault.KeyID) []byte {
+	b := []byte{pastVersion}
+	for _, id := range ids {
+		b = append(append(b, id.String()...), '\n')
+	}
+	return b
+}
+
+func decodePast(b []byte) (ids []vault.KeyID, err error) {
+	if len(b) > 0 && b[0] != pastVersion {
+		return nil, fmt.Errorf("block: the record of past KEKs: %w", ErrVersion)
+	}
+	lines := strings.Split(string(b), "\n")
+	if len(b) == 0 || lines[len(lines)-1] != "" && len(b) > 1 {
+		return nil, fmt.Errorf("block: the record of past KEKs is cut off: %w", ErrCorrupt)
+	}
+	lines[0] = lines[0][1:]
+	for _, line := range lines[:len(lines)-1] {
+		id, err := vault.ParseKeyID(line)
+		if err != nil {
+			return nil, fmt.Errorf("block: the record of past KEKs: %w: %w", ErrCorrupt, err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
 }
 
 func readMeta(r engine.Reader, name string) ([]byte, error) {

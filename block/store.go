@@ -23,6 +23,7 @@ type Store struct {
 	lock     *engine.Lock
 	db       *engine.DB
 	keys     *keyring.Keyring
+	storage  *metaStorage
 	records  *recordCache
 	scratch  sync.Pool
 	identity identity
@@ -81,11 +82,11 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, dir: dir, identity: id, open: map[io.Closer]struct{}{}, rewriting: make(chan struct{}, 1)}
+	storage := &metaStorage{}
+	s := &Store{opts: o, storage: storage, dir: dir, identity: id, open: map[io.Closer]struct{}{}, rewriting: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.watchKEK()
 	s.scratch.New = func() any { return new(scratch) }
-	storage := &metaStorage{}
 	if !found {
 		err = s.create(ctx, k, storage)
 	} else {
@@ -229,7 +230,7 @@ func (s *Store) openEngine() error {
 	db, err := engine.Open(s.dir, s.lock, engine.Options{
 		FS: s.opts.FS, ReadOnly: s.opts.ReadOnly, Logger: s.opts.Keyring.Logger,
 		CacheBytes: s.opts.BlockCache, MemTableBytes: s.opts.MemTable,
-		ValueSeparation: s.opts.ValueSeparation, Fatal: s.opts.Fatal,
+		ValueSeparation: s.opts.ValueSeparation, Inline: []byte{spaceData}, Fatal: s.opts.Fatal,
 	})
 	if err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))

@@ -91,6 +91,12 @@ func (h Hold) Pin() (release func()) {
 	}
 }
 
+// Pinned reports whether epochs that were dropped are still readable in memory.
+func (r *Keyring) Pinned() bool {
+	s := r.session.Load()
+	return s != nil && s.retired.Load() != nil
+}
+
 // forgetRetired erases the keys of retired epochs once nothing can be using them.
 // First every operation ends that may hold a record of theirs and be about to look
 // for the key; then nobody can find the keys any more; then every operation ends

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -39,6 +40,8 @@ type Options struct {
 	// ValueSeparation is the size of a value from which it is kept in a blob file
 	// apart from the keys. Default: 1,024 bytes; negative: never.
 	ValueSeparation int
+	// Inline is the key up to which values are never separated. Default: none.
+	Inline []byte
 	// Fatal is called when the engine cannot go on, with a message; it must not
 	// return. Default: write the message to the logger and end the process.
 	Fatal func(msg string)
@@ -46,18 +49,19 @@ type Options struct {
 
 // DB is an open engine. It is safe for concurrent use.
 type DB struct {
-	p  *pebble.DB
-	fs vfs.FS
+	p       *pebble.DB
+	purging *atomic.Bool // see purgeFS
 }
 
 // Open opens the engine in dir under a lock that the caller took, creating it if
 // there is none, unless it is to be read only. Close does not release the lock.
 func Open(dir string, lock *Lock, o Options) (*DB, error) {
-	p, err := pebble.Open(dir, pebbleOptions(o, lock))
+	fs := purgeFS{FS: o.fs(), purging: new(atomic.Bool)}
+	p, err := pebble.Open(dir, pebbleOptions(o, lock, fs))
 	if err != nil {
 		return nil, translate(err)
 	}
-	return &DB{p: p, fs: o.fs()}, nil
+	return &DB{p: p, purging: fs.purging}, nil
 }
 
 // Close closes the engine. Nothing may be open on it.

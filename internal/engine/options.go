@@ -8,26 +8,28 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 const (
 	defaultCache           = 64 << 20
 	defaultMemTable        = 64 << 20
 	defaultValueSeparation = 1024
+	memTables              = 4
 )
 
 // pebbleOptions are the settings that were measured on sealed blocks of 512 B to
 // 64 KiB; docs/performance.md has the figures. Against Pebble's defaults they
 // raise the rate of Put about five times, for four memtables of memory.
-func pebbleOptions(o Options, lock *Lock) *pebble.Options {
+func pebbleOptions(o Options, lock *Lock, fs vfs.FS) *pebble.Options {
 	p := &pebble.Options{
-		FS:                          o.fs(),
+		FS:                          fs,
 		ReadOnly:                    o.ReadOnly,
 		Logger:                      &logger{log: o.Logger, fatal: o.Fatal},
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   o.CacheBytes,
 		MemTableSize:                o.MemTableBytes,
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: memTables,
 		LBaseMaxBytes:               512 << 20,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       64,
@@ -47,6 +49,13 @@ func pebbleOptions(o Options, lock *Lock) *pebble.Options {
 	}
 	for i := range p.Levels {
 		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	// Values below Options.Inline stay in the tables whatever their size, where a
+	// compaction removes them; see Purge.
+	if o.Inline != nil {
+		p.Experimental.SpanPolicyFunc = pebble.MakeStaticSpanPolicyFunc(pebble.DefaultComparer.Compare,
+			pebble.KeyRange{Start: []byte{}, End: o.Inline},
+			pebble.SpanPolicy{ValueStoragePolicy: pebble.ValueStorageLowReadLatency})
 	}
 	// Ciphertext does not compress: trying costs time and gives nothing.
 	p.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })

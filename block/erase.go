@@ -1,0 +1,126 @@
+package block
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// Receipt says what Erase has done, and what it cannot have done.
+type Receipt struct {
+	Store      keyring.StoreID `json:"store"`
+	Instance   string          `json:"instance"`
+	Time       time.Time       `json:"time"`
+	Generation uint64          `json:"generation"` // of the keyring document that is left
+	Epochs     []uint32        `json:"epochs"`     // whose keys were destroyed
+	Kept       uint64          `json:"kept"`       // DEK records that are left, all under a newer epoch
+
+	// Keys are the KEK versions that wrapped keyring documents since the last
+	// Erase. Whoever made a copy of the store's files before this one can open
+	// what was erased as long as one of these exists and serves them: purge those
+	// that nothing else needs; see KeyUsage.
+	Keys []vault.KeyID `json:"keys"`
+	// Copies are the registered checkpoints, which hold what they held.
+	Copies []Copy `json:"copies"`
+	// Pinned is whether a snapshot, scan or batch that began before was still open:
+	// the erased keys stay in this process's memory until it ends.
+	Pinned bool `json:"pinned"`
+	// Hash is the SHA-256 of the receipt's JSON with an empty hash.
+	Hash string `json:"hash"`
+}
+
+// seal fills in the hash.
+func (r *Receipt) seal() error {
+	r.Hash = ""
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(b)
+	r.Hash = hex.EncodeToString(sum[:])
+	return nil
+}
+
+// Erase makes everything that was deleted or overwritten so far unreadable: it
+// rotates the epoch, destroys the epoch keys before, and compacts the DEK records
+// and the keyring documents that could open them out of the store's files. Blocks
+// that are left are not touched; the ciphertext of deleted ones goes with the
+// engine's own compactions, and nothing opens it.
+//
+// It takes no vault call. What was erased can still be opened from copies of the
+// files that somebody made before, with the KEK versions that the receipt names;
+// see docs/threat-model.md. That the file system or the medium forgets the bytes
+// of deleted files is theirs to say.
+func (s *Store) Erase(ctx context.Context, p Progress) (Receipt, error) {
+	if err := s.takeRewriting(ctx, "erase"); err != nil {
+		return Receipt{}, err
+	}
+	defer func() { <-s.rewriting }()
+	r, err := s.erase(ctx, p)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("block: erase: %w", err)
+	}
+	return r, nil
+}
+
+func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
+	dropped, err := s.rotateEpoch(ctx, p)
+	if err != nil {
+		return r, err
+	}
+	keys := s.storage.pastKEKs()
+	s.usage.RLock()
+	defer s.usage.RUnlock()
+	if s.closed {
+		return r, ErrClosed
+	}
+	err = s.db.Purge(ctx, []byte{spaceMeta}, []byte{spaceData}, func(b engine.Batch) error {
+		return b.Set(metaKey(metaErased), []byte(s.keys.Now().UTC().Format(time.RFC3339)))
+	})
+	if err != nil {
+		return r, s.damage(err)
+	}
+	st := s.keys.State()
+	r = Receipt{
+		Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: st.Generation,
+		Epochs: dropped, Keys: keys, Pinned: s.keys.Pinned(),
+	}
+	if r.Copies, err = s.copies(); err != nil {
+		return r, err
+	}
+	if r.Kept, err = s.countRecords(ctx); err != nil {
+		return r, err
+	}
+	if err := r.seal(); err != nil {
+		return r, err
+	}
+	// From here on, what is deleted was under documents of the present KEK alone.
+	if err := s.storage.forgetKEKs(); err != nil {
+		return r, err
+	}
+	s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "erased what was deleted or overwritten; receipt " + r.Hash})
+	return r, nil
+}
+
+// countRecords counts the DEK records. s.usage is held.
+func (s *Store) countRecords(ctx context.Context) (n uint64, err error) {
+	lower, upper := Range{}.bounds(spaceDEK, 0)
+	it, err := s.db.NewIter(lower, upper)
+	if err != nil {
+		return 0, s.damage(err)
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		if n++; n%4096 == 0 && ctx.Err() != nil {
+			return n, ctx.Err()
+		}
+	}
+	return n, s.damage(it.Err())
+}

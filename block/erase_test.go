@@ -1,0 +1,135 @@
+package block_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// files returns the content of every file of a directory.
+func files(t *testing.T, fs vfs.FS, dir string) map[string][]byte {
+	names, err := fs.List(dir)
+	require.NoError(t, err)
+	out := map[string][]byte{}
+	for _, n := range names {
+		f, err := fs.Open(fs.PathJoin(dir, n))
+		require.NoError(t, err)
+		out[n], err = io.ReadAll(f)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+	}
+	return out
+}
+
+func holding(t *testing.T, fs vfs.FS, dir string, needle []byte) (found []string) {
+	for name, content := range files(t, fs, dir) {
+		if bytes.Contains(content, needle) {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+// The two halves of erasure: nothing in the live files opens what was erased, and
+// a raw copy that was taken before does so only while a KEK version exists that
+// the receipt names.
+func TestErase(t *testing.T) {
+	g := newRig(t)
+	s := g.open()
+	for i := range 200 {
+		require.NoError(t, s.Put(g.ctx, fmt.Appendf(nil, "%04d", i), bytes.Repeat([]byte("x"), 2000)))
+	}
+	require.NoError(t, s.Put(g.ctx, []byte("victim"), []byte("to be forgotten")))
+	require.NoError(t, s.Put(g.ctx, []byte("overwritten"), []byte("old value")))
+	victim, old := []byte(s.Records()["victim"]), []byte(s.Records()["overwritten"])
+	document := s.Document()
+	require.NotEmpty(t, holding(t, g.opts.FS, g.dir, victim), "the search must be able to find it")
+	require.NotEmpty(t, holding(t, g.opts.FS, g.dir, document))
+
+	// An attacker copies the files, and the KEK goes on to another version.
+	copies := vfs.NewMem()
+	_, err := vfs.Clone(g.opts.FS, copies, g.dir, "raw1", vfs.CloneSync)
+	require.NoError(t, err)
+	first := g.key
+	second := g.vault.Rotate("customer")
+	require.NoError(t, s.RotateKEK(g.ctx))
+	_, err = vfs.Clone(g.opts.FS, copies, g.dir, "raw2", vfs.CloneSync)
+	require.NoError(t, err)
+	require.NoError(t, s.Delete(g.ctx, []byte("victim")))
+	require.NoError(t, s.Put(g.ctx, []byte("overwritten"), []byte("new value")))
+
+	calls := g.vault.Calls()
+	r, err := s.Erase(g.ctx, nil)
+	require.NoError(t, err)
+	require.Equal(t, calls, g.vault.Calls(), "no vault call")
+	require.Equal(t, []uint32{1}, r.Epochs)
+	require.EqualValues(t, 201, r.Kept)
+	require.Equal(t, []vault.KeyID{first, second}, r.Keys)
+	require.False(t, r.Pinned)
+	require.Len(t, r.Hash, 64)
+	require.Equal(t, s.State().Generation, r.Generation)
+
+	for what, needle := range map[string][]byte{"the deleted record": victim, "the overwritten record": old, "the old document": document} {
+		require.Empty(t, holding(t, g.opts.FS, g.dir, needle), what)
+	}
+	_, err = s.Get(g.ctx, []byte("victim"), nil)
+	require.ErrorIs(t, err, block.ErrNotFound)
+	got, err := s.Get(g.ctx, []byte("overwritten"), nil)
+	require.NoError(t, err)
+	require.Equal(t, "new value", string(got))
+
+	// The raw copies open as long as the KEK versions exist, and not after.
+	raw := func(dir string) error {
+		c := &rig{t: t, ctx: g.ctx, clock: g.clock, vault: g.vault, kek: g.kek, dir: dir, opts: g.opts}
+		c.opts.FS, c.opts.ReadOnly, c.opts.RequireAccess = copies, true, true
+		s, err := block.Open(c.ctx, c.dir, c.kek, &c.opts)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		got, err := s.Get(c.ctx, []byte("victim"), nil)
+		require.NoError(t, err)
+		require.Equal(t, "to be forgotten", string(got))
+		return nil
+	}
+	require.NoError(t, raw("raw1"))
+	require.NoError(t, raw("raw2"))
+	g.vault.DestroyVersion(first)
+	require.ErrorIs(t, raw("raw1"), vault.ErrKeyNotFound)
+	require.NoError(t, raw("raw2"))
+	third := g.vault.Rotate("customer")
+	require.NoError(t, s.RotateKEK(g.ctx))
+	g.vault.DestroyVersion(second)
+	require.ErrorIs(t, raw("raw2"), vault.ErrKeyNotFound)
+	require.Equal(t, third, s.State().KEK)
+	require.Equal(t, keyring.Available, s.State().Status)
+
+	// The next receipt names only what wrapped documents since.
+	r, err = s.Erase(g.ctx, nil)
+	require.NoError(t, err)
+	require.Equal(t, []vault.KeyID{second, third}, r.Keys)
+}
+
+// A snapshot that was taken before goes on reading; the receipt says so.
+func TestEraseWithOpenSnapshot(t *testing.T) {
+	g := newRig(t)
+	s := g.open()
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
+	snap := s.Snapshot()
+	require.NoError(t, s.Delete(g.ctx, []byte("a")))
+	r, err := s.Erase(g.ctx, nil)
+	require.NoError(t, err)
+	require.True(t, r.Pinned)
+	got, err := snap.Get(g.ctx, []byte("a"), nil)
+	require.NoError(t, err)
+	require.Equal(t, "1", string(got))
+	require.NoError(t, snap.Close())
+}
