@@ -65,8 +65,9 @@ func (k *KEK) Get(ctx context.Context, now time.Time) (vault.Key, error) {
 	return key, Admit(key, now)
 }
 
-// Check admits the key: its properties, then a real wrap and unwrap of a random
-// secret. Each of the three can be refused alone, so each is tried.
+// Check admits the key: its properties, judged by the system's clock, then a real
+// wrap and unwrap of a random secret. Each of the three can be refused alone, so
+// each is tried.
 func (k *KEK) Check(ctx context.Context) error {
 	key, err := k.Get(ctx, time.Now())
 	if err != nil {
@@ -153,6 +154,8 @@ func (k *KEK) answers(op vault.Operation, got vault.KeyID) error {
 		return k.refuse(op, vault.ErrUnsupportedKey, fmt.Sprintf("the vault answered for another key, %s", got))
 	case got.Version == "":
 		return k.refuse(op, vault.ErrUnsupportedKey, "the vault did not say which version it used")
+	case got.Vault == "":
+		return k.refuse(op, vault.ErrUnsupportedKey, "the vault did not say which vault it is")
 	}
 	if err := got.Validate(); err != nil {
 		return k.refuse(op, vault.ErrUnsupportedKey, err.Error())

@@ -12,7 +12,7 @@ import (
 // every layer of blockseal keeps them findable.
 var (
 	ErrKeyNotFound    = errors.New("key not found")              // no such key or key version
-	ErrKeyDeleted     = errors.New("key deleted")                // soft-deleted, or its vault is; recoverable until purged
+	ErrKeyDeleted     = errors.New("key deleted")                // soft-deleted: recoverable until purged
 	ErrKeyDisabled    = errors.New("key disabled")               // Enabled is false
 	ErrKeyExpired     = errors.New("key expired")                // at or after Expires
 	ErrKeyNotYetValid = errors.New("key not yet valid")          // before NotBefore
@@ -21,7 +21,7 @@ var (
 	ErrUnsupportedKey = errors.New("unsupported key")            // not an acceptable RSA-2048 key, or not the key it was
 	ErrBadCiphertext  = errors.New("ciphertext not of this key") // this key version did not make it, or it was altered
 	ErrThrottled      = errors.New("throttled")                  // too many requests; see [RetryAfter]
-	ErrUnavailable    = errors.New("vault unavailable")          // no answer, or an answer that is the service's own failure
+	ErrUnavailable    = errors.New("vault unavailable")          // no answer, or the service's own failure; a vault whose name no longer resolves, too
 )
 
 // denials are the answers that say no. The order is the one in which [Kind]

@@ -82,7 +82,7 @@ func checkPart(what, s string, most int) error {
 // ParseKeyID parses what [KeyID.String] returns, among it the key identifiers
 // of Key Vault ("https://contoso.vault.azure.net/keys/name/version").
 func ParseKeyID(s string) (KeyID, error) {
-	i := strings.LastIndex(s, keysSegment)
+	i := strings.Index(s, keysSegment) // the vault cannot contain it
 	if i < 0 {
 		return KeyID{}, fmt.Errorf("vault: key id: no %q; want VAULT/keys/NAME or VAULT/keys/NAME/VERSION", keysSegment)
 	}

@@ -1,0 +1,115 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/blockseal/blockseal/vault"
+)
+
+// Event is what a record tells of.
+type Event string
+
+// The events. A [Vault] records operations; the log itself records that it was
+// opened and what it lost. Other events are the program's, which may call
+// [Log.Record] with what else belongs into the trail.
+const (
+	EventOperation Event = "operation" // a vault was asked to do something
+	EventState     Event = "state"     // a store's state changed: for the program to record, from the store's own events
+	EventOpened    Event = "opened"    // the log was opened, for the first time or again
+	EventLost      Event = "lost"      // records were lost here: Count says how many
+)
+
+// Outcome is how an operation ended.
+type Outcome string
+
+// The outcomes, as package vault tells them apart.
+const (
+	OutcomeOK          Outcome = "ok"
+	OutcomeDenied      Outcome = "denied"      // [vault.Denied]: the vault said no
+	OutcomeUnavailable Outcome = "unavailable" // [vault.Transient]: the vault did not say
+	OutcomeFailed      Outcome = "failed"      // any other error, such as a secret of a wrong size
+)
+
+// Record is one entry of the log. Which fields are set depends on Event.
+//
+// A string is recorded up to [MaxField] bytes, cut off with an ellipsis beyond,
+// and with U+FFFD where it is not UTF-8.
+type Record struct {
+	Time  time.Time // when the operation began; recorded in UTC, to the nanosecond. Zero is now
+	Event Event
+
+	// With EventOperation, and with others as far as they apply:
+	Identity       string          // who asked, from the options or the context
+	Store          string          // for which store, likewise
+	Operation      vault.Operation // what was asked
+	Key            string          // of which key: "VAULT/keys/NAME", without the version
+	Version        string          // the version that was used, if the vault said, else that was asked for
+	Outcome        Outcome         // how it ended
+	Reason         string          // the kind of error, such as "key disabled"; "" with OutcomeOK
+	Code           string          // the vault's own code for it
+	Detail         string          // what the vault said to do about it, or what is odd about its answer
+	Duration       time.Duration   // how long the vault took; recorded in nanoseconds
+	RequestID      string          // the caller's name for its request, from the context
+	VaultRequestID string          // the vault's
+
+	// With EventLost the number of records; with EventOpened the number of bytes
+	// of an unfinished record that was cut off the end, which Detail holds.
+	Count uint64
+}
+
+// MaxField is the most bytes of one string that a record holds.
+const MaxField = 1024
+
+// clean makes a string one that reads back from JSON as it was written.
+func clean(s string) string {
+	const ellipsis = "…"
+	if len(s) > MaxField {
+		cut := MaxField - len(ellipsis)
+		for cut > 0 && !utf8.RuneStart(s[cut]) {
+			cut--
+		}
+		s = s[:cut] + ellipsis
+	}
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) > MaxField { // each invalid byte grew to three
+		return clean(s)
+	}
+	return s
+}
+
+// reason says of an error what may be recorded. Only what package vault
+// promises to be free of secrets is: the text of any other error might hold
+// anything.
+func (r *Record) reason(err error) {
+	switch {
+	case err == nil:
+		r.Outcome = OutcomeOK
+		return
+	case vault.Denied(err):
+		r.Outcome = OutcomeDenied
+	case vault.Transient(err):
+		r.Outcome = OutcomeUnavailable
+	default:
+		r.Outcome = OutcomeFailed
+	}
+	switch kind := vault.Kind(err); {
+	case kind != nil:
+		r.Reason = kind.Error()
+	case errors.Is(err, context.DeadlineExceeded):
+		r.Reason = "deadline exceeded"
+	case errors.Is(err, context.Canceled):
+		r.Reason = "canceled"
+	default:
+		r.Reason = "not an error of the vault"
+	}
+	if e, ok := errors.AsType[*vault.Error](err); ok {
+		r.Code, r.Detail = e.Code, e.Detail
+		if r.VaultRequestID == "" {
+			r.VaultRequestID = e.RequestID
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package audit
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+)
+
+// ErrCorrupt says that a log is not what was written: a record was edited,
+// inserted, removed or moved, or the log does not reach the head that was kept.
+// The error is a [*CorruptError], except from OpenDir.
+var ErrCorrupt = errors.New("audit: the log was altered")
+
+// ErrTorn says that a log ends within a line: its writer is at work or was
+// stopped there, or somebody cut it. Everything before is in order. It does not
+// match ErrCorrupt.
+var ErrTorn = errors.New("audit: the log ends with an unfinished record")
+
+// CorruptError says where a log is not what was written. It matches
+// [ErrCorrupt].
+type CorruptError struct {
+	Line   int64 // the line, counting from 1
+	Offset int64 // where that begins, in bytes
+	After  Head  // of the last record that is in order
+	Reason string
+}
+
+// Error names the line, the last good record and what is wrong.
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("%v: line %d (at byte %d, after record %d): %s", ErrCorrupt, e.Line, e.Offset, e.After.Seq, e.Reason)
+}
+
+// Unwrap returns [ErrCorrupt].
+func (e *CorruptError) Unwrap() error { return ErrCorrupt }
+
+// VerifyOptions say what is known about a log. Nil is nothing.
+type VerifyOptions struct {
+	// After is the head that the first record must follow: that of the last
+	// record archived away from the front. The default, the zero Head, is the
+	// beginning of the chain.
+	After Head
+
+	// Head is a head that was kept: the log must contain that very record, and may
+	// have gone on. The default is none. Without one, a log whose end was removed,
+	// or that was rewritten as a whole, verifies.
+	Head Head
+}
+
+// Result is what [Verify] found.
+type Result struct {
+	Records uint64 // records in order
+	Head    Head   // of the last of them: keep it, for the next time
+	Lost    uint64 // records that the log says were lost
+	Torn    int    // bytes of an unfinished record at the end
+}
+
+// Verify reads a log and checks that every record is as it was written, where it
+// was written, and that none is missing between the first and the last. With
+// files of a directory, give it [ReadDir]'s reader. It needs memory for one
+// record, whatever the log's size.
+//
+// The error matches [ErrCorrupt] or [ErrTorn], or is r's. The Result tells of
+// the part before the error. See the package documentation for what a log that
+// verifies proves.
+func Verify(r io.Reader, opts *VerifyOptions) (Result, error) {
+	c := newChecker(r, opts)
+	for {
+		_, err := c.next()
+		if err == io.EOF {
+			return c.result, nil
+		}
+		if err != nil {
+			return c.result, err
+		}
+	}
+}
+
+// Records returns the records of a log, each once it has been verified as
+// [Verify] does. The last step may have an error, and then an empty record.
+func Records(r io.Reader, opts *VerifyOptions) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		c := newChecker(r, opts)
+		for {
+			record, err := c.next()
+			if err == io.EOF || !yield(record, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// checker reads a log and verifies it record by record.
+type checker struct {
+	in     *bufio.Reader
+	kept   Head
+	result Result
+	line   int64
+	offset int64 // of the next line
+}
+
+func newChecker(r io.Reader, opts *VerifyOptions) *checker {
+	c := &checker{in: bufio.NewReaderSize(r, maxLine)}
+	if opts != nil {
+		c.result.Head, c.kept = opts.After, opts.Head
+	}
+	return c
+}
+
+// next returns the next record, or io.EOF at an end that is in order.
+func (c *checker) next() (Record, error) {
+	if c.line == 0 && c.kept.Seq > 0 && c.kept.Seq <= c.result.Head.Seq && c.kept != c.result.Head {
+		return Record{}, c.corrupt("the kept head %s does not lie behind %s, where the log begins", c.kept, c.result.Head)
+	}
+	line, err := c.in.ReadSlice('\n')
+	c.line++
+	switch {
+	case err == io.EOF && len(line) == 0:
+		return Record{}, c.end()
+	case err == io.EOF:
+		c.result.Torn = len(line)
+		if err := c.end(); err != io.EOF {
+			return Record{}, err
+		}
+		return Record{}, fmt.Errorf("%w: %d bytes after record %d", ErrTorn, len(line), c.result.Head.Seq)
+	case errors.Is(err, bufio.ErrBufferFull):
+		return Record{}, c.corrupt("it has more than %d bytes", maxLine)
+	case err != nil:
+		return Record{}, fmt.Errorf("audit: read the log: %w", err)
+	}
+	record, prev, head, err := decode(line)
+	switch {
+	case err != nil:
+		return Record{}, c.corrupt("%v", err)
+	case prev.Seq != c.result.Head.Seq:
+		return Record{}, c.corrupt("it is record %d", head.Seq)
+	case prev.Hash != c.result.Head.Hash:
+		return Record{}, c.corrupt("it is record %d, but of another chain: it does not follow the record before it", head.Seq)
+	case head.Seq == c.kept.Seq && head != c.kept:
+		return Record{}, c.corrupt("record %d is not the one of the kept head", head.Seq)
+	}
+	c.offset += int64(len(line))
+	c.result.Head = head
+	c.result.Records++
+	if record.Event == EventLost {
+		c.result.Lost += record.Count
+	}
+	return record, nil
+}
+
+// end returns io.EOF if the log may end here.
+func (c *checker) end() error {
+	if c.kept.Seq > c.result.Head.Seq {
+		return c.corrupt("the log ends here, but went on to record %d when its head was kept", c.kept.Seq)
+	}
+	return io.EOF
+}
+
+func (c *checker) corrupt(format string, args ...any) error {
+	return &CorruptError{Line: max(c.line, 1), Offset: c.offset, After: c.result.Head, Reason: fmt.Sprintf(format, args...)}
+}
