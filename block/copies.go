@@ -23,8 +23,9 @@ type Copy struct {
 	Generation uint64 // of its keyring document
 }
 
-// The record of a copy, in the meta space under "copy/" and the copy's instance.
-// On disk, and must not change.
+// The record of a copy, in the meta space under "copy/", the instance of the store
+// that made it, "/", and the copy's own instance: a copy holds the records of its
+// siblings, and has nothing to do with them. On disk, and must not change.
 //
 //	offset  size  field
 //	     0     1  version, 1
@@ -78,7 +79,7 @@ func (s *Store) Copies(ctx context.Context) ([]Copy, error) {
 
 // copies is Copies for those who keep the engine open.
 func (s *Store) copies() ([]Copy, error) {
-	prefix := metaKey(metaCopy)
+	prefix := metaKey(s.copyRecord(""))
 	it, err := s.db.NewIter(prefix, append(bytes.Clone(prefix), 0xff))
 	if err != nil {
 		return nil, s.damage(err)
@@ -99,6 +100,11 @@ func (s *Store) copies() ([]Copy, error) {
 	return out, s.damage(it.Err())
 }
 
+// copyRecord is the name of the record of a copy that this store made.
+func (s *Store) copyRecord(instance string) string {
+	return metaCopy + s.Instance() + "/" + instance
+}
+
 // ForgetCopy makes the store forget a checkpoint, because it was destroyed or is
 // none of the store's concern any more.
 func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
@@ -110,7 +116,7 @@ func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
 	if s.opts.ReadOnly {
 		return fmt.Errorf("block: forget copy: %w", ErrReadOnly)
 	}
-	return s.writeMeta(metaCopy+instance, nil)
+	return s.writeMeta(s.copyRecord(instance), nil)
 }
 
 // writeMeta sets a meta record durably, or deletes it if value is nil.
@@ -149,7 +155,7 @@ func (s *Store) register(dir string, instance instanceID) error {
 		return err
 	}
 	c := Copy{Path: dir, Made: s.keys.Now(), KEK: in.KEK, Generation: in.Generation}
-	return s.writeMeta(metaCopy+instance.String(), c.encode())
+	return s.writeMeta(s.copyRecord(instance.String()), c.encode())
 }
 
 // RewrapCheckpoint moves an offline copy of a store from the KEK that wraps it to
@@ -191,8 +197,12 @@ func (s *Store) rewrapCopies(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	to := s.keys.KEK()
-	now := s.keys.State().KEK
+	keks, active := s.keys.KEKs()
+	now := keks[active]
+	to, ok := s.keys.KEKFor(now)
+	if !ok {
+		return nil // changed meanwhile: whoever did that looks at the copies next
+	}
 	for _, c := range copies {
 		if c.KEK == now {
 			continue
@@ -203,7 +213,7 @@ func (s *Store) rewrapCopies(ctx context.Context) error {
 			continue
 		}
 		c.KEK = now
-		if err := s.writeMeta(metaCopy+c.Instance, c.encode()); err != nil {
+		if err := s.writeMeta(s.copyRecord(c.Instance), c.encode()); err != nil {
 			return err
 		}
 		s.keys.Emit(keyring.Event{Kind: keyring.CopyRewrapped, Key: now, Detail: c.Path})

@@ -224,7 +224,7 @@ type budget struct {
 }
 
 func newBudget(keys *keyring.Keyring, rate int) *budget {
-	return &budget{keys: keys, every: vaultWindow / time.Duration(rate)}
+	return &budget{keys: keys, every: vaultWindow / time.Duration(rate), next: keys.Elapsed() - vaultWindow/10}
 }
 
 // take waits until n calls may be made.
