@@ -123,10 +123,15 @@ func (s *Store) takeRewriting(ctx context.Context, what string) error {
 	if s.opts.ReadOnly {
 		return fmt.Errorf("block: %s: %w", what, ErrReadOnly)
 	}
+	if s.ctx.Err() != nil {
+		return fmt.Errorf("block: %s: %w", what, ErrClosed)
+	}
 	select {
 	case s.rewriting <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("block: %s: %w", what, ctx.Err())
+	case <-s.ctx.Done():
+		return fmt.Errorf("block: %s: %w", what, ErrClosed)
 	}
 }

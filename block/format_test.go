@@ -1,0 +1,214 @@
+package block
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// TestGoldenStoreOpens: a store that a release wrote opens, reads, and can be
+// changed and rotated.
+func TestGoldenStoreOpens(t *testing.T) {
+	if *update {
+		writeGolden(t)
+	}
+	for _, g := range readGolden(t) {
+		t.Run(g.Dir, func(t *testing.T) {
+			ctx := t.Context()
+			fs := copyGolden(t, g)
+			check := func(s *Store) {
+				i := 0
+				for b, err := range s.Blocks(ctx, Range{}) {
+					require.NoError(t, err)
+					require.Equal(t, []byte(g.Blocks[i].ID), b.ID)
+					require.True(t, bytes.Equal(g.Blocks[i].Data, b.Data))
+					got, err := s.Get(ctx, b.ID, nil)
+					require.NoError(t, err)
+					require.True(t, bytes.Equal(g.Blocks[i].Data, got))
+					i++
+				}
+				require.Len(t, g.Blocks, i)
+				_, err := s.Verify(ctx, nil)
+				require.NoError(t, err)
+			}
+			s, err := Open(ctx, g.Dir, goldenKEK(t), goldenOptions(fs))
+			require.NoError(t, err)
+			check(s)
+			copies, err := s.Copies(ctx)
+			require.NoError(t, err)
+			require.Len(t, copies, 1)
+			require.Equal(t, "/backup/1", copies[0].Path)
+			require.NoError(t, s.RotateEpoch(ctx, nil))
+			require.NoError(t, s.Rekey(ctx, Range{}, nil))
+			require.NoError(t, s.keys.RotateKEK(ctx))
+			check(s)
+			require.NoError(t, s.Close())
+			s, err = Open(ctx, g.Dir, goldenKEK(t), goldenOptions(fs))
+			require.NoError(t, err)
+			check(s)
+			require.NoError(t, s.Close())
+		})
+	}
+}
+
+// TestStoreLayout reads the golden stores by the offsets of docs/format.md, not by
+// this package's codecs.
+func TestStoreLayout(t *testing.T) {
+	for _, g := range readGolden(t) {
+		t.Run(g.Dir, func(t *testing.T) {
+			require.Equal(t, g.Pairs, rawPairs(t, g))
+			lines := strings.Split(g.Identity, "\n")
+			require.Len(t, lines, 3)
+			require.Equal(t, "blockseal store 1", lines[0])
+			require.Regexp(t, "^instance [0-9a-f]{32}$", lines[1])
+			require.Empty(t, lines[2])
+			instance := lines[1][len("instance "):]
+
+			record, sealed := map[string][]byte{}, map[string][]byte{}
+			meta := map[string][]byte{}
+			for _, p := range g.Pairs {
+				switch p.Key[0] {
+				case 1:
+					meta[string(p.Key[1:])] = p.Value
+				case 2:
+					require.Equal(t, []byte{0, 0, 0, 0}, []byte(p.Key[1:5]))
+					record[string(p.Key[5:])] = p.Value
+				case 3:
+					require.Equal(t, []byte{0, 0, 0, 0}, []byte(p.Key[1:5]))
+					sealed[string(p.Key[5:])] = p.Value
+				default:
+					t.Fatalf("a key in space %d", p.Key[0])
+				}
+			}
+			require.Equal(t, append([]byte{1}, g.StoreID...), meta["store"])
+			require.Equal(t, "BSKEYRNG", string(meta["keyring"][:8]))
+			require.Equal(t, []byte(g.StoreID), meta["keyring"][14:30])
+			require.Equal(t, "\x01https://golden.vault.example/keys/customer/1\n", string(meta["past-keks"]))
+
+			// version | epoch | start | end | next
+			require.Equal(t, "\x01\x00\x00\x00\x63"+"\x00\x00\x00\x05block"+"\x00\x00\x00\x07block 9"+"\x00\x00\x00\x07block 2", string(meta["rotate-epoch"]))
+			require.Equal(t, "\x01\x00\x00\x00\x00"+"\x00\x00\x00\x05block"+"\xff\xff\xff\xff"+"\x00\x00\x00\x07block 2", string(meta["rekey"]))
+			// version | made | generation | KEK | path
+			require.Equal(t, "\x01\x00\x00\x00\x00\x69\x57\x35\xa5"+"\x00\x00\x00\x00\x00\x00\x00\x02"+
+				"\x00\x00\x00\x2chttps://golden.vault.example/keys/customer/1"+"/backup/1", string(meta["copy/"+instance+"/0123456789abcdef0123456789abcdef"]))
+
+			require.Len(t, record, len(g.Blocks))
+			require.Len(t, sealed, len(g.Blocks))
+			for _, b := range g.Blocks {
+				value := sealed[string(b.ID)]
+				require.Len(t, value, 1+12+len(b.Data)+16)
+				require.EqualValues(t, 1, value[0])
+				aad := bytes.Join([][]byte{{1}, g.StoreID, {0, 0, 0, 0}, b.ID}, nil)
+				aead, err := dek.NewAEAD(b.DEK)
+				require.NoError(t, err)
+				got, err := aead.Open(nil, nil, value[1:], aad)
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(b.Data, got))
+				require.Contains(t, []int{65, 293}, len(record[string(b.ID)]))
+				require.EqualValues(t, 2, binary.BigEndian.Uint32(record[string(b.ID)][1:]), "the epoch")
+			}
+		})
+	}
+}
+
+// TestGoldenReencodes: what is not random comes out of the encoders byte for byte.
+func TestGoldenReencodes(t *testing.T) {
+	for _, g := range readGolden(t) {
+		id, err := decodeIdentity([]byte(g.Identity))
+		require.NoError(t, err)
+		require.Equal(t, g.Identity, string(id.encode()))
+		for _, p := range g.Pairs {
+			if p.Key[0] != spaceMeta {
+				require.Equal(t, []byte(p.Key), appendKey(nil, p.Key[0], 0, p.Key[prefixSize:]))
+			}
+		}
+		for _, name := range []string{metaRotateEpoch, metaRekey} {
+			m, err := decodeMarker(g.meta(name))
+			require.NoError(t, err)
+			require.Equal(t, g.meta(name), m.encode())
+		}
+		past, err := decodePast(g.meta(metaPast))
+		require.NoError(t, err)
+		require.Equal(t, g.meta(metaPast), encodePast(past))
+		s := openGolden(t, g)
+		c, err := decodeCopy(goldenCopy, g.meta(s.copyRecord(goldenCopy)))
+		require.NoError(t, err)
+		require.Equal(t, g.meta(s.copyRecord(goldenCopy)), c.encode())
+		sc := s.take(7, []byte("id"))
+		require.Equal(t, bytes.Join([][]byte{{1}, g.StoreID, {0, 0, 0, 7}, []byte("id")}, nil), sc.aad)
+		s.give(sc)
+	}
+	full := identity{instance: instanceID{1}, copyOf: instanceID{0xfe}}
+	require.Equal(t, "blockseal store 1\ninstance 01000000000000000000000000000000\ncopy of fe000000000000000000000000000000\n", string(full.encode()))
+}
+
+// TestEveryBitOfABlock: no bit of a sealed block or of its record can be turned
+// over, and neither can stand in for another's.
+func TestEveryBitOfABlock(t *testing.T) {
+	stores := readGolden(t)
+	for n, g := range stores {
+		s := openGolden(t, g)
+		refused := func(id, record, value []byte) {
+			_, err := s.opens(t, id, record, value)
+			require.True(t, errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion), "%q: %v", id, err)
+		}
+		for i, b := range g.Blocks {
+			record, value := g.value(spaceDEK, b.ID), g.value(spaceData, b.ID)
+			got, err := s.opens(t, b.ID, record, value)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(b.Data, got))
+			for _, bad := range [][]byte{record, value} {
+				for at := range bad {
+					for bit := range 8 {
+						if len(bad) > 300 && bit != at%8 {
+							continue // one bit of each byte of the large ones
+						}
+						bad[at] ^= 1 << bit
+						refused(b.ID, record, value)
+						bad[at] ^= 1 << bit
+					}
+				}
+			}
+			for cut := range min(len(value), 40) {
+				refused(b.ID, record, value[:cut])
+			}
+			other := g.Blocks[(i+1)%len(g.Blocks)]
+			refused(other.ID, record, value)
+			refused(b.ID, g.value(spaceDEK, other.ID), value)
+			refused(b.ID, record, g.value(spaceData, other.ID))
+			foreign := stores[1-n]
+			if r := foreign.value(spaceDEK, b.ID); r != nil {
+				refused(b.ID, r, foreign.value(spaceData, b.ID))
+				refused(b.ID, record, foreign.value(spaceData, b.ID))
+			}
+		}
+	}
+}
+
+// opens opens a sealed block with a record as Get does once it has found them.
+func (s *Store) opens(t testing.TB, id, record, value []byte) ([]byte, error) {
+	h, err := s.keys.Acquire()
+	require.NoError(t, err)
+	defer func() { h.Release() }()
+	sc := s.take(0, id)
+	defer s.give(sc)
+	sc.record = append(sc.record[:0], record...)
+	return s.unseal(t.Context(), &h, sc, value, nil)
+}
+
+// A golden record is found by the cache as it is in the engine.
+func TestRecordSizes(t *testing.T) {
+	for _, g := range readGolden(t) {
+		want := map[string]int{"by-keyring": keyring.RecordSize, "by-kek": keyring.RecordSizeByKEK}[g.Dir]
+		for _, b := range g.Blocks {
+			require.Len(t, g.value(spaceDEK, b.ID), want)
+		}
+	}
+}

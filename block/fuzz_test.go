@@ -1,0 +1,110 @@
+package block
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/vault"
+)
+
+// damaged is what every decoder says of bytes that it cannot read.
+func damaged(err error) bool { return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) }
+
+// FuzzSealedBlock holds that no sealed block opens but a genuine one, with its own
+// DEK record, under its own id.
+func FuzzSealedBlock(f *testing.F) {
+	g := readGolden(f)[0]
+	require.Equal(f, "by-keyring", g.Dir)
+	s := openGolden(f, g)
+	type sealed struct{ id, record, value string }
+	genuine := map[sealed][]byte{}
+	for i, b := range g.Blocks {
+		record, value := g.value(spaceDEK, b.ID), g.value(spaceData, b.ID)
+		genuine[sealed{string(b.ID), string(record), string(value)}] = b.Data
+		f.Add([]byte(b.ID), record, value)
+		f.Add([]byte(b.ID), record, value[:len(value)-1])
+		f.Add([]byte(b.ID), record, g.value(spaceData, g.Blocks[(i+1)%len(g.Blocks)].ID))
+		f.Add(append([]byte{0}, b.ID...), record, value)
+	}
+	f.Add([]byte("id"), []byte{}, []byte{})
+	f.Add([]byte("id"), []byte{2}, []byte{blockVersion})
+	f.Fuzz(func(t *testing.T, id, record, value []byte) {
+		if rest, err := checkSealed(value); err == nil {
+			require.GreaterOrEqual(t, len(rest), blockOverhead-1)
+			require.Equal(t, value, append([]byte{blockVersion}, rest...))
+		} else {
+			require.True(t, damaged(err), "%v", err)
+		}
+		got, err := s.opens(t, id, record, value)
+		if want, ok := genuine[sealed{string(id), string(record), string(value)}]; ok {
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(want, got))
+			return
+		}
+		require.True(t, damaged(err), "%v", err)
+		require.Nil(t, got)
+	})
+}
+
+// FuzzIdentity holds that an identity file that decodes re-encodes to itself.
+func FuzzIdentity(f *testing.F) {
+	for _, g := range readGolden(f) {
+		f.Add([]byte(g.Identity))
+		f.Add([]byte(g.Identity + "copy of fedcba9876543210fedcba9876543210\n"))
+		f.Add([]byte(g.Identity + "\n"))
+		f.Add(bytes.ToUpper([]byte(g.Identity)))
+	}
+	f.Add([]byte("blockseal store 2\n"))
+	f.Add([]byte("blockseal store 01\ninstance 00000000000000000000000000000000\n"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		id, err := decodeIdentity(b)
+		if err != nil {
+			require.True(t, damaged(err), "%v", err)
+			return
+		}
+		require.Equal(t, string(b), string(id.encode()))
+		require.NotEqual(t, instanceID{}, id.instance)
+	})
+}
+
+// FuzzMeta holds the same of the other records of the meta space: markers of long
+// operations, copies, and past KEKs.
+func FuzzMeta(f *testing.F) {
+	for _, g := range readGolden(f) {
+		for _, p := range g.Pairs {
+			if p.Key[0] == spaceMeta {
+				f.Add([]byte(p.Value))
+				f.Add([]byte(p.Value[:len(p.Value)-1]))
+			}
+		}
+	}
+	f.Add([]byte{1})
+	f.Add([]byte{2, 0, 0, 0, 0})
+	f.Add(append([]byte{1, 0, 0, 0, 0}, bytes.Repeat([]byte{0xff}, 12)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if m, err := decodeMarker(b); err == nil {
+			require.Equal(t, b, m.encode())
+		} else {
+			require.True(t, damaged(err), "%v", err)
+		}
+		if c, err := decodeCopy("instance", b); err == nil {
+			require.Equal(t, b, c.encode())
+		} else {
+			require.True(t, damaged(err), "%v", err)
+		}
+		if ids, err := decodePast(b); err == nil {
+			require.Equal(t, b, encodePast(ids))
+			for _, id := range ids {
+				back, err := vault.ParseKeyID(id.String())
+				require.NoError(t, err)
+				require.Equal(t, id, back)
+			}
+		} else {
+			require.True(t, damaged(err), "%v", err)
+		}
+	})
+}
