@@ -1,5 +1,14 @@
 package block
 
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+)
+
 // Records returns every DEK record by block id, as the engine has it.
 func (s *Store) Records() map[string]string {
 	out := map[string]string{}
@@ -26,4 +35,49 @@ func (s *Store) Document() []byte {
 		panic(err)
 	}
 	return doc
+}
+
+// Engine returns a value as the engine has it.
+func (s *Store) Engine(key []byte) []byte {
+	v, closer, err := s.db.Get(key)
+	if err != nil {
+		panic(err)
+	}
+	defer closer.Close()
+	return bytes.Clone(v)
+}
+
+// SetEngine changes a value behind the store's back, or deletes it if it is nil.
+func (s *Store) SetEngine(key, value []byte) {
+	b := s.db.NewBatch()
+	defer b.Close()
+	err := b.Delete(key)
+	if value != nil {
+		err = b.Set(key, value)
+	}
+	if err = errors.Join(err, s.db.Commit(b, false)); err != nil {
+		panic(err)
+	}
+}
+
+// ReloadKeyring opens the keyring document as Open would, with RequireAccess.
+func (s *Store) ReloadKeyring(ctx context.Context, k *kek.KEK) error {
+	doc, err := readMeta(s.db, metaKeyring)
+	if err != nil {
+		return err
+	}
+	if err := checkStoreID(s.db, doc); err != nil {
+		return err
+	}
+	o := s.opts.Keyring
+	o.RequireAccess, o.OnEvent = true, nil
+	storage := &metaStorage{}
+	if err := storage.attach(s.db); err != nil {
+		return err
+	}
+	r, err := keyring.Open(ctx, storage, k, &o)
+	if err != nil {
+		return err
+	}
+	return r.Close()
 }

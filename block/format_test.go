@@ -6,11 +6,13 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // TestGoldenStoreOpens: a store that a release wrote opens, reads, and can be
@@ -129,10 +131,15 @@ func TestGoldenReencodes(t *testing.T) {
 				require.Equal(t, []byte(p.Key), appendKey(nil, p.Key[0], 0, p.Key[prefixSize:]))
 			}
 		}
-		for _, name := range []string{metaRotateEpoch, metaRekey} {
+		block, end, next := []byte("block"), []byte("block 9"), []byte("block 2")
+		for name, want := range map[string]marker{
+			metaRotateEpoch: {epoch: 99, r: Range{Start: block, End: end}, next: next},
+			metaRekey:       {r: Range{Start: block}, next: next},
+		} {
 			m, err := decodeMarker(g.meta(name))
 			require.NoError(t, err)
-			require.Equal(t, g.meta(name), m.encode())
+			require.Equal(t, want, m)
+			require.Equal(t, g.meta(name), want.encode())
 		}
 		past, err := decodePast(g.meta(metaPast))
 		require.NoError(t, err)
@@ -140,7 +147,11 @@ func TestGoldenReencodes(t *testing.T) {
 		s := openGolden(t, g)
 		c, err := decodeCopy(goldenCopy, g.meta(s.copyRecord(goldenCopy)))
 		require.NoError(t, err)
-		require.Equal(t, g.meta(s.copyRecord(goldenCopy)), c.encode())
+		want := Copy{Instance: goldenCopy, Path: "/backup/1", Made: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+			KEK: vault.KeyID{Vault: "https://golden.vault.example", Name: "customer", Version: "1"}, Generation: 2}
+		require.Equal(t, want, c)
+		require.Equal(t, g.meta(s.copyRecord(goldenCopy)), want.encode())
+		require.Equal(t, []vault.KeyID{want.KEK}, past)
 		sc := s.take(7, []byte("id"))
 		require.Equal(t, bytes.Join([][]byte{{1}, g.StoreID, {0, 0, 0, 7}, []byte("id")}, nil), sc.aad)
 		s.give(sc)

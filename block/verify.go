@@ -70,8 +70,8 @@ func (s *Store) Verify(ctx context.Context, p Progress) (Report, error) {
 	}
 	m.done()
 	if rep.Damaged > 0 {
-		return rep, fmt.Errorf("block: verify: %d of %d records are damaged, the first is block %s: %w",
-			rep.Damaged, rep.Damaged+rep.Blocks, shownID(rep.Problems[0].ID), rep.Problems[0].Err)
+		return rep, fmt.Errorf("block: verify: %w: %d of %d blocks, the first is %s: %w",
+			ErrCorrupt, rep.Damaged, rep.Damaged+rep.Blocks, shownID(rep.Problems[0].ID), rep.Problems[0].Err)
 	}
 	return rep, nil
 }
