@@ -13,6 +13,7 @@ import (
 // access is what a keyring knows about its right to be open. Guarded by Keyring.mu.
 type access struct {
 	policy      policy
+	policyDue   bool // policy is not in the document yet
 	fingerprint string
 	kekID       vault.KeyID // the KEK version that wraps the document
 	sessions    uint64      // how many there were; the id of the last
@@ -105,9 +106,10 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof) error {
 	r.sessions++
 	s.id = r.sessions
 	r.policy, r.fingerprint = b.policy, b.fingerprint()
+	r.policyDue = r.policy.overlay(&r.opts)
 	r.awaiting = false
 	r.mu.Unlock()
-	r.wrapsByKEK.Store(b.policy.wrapping == ByKEK)
+	r.wrapsByKEK.Store(r.Wrapping() == ByKEK)
 	r.extend(s, p)
 	r.session.Store(s)
 	r.setStatus(Available, nil)

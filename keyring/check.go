@@ -69,7 +69,7 @@ func (r *Keyring) checkHeld(ctx context.Context) error {
 	case err == nil:
 		r.emit(Event{Kind: CheckSucceeded, Key: id, Duration: took})
 		r.takeUpVersion(ctx)
-		return nil
+		return r.savePolicy(ctx)
 	case ctx.Err() != nil && r.ctx.Err() == nil:
 		// The caller gave up: nothing was learned.
 		return err

@@ -23,7 +23,7 @@ type rig struct {
 	vault   *vaulttest.Vault
 	key     vault.KeyID
 	kek     *kek.KEK
-	storage *keyring.MemStorage
+	storage *storage
 	opts    keyring.Options
 }
 
@@ -32,7 +32,7 @@ func newRig(t *testing.T) *rig {
 	v := vaulttest.New(&vaulttest.Options{Clock: clock})
 	id := v.CreateKey("customer")
 	return &rig{t: t, clock: clock, vault: v, key: id, kek: kek.New(v, id.Versionless()),
-		storage: &keyring.MemStorage{}, opts: keyring.Options{Clock: clock}}
+		storage: &storage{}, opts: keyring.Options{Clock: clock}}
 }
 
 func (g *rig) create() *keyring.Keyring {

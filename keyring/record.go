@@ -95,6 +95,7 @@ func (in RecordInfo) putHead(b []byte) {
 type Binding struct {
 	// room for the clear part of a record | store id | context
 	buf []byte
+	raw [dek.Size]byte // where a DEK is for the moment of its opening
 }
 
 const bindingHead = headByKEK + storeIDSize

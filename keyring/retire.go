@@ -103,16 +103,15 @@ func (r *Keyring) Pinned() bool {
 // that found one before. Under a load that never rests the keys stay until the
 // next time, or until the session ends.
 func (r *Keyring) forgetRetired(s *session) {
-	if !r.quiesced() {
+	gone := s.retired.Load()
+	if gone == nil || !r.quiesced() {
 		return
 	}
 	s.pinMu.Lock()
-	var gone *[]*epoch
-	if s.pins == 0 {
-		gone = s.retired.Swap(nil)
-	}
+	// What was retired since then has not been waited for.
+	mine := s.pins == 0 && s.retired.CompareAndSwap(gone, nil)
 	s.pinMu.Unlock()
-	if gone == nil || !r.quiesced() {
+	if !mine || !r.quiesced() {
 		return // if they are unreachable now, the garbage collector has them
 	}
 	for _, e := range *gone {

@@ -79,12 +79,13 @@ func (p *policy) reserveStep() uint64 { return max(p.maxDEKs/64, 1) }
 func (h *Hold) epochForUse(ctx context.Context) (*epoch, error) {
 	for {
 		e := h.s.epochs.Load().current
-		n := e.used.Add(1)
-		if n <= e.reserved.Load() {
+		n := e.used.Load()
+		if n >= e.reserved.Load() {
+			if err := h.r.reserve(ctx, h, e); err != nil {
+				return nil, err
+			}
+		} else if e.used.CompareAndSwap(n, n+1) {
 			return e, nil
-		}
-		if err := h.r.reserve(ctx, h, e); err != nil {
-			return nil, err
 		}
 	}
 }
@@ -95,7 +96,7 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 	var started uint32
 	err := r.mutate(ctx, h, func(b *body) error {
 		cur := b.current()
-		if cur.id != e.id || e.used.Load() <= e.reserved.Load() {
+		if cur.id != e.id || e.used.Load() < e.reserved.Load() {
 			return errUnchanged // whoever came first did the work
 		}
 		if e.reserved.Load() < b.policy.maxDEKs {
@@ -157,8 +158,38 @@ func (r *Keyring) settleReservations() error {
 		if cur.id != e.id {
 			return errUnchanged
 		}
-		cur.reserved = min(e.used.Load(), e.reserved.Load())
-		e.reserved.Store(cur.reserved)
+		// From here on nobody counts one more, but those who looked at the
+		// reservation a moment ago, who are in flight still.
+		e.reserved.Store(0)
+		cur.reserved = e.used.Load() + r.holds() - 1
 		return nil
 	}, nil)
+}
+
+// savePolicy writes down what the options of this Open say about the policy, if
+// that differs from the document.
+func (r *Keyring) savePolicy(ctx context.Context) error {
+	r.mu.Lock()
+	want, due := r.policy, r.policyDue
+	r.mu.Unlock()
+	if !due || r.opts.ReadOnly {
+		return nil
+	}
+	h, err := r.Acquire()
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	return r.mutate(ctx, &h, func(b *body) error {
+		if b.policy == want {
+			return errUnchanged
+		}
+		b.policy = want
+		return nil
+	}, func(*body) error {
+		r.mu.Lock()
+		r.policyDue = false
+		r.mu.Unlock()
+		return nil
+	})
 }

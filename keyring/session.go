@@ -179,6 +179,14 @@ func (h Hold) Release() {
 	}
 }
 
+// holds is how many operations are in flight, or a few more.
+func (r *Keyring) holds() (n uint64) {
+	for i := range r.inFlight {
+		n += uint64(r.inFlight[i].n.Load())
+	}
+	return n
+}
+
 // drain waits until no hold is left. The session was taken away before, so that
 // the counts only fall, but for a moment each, by those who are refused.
 func (r *Keyring) drain() {

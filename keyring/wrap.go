@@ -159,13 +159,12 @@ func (h *Hold) OpenDEK(ctx context.Context, k *dek.Key, record []byte, b *Bindin
 	}
 	aad := b.aad(in, (*[storeIDSize]byte)(&h.r.storeID))
 	if in.Wrapping == ByKeyring {
-		var raw [dek.Size]byte
-		got, err := e.aead.Open(raw[:0], nil, record[headByKeyring:], aad)
+		got, err := e.aead.Open(b.raw[:0], nil, record[headByKeyring:], aad)
 		if err != nil {
 			return errRecord(in)
 		}
 		err = k.Set(got)
-		clear(raw[:])
+		clear(b.raw[:])
 		return err
 	}
 	ciphertext, err := e.aead.Open(nil, nil, record[headByKEK:], aad)

@@ -1,0 +1,166 @@
+package block_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+// benchStore is a store on the real file system and the system's clock.
+func benchStore(b *testing.B, opts *block.Options) *block.Store {
+	b.Helper()
+	v := vaulttest.New(nil)
+	s, err := block.Open(context.Background(), b.TempDir()+"/store", kek.New(v, v.CreateKey("k").Versionless()), opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	return s
+}
+
+// sizes runs f for block sizes from 512 B to 1 MiB, with incompressible data.
+func sizes(b *testing.B, f func(b *testing.B, data []byte)) {
+	for _, n := range []int{512, 4 << 10, 16 << 10, 64 << 10, 1 << 20} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			data := make([]byte, n)
+			rand.Read(data)
+			b.SetBytes(int64(n))
+			b.ReportAllocs()
+			f(b, data)
+		})
+	}
+}
+
+// benchID is one of n ids, far from its neighbours.
+func benchID(id []byte, i, n int) []byte {
+	return binary.BigEndian.AppendUint64(id[:0], uint64(i%n)*0x9e3779b97f4a7c15)
+}
+
+func benchPut(b *testing.B, opts block.Options) {
+	sizes(b, func(b *testing.B, data []byte) {
+		s := benchStore(b, &opts)
+		ctx := context.Background()
+		id := make([]byte, 0, 8)
+		i := 0
+		for b.Loop() {
+			if err := s.Put(ctx, benchID(id, i, 10_000), data); err != nil {
+				b.Fatal(err)
+			}
+			i++
+		}
+	})
+}
+
+func BenchmarkPutSynced(b *testing.B) { benchPut(b, block.Options{}) }
+func BenchmarkPutNoSync(b *testing.B) { benchPut(b, block.Options{NoSync: true}) }
+
+func BenchmarkBatchOf16(b *testing.B) {
+	sizes(b, func(b *testing.B, data []byte) {
+		s := benchStore(b, nil)
+		ctx := context.Background()
+		id := make([]byte, 0, 8)
+		b.SetBytes(int64(16 * len(data)))
+		i := 0
+		for b.Loop() {
+			batch := s.NewBatch()
+			for range 16 {
+				if err := batch.Put(ctx, benchID(id, i, 10_000), data); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+			if err := batch.Commit(ctx); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// fill puts n blocks, a few hundred MiB at the most.
+func fill(b *testing.B, s *block.Store, data []byte) (n int) {
+	n = min(10_000, 128<<20/len(data))
+	id := make([]byte, 0, 8)
+	for i := range n {
+		if err := s.Put(context.Background(), benchID(id, i, n), data); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return n
+}
+
+func benchGet(b *testing.B, opts block.Options) {
+	opts.NoSync = true
+	opts.BlockCache = 512 << 20
+	sizes(b, func(b *testing.B, data []byte) {
+		s := benchStore(b, &opts)
+		n := fill(b, s, data)
+		ctx := context.Background()
+		id, dst := make([]byte, 0, 8), make([]byte, 0, len(data))
+		i := 0
+		for b.Loop() {
+			if _, err := s.Get(ctx, benchID(id, i, n), dst); err != nil {
+				b.Fatal(err)
+			}
+			i++
+		}
+	})
+}
+
+func BenchmarkGet(b *testing.B)              { benchGet(b, block.Options{}) }
+func BenchmarkGetNoRecordCache(b *testing.B) { benchGet(b, block.Options{RecordCache: -1}) }
+
+func BenchmarkScan(b *testing.B) {
+	sizes(b, func(b *testing.B, data []byte) {
+		s := benchStore(b, &block.Options{NoSync: true, BlockCache: 512 << 20})
+		n := fill(b, s, data)
+		b.SetBytes(int64(n * len(data)))
+		for b.Loop() {
+			for _, err := range s.Blocks(context.Background(), block.Range{}) {
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	})
+}
+
+// RotateEpoch costs by the record, and RotateKEK costs the same for any number.
+func BenchmarkRotate(b *testing.B) {
+	for _, n := range []int{1_000, 100_000} {
+		s := benchStore(b, &block.Options{NoSync: true})
+		batch := s.NewBatch()
+		for i := range n {
+			if err := batch.Put(context.Background(), binary.BigEndian.AppendUint64(nil, uint64(i)), []byte("x")); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := batch.Commit(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("KEK/%d", n), func(b *testing.B) {
+			before := s.VaultCalls()
+			for b.Loop() {
+				if err := s.RotateKEK(context.Background()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			after := s.VaultCalls()
+			calls := after.Get + after.Wrap + after.Unwrap - before.Get - before.Wrap - before.Unwrap
+			b.ReportMetric(float64(calls)/float64(b.N), "vaultcalls/op")
+		})
+		b.Run(fmt.Sprintf("Epoch/%d", n), func(b *testing.B) {
+			for b.Loop() {
+				if err := s.RotateEpoch(context.Background(), nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
+		})
+	}
+}

@@ -1,0 +1,177 @@
+package keyring_test
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"fmt"
+	"testing"
+
+	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+func benchKeyring(b *testing.B) *keyring.Keyring {
+	b.Helper()
+	v := vaulttest.New(nil)
+	r, err := keyring.Create(context.Background(), &keyring.MemStorage{}, kek.New(v, v.CreateKey("k").Versionless()), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { r.Close() })
+	return r
+}
+
+func sizes(b *testing.B, f func(b *testing.B, data []byte)) {
+	for _, n := range []int{512, 4 << 10, 16 << 10, 64 << 10, 1 << 20} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			data := make([]byte, n)
+			rand.Read(data)
+			b.SetBytes(int64(n))
+			b.ReportAllocs()
+			f(b, data)
+		})
+	}
+}
+
+var aad = []byte("a context of about thirty bytes")
+
+// BenchmarkSealFloor is the least that a block under a key of its own costs: the
+// key, its set-up, one Seal.
+func BenchmarkSealFloor(b *testing.B) {
+	sizes(b, func(b *testing.B, data []byte) {
+		key, dst := make([]byte, 32), make([]byte, 0, len(data)+dek.Overhead)
+		for b.Loop() {
+			rand.Read(key)
+			block, err := aes.NewCipher(key)
+			if err != nil {
+				b.Fatal(err)
+			}
+			aead, err := cipher.NewGCMWithRandomNonce(block)
+			if err != nil {
+				b.Fatal(err)
+			}
+			dst = aead.Seal(dst[:0], nil, data, aad)
+		}
+	})
+}
+
+// BenchmarkSeal is a fresh DEK, wrapped by the keyring, and the block sealed.
+func BenchmarkSeal(b *testing.B) {
+	r := benchKeyring(b)
+	sizes(b, func(b *testing.B, data []byte) {
+		var key dek.Key
+		var bind keyring.Binding
+		bind.Set(aad)
+		record, dst := make([]byte, 0, keyring.RecordSize), make([]byte, 0, len(data)+dek.Overhead)
+		for b.Loop() {
+			h, err := r.Acquire()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if record, err = h.NewDEK(context.Background(), record[:0], &key, &bind); err != nil {
+				b.Fatal(err)
+			}
+			dst = key.Seal(dst[:0], data, aad)
+			key.Destroy()
+			h.Release()
+		}
+	})
+}
+
+// BenchmarkOpen is a block opened with its record at hand.
+func BenchmarkOpen(b *testing.B) {
+	r := benchKeyring(b)
+	sizes(b, func(b *testing.B, data []byte) {
+		fresh, record, err := r.NewDEK(context.Background(), aad)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sealed := fresh.Seal(nil, data, aad)
+		var key dek.Key
+		var bind keyring.Binding
+		bind.Set(aad)
+		dst := make([]byte, 0, len(data))
+		for b.Loop() {
+			h, err := r.Acquire()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := h.OpenDEK(context.Background(), &key, record, &bind); err != nil {
+				b.Fatal(err)
+			}
+			if dst, err = key.Open(dst[:0], sealed, aad); err != nil {
+				b.Fatal(err)
+			}
+			key.Destroy()
+			h.Release()
+		}
+	})
+}
+
+// BenchmarkOpenWithoutLease is BenchmarkOpen in one hold for all blocks: the
+// difference is what the lease check costs an operation.
+func BenchmarkOpenWithoutLease(b *testing.B) {
+	r := benchKeyring(b)
+	sizes(b, func(b *testing.B, data []byte) {
+		fresh, record, err := r.NewDEK(context.Background(), aad)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sealed := fresh.Seal(nil, data, aad)
+		var key dek.Key
+		var bind keyring.Binding
+		bind.Set(aad)
+		dst := make([]byte, 0, len(data))
+		h, err := r.Acquire()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer h.Release()
+		for b.Loop() {
+			if err := h.OpenDEK(context.Background(), &key, record, &bind); err != nil {
+				b.Fatal(err)
+			}
+			if dst, err = key.Open(dst[:0], sealed, aad); err != nil {
+				b.Fatal(err)
+			}
+			key.Destroy()
+		}
+	})
+}
+
+// BenchmarkWrap is a DEK made and wrapped, and BenchmarkLease the lease check alone.
+func BenchmarkWrap(b *testing.B) {
+	r := benchKeyring(b)
+	h, err := r.Acquire()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer h.Release()
+	var key dek.Key
+	var bind keyring.Binding
+	bind.Set(aad)
+	record := make([]byte, 0, keyring.RecordSize)
+	b.ReportAllocs()
+	for b.Loop() {
+		if record, err = h.NewDEK(context.Background(), record[:0], &key, &bind); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkLease(b *testing.B) {
+	r := benchKeyring(b)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			h, err := r.Acquire()
+			if err != nil {
+				b.Fatal(err)
+			}
+			h.Release()
+		}
+	})
+}
