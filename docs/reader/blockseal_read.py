@@ -1,0 +1,357 @@
+#!/usr/bin/env python3
+"""Reads what blockseal has written, following docs/format.md and nothing else.
+
+It is there so that nobody's data is locked into the library: with the KEK's
+private key, a keyring document, a DEK record and a sealed block, it gives back
+the block. It is no tool for daily use: it prints and writes secrets, and makes no
+attempt to erase them from memory.
+
+    blockseal_read.py inspect DOCUMENT
+    blockseal_read.py keyring DOCUMENT --kek KEY.pem [--kek ...] [--show-keys]
+    blockseal_read.py block DOCUMENT --kek KEY.pem [--kek ...] \\
+        --record RECORD --sealed SEALED --id HEX [--partition N] [--out FILE]
+    blockseal_read.py vault FILE --passphrase-file P --out DIR
+
+DOCUMENT is the value of the engine's key 01 "keyring"; RECORD and SEALED are the
+values of 02 | partition | id and of 03 | partition | id. "vault" writes the
+private keys of a file vault (vault/local) as PEM files into DIR.
+
+AES-256-GCM and RSA-OAEP come from the Python package "cryptography" or, where that
+is missing, from the openssl command line, which has no GCM to decrypt with: then
+the tag is computed here, slowly, over AES blocks from openssl. That backend passes
+keys to openssl as arguments, which every user of the machine can see meanwhile.
+argon2id is in neither the standard library nor openssl before 3.2, so that such a
+vault needs "cryptography".
+
+Exit status: 0, or 1 if something is damaged, forged or does not fit, or 2 for bad
+usage. Nothing is written or printed that has not been authenticated, but for
+"inspect", which opens nothing.
+"""
+
+import argparse
+import base64
+import hashlib
+import hmac
+import json
+import os
+import struct
+import subprocess
+import sys
+
+
+class Refused(Exception):
+    """Something is damaged, forged, or does not fit."""
+
+
+# --- the two backends -------------------------------------------------------
+
+
+class Cryptography:
+    """The package "cryptography"."""
+
+    def __init__(self):
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # may be missing
+
+        self.aesgcm = AESGCM
+
+    def gcm_open(self, key, nonce, ciphertext_and_tag, aad):
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            return self.aesgcm(key).decrypt(nonce, ciphertext_and_tag, aad)
+        except InvalidTag:
+            return None
+
+    def _load(self, path):
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        with open(path, "rb") as f:
+            return load_pem_private_key(f.read(), password=None)
+
+    def spki(self, path):
+        from cryptography.hazmat.primitives import serialization as s
+
+        return self._load(path).public_key().public_bytes(s.Encoding.DER, s.PublicFormat.SubjectPublicKeyInfo)
+
+    def oaep(self, path, ciphertext):
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import padding
+
+        pad = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
+        try:
+            return self._load(path).decrypt(ciphertext, pad)
+        except ValueError:
+            return None
+
+    def argon2id(self, passphrase, salt, passes, memory, lanes):
+        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+        return Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory).derive(passphrase)
+
+
+class OpenSSL:
+    """The openssl command line for AES and RSA; GCM's GHASH in Python."""
+
+    def __init__(self):
+        self._run(["version"], b"")
+
+    def _run(self, args, data):
+        try:
+            p = subprocess.run(["openssl", *args], input=data, capture_output=True, check=False)
+        except FileNotFoundError as e:
+            raise ImportError("there is no openssl command") from e
+        return p.stdout if p.returncode == 0 else None
+
+    def gcm_open(self, key, nonce, ciphertext_and_tag, aad):
+        # NIST SP 800-38D, section 7.2, for a 96-bit nonce and a 128-bit tag.
+        ciphertext, tag = ciphertext_and_tag[:-16], ciphertext_and_tag[-16:]
+        blocks = self._run(["enc", "-aes-256-ecb", "-nopad", "-K", key.hex()], bytes(16) + nonce + b"\0\0\0\1")
+        if blocks is None or len(blocks) != 32:
+            raise Refused("openssl does not encrypt AES blocks")
+        h, mask = blocks[:16], blocks[16:]
+        want = bytes(a ^ b for a, b in zip(ghash(h, aad, ciphertext), mask))
+        if not hmac.compare_digest(want, tag):
+            return None
+        if not ciphertext:
+            return b""
+        return self._run(["enc", "-aes-256-ctr", "-K", key.hex(), "-iv", (nonce + b"\0\0\0\2").hex()], ciphertext)
+
+    def spki(self, path):
+        der = self._run(["pkey", "-in", path, "-pubout", "-outform", "DER"], b"")
+        if der is None:
+            raise Refused(f"openssl does not read a private key from {path}")
+        return der
+
+    def oaep(self, path, ciphertext):
+        return self._run(
+            ["pkeyutl", "-decrypt", "-inkey", path, "-pkeyopt", "rsa_padding_mode:oaep",
+             "-pkeyopt", "rsa_oaep_md:sha256", "-pkeyopt", "rsa_mgf1_md:sha256"], ciphertext)
+
+    def argon2id(self, *_):
+        raise Refused("the vault's passphrase KDF is argon2id, which needs the Python package cryptography")
+
+
+def ghash(h, aad, ciphertext):
+    """GHASH of NIST SP 800-38D, section 6.4, over aad and ciphertext."""
+    table = [int.from_bytes(h, "big")]  # h times x^i, for each bit of a block
+    for _ in range(127):
+        v = table[-1]
+        table.append((v >> 1) ^ ((0xE1 << 120) if v & 1 else 0))
+    pad = lambda b: b + bytes(-len(b) % 16)
+    data = pad(aad) + pad(ciphertext) + struct.pack(">QQ", 8 * len(aad), 8 * len(ciphertext))
+    y = 0
+    for i in range(0, len(data), 16):
+        y ^= int.from_bytes(data[i : i + 16], "big")
+        z = 0
+        for bit in range(128):
+            if y >> (127 - bit) & 1:
+                z ^= table[bit]
+        y = z
+    return y.to_bytes(16, "big")
+
+
+def choose(name):
+    if name == "openssl":
+        return OpenSSL()
+    try:
+        return Cryptography()
+    except ImportError:
+        if name == "cryptography":
+            raise
+        return OpenSSL()
+
+
+# --- docs/format.md ---------------------------------------------------------
+
+
+def gcm(backend, key, sealed, aad, what):
+    """Opens nonce 12 | ciphertext | tag 16."""
+    plain = None
+    if len(sealed) >= 28:
+        plain = backend.gcm_open(key, sealed[:12], sealed[12:], aad)
+    if plain is None:
+        raise Refused(f"{what} does not authenticate")
+    return plain
+
+
+def parse_document(doc):
+    """The keyring document's header, which is in clear and not authenticated yet."""
+    if doc[:8] != b"BSKEYRNG":
+        raise Refused("this is no keyring document")
+    if len(doc) < 44:
+        raise Refused("the document is cut off")
+    version, size = struct.unpack_from(">HI", doc, 8)
+    if version != 1:
+        raise Refused(f"the document has format version {version}, not 1")
+    if not 44 + 2 + 256 <= size <= len(doc):
+        raise Refused("the document's header size is out of bounds")
+    store, generation, active, n = struct.unpack_from(">16sQIH", doc, 14)
+    at, keks = 44, {}
+    for _ in range(n):
+        if at + 39 > size:
+            raise Refused("the table of KEKs is cut off")
+        kek, records, fingerprint, length = struct.unpack_from(">IB32sH", doc, at)
+        keks[kek] = {"key": doc[at + 39 : at + 39 + length].decode("ascii", "replace"),
+                     "records": records == 1, "fingerprint": fingerprint}
+        at += 39 + length
+    if at + 2 + 256 != size or struct.unpack_from(">H", doc, at) != (256,) or active not in keks:
+        raise Refused("the document's header does not add up")
+    return {"store": store, "generation": generation, "active": active, "keks": keks,
+            "wrapped": doc[at + 2 : size], "aad": doc[:size], "sealed": doc[size:]}
+
+
+def unwrap(backend, pems, header, kek, wrapped, what):
+    """RSA-OAEP-256 with the private key that has the fingerprint of a listed KEK."""
+    if kek not in header["keks"]:
+        raise Refused(f"{what} names KEK {kek}, which the document does not list")
+    entry = header["keks"][kek]
+    for path in pems:
+        if hashlib.sha256(backend.spki(path)).digest() == entry["fingerprint"]:
+            secret = backend.oaep(path, wrapped)
+            if secret is None or len(secret) != 32:
+                raise Refused(f"{what} does not unwrap with {entry['key']}")
+            return secret
+    raise Refused(f"{what} is wrapped by {entry['key']}, whose private key was not given")
+
+
+def open_document(backend, doc, pems):
+    header = parse_document(doc)
+    secret = unwrap(backend, pems, header, header["active"], header["wrapped"], "the document")
+    body = gcm(backend, secret, header["sealed"], header["aad"], "the document")
+    store_secret, wrapping, max_deks, max_age, rekey_after, next_epoch, n = struct.unpack_from(">32sBQQQIH", body)
+    if len(body) != 63 + 52 * n:
+        raise Refused("the document's body does not add up")
+    epochs = {}
+    for i in range(n):
+        epoch, created, deks, key = struct.unpack_from(">IQQ32s", body, 63 + 52 * i)
+        epochs[epoch] = {"created": created, "deks": deks, "key": key}
+    header.update(wrapping=wrapping, epoch_max_deks=max_deks, epoch_max_age=max_age, rekey_after=rekey_after,
+                  next_epoch=next_epoch, epochs=epochs,
+                  store_fingerprint=hashlib.sha256(b"blockseal fingerprint v1" + store_secret).hexdigest())
+    return header
+
+
+def open_record(backend, pems, ring, record, context):
+    """The DEK of a record. context is partition 4 | block id."""
+    size = {1: (5, 65), 2: (9, 293)}.get(record[0] if record else 0)
+    if size is None or len(record) != size[1]:
+        raise Refused("the DEK record has an unknown type, or the wrong size")
+    head = record[: size[0]]
+    epoch = struct.unpack_from(">I", record, 1)[0]
+    if epoch not in ring["epochs"]:
+        raise Refused(f"the DEK record names epoch {epoch}, which the keyring does not have")
+    plain = gcm(backend, ring["epochs"][epoch]["key"], record[size[0] :], head + ring["store"] + context, "the DEK record")
+    if record[0] == 1:
+        return plain
+    return unwrap(backend, pems, ring, struct.unpack_from(">I", record, 5)[0], plain, "the DEK")
+
+
+def open_block(backend, dek, ring, sealed, context):
+    if not sealed or sealed[0] != 1:
+        raise Refused("the sealed block has an unknown version")
+    return gcm(backend, dek, sealed[1:], sealed[:1] + ring["store"] + context, "the block")
+
+
+def open_vault(backend, data, passphrase):
+    """The private keys of a vault file, by "name/version", as PKCS#8 DER."""
+    if data[:8] != b"BSLVAULT" or len(data) < 172 or struct.unpack_from(">H", data, 8) != (1,):
+        raise Refused("this is no vault file of version 1")
+    if hashlib.sha256(data[:140]).digest() != data[140:172]:
+        raise Refused("the vault file's header is damaged")
+    vault = data[10:26]
+    kdf, passes, memory, lanes = struct.unpack_from(">BIIB", data, 26)
+    salt, size = data[36:68], struct.unpack_from(">I", data, 136)[0]
+    if kdf == 1:
+        key = backend.argon2id(passphrase, salt, passes, memory, lanes)
+    elif kdf == 2:
+        key = hashlib.pbkdf2_hmac("sha256", passphrase, salt, passes, 32)
+    else:
+        raise Refused(f"the vault file has the unknown KDF {kdf}")
+    master = gcm(backend, key, data[68:128], data[:68], "the master key (is it the right passphrase?)")
+    if len(data) != 172 + size:
+        raise Refused("the vault file is cut off, or goes on too long")
+    body = json.loads(gcm(backend, master, data[172:], data[:172], "the vault file's body"))
+    out = {}
+    for key in body["keys"] or []:
+        for version in key["versions"]:
+            name = f"{key['name']}/{version['version']}"
+            aad = b"blockseal/local/private-key/1\0" + vault + name.encode()
+            out[name] = gcm(backend, master, base64.b64decode(version["private"]), aad, f"the private key {name}")
+    return out
+
+
+# --- the command line -------------------------------------------------------
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def header_json(h):
+    return {"store": h["store"].hex(), "generation": h["generation"], "active": h["active"],
+            "keks": [{"id": i, "key": k["key"], "records": k["records"], "fingerprint": k["fingerprint"].hex()}
+                     for i, k in h["keks"].items()]}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", choices=["auto", "cryptography", "openssl"], default="auto")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("inspect", "keyring", "block"):
+        c = commands.add_parser(name)
+        c.add_argument("document")
+        if name != "inspect":
+            c.add_argument("--kek", action="append", required=True, help="a private key, PEM; may be repeated")
+    commands.choices["keyring"].add_argument("--show-keys", action="store_true")
+    c = commands.choices["block"]
+    c.add_argument("--record", required=True)
+    c.add_argument("--sealed", required=True)
+    c.add_argument("--id", required=True, type=bytes.fromhex)
+    c.add_argument("--partition", type=int, default=0)
+    c.add_argument("--out", help="default: standard output")
+    c = commands.add_parser("vault")
+    c.add_argument("file")
+    c.add_argument("--passphrase-file", required=True, help="its bytes, all of them, are the passphrase")
+    c.add_argument("--out", required=True, help="a directory for the private keys")
+    a = parser.parse_args()
+
+    if a.command == "inspect":
+        print(json.dumps(header_json(parse_document(read(a.document))), indent=2))
+        return
+    backend = choose(a.backend)
+    if a.command == "vault":
+        for name, der in open_vault(backend, read(a.file), read(a.passphrase_file)).items():
+            path = os.path.join(a.out, name.replace("/", "-") + ".pem")
+            text = base64.encodebytes(der).decode().replace("\n", "")
+            lines = [text[i : i + 64] for i in range(0, len(text), 64)]
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+                f.write("\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----", ""]))
+            print(path)
+        return
+    ring = open_document(backend, read(a.document), a.kek)
+    if a.command == "keyring":
+        out = header_json(ring)
+        for field in ("store_fingerprint", "wrapping", "epoch_max_deks", "epoch_max_age", "rekey_after", "next_epoch"):
+            out[field] = ring[field]
+        out["epochs"] = [{"id": i, "created": e["created"], "deks": e["deks"], **({"key": e["key"].hex()} if a.show_keys else {})}
+                         for i, e in ring["epochs"].items()]
+        print(json.dumps(out, indent=2))
+        return
+    context = struct.pack(">I", a.partition) + a.id
+    dek = open_record(backend, a.kek, ring, read(a.record), context)
+    data = open_block(backend, dek, ring, read(a.sealed), context)
+    if a.out:
+        with open(a.out, "wb") as f:
+            f.write(data)
+    else:
+        sys.stdout.buffer.write(data)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (Refused, ImportError, OSError) as e:
+        sys.exit(f"blockseal_read: {e}")
+    except struct.error as e:
+        sys.exit(f"blockseal_read: something is cut off: {e}")
