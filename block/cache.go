@@ -122,15 +122,3 @@ func (c *recordCache) drop(id []byte) {
 		}
 	}
 }
-
-// clear forgets everything.
-func (c *recordCache) clear() {
-	if c == nil {
-		return
-	}
-	for i := range c.buckets {
-		m := c.lock(slot{bucket: i})
-		c.buckets[i] = bucket{}
-		m.Unlock()
-	}
-}

@@ -29,8 +29,9 @@ type Receipt struct {
 	Keys []vault.KeyID `json:"keys"`
 	// Copies are the registered checkpoints, which hold what they held.
 	Copies []Copy `json:"copies"`
-	// Pinned is whether a snapshot, scan or batch that began before was still open:
-	// the erased keys stay in this process's memory until it ends.
+	// Pinned is whether a snapshot, scan or batch was begun while Erase was at work
+	// and was open at its end: what it sees may be in the files and in memory until
+	// the next Erase.
 	Pinned bool `json:"pinned"`
 	// Hash is the SHA-256 of the receipt's JSON with an empty hash.
 	Hash string `json:"hash"`
@@ -54,6 +55,8 @@ func (r *Receipt) seal() error {
 // that are left are not touched; the ciphertext of deleted ones goes with the
 // engine's own compactions, and nothing opens it.
 //
+// It refuses with [ErrPinned] while snapshots, scans or batches are open.
+//
 // It takes no vault call. What was erased can still be opened from copies of the
 // files that somebody made before, with the KEK versions that the receipt names;
 // see docs/threat-model.md. That the file system or the medium forgets the bytes
@@ -71,6 +74,10 @@ func (s *Store) Erase(ctx context.Context, p Progress) (Receipt, error) {
 }
 
 func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
+	// The engine keeps what an open snapshot or scan sees, in its files too.
+	if n := s.keys.Pins(); n > 0 {
+		return r, fmt.Errorf("%w: %d of them; close them and erase again", ErrPinned, n)
+	}
 	dropped, err := s.rotateEpoch(ctx, p)
 	if err != nil {
 		return r, err
@@ -90,7 +97,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	st := s.keys.State()
 	r = Receipt{
 		Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: st.Generation,
-		Epochs: dropped, Keys: keys, Pinned: s.keys.Pinned(),
+		Epochs: dropped, Keys: keys, Pinned: s.keys.Pins() > 0,
 	}
 	if r.Copies, err = s.copies(); err != nil {
 		return r, err

@@ -118,18 +118,22 @@ func TestErase(t *testing.T) {
 	require.Equal(t, []vault.KeyID{second, third}, r.Keys)
 }
 
-// A snapshot that was taken before goes on reading; the receipt says so.
+// What is open keeps what it sees, in the files too: Erase says so and does nothing.
 func TestEraseWithOpenSnapshot(t *testing.T) {
 	g := newRig(t)
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
 	snap := s.Snapshot()
 	require.NoError(t, s.Delete(g.ctx, []byte("a")))
-	r, err := s.Erase(g.ctx, nil)
-	require.NoError(t, err)
-	require.True(t, r.Pinned)
+	_, err := s.Erase(g.ctx, nil)
+	require.ErrorIs(t, err, block.ErrPinned)
+	require.EqualError(t, err, "block: erase: snapshots, scans or batches are open: 1 of them; close them and erase again")
+	require.Equal(t, 1, s.State().Epochs)
 	got, err := snap.Get(g.ctx, []byte("a"), nil)
 	require.NoError(t, err)
 	require.Equal(t, "1", string(got))
 	require.NoError(t, snap.Close())
+	r, err := s.Erase(g.ctx, nil)
+	require.NoError(t, err)
+	require.False(t, r.Pinned)
 }

@@ -32,6 +32,12 @@ var (
 	ErrNotStore = errors.New("not a blockseal store")
 	// ErrLocked says that another process, or another Store, has the directory open.
 	ErrLocked = errors.New("the store is open elsewhere")
+	// ErrStale says that a batch's DEKs were wrapped by a KEK (ByKEK) that the store
+	// has moved away from since. Make the batch again.
+	ErrStale = errors.New("the KEK was changed since the batch was begun")
+	// ErrPinned says that Erase found snapshots, scans or batches open, which keep
+	// what is to be erased.
+	ErrPinned = errors.New("snapshots, scans or batches are open")
 	// ErrForeign says that a store holds the keyring of another store.
 	ErrForeign = errors.New("another store's keyring")
 )

@@ -3,6 +3,7 @@ package block
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/blockseal/blockseal/dek"
@@ -59,15 +60,28 @@ func (s *Store) Put(ctx context.Context, id, data []byte) error {
 	}
 	defer func() { h.Release() }()
 
-	b := s.db.NewBatch()
-	defer b.Close()
 	sc := s.take(0, id)
 	defer s.give(sc)
-	if err := s.seal(ctx, &h, b, sc, 0, id, data); err != nil {
-		return wrapErr("put", id, err)
+	for {
+		err := s.putOnce(ctx, &h, sc, id, data)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, ErrStale) {
+			return wrapErr("put", id, err)
+		}
+		// The KEK was changed between sealing and committing: seal again.
 	}
-	if err := s.commit(ctx, &h, b, recordEpoch(sc.record)); err != nil {
-		return wrapErr("put", id, err)
+}
+
+func (s *Store) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, data []byte) error {
+	b := s.db.NewBatch()
+	defer b.Close()
+	if err := s.seal(ctx, h, b, sc, 0, id, data); err != nil {
+		return err
+	}
+	if err := s.commit(ctx, h, b, recordEpoch(sc.record)); err != nil {
+		return err
 	}
 	s.records.put(id, sc.record)
 	return nil

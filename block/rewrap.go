@@ -156,6 +156,14 @@ func (s *Store) dropUnusedKEKs(ctx context.Context, active uint32) error {
 	if err != nil {
 		return err
 	}
+	keks, _ := s.keys.KEKs()
+	dropping := map[uint32]bool{}
+	for id := range keks {
+		dropping[id] = id != active
+	}
+	s.gate.Lock()
+	s.dropping.Store(&dropping)
+	s.gate.Unlock()
 	err = s.makeDurable()
 	h.Release()
 	if err != nil {
@@ -170,9 +178,8 @@ func (s *Store) dropUnusedKEKs(ctx context.Context, active uint32) error {
 	}); err != nil {
 		return err
 	}
-	keks, _ := s.keys.KEKs()
 	var drop []uint32
-	for id := range keks {
+	for id := range dropping {
 		if !used[id] {
 			drop = append(drop, id)
 		}

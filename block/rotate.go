@@ -47,7 +47,11 @@ func (s *Store) rotateEpoch(ctx context.Context, p Progress) (dropped []uint32, 
 		if err := s.keys.Rotate(ctx); err != nil {
 			return nil, err
 		}
-		m = marker{}
+		if h, err = s.keys.AcquireSession(session); err != nil {
+			return nil, err
+		}
+		m = marker{epoch: h.CurrentEpoch()}
+		h.Release()
 	}
 	mt := s.meter(p, 0)
 	for step := 0; ; step++ {
@@ -90,7 +94,6 @@ func (s *Store) rewrapStep(ctx context.Context, session uint64, m *marker, mt *m
 	}
 	defer h.Release()
 	if step == 0 {
-		m.epoch = h.CurrentEpoch()
 		s.gate.Lock()
 		s.floor.Store(m.epoch)
 		s.gate.Unlock()

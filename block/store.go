@@ -41,6 +41,11 @@ type Store struct {
 	// raised under gate before older epochs are looked for, so that none is
 	// committed behind the search.
 	floor atomic.Uint32
+	// dropping is the KEKs, by id, that are about to leave the keyring because no
+	// record names them; nil: none. It is set under gate before the search for such
+	// records, so that none is committed behind it.
+	dropping atomic.Pointer[map[uint32]bool]
+
 	// background is what the store does by itself, under ctx, which ends with Close.
 	background sync.WaitGroup
 	ctx        context.Context
@@ -132,7 +137,7 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) er
 	if s.keys, err = keyring.Create(ctx, storage, k, &s.opts.Keyring); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.dir, err)
 	}
-	if err := s.opts.FS.MkdirAll(s.dir, 0o700); err != nil {
+	if err := makeDir(s.opts.FS, s.dir); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.dir, err)
 	}
 	if err := s.lockDir(); err != nil {
@@ -219,8 +224,11 @@ func (s *Store) finishCreation(ctx context.Context, k *kek.KEK, storage *metaSto
 
 func (s *Store) lockDir() error {
 	l, err := engine.LockDir(s.dir, s.opts.FS)
-	if err != nil {
+	if errors.Is(err, engine.ErrLocked) {
 		return fmt.Errorf("block: %s: %w: %w", s.dir, ErrLocked, err)
+	}
+	if err != nil {
+		return fmt.Errorf("block: %s: %w", s.dir, err)
 	}
 	s.lock = l
 	return nil
@@ -245,33 +253,6 @@ func (s *Store) damage(err error) error {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return err
-}
-
-// prove checks once that the keyring authenticates a record that is in the store.
-func (s *Store) prove(h *keyring.Hold) error {
-	lower, upper := Range{}.bounds(spaceDEK, 0)
-	it, err := s.db.NewIter(lower, upper)
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	if it.First() {
-		record, err := it.Value()
-		if err != nil {
-			return s.damage(err)
-		}
-		var b keyring.Binding
-		b.Set(it.Key()[1:])
-		if err := h.CheckRecord(record, &b); err != nil {
-			return fmt.Errorf("the keyring does not open the store's first record: "+
-				"the record is damaged, or the keyring document was put in the place of the store's own: %w", err)
-		}
-	}
-	if err := it.Err(); err != nil {
-		return s.damage(err)
-	}
-	s.proven.Store(true)
-	return nil
 }
 
 // StoreID returns the store's id, which its copies share.

@@ -16,6 +16,7 @@ type access struct {
 	policyDue   bool // policy is not in the document yet
 	fingerprint string
 	kekID       vault.KeyID // the KEK version that wraps the document
+	generation  uint64      // of the document
 	sessions    uint64      // how many there were; the id of the last
 
 	leaseEnd time.Duration // Clock.Elapsed at which the lease ends
@@ -76,7 +77,11 @@ func (r *Keyring) extend(s *session, p proof) {
 	r.keyEnd = p.expires
 	deadline := r.leaseEnd
 	if !p.expires.IsZero() {
-		deadline = min(deadline, r.clock.Elapsed()+p.expires.Sub(r.wallNowLocked()))
+		// Sub saturates, so that a date far away must not be added to anything.
+		now := r.clock.Elapsed()
+		if left := p.expires.Sub(r.wallNowLocked()); left < deadline-now {
+			deadline = now + left
+		}
 	}
 	s.deadline.Store(int64(deadline))
 	r.state.LastSuccess = p.wall

@@ -106,10 +106,6 @@ func (r *Keyring) ask(ctx context.Context) error {
 	cur, wrapped, k := r.header.current(), r.header.wrapped, r.kek
 	r.docMu.Unlock()
 	pinned := kek.New(k.Vault(), cur.key)
-	r.mu.Lock()
-	r.kekID = cur.key
-	r.mu.Unlock()
-
 	key, err := r.properties(ctx, k, pinned)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 //	    38     4  id of the KEK that wraps the secret below
 //	    42     2  n, the number of KEKs
 //	    44        n times, by ascending id:
-//	              4   KEK id, from 1, never used again
+//	              4   KEK id, from 1, unique in the table
 //	              1   1: a ByKEK record may be wrapped by it; else 0
 //	              32  SHA-256 of the KEK's SubjectPublicKeyInfo
 //	              2   length of the following

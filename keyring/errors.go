@@ -57,6 +57,5 @@ func corrupt(format string, args ...any) error {
 // Reasons for being locked that do not come from the vault.
 var (
 	errLeaseEnded = errors.New("the lease ended: no unwrap succeeded in time")
-	errKeyRanOut  = errors.New("the KEK's expiry passed")
 	errCopy       = errors.New("a copy of a store stays locked until Revalidate succeeds")
 )

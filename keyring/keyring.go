@@ -54,8 +54,8 @@ type Keyring struct {
 	header header
 	aad    []byte // the header's bytes as saved
 	sealed []byte
-	kek    *kek.KEK                 // the KEK of new documents, as the caller gave it
-	others map[vault.KeyID]*kek.KEK // other KEKs by versionless id, for older ByKEK records
+	kek    *kek.KEK   // the KEK of new documents, as the caller gave it
+	others []*kek.KEK // other KEKs, for older ByKEK records
 
 	mu    sync.Mutex // what follows
 	state State
@@ -74,6 +74,9 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 	}
 	if o.ReadOnly {
 		return nil, fmt.Errorf("keyring: create: %w", ErrReadOnly)
+	}
+	if o.Expect != nil {
+		return nil, fmt.Errorf("keyring: create: a keyring was expected, and there is none: %w", ErrUnexpected)
 	}
 	switch _, err := s.Load(ctx); {
 	case err == nil:
@@ -134,8 +137,8 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 			cur, k.ID().Versionless(), ErrWrongKEK)
 	}
 	r := newKeyring(s, k, o)
-	r.header, r.storeID = h, h.storeID
-	r.aad, r.sealed = bytes.Clone(aad), bytes.Clone(sealed)
+	r.storeID = h.storeID
+	r.take(h, bytes.Clone(aad), bytes.Clone(sealed))
 
 	if o.AwaitRevalidate {
 		r.awaiting = true
@@ -169,7 +172,7 @@ func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 		clock:   o.Clock,
 		storage: s,
 		kek:     k,
-		others:  map[vault.KeyID]*kek.KEK{},
+		others:  o.OtherKEKs,
 		checks:  make(chan struct{}, 1),
 		events:  events{logger: o.Logger, onEvent: o.OnEvent},
 	}

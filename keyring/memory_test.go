@@ -163,7 +163,7 @@ func prepareMemory(t *testing.T, dir string) (needles []memscan.Needle) {
 	key, err := rsa.GenerateKey(rand.Reader, kek.Bits)
 	require.NoError(t, err)
 	v, err := local.Create(filepath.Join(dir, "vault"), []byte(memoryPassphrase),
-		&local.Options{KDF: local.KDF{Algorithm: local.Argon2id, Passes: 1, Memory: 64, Lanes: 1}})
+		&local.Options{KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 1}})
 	require.NoError(t, err)
 	defer v.Close()
 	_, err = v.ImportKey(ctx, "k", key, nil)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/blockseal/blockseal/kek"
 )
 
 // Defaults and bounds of [Options].
@@ -76,6 +78,11 @@ type Options struct {
 	// for ever. It is kept in the document. Default: what the document says, 90
 	// days for a new one.
 	EpochMaxAge time.Duration
+
+	// OtherKEKs are KEKs that the keyring was moved away from, for DEKs that are
+	// still wrapped by them (ByKEK). Those that it is moved away from while it is
+	// open it knows. Default: none.
+	OtherKEKs []*kek.KEK
 
 	// DEKCache is how many DEKs that were opened by the vault (ByKEK) stay in
 	// memory, at most as long as the lease. Default: 1,024; negative: none.

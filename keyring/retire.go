@@ -91,10 +91,15 @@ func (h Hold) Pin() (release func()) {
 	}
 }
 
-// Pinned reports whether epochs that were dropped are still readable in memory.
-func (r *Keyring) Pinned() bool {
+// Pins returns how many pins there are.
+func (r *Keyring) Pins() int {
 	s := r.session.Load()
-	return s != nil && s.retired.Load() != nil
+	if s == nil {
+		return 0
+	}
+	s.pinMu.Lock()
+	defer s.pinMu.Unlock()
+	return s.pins
 }
 
 // forgetRetired erases the keys of retired epochs once nothing can be using them.

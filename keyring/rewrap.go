@@ -28,9 +28,6 @@ func (h *Hold) RewrapKEK(ctx context.Context, dst, record []byte, b *Binding) ([
 	if err := h.OpenDEK(ctx, &key, record, b); err != nil {
 		return nil, err
 	}
-	if _, err := h.epochForUse(ctx); err != nil {
-		return nil, err
-	}
 	return h.wrapByKEK(ctx, dst, &key, b)
 }
 
@@ -72,8 +69,10 @@ func (r *Keyring) clientFor(id vault.KeyID) (*kek.KEK, bool) {
 	if r.header.current().key.Versionless() == id.Versionless() {
 		return kek.New(r.kek.Vault(), id), true
 	}
-	if k, ok := r.others[id.Versionless()]; ok {
-		return kek.New(k.Vault(), id), true
+	for _, k := range r.others {
+		if sameKey(k.ID(), id) {
+			return kek.New(k.Vault(), id), true
+		}
 	}
 	return nil, false
 }

@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -60,9 +61,14 @@ func (r *Keyring) rotateByAge(now time.Time) {
 	if set == nil || !old(set.current.created) {
 		return
 	}
-	go r.rotate(r.ctx, fmt.Sprintf("the epoch before was older than %v", maxAge), func(b *body) bool {
-		return old(b.current().created)
-	})
+	go func() {
+		err := r.rotate(r.ctx, fmt.Sprintf("the epoch before was older than %v", maxAge), func(b *body) bool {
+			return old(b.current().created)
+		})
+		if err != nil && !errors.Is(err, ErrInaccessible) && !r.closed.Load() {
+			r.emit(Event{Kind: Progressed, Detail: "no new epoch, though the current one is too old", Err: err})
+		}
+	}()
 }
 
 // Epochs returns the ids of the epochs, ascending; the last is the current one.
@@ -105,12 +111,17 @@ type target struct {
 
 // prepare makes k ready to take over: one GetKey, one WrapKey, one UnwrapKey. The
 // wrap is worth nothing until the vault has shown that it can undo it.
-func (r *Keyring) prepare(ctx context.Context, k *kek.KEK) (*target, error) {
+func (r *Keyring) prepare(ctx context.Context, k *kek.KEK) (t *target, err error) {
 	key, err := r.getKey(ctx, k)
 	if err != nil {
 		return nil, err
 	}
-	t := &target{kek: k, id: key.ID}
+	t = &target{kek: k, id: key.ID}
+	defer func(t *target) {
+		if err != nil {
+			clear(t.secret[:])
+		}
+	}(t)
 	if t.fingerprint, err = kek.Fingerprint(key.Public); err != nil {
 		return nil, err
 	}
@@ -133,7 +144,6 @@ func (r *Keyring) prepare(ctx context.Context, k *kek.KEK) (*target, error) {
 	}
 	defer clear(got)
 	if subtle.ConstantTimeCompare(got, t.secret[:]) != 1 {
-		clear(t.secret[:])
 		return nil, &vault.Error{Op: vault.OpUnwrapKey, Key: key.ID, Kind: vault.ErrUnsupportedKey,
 			Detail: "the vault unwrapped to another secret than was wrapped"}
 	}
@@ -198,12 +208,10 @@ func (h *header) activate(key vault.KeyID, fingerprint [32]byte) error {
 // the keyring yet.
 func (r *Keyring) adopt(m *move) {
 	if old := r.header.current().key; old.Name != "" && !sameKey(m.kek.ID(), old) {
-		r.others[old.Versionless()] = r.kek
+		r.others = append(r.others, r.kek)
 	}
-	r.header, r.aad, r.sealed, r.kek = m.header, m.aad, m.sealed, m.kek
-	r.mu.Lock()
-	r.kekID = m.header.current().key
-	r.mu.Unlock()
+	r.kek = m.kek
+	r.take(m.header, m.aad, m.sealed)
 }
 
 // RotateKEK wraps the keyring with the newest version of its KEK. If it is the

@@ -8,6 +8,15 @@ import (
 	"github.com/blockseal/blockseal/internal/secret"
 )
 
+// take takes a saved document for the keyring's. docMu is held, or nobody else has
+// the keyring yet.
+func (r *Keyring) take(h header, aad, sealed []byte) {
+	r.header, r.aad, r.sealed = h, aad, sealed
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kekID, r.generation = h.current().key, h.generation
+}
+
 // errUnchanged is how the function given to mutate says that there is nothing to
 // save.
 var errUnchanged = errors.New("unchanged")
@@ -65,7 +74,7 @@ func (r *Keyring) seal(ctx context.Context, next header, b *body, docSecret *[se
 	if err := r.storage.Save(ctx, append(aad[:len(aad):len(aad)], sealed...)); err != nil {
 		return fmt.Errorf("keyring: save generation %d: %w", next.generation, err)
 	}
-	r.header, r.aad, r.sealed = next, aad, sealed
+	r.take(next, aad, sealed)
 	return nil
 }
 

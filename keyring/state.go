@@ -80,19 +80,19 @@ func (s State) String() string {
 	return out
 }
 
-// State returns the keyring's state. It is cheap and reaches no vault.
+// State returns the keyring's state. It is cheap, and waits for neither vault nor storage.
 func (r *Keyring) State() State {
-	r.docMu.Lock()
-	kek, gen := r.header.current().key, r.header.generation
-	r.docMu.Unlock()
-
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st := r.state
-	st.KEK, st.Generation = kek, gen
+	st.KEK, st.KEKExpires, st.Generation = r.kekID, r.keyEnd, r.generation
 	st.DroppedEvents = r.events.dropped()
-	if s := r.session.Load(); s != nil {
-		set := s.epochs.Load()
+	s := r.session.Load()
+	if s == nil {
+		return st
+	}
+	// A lock may be taking the session apart at this moment.
+	if set := s.epochs.Load(); set != nil {
 		st.Epoch, st.Epochs = set.current.id, len(set.all)
 		st.LeaseEnd = r.wallAt(time.Duration(s.deadline.Load()))
 	}

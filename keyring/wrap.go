@@ -57,22 +57,21 @@ func (h *Hold) NewDEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding) (
 	if h.r.opts.ReadOnly {
 		return nil, fmt.Errorf("keyring: new DEK: %w", ErrReadOnly)
 	}
-	e, err := h.epochForUse(ctx)
-	if err != nil {
-		return nil, err
-	}
 	k.Generate()
 	if h.r.wrapsByKEK.Load() {
-		dst, err = h.wrapByKEK(ctx, dst, k, b)
-	} else {
-		in := RecordInfo{Wrapping: ByKeyring, Epoch: e.id}
-		dst = sealRecord(dst, in, e, k.Bytes(), b, (*[storeIDSize]byte)(&h.r.storeID))
+		dst, err := h.wrapByKEK(ctx, dst, k, b)
+		if err != nil {
+			k.Destroy()
+		}
+		return dst, err
 	}
+	e, err := h.epochForUse(ctx)
 	if err != nil {
 		k.Destroy()
 		return nil, err
 	}
-	return dst, nil
+	in := RecordInfo{Wrapping: ByKeyring, Epoch: e.id}
+	return sealRecord(dst, in, e, k.Bytes(), b, (*[storeIDSize]byte)(&h.r.storeID)), nil
 }
 
 // sealRecord appends a record with the given clear part to dst.
@@ -95,9 +94,12 @@ func (h *Hold) wrapByKEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding
 		w, err = r.wrap(ctx, kek.New(client.Vault(), cur.key), k.Bytes())
 		return err
 	}); err != nil {
+		return nil, h.r.suspect(err)
+	}
+	e, err := h.epochForUse(ctx)
+	if err != nil {
 		return nil, err
 	}
-	e := h.s.epochs.Load().current
 	in := RecordInfo{Wrapping: ByKEK, Epoch: e.id, KEK: cur.id}
 	return sealRecord(dst, in, e, w.Ciphertext, b, (*[storeIDSize]byte)(&r.storeID)), nil
 }
@@ -220,7 +222,7 @@ func (h *Hold) openByKEK(ctx context.Context, k *dek.Key, in RecordInfo, ciphert
 		return err
 	}); err != nil {
 		clear(got)
-		return err
+		return r.suspect(err)
 	}
 	defer clear(got)
 	if len(got) != dek.Size {
@@ -228,6 +230,16 @@ func (h *Hold) openByKEK(ctx context.Context, k *dek.Key, in RecordInfo, ciphert
 	}
 	h.s.cache.put(ciphertext, got)
 	return k.Set(got)
+}
+
+// suspect passes an error of a vault call for a block on. If the vault said no,
+// there is no reason to wait for the next check to find out what that means for
+// all the others.
+func (r *Keyring) suspect(err error) error {
+	if vault.Denied(err) {
+		r.checkSoon()
+	}
+	return err
 }
 
 // kekFor returns the KEK to unwrap a record with, from the id that it names.

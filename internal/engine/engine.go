@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -80,6 +81,9 @@ type Lock struct{ l *pebble.Lock }
 // LockDir takes the lock of dir, which exists.
 func LockDir(dir string, fs vfs.FS) (*Lock, error) {
 	l, err := pebble.LockDirectory(dir, fs)
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrLocked, err)
 	}
@@ -158,10 +162,11 @@ func (i *Iter) Clone(lower, upper []byte) (*Iter, error) {
 	}))
 }
 
-// First, Next and SeekGE move to a key and report whether there is one. A false
+// First, Last, Next and SeekGE move to a key and report whether there is one. A false
 // may also be an error: see Err.
 
 func (i *Iter) First() bool            { return i.it.First() }
+func (i *Iter) Last() bool             { return i.it.Last() }
 func (i *Iter) Next() bool             { return i.it.Next() }
 func (i *Iter) SeekGE(key []byte) bool { return i.it.SeekGE(key) }
 func (i *Iter) Valid() bool            { return i.it.Valid() }
