@@ -1,0 +1,338 @@
+package local
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/blockseal/blockseal/vault"
+)
+
+// Administrator is the control plane: keys' lives, without any use of the keys. It
+// is the owner's as part of a [Vault], and a named identity's by [Vault.Administer],
+// each call then checked against the identity's grants as they are at the call. It
+// is safe for concurrent use.
+type Administrator struct {
+	core *core
+	name string // "" is the owner
+}
+
+// Administer returns the control plane of an identity. What it is not granted it
+// is refused, call by call. It cannot wrap and unwrap; see [Vault.As] for that.
+func (v *Vault) Administer(identity string) *Administrator {
+	return &Administrator{v.core, callerName(identity)}
+}
+
+// do runs one change on a key: authorised before, for an early answer, and again
+// with the state that is changed.
+func (a *Administrator) do(ctx context.Context, op Permission, id vault.KeyID, f func(st *state, now time.Time) error) error {
+	c := a.core
+	return c.change(ctx, op, id, c.opts.LockWait, func(st *state, now time.Time) error {
+		if err := c.authorize(st, a.name, op, id); err != nil {
+			return err
+		}
+		return f(st, now)
+	})
+}
+
+// begin starts an operation; without an error, the caller calls core.leave.
+func (a *Administrator) begin(ctx context.Context, op Permission, id *vault.KeyID) (*state, error) {
+	c := a.core
+	if id.Vault == "" {
+		id.Vault = c.name
+	}
+	if err := c.enter(ctx, op, *id); err != nil {
+		return nil, err
+	}
+	st, err := c.current()
+	if err != nil {
+		c.leave()
+		return nil, c.unavailable(op, *id, err)
+	}
+	if err := c.authorize(st, a.name, op, *id); err != nil {
+		c.leave()
+		return nil, err
+	}
+	return st, nil
+}
+
+// CreateKey makes a key with a fresh RSA-2048 key pair, or a new current version of
+// a key that exists. A name of a deleted key cannot be created before that is
+// purged; the error matches [vault.ErrKeyDeleted].
+func (a *Administrator) CreateKey(ctx context.Context, name string, opts *KeyOptions) (vault.Key, error) {
+	return a.add(ctx, OpCreate, name, opts, a.core.opts.generate)
+}
+
+// ImportKey is CreateKey with a key pair that was made elsewhere: RSA, exactly 2048
+// bits, two primes, a public exponent that is odd and at least 65537. Any other is
+// refused with an error that matches [vault.ErrUnsupportedKey] and names what is
+// wrong. See [ParsePEM] and [ParsePFX] for files.
+func (a *Administrator) ImportKey(ctx context.Context, name string, key *rsa.PrivateKey, opts *KeyOptions) (vault.Key, error) {
+	return a.add(ctx, OpImport, name, opts, func() (*rsa.PrivateKey, error) {
+		if err := checkPrivate(key); err != nil {
+			return nil, err
+		}
+		return key, nil
+	})
+}
+
+func (a *Administrator) add(ctx context.Context, op Permission, name string, opts *KeyOptions, material func() (*rsa.PrivateKey, error)) (vault.Key, error) {
+	c, id := a.core, vault.KeyID{Name: name}
+	st, err := a.begin(ctx, op, &id)
+	if err != nil {
+		return vault.Key{}, err
+	}
+	defer c.leave()
+	v, err := opts.version(name)
+	if err != nil {
+		return vault.Key{}, c.invalid(op, id, err)
+	}
+	var pol *policy
+	if opts != nil && opts.Policy != nil {
+		if pol, err = opts.Policy.encode(); err != nil {
+			return vault.Key{}, c.invalid(op, id, err)
+		}
+	}
+	// Before the slow part, and again with the state that is changed.
+	if err := c.checkFree(st, op, id, c.now()); err != nil {
+		return vault.Key{}, err
+	}
+	if err := c.fill(v, op, id, material); err != nil {
+		return vault.Key{}, err
+	}
+	err = a.do(ctx, op, id, func(st *state, now time.Time) error {
+		if err := c.checkFree(st, op, id, now); err != nil {
+			return err
+		}
+		k := st.key(name, now)
+		if k == nil {
+			st.drop(name) // a key whose retention is over
+			k = &key{Name: name}
+			st.put(k)
+		}
+		if pol != nil {
+			k.Policy = pol
+		}
+		v.Created, v.Updated = now.Unix(), now.Unix()
+		if v.Expires == 0 {
+			v.Expires = k.Policy.expiry(now)
+		}
+		if err := checkDates(v.NotBefore, v.Expires); err != nil {
+			return c.invalid(op, id, err)
+		}
+		k.Versions = append(k.Versions, v)
+		return nil
+	})
+	if err != nil {
+		return vault.Key{}, err
+	}
+	return v.describe(id), nil
+}
+
+// checkFree refuses the name of a deleted key.
+func (c *core) checkFree(st *state, op Permission, id vault.KeyID, now time.Time) error {
+	if k := st.key(id.Name, now); k != nil && k.Deleted != 0 {
+		return &vault.Error{Op: op, Key: id, Kind: vault.ErrKeyDeleted, Code: codeDeleted,
+			Detail: fmt.Sprintf("recover the deleted key, or purge it before its name is used again; it is purged at %s", formatUnix(k.PurgeAt))}
+	}
+	return nil
+}
+
+// fill gives a new version its id and its key pair, and proves that what is sealed
+// opens again before anything depends on it.
+func (c *core) fill(v *version, op Permission, id vault.KeyID, material func() (*rsa.PrivateKey, error)) error {
+	private, err := material()
+	if err != nil {
+		if kind := vault.Kind(err); kind != nil {
+			return refusal(op, id, kind, err)
+		}
+		return c.unavailable(op, id, fmt.Errorf("generate an RSA-2048 key: %w", err))
+	}
+	fail := func(err error) error { return refusal(op, id, vault.ErrUnsupportedKey, err) }
+	if v.Public, err = x509.MarshalPKIXPublicKey(&private.PublicKey); err != nil {
+		return fail(err)
+	}
+	v.ID = newVersion()
+	v.public = nil
+	if err := v.prepare(); err != nil {
+		return fail(err)
+	}
+	if v.Private, err = sealPrivate(c.master[:], c.id, id.Name, v.ID, private); err != nil {
+		return fail(err)
+	}
+	if _, err := openPrivate(c.master[:], c.id, id.Name, v); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// refusal makes a vault.Error of a kind of an error that ends with the kind's text,
+// which is not to be said twice.
+func refusal(op Permission, id vault.KeyID, kind, err error) error {
+	return &vault.Error{Op: op, Key: id, Kind: kind, Detail: strings.TrimSuffix(err.Error(), ": "+kind.Error())}
+}
+
+func newVersion() string {
+	var b [versionDigits / 2]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// version returns a version with the properties of o, which may be nil.
+func (o *KeyOptions) version(name string) (*version, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	v := &version{Enabled: true, Operations: DataPlane()}
+	if o == nil {
+		return v, nil
+	}
+	v.Enabled = !o.Disabled
+	if o.Operations != nil {
+		v.Operations = slices.Clone(o.Operations)
+	}
+	var err error
+	if v.NotBefore, err = toUnix(o.NotBefore); err != nil {
+		return nil, err
+	}
+	if v.Expires, err = toUnix(o.Expires); err != nil {
+		return nil, err
+	}
+	return v, errors.Join(checkDates(v.NotBefore, v.Expires), checkOperations(v.Operations))
+}
+
+// Update is a change of a key version's properties. What is nil stays as it is.
+type Update struct {
+	Enabled            *bool
+	NotBefore, Expires *time.Time        // in whole seconds, the rest is cut off; a zero time unsets
+	Operations         []vault.Operation // the complete new list
+}
+
+// UpdateKey changes properties of a version, or of the current one if id has no
+// version. It takes effect with the next call of every handle, in every process.
+func (a *Administrator) UpdateKey(ctx context.Context, id vault.KeyID, u Update) (vault.Key, error) {
+	c := a.core
+	if _, err := a.begin(ctx, OpUpdate, &id); err != nil {
+		return vault.Key{}, err
+	}
+	defer c.leave()
+	var updated vault.Key
+	err := a.do(ctx, OpUpdate, id, func(st *state, now time.Time) error {
+		k, err := c.lookup(st, OpUpdate, &id, now)
+		if err != nil {
+			return err
+		}
+		v := k.version(id.Version)
+		if v == nil {
+			return &vault.Error{Op: OpUpdate, Key: id, Kind: vault.ErrKeyNotFound, Code: codeNotFound, Detail: "the key has no such version"}
+		}
+		if err := u.apply(v); err != nil {
+			return c.invalid(OpUpdate, id, err)
+		}
+		v.Updated = now.Unix()
+		updated = v.describe(id)
+		return nil
+	})
+	if err != nil {
+		return vault.Key{}, err
+	}
+	return updated, nil
+}
+
+func (u *Update) apply(v *version) (err error) {
+	if u.Enabled != nil {
+		v.Enabled = *u.Enabled
+	}
+	if u.NotBefore != nil {
+		if v.NotBefore, err = toUnix(*u.NotBefore); err != nil {
+			return err
+		}
+	}
+	if u.Expires != nil {
+		if v.Expires, err = toUnix(*u.Expires); err != nil {
+			return err
+		}
+	}
+	if u.Operations != nil {
+		v.Operations = slices.Clone(u.Operations)
+	}
+	return errors.Join(checkDates(v.NotBefore, v.Expires), checkOperations(v.Operations))
+}
+
+// KeyVersion is a version with all its properties.
+type KeyVersion struct {
+	vault.Key
+	Created, Updated time.Time
+}
+
+// KeyInfo is a key with its current version.
+type KeyInfo struct {
+	Current  KeyVersion
+	Versions int // how many it has
+	Policy   RotationPolicy
+	// Deleted says when the key was deleted, and PurgeAt when it is gone for good;
+	// both are zero for a key that is not deleted.
+	Deleted, PurgeAt time.Time
+}
+
+// ListKeys returns the keys that are not deleted, by ascending name.
+func (a *Administrator) ListKeys(ctx context.Context) ([]KeyInfo, error) { return a.list(ctx, false) }
+
+// ListDeleted returns the deleted keys that can be recovered, by ascending name.
+func (a *Administrator) ListDeleted(ctx context.Context) ([]KeyInfo, error) { return a.list(ctx, true) }
+
+func (a *Administrator) list(ctx context.Context, deleted bool) ([]KeyInfo, error) {
+	c, id := a.core, vault.KeyID{}
+	st, err := a.begin(ctx, OpList, &id)
+	if err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	all, now := []KeyInfo{}, c.now()
+	for _, k := range st.Keys {
+		if (k.Deleted != 0) == deleted && !k.overdue(now) {
+			all = append(all, KeyInfo{
+				Current:  k.current().info(c.name, k.Name),
+				Versions: len(k.Versions),
+				Policy:   k.Policy.decode(),
+				Deleted:  fromUnix(k.Deleted),
+				PurgeAt:  fromUnix(k.PurgeAt),
+			})
+		}
+	}
+	return all, nil
+}
+
+// Versions returns all versions of a key, the oldest first, the current one last.
+func (a *Administrator) Versions(ctx context.Context, name string) ([]KeyVersion, error) {
+	c, id := a.core, vault.KeyID{Name: name}
+	st, err := a.begin(ctx, OpList, &id)
+	if err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	k, err := c.lookup(st, OpList, &id, c.now())
+	if err != nil {
+		return nil, err
+	}
+	all := make([]KeyVersion, 0, len(k.Versions))
+	for _, v := range k.Versions {
+		all = append(all, v.info(c.name, name))
+	}
+	return all, nil
+}
+
+func (v *version) info(vaultName, name string) KeyVersion {
+	return KeyVersion{
+		Key:     v.describe(vault.KeyID{Vault: vaultName, Name: name}),
+		Created: fromUnix(v.Created),
+		Updated: fromUnix(v.Updated),
+	}
+}

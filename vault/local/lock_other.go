@@ -1,0 +1,35 @@
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
+
+package local
+
+import (
+	"errors"
+	"io"
+	"os"
+)
+
+// holdOpen says that a file can be renamed over while it is open; see snapshot.
+const holdOpen = false
+
+// tryLock makes a file that must not exist, and removes it when it is closed.
+// Where there is no flock, a process that was killed leaves it behind; it is then
+// removed by hand.
+func tryLock(path string) (io.Closer, error) {
+	f, err := os.OpenFile(path+".held", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil, ErrLocked
+	}
+	if err != nil {
+		return nil, err
+	}
+	return removedOnClose{f}, nil
+}
+
+type removedOnClose struct{ *os.File }
+
+func (r removedOnClose) Close() error {
+	return errors.Join(r.File.Close(), os.Remove(r.Name()))
+}
+
+// syncDir does nothing where directories cannot be synced.
+func syncDir(string) error { return nil }

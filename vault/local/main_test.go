@@ -1,0 +1,92 @@
+//go:build unix
+
+package local_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/local"
+)
+
+// childMode, if set in the environment, makes the test binary one of the other
+// processes of process_test.go.
+const childMode = "BLOCKSEAL_VAULT_CHILD"
+
+func TestMain(m *testing.M) {
+	if mode := os.Getenv(childMode); mode != "" {
+		if err := child(mode, os.Getenv("CHILD_DIR"), os.Getenv("CHILD_ARG")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func child(mode, dir, arg string) error {
+	if mode == "create" {
+		return childCreate(dir, arg)
+	}
+	v, err := local.Open(dir, passphrase, nil)
+	if err != nil {
+		return err
+	}
+	switch mode {
+	case "kill": // itself, at a step of a change
+		local.SetHook(v, func(step string) error {
+			if step == arg {
+				return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
+			return nil
+		})
+		return childUpdate(v, 2)
+	case "grant": // many times, under names of its own
+		n, err := strconv.Atoi(arg)
+		if err != nil {
+			return err
+		}
+		for i := range n {
+			if err := v.Grant(context.Background(), fmt.Sprintf("%d-%d", os.Getpid(), i), vault.OpGet); err != nil {
+				return err
+			}
+		}
+	case "update": // until it is killed
+		for i := int64(1); ; i++ {
+			if err := childUpdate(v, i); err != nil {
+				return err
+			}
+		}
+	}
+	return v.Close()
+}
+
+// childUpdate makes one change of two properties that a reader finds together or not
+// at all: the version expires as many hours after 2100 as it is valid after 2000.
+func childUpdate(v *local.Vault, n int64) error {
+	from := time.Unix(946684800, 0).Add(time.Duration(n) * time.Hour)
+	until := time.Unix(4102444800, 0).Add(time.Duration(n) * time.Hour)
+	_, err := v.UpdateKey(context.Background(), vault.KeyID{Name: "kek"}, local.Update{NotBefore: &from, Expires: &until})
+	return err
+}
+
+// childCreate kills the process at a step of Create.
+func childCreate(dir, arg string) error {
+	o := local.WithHook(local.Options{KDF: cheap}, func(step string) error {
+		if step == arg {
+			return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+		return nil
+	})
+	v, err := local.Create(dir, passphrase, o)
+	if err != nil {
+		return err
+	}
+	return v.Close()
+}

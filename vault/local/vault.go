@@ -1,0 +1,240 @@
+package local
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/blockseal/blockseal/vault"
+)
+
+// Vault is an open vault, in its owner's hands: who knows the passphrase. It does
+// everything an [Administrator] does and, as a [vault.Vault], everything an
+// [Identity] does, without needing a grant for it, and what no grant gives: making
+// grants, changing the passphrase, handing out the backup secret.
+//
+// A Vault and all handles made from it are safe for concurrent use. Close ends
+// them all.
+type Vault struct {
+	*Administrator
+	data Identity
+}
+
+var _ vault.Vault = (*Vault)(nil)
+
+// Create makes a vault in dir, which must be empty or not exist (it is then made,
+// mode 0700), and opens it. A vault that is there already is left alone; the error
+// matches [ErrExists]. The passphrase has at least 1 byte and is taken as the bytes
+// it is; the caller clears it.
+//
+// Whoever has a copy of the directory can try passphrases against it for as long
+// as they like: take one that withstands that.
+func Create(dir string, passphrase []byte, opts *Options) (*Vault, error) {
+	o := opts.withDefaults()
+	fail := func(err error) (*Vault, error) { return nil, fmt.Errorf("local: create %s: %w", dir, err) }
+	if err := o.validate(); err != nil {
+		return fail(err)
+	}
+	if len(passphrase) == 0 {
+		return fail(fmt.Errorf("the passphrase is empty: %w", ErrInvalid))
+	}
+	// Whatever the working directory becomes.
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return fail(err)
+	}
+	c := &core{dir: directory{path: abs, hook: o.hook}, opts: o, master: new(masterKey)}
+	if err := c.chooseID(); err != nil {
+		return fail(err)
+	}
+	rand.Read(c.master[:])
+	h, st, err := c.begin(passphrase)
+	if err != nil {
+		return fail(err)
+	}
+	b, err := encodeVault(h, c.master[:], st)
+	if err != nil {
+		return fail(err)
+	}
+	if err := prepareDirectory(abs); err != nil {
+		return fail(err)
+	}
+	lock, err := c.dir.lock(context.Background(), o.LockWait)
+	if err != nil {
+		return fail(err)
+	}
+	defer lock.Close()
+	// Again, now that no other process can be making one.
+	if err := checkEmpty(abs); err != nil {
+		return fail(err)
+	}
+	if err := errors.Join(c.dir.replace(b), syncDir(filepath.Dir(abs))); err != nil {
+		return fail(err)
+	}
+	s, err := c.load(nil)
+	if err != nil {
+		return fail(err)
+	}
+	c.snap.Store(s)
+	return newVault(c), nil
+}
+
+func (c *core) chooseID() error {
+	if c.opts.ID == "" {
+		rand.Read(c.id[:])
+	} else if digits, ok := strings.CutPrefix(c.opts.ID, idPrefix); !ok || !validVersion(digits) {
+		return fmt.Errorf("options: ID %q, want %q and 32 lower-case hexadecimal digits: %w", c.opts.ID, idPrefix, ErrInvalid)
+	} else if _, err := hex.Decode(c.id[:], []byte(digits)); err != nil {
+		return err
+	}
+	c.name = vaultName16(c.id)
+	return nil
+}
+
+// begin returns the header and the state of a new vault.
+func (c *core) begin(passphrase []byte) (*header, *state, error) {
+	h := &header{id: c.id, kdf: c.opts.KDF, generation: 1}
+	rand.Read(h.salt[:])
+	if err := h.sealMaster(passphrase, c.master[:]); err != nil {
+		return nil, nil, err
+	}
+	secret := make([]byte, BackupSecretSize)
+	defer clear(secret)
+	if copy(secret, c.opts.BackupSecret) == 0 {
+		rand.Read(secret)
+	}
+	c.opts.BackupSecret = nil
+	return h, &state{
+		Created:         c.now().Unix(),
+		RetentionDays:   c.opts.RetentionDays,
+		PurgeProtection: c.opts.PurgeProtection,
+		BackupSecret:    seal(c.master[:], secret, backupSecretAAD(c.id)),
+		Keys:            []*key{},
+		Identities:      []*identity{},
+	}, nil
+}
+
+// prepareDirectory makes dir, or checks that it may become a vault.
+func prepareDirectory(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err == nil || !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return checkEmpty(dir)
+}
+
+// checkEmpty permits what a Create that was killed leaves behind.
+func checkEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch e.Name() {
+		case vaultName:
+			return fmt.Errorf("there is a vault: %w", ErrExists)
+		case tempName, lockName, lockName + ".held":
+		default:
+			return fmt.Errorf("the directory is not empty: it has %q: %w", e.Name(), ErrExists)
+		}
+	}
+	return nil
+}
+
+// Open opens the vault in dir. The error matches [ErrNotVault], [ErrVersion],
+// [ErrCorrupt] or [ErrWrongPassphrase]; nothing is changed. Any number of
+// processes may have a vault open; a directory that cannot be written to will do
+// for reading. The caller clears the passphrase.
+func Open(dir string, passphrase []byte, opts *Options) (*Vault, error) {
+	fail := func(err error) (*Vault, error) { return nil, fmt.Errorf("local: open %s: %w", dir, err) }
+	abs, err := filepath.Abs(dir) // see Create
+	if err != nil {
+		return fail(err)
+	}
+	c := &core{dir: directory{path: abs}, opts: opts.withDefaults(), master: new(masterKey)}
+	c.opts.BackupSecret = nil
+	f, info, b, err := c.dir.read()
+	if errors.Is(err, os.ErrNotExist) {
+		return fail(fmt.Errorf("there is no file %q: %w: %w", vaultName, ErrNotVault, err))
+	}
+	if err != nil {
+		return fail(err)
+	}
+	s := &snapshot{file: f, info: info, sum: sha256.Sum256(b)}
+	if err := c.unlock(s, passphrase, b); err != nil {
+		s.close()
+		clear(c.master[:])
+		return fail(err)
+	}
+	if !holdOpen {
+		s.close()
+		s.file = nil
+	}
+	c.snap.Store(s)
+	return newVault(c), nil
+}
+
+// unlock opens with the passphrase what was read.
+func (c *core) unlock(s *snapshot, passphrase, b []byte) (err error) {
+	if s.header, err = decodeHeader(b); err != nil {
+		return err
+	}
+	master, err := s.header.openMaster(passphrase)
+	if err != nil {
+		return err
+	}
+	copy(c.master[:], master)
+	clear(master)
+	c.id = s.header.id
+	c.name = vaultName16(c.id)
+	s.state, err = decodeBody(&s.header, c.master[:], b)
+	return err
+}
+
+func newVault(c *core) *Vault {
+	return &Vault{Administrator: &Administrator{c, ""}, data: Identity{c, ""}}
+}
+
+// ID returns the vault's name for itself, "local:" and 32 hexadecimal digits: the
+// Vault part of the id of each of its keys.
+func (v *Vault) ID() string { return v.core.name }
+
+// Close waits for the operations that are under way, destroys the master key and
+// forgets the private keys in memory. Every later call, with any handle made from
+// v, answers with an error that matches [ErrClosed]. A second Close does nothing.
+func (v *Vault) Close() error {
+	c := v.core
+	c.gate.Lock()
+	defer c.gate.Unlock()
+	if c.closed {
+		return nil
+	}
+	c.closed = true
+	clear(c.master[:])
+	c.keys.clear()
+	c.snap.Load().close()
+	return nil
+}
+
+// GetKey implements [vault.Vault].
+func (v *Vault) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+	return v.data.GetKey(ctx, id)
+}
+
+// WrapKey implements [vault.Vault].
+func (v *Vault) WrapKey(ctx context.Context, id vault.KeyID, secret []byte) (vault.Wrapped, error) {
+	return v.data.WrapKey(ctx, id, secret)
+}
+
+// UnwrapKey implements [vault.Vault].
+func (v *Vault) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, error) {
+	return v.data.UnwrapKey(ctx, w)
+}
