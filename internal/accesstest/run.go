@@ -1,0 +1,70 @@
+package accesstest
+
+import (
+	"embed"
+	"path"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+//go:embed scripts/*.txt
+var scripts embed.FS
+
+// start is when every script starts.
+var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// Run runs every script, each in a world of its own. newWorld makes one whose vault
+// goes by the given clock; it is called once more than there are scripts, to see
+// which of them it can run.
+//
+// Each script runs in a bubble of package testing/synctest: after each step the
+// interpreter waits until whatever the step set off, such as a check, has come to
+// rest. Nothing sleeps, and nothing is left to chance.
+func Run(t *testing.T, newWorld func(t *testing.T, clock *vaulttest.Clock) World) {
+	probe := newWorld(t, vaulttest.NewClock(start))
+	files, err := scripts.ReadDir("scripts")
+	require.NoError(t, err)
+	ran := 0
+	for _, f := range files {
+		text, err := scripts.ReadFile(path.Join("scripts", f.Name()))
+		require.NoError(t, err)
+		lines := parse(f.Name(), string(text), probe.Name)
+		if why := probe.cannot(t, f.Name(), lines); why != "" {
+			t.Logf("%s is not run: %s", f.Name(), why)
+			continue
+		}
+		ran++
+		t.Run(strings.TrimSuffix(f.Name(), ".txt"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				clock := vaulttest.NewClock(start)
+				runScript(t, clock, newWorld(t, clock), lines)
+			})
+		})
+	}
+	require.NotZero(t, ran)
+}
+
+// cannot says why the world cannot run a script, if it cannot.
+func (w World) cannot(t *testing.T, file string, lines []line) string {
+	for _, l := range lines {
+		if l.words[0] != "vault" {
+			continue
+		}
+		verb := l.arg(1)
+		if w.Verbs[verb] != nil {
+			continue
+		}
+		why, ok := w.NotApplicable[verb]
+		if !ok {
+			t.Fatalf("%s: this world cannot %q and does not say why", l, verb)
+		}
+		return verb + ": " + why
+	}
+	return ""
+}

@@ -1,0 +1,65 @@
+package accesstest
+
+import (
+	"fmt"
+	"strings"
+)
+
+// line is one command of a script.
+type line struct {
+	file  string
+	n     int
+	text  string
+	words []string
+}
+
+func (l line) String() string { return fmt.Sprintf("%s:%d: %s", l.file, l.n, l.text) }
+
+// arg returns the i-th word, or "".
+func (l line) arg(i int) string {
+	if i < len(l.words) {
+		return l.words[i]
+	}
+	return ""
+}
+
+// refused returns what follows the word "refused", and the words before it.
+func (l line) refused() (before []string, sentinel string, ok bool) {
+	for i, w := range l.words {
+		if w == "refused" {
+			return l.words[:i], l.arg(i + 1), true
+		}
+	}
+	return l.words, "", false
+}
+
+// quoted returns what stands between the line's first quote and its last.
+func (l line) quoted() string {
+	from, to := strings.Index(l.text, `"`), strings.LastIndex(l.text, `"`)
+	if from < 0 || to == from {
+		return ""
+	}
+	return l.text[from+1 : to]
+}
+
+// parse returns the lines of a script that are for a world.
+func parse(file, script, world string) (lines []line) {
+	for i, text := range strings.Split(script, "\n") {
+		l := line{file: file, n: i + 1}
+		l.text = strings.TrimSpace(text)
+		if strings.HasPrefix(l.text, "[") {
+			only, rest, _ := strings.Cut(l.text[1:], "]")
+			if only != world {
+				continue
+			}
+			l.text = strings.TrimSpace(rest)
+		}
+		if !strings.Contains(l.text, `"`) { // a reason may have a number sign
+			l.text, _, _ = strings.Cut(l.text, "#")
+		}
+		if l.words = strings.Fields(l.text); len(l.words) > 0 {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}

@@ -1,0 +1,41 @@
+package accesstest
+
+import (
+	"github.com/blockseal/blockseal/vault"
+)
+
+// World is a vault with one key, and the hands to change it with.
+type World struct {
+	// Name is "mem" or another word: that of lines for this world alone.
+	Name string
+	// Vault is what the store is given.
+	Vault vault.Vault
+	// Key is the key that wraps the store's keyring, with the version it has.
+	Key vault.KeyID
+
+	// Verbs is what "vault VERB ARG" does. ARG is an operation, a duration or
+	// empty, as follows.
+	//
+	//	revoke OP, grant OP        one permission of the store's identity
+	//	disable, enable            the key version
+	//	expire D                   the version expires D from now
+	//	activate D                 the version is not valid before D from now
+	//	undate                     removes both dates
+	//	delete, recover, purge     the key
+	//	destroy                    the version, for good
+	//	rotate                     a new current version
+	//	swap                       other key material under the same version
+	//	delete-vault               the vault as a whole
+	//	firewall                   the caller's address is not let in any more
+	//	delete-identity            the identity that the store calls with
+	//	wrong-tenant               the identity's tokens are of another tenant
+	//	throttle D                 every call is refused for too many, try again after D
+	//	unreachable                no connection
+	//	hang                       calls are taken and not answered
+	//	stick                      so, and they do not end when the caller gives up
+	//	answer                     undoes the seven above
+	Verbs map[string]func(arg string)
+	// NotApplicable says of verbs that the world does not have why that is so.
+	// Scripts that use one are not run, and that is logged.
+	NotApplicable map[string]string
+}
