@@ -1,11 +1,16 @@
-// Quickstart is blockseal's main job in one command: it makes a file vault and a
-// key, seals a tree of real files as blocks, reads all of it back, looks for
-// plaintext on the disk and finds none, takes the key away, and gives it back.
+// Quickstart shows the whole of blockseal on real data in one run:
 //
 //	go run ./examples/quickstart
-//	go run ./examples/quickstart -in DIR -keep
 //
-// It needs no network and no cgo, and leaves nothing behind unless asked to.
+// It makes a vault in a directory and a key encryption key (KEK) in it, opens a
+// store, seals the Go toolchain's own source code into it, reads all of it back,
+// searches the disk for what it wrote, takes the key away, and gives it back. It
+// needs no network and leaves nothing behind.
+//
+// Read run, then demonstrate: what a program does with blockseal is there, in
+// order. The other files are what the demonstration needs around it: input.go the
+// files to store, ingest.go sealing them and comparing what comes back, search.go
+// the search for plaintext, report.go the table.
 package main
 
 import (
@@ -15,178 +20,173 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"strings"
-	"syscall"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/examples/internal/cli"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "quickstart:", err)
-		os.Exit(1)
-	}
-}
+func main() { cli.Main("quickstart", run) }
 
-// options are the command line.
-type options struct {
-	in   string
-	keep bool
-}
+const about = `Quickstart seals a directory tree into a store, reads it back, searches the disk
+for its plaintext, and takes the key away and gives it back.
 
-func parse(args []string, stderr io.Writer) (o options, err error) {
-	f := flag.NewFlagSet("quickstart", flag.ContinueOnError)
-	f.SetOutput(stderr)
-	f.StringVar(&o.in, "in", "", "the `directory` to seal (default: the Go toolchain's src)")
-	f.BoolVar(&o.keep, "keep", false, "keep the vault and the store, and say where they are")
-	if err := f.Parse(args); err != nil {
-		return o, err
-	}
-	if f.NArg() > 0 {
-		return o, fmt.Errorf("unexpected argument %q; see -help", f.Arg(0))
-	}
-	if o.in == "" {
-		if o.in, err = goSource(); err != nil {
-			return o, err
-		}
-	}
-	st, err := os.Stat(o.in)
-	if err != nil {
-		return o, fmt.Errorf("the directory to seal: %w", err)
-	}
-	if !st.IsDir() {
-		return o, fmt.Errorf("the directory to seal: %s is not a directory", o.in)
-	}
-	return o, nil
-}
-
-// goSource returns the Go toolchain's own source tree.
-func goSource() (string, error) {
-	out, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		return "", fmt.Errorf("go env GOROOT: %w; name a directory with -in", err)
-	}
-	return filepath.Join(strings.TrimSpace(string(out)), "src"), nil
-}
-
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
-	o, err := parse(args, stderr)
-	if err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "blockseal-quickstart-")
-	if err != nil {
-		return err
-	}
-	if !o.keep {
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	}
-	d := &demo{out: stdout, dir: dir, in: o.in}
-	if err := d.run(ctx); err != nil {
-		return err
-	}
-	if o.keep {
-		fmt.Fprintf(stdout, "kept: %s (the vault's passphrase is %q)\n", dir, passphrase)
-	}
-	return nil
-}
+  go run ./examples/quickstart [-in DIR] [-keep]
+`
 
 // passphrase protects a vault that lives for a minute. A real one is asked for.
 const passphrase = "correct horse battery staple"
 
-// demo is one run.
-type demo struct {
-	out     io.Writer
-	dir, in string
-
-	vault *local.Vault
-	store *block.Store
-	files []file
-	sum   summary
-}
-
-func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
-
-func (d *demo) run(ctx context.Context) error {
-	key := vault.KeyID{Name: "customer"}
-	var err error
-	if d.vault, err = local.Create(filepath.Join(d.dir, "vault"), []byte(passphrase), nil); err != nil {
+// run parses the command line, demonstrates in a temporary directory, and removes
+// that.
+func run(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
+	in := flags.String("in", "", "the `directory` to store (default: the Go toolchain's own source code)")
+	keep := flags.Bool("keep", false, "keep the vault and the store, and say where they are")
+	if err := cli.Parse(flags, about, args, out); err != nil {
 		return err
 	}
-	defer d.vault.Close()
-	made, err := d.vault.CreateKey(ctx, key.Name, nil)
+	// The files are listed before there is a temporary directory, which may lie
+	// in the tree.
+	tree, err := findTree(ctx, *in)
 	if err != nil {
 		return err
 	}
-	d.say("key      RSA-2048 %s", made.ID)
-
-	// Everything a program needs to do: name the key, open the store.
-	if d.store, err = block.Open(ctx, filepath.Join(d.dir, "store"), kek.New(d.vault, key), nil); err != nil {
+	root, err := os.MkdirTemp("", "blockseal-quickstart-")
+	if err != nil {
 		return err
 	}
-	defer d.store.Close()
-	d.say("store    %s, %v", d.store.StoreID(), d.store.State().Status)
-
-	for _, step := range []func(context.Context) error{
-		d.seal, d.readBack, d.searchDisk, d.takeKeyAway, d.giveKeyBack, d.readBack,
-	} {
-		if err := step(ctx); err != nil {
-			return err
+	defer func() {
+		if *keep {
+			fmt.Fprintf(out, "\nkept          %s (the vault's passphrase is %q)\n", root, passphrase)
+		} else if err := os.RemoveAll(root); err != nil {
+			fmt.Fprintf(out, "\nleft behind   %s: %v\n", root, err)
 		}
+	}()
+	return demonstrate(ctx, root, tree, out)
+}
+
+// demonstrate is what a program does with blockseal, in order.
+func demonstrate(ctx context.Context, root string, tree *tree, out io.Writer) (err error) {
+	// A vault holds the KEK. This one is a directory, sealed under a passphrase; in
+	// production it is Azure Key Vault, and nothing below changes.
+	vaultDir, storeDir := filepath.Join(root, "vault"), filepath.Join(root, "store")
+	v, err := local.Create(vaultDir, []byte(passphrase), nil)
+	if err != nil {
+		return err
 	}
-	d.sum.calls = d.store.VaultCalls()
-	d.sum.print(d.out)
+	defer closing(v, &err)
+
+	// The KEK is an RSA-2048 key that never leaves the vault. The vault's owner
+	// makes it, and grants the store's identity the three things that a store
+	// needs: get, wrapKey, unwrapKey.
+	key, err := v.CreateKey(ctx, "customer", nil)
+	if err != nil {
+		return err
+	}
+	if err := v.Grant(ctx, "store", local.DataPlane()...); err != nil {
+		return err
+	}
+	k := kek.New(v.As("store"), vault.KeyID{Name: "customer"})
+	fmt.Fprintf(out, "vault         %s\nKEK           %s\n", vaultDir, key.ID)
+
+	// A store is a directory too. Nil options would do: these have the temporary
+	// directory removed if the storage engine has to end the process, because the
+	// disk is full, for example.
+	opts := &block.Options{Fatal: func(msg string) { giveUp(root, msg) }}
+	s, err := block.Open(ctx, storeDir, k, opts)
+	if err != nil {
+		return err
+	}
+	defer func() { closing(s, &err) }()
+	fmt.Fprintf(out, "store         %s\ninput         %s: %s files, %s\n\n", storeDir, tree.dir, cli.Count(len(tree.files)), cli.MB(tree.bytes))
+
+	// Each block is sealed under a key of its own (DEK). The DEKs are wrapped in
+	// memory, under a keyring that the KEK wraps: no block costs a call to the vault.
+	t := newTable(out)
+	put, err := ingest(ctx, s, tree, t.step("ingest"))
+	if err != nil {
+		return err
+	}
+	if err := readAll(ctx, s, put, t.step("read back")); err != nil {
+		return err
+	}
+	calls := s.VaultCalls()
+
+	// What lies on the disk is ciphertext, of the store and of the vault. The store
+	// is closed meanwhile, so that its files stay as they are.
+	if err := s.Close(); err != nil {
+		return err
+	}
+	if err := searchDisk(ctx, root, tree, put, t.step("search")); err != nil {
+		return err
+	}
+
+	// Opening the store again takes one unwrap, whatever it holds.
+	if s, err = block.Open(ctx, storeDir, k, opts); err != nil {
+		return err
+	}
+	// Take the KEK away and nobody reads; give it back and all is there again.
+	if err := revoke(ctx, v, key.ID, s, put, out); err != nil {
+		return err
+	}
+	if err := readEach(ctx, s, put, t.step("read again")); err != nil {
+		return err
+	}
+	return t.write(calls, s.VaultCalls())
+}
+
+// revoke disables the KEK, shows that the store is Inaccessible, and enables it.
+func revoke(ctx context.Context, v *local.Vault, key vault.KeyID, s *block.Store, put digests, out io.Writer) error {
+	disabled, enabled := false, true
+	if _, err := v.UpdateKey(ctx, key, local.Update{Enabled: &disabled}); err != nil {
+		return err
+	}
+	// The store asks its vault every minute. Revalidate asks now, and returns what
+	// the vault said.
+	refusal := s.Revalidate(ctx)
+	if !errors.Is(refusal, vault.ErrKeyDisabled) {
+		return fmt.Errorf("the KEK was disabled, and revalidating said: %v", refusal)
+	}
+	state := s.State()
+	if state.Status != keyring.Inaccessible {
+		return fmt.Errorf("the KEK was disabled, and the store is %v", state)
+	}
+	_, getErr := s.Get(ctx, []byte(put.first), nil)
+	putErr := s.Put(ctx, []byte(put.first), []byte("another"))
+	if !errors.Is(getErr, block.ErrInaccessible) || !errors.Is(putErr, block.ErrInaccessible) {
+		return fmt.Errorf("the store is Inaccessible, and Get said: %v, Put said: %v", getErr, putErr)
+	}
+	fmt.Fprintf(out, "\nKEK disabled\n  Revalidate  %v\n  State       %v\n  Get         %v\n  Put         refused in the same way\n", refusal, state.Status, getErr)
+
+	if _, err := v.UpdateKey(ctx, key, local.Update{Enabled: &enabled}); err != nil {
+		return err
+	}
+	if err := s.Revalidate(ctx); err != nil {
+		return fmt.Errorf("the KEK was enabled, and revalidating said: %w", err)
+	}
+	fmt.Fprintf(out, "KEK enabled\n  Revalidate  ok\n  State       %v\n\n", s.State().Status)
 	return nil
 }
 
-// takeKeyAway disables the key, as its owner would, and shows that the store locks.
-func (d *demo) takeKeyAway(ctx context.Context) error {
-	if err := d.setEnabled(ctx, false); err != nil {
-		return err
+// closing closes c and keeps its error, unless there is one already.
+func closing(c io.Closer, err *error) {
+	if e := c.Close(); *err == nil {
+		*err = e
 	}
-	// The store's own check would notice within a minute; Revalidate asks now.
-	if err := d.store.Revalidate(ctx); err == nil {
-		return errors.New("the vault still lets the store use a disabled key")
-	}
-	st := d.store.State()
-	d.say("disabled the key: the store is %v", st.Status)
-	d.say("         %v", st.Cause)
-	if st.Status != keyring.Inaccessible {
-		return fmt.Errorf("the store is %v, not Inaccessible", st.Status)
-	}
-	_, err := d.store.Get(ctx, d.files[0].blockID(0), nil)
-	if !errors.Is(err, block.ErrInaccessible) || !errors.Is(err, vault.ErrKeyDisabled) {
-		return fmt.Errorf("a read without the key returned %w", err)
-	}
-	d.say("reading  refused: %v", err)
-	return nil
 }
 
-func (d *demo) giveKeyBack(ctx context.Context) error {
-	if err := d.setEnabled(ctx, true); err != nil {
-		return err
+// giveUp ends the process when the storage engine cannot go on. No deferred call
+// runs after it.
+func giveUp(root, msg string) {
+	err := os.RemoveAll(root)
+	fmt.Fprintln(os.Stderr, "quickstart: the storage engine cannot go on:", msg)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "quickstart: left behind:", err)
 	}
-	if err := d.store.Revalidate(ctx); err != nil {
-		return err
-	}
-	d.say("enabled the key and revalidated: the store is %v", d.store.State().Status)
-	return nil
-}
-
-func (d *demo) setEnabled(ctx context.Context, yes bool) error {
-	_, err := d.vault.UpdateKey(ctx, vault.KeyID{Name: "customer"}, local.Update{Enabled: &yes})
-	return err
+	os.Exit(1)
 }

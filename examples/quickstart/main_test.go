@@ -3,72 +3,230 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-func TestRun(t *testing.T) {
-	tmp := t.TempDir()
-	t.Setenv("TMPDIR", tmp)
-	tree := t.TempDir()
-	require.NoError(t, os.Mkdir(filepath.Join(tree, "sub"), 0o700))
-	for name, content := range map[string]string{
-		"empty":     "",
-		"small":     "a line of text that is long enough to be looked for on the disk afterwards\n",
-		"sub/block": strings.Repeat("exactly one block of sixteen.. \n", blockSize/32),
-		"sub/large": strings.Repeat("a good deal more than one block\n", 3*blockSize/32+1),
-	} {
-		require.NoError(t, os.WriteFile(filepath.Join(tree, name), []byte(content), 0o600))
+// The tests of exit statuses run this test binary as the command.
+func TestMain(m *testing.M) {
+	if os.Getenv("QUICKSTART_AS_COMMAND") != "" {
+		main()
 	}
+	os.Exit(m.Run())
+}
+
+// writeTree makes a tree with files at the edges of block sizes.
+func writeTree(t *testing.T) string {
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "sub"), 0o700))
+	text := strings.Repeat("The quick brown fox jumps over the lazy dog, and is sealed. ", 5*blockSize/60)
+	for name, size := range map[string]int{
+		"empty":           0,
+		"one byte":        1,
+		"small#00000000":  500,
+		"sub/block":       blockSize,
+		"sub/block and 1": blockSize + 1,
+		"sub/large":       4*blockSize + 7,
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, filepath.FromSlash(name)), []byte(text[:size]), 0o600))
+	}
+	require.NoError(t, os.Symlink("sub/large", filepath.Join(dir, "link")))
+	return dir
+}
+
+// ownTemp gives the command a directory of its own for temporary files.
+func ownTemp(t *testing.T) string {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	return dir
+}
+
+func requireEmpty(t *testing.T, dir string) {
+	t.Helper()
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left, "something was left behind")
+}
+
+func TestRun(t *testing.T) {
+	temp, tree := ownTemp(t), writeTree(t)
 	var out bytes.Buffer
-	require.NoError(t, run(context.Background(), []string{"-in", tree}, &out, os.Stderr))
+	require.NoError(t, run(t.Context(), []string{"-in", tree}, &out))
 	for _, want := range []string{
-		"sealed   4 files as 7 blocks",
-		"read     4 files back, every SHA-256 as it was",
-		"pieces of plaintext: none",
-		"disabled the key: the store is Inaccessible",
-		"key disabled",
-		"enabled the key and revalidated: the store is Available",
-		"vault calls",
+		"6 files, 0.4 MB\n",
+		"ingest        11 blocks of up to 64 KiB, each under its own DEK, durable\n",
+		"read back     all 11 blocks have the SHA-256 that they had, by a scan\n",
+		" snippets of plaintext on the disk; the same search finds ",
+		"KEK disabled\n  Revalidate  vault: get local:",
+		": key disabled: enable the key version to use it\n  State       Inaccessible\n  Get         block: get \"empty#00000000\": keyring: inaccessible since ",
+		"KEK enabled\n  Revalidate  ok\n  State       Available\n",
+		"read again    all 11 blocks have the SHA-256 that they had, one by one\n",
+		"blocks/s",
+		"vault calls   get ",
+		"; 1 of them refused\n",
 	} {
 		require.Contains(t, out.String(), want)
 	}
-	require.NotContains(t, out.String(), "\r", "no progress bar where there is no terminal")
-	left, err := os.ReadDir(tmp)
+	require.NotContains(t, out.String(), "\r", "there is no terminal to redraw a line on")
+	requireEmpty(t, temp)
+}
+
+func TestKeep(t *testing.T) {
+	temp, tree := ownTemp(t), writeTree(t)
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), []string{"-in", tree, "-keep"}, &out))
+	kept, err := os.ReadDir(temp)
 	require.NoError(t, err)
-	require.Empty(t, left, "nothing is left behind")
+	require.Len(t, kept, 1)
+	root := filepath.Join(temp, kept[0].Name())
+	require.Contains(t, out.String(), "\nkept          "+root+" ")
+	require.DirExists(t, filepath.Join(root, "vault"))
+	require.DirExists(t, filepath.Join(root, "store"))
 }
 
-// The search would find plaintext if there were any.
-func TestSearchFindsPlaintext(t *testing.T) {
-	d := &demo{out: &bytes.Buffer{}, dir: t.TempDir(), in: t.TempDir()}
-	text := []byte(strings.Repeat("some text that must not be on the disk. ", 4))
-	require.NoError(t, os.WriteFile(filepath.Join(d.in, "f"), text, 0o600))
-	d.files = []file{{name: "f"}}
-	require.NoError(t, d.searchDisk(t.Context()))
-	require.NoError(t, os.WriteFile(filepath.Join(d.dir, "leak"), append([]byte("..."), text...), 0o600))
-	require.ErrorContains(t, d.searchDisk(t.Context()), "holds plaintext of f")
+// A tree that is reached through a link is the tree.
+func TestLinkedTree(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "link")
+	require.NoError(t, os.Symlink(writeTree(t), link))
+	tr, err := findTree(t.Context(), link)
+	require.NoError(t, err)
+	require.Len(t, tr.files, 6)
 }
 
-func TestBadUse(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	require.NoError(t, os.WriteFile(file, nil, 0o600))
+// Without -in the tree is the Go toolchain's source.
+func TestDefaultTree(t *testing.T) {
+	tr, err := findTree(t.Context(), "")
+	require.NoError(t, err)
+	require.Contains(t, tr.files, "crypto/cipher/gcm.go")
+}
+
+func TestErrors(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(file, []byte("short"), 0o600))
 	for _, c := range []struct {
-		args []string
-		want string
+		name, text string
+		args       []string
 	}{
-		{[]string{"-no-such-flag"}, "flag provided but not defined"},
-		{[]string{"extra"}, `unexpected argument "extra"`},
-		{[]string{"-in", filepath.Join(t.TempDir(), "missing")}, "no such file or directory"},
-		{[]string{"-in", file}, "is not a directory"},
-		{[]string{"-in", t.TempDir()}, "has no files"},
+		{"unknown flag", "flag provided but not defined: -x; run with -h for the flags", []string{"-x"}},
+		{"flag without a value", "flag needs an argument: -in; run with -h for the flags", []string{"-in"}},
+		{"argument", `unexpected argument "src"; run with -h for the flags`, []string{"src"}},
+		{"missing directory", "-in: there is no directory " + dir + "/none", []string{"-in", dir + "/none"}},
+		{"file", "-in: " + file + " is not a directory", []string{"-in", file}},
+		{"nothing to store", "-in: there are no files in ", []string{"-in", t.TempDir()}},
+		{"nothing to search for", "the input has nothing to search the disk for", []string{"-in", dir}},
 	} {
-		var out, errs bytes.Buffer
-		err := run(context.Background(), c.args, &out, &errs)
-		require.ErrorContains(t, err, c.want)
+		t.Run(c.name, func(t *testing.T) {
+			temp := ownTemp(t)
+			err := run(t.Context(), c.args, io.Discard)
+			require.ErrorContains(t, err, c.text)
+			require.NotContains(t, err.Error(), "\n")
+			requireEmpty(t, temp)
+		})
+	}
+}
+
+func TestNoGo(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	_, err := findTree(t.Context(), "")
+	require.ErrorIs(t, err, exec.ErrNotFound)
+	require.ErrorContains(t, err, "give another directory with -in")
+}
+
+func TestCancelled(t *testing.T) {
+	temp, tree := ownTemp(t), writeTree(t)
+	for _, after := range []string{"input ", "ingest ", "read back ", "KEK disabled"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		out := &cancelAfter{text: after, cancel: cancel}
+		require.ErrorIs(t, run(ctx, []string{"-in", tree}, out), context.Canceled)
+		requireEmpty(t, temp)
+	}
+}
+
+// cancelAfter cancels when something is written that contains text.
+type cancelAfter struct {
+	text   string
+	cancel func()
+}
+
+func (c *cancelAfter) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte(c.text)) {
+		c.cancel()
+	}
+	return len(b), nil
+}
+
+// command runs the quickstart as a process of its own.
+func command(args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "QUICKSTART_AS_COMMAND=1")
+	return cmd
+}
+
+func TestExitStatus(t *testing.T) {
+	temp := ownTemp(t)
+	for _, c := range []struct {
+		args   []string
+		status int
+		stderr string
+	}{
+		{[]string{"-h"}, 0, ""},
+		{[]string{"-x"}, 2, "quickstart: flag provided but not defined: -x; run with -h for the flags\n"},
+		{[]string{"-in", temp + "/none"}, 1, "quickstart: -in: there is no directory " + temp + "/none\n"},
+	} {
+		cmd := command(c.args...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		err := cmd.Run()
+		if c.status == 0 {
+			require.NoError(t, err)
+		} else {
+			var exit *exec.ExitError
+			require.ErrorAs(t, err, &exit)
+		}
+		require.Equal(t, c.status, cmd.ProcessState.ExitCode())
+		require.Equal(t, c.stderr, stderr.String())
+	}
+	requireEmpty(t, temp)
+}
+
+// A signal ends the command, which cleans up.
+func TestInterrupted(t *testing.T) {
+	temp, tree := ownTemp(t), t.TempDir()
+	// More than is stored before the signal arrives; holes take no room on the disk.
+	f, err := os.Create(filepath.Join(tree, "large"))
+	require.NoError(t, err)
+	require.NoError(t, f.Truncate(4<<30))
+	require.NoError(t, f.Close())
+
+	for name, stop := range map[string]os.Signal{"interrupt": os.Interrupt, "termination": syscall.SIGTERM} {
+		t.Run(name, func(t *testing.T) {
+			cmd := command("-in", tree)
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			stdout, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			limit := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+			defer limit.Stop()
+			_, err = io.ReadFull(stdout, make([]byte, len("vault ")))
+			require.NoError(t, err)
+			require.NoError(t, cmd.Process.Signal(stop))
+			_, err = io.Copy(io.Discard, stdout)
+			require.NoError(t, err)
+			var exit *exec.ExitError
+			require.ErrorAs(t, cmd.Wait(), &exit)
+			require.Equal(t, 128+int(stop.(syscall.Signal)), exit.ExitCode())
+			require.Equal(t, "quickstart: stopped by a signal: "+stop.String()+"\n", stderr.String())
+			requireEmpty(t, temp)
+		})
 	}
 }
