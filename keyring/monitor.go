@@ -134,7 +134,9 @@ func (r *Keyring) watch() {
 		return
 	}
 	now := r.wallNowLocked()
-	leaseOver := now.Sub(r.leaseRef) >= r.opts.Lease
+	// The clock itself here, as leaseRef is: against the anchored one, a clock that
+	// was set back would look like one that jumps ahead at every renewal.
+	leaseOver := r.clock.Now().Sub(r.leaseRef) >= r.opts.Lease
 	keyOver := !r.keyEnd.IsZero() && !now.Before(r.keyEnd)
 	id, end := r.kekID, r.keyEnd
 	r.mu.Unlock()

@@ -82,7 +82,7 @@ func (c *core) backupSecret(st *state) ([]byte, error) {
 // BackupSecret returns the secret, 32 bytes, that the vault's backups are encrypted
 // under. The caller clears it.
 //
-// It is for escrow: kept where the backups are not (in a safe, shared out among
+// It is for escrow (as it is, or under a passphrase: [Vault.EscrowBackupSecret]): kept where the backups are not (in a safe, shared out among
 // people), it is what opens them when the vault and its passphrase are lost. Give it
 // as [Options.BackupSecret] when the vault is made anew, with [Options.ID] if what was
 // wrapped is to be found under its old name, and restore the backups. Whoever has it

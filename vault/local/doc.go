@@ -35,7 +35,7 @@
 // that is deleted can be recovered until its retention is over, and its name is not
 // free before it is purged. [Administrator.BackupKey] is the one way out for a private
 // key, encrypted under the vault's backup secret, which is what to put in escrow: see
-// [Vault.BackupSecret].
+// [Vault.EscrowBackupSecret].
 //
 // Times are the clock's of the machine, in whole seconds. Whoever sets the clock
 // decides what is in date.
@@ -51,8 +51,8 @@
 //
 // What cannot be noticed is an old copy of the whole directory put in the place of the
 // new one: it is a state that the vault once had, with what has been disabled, revoked
-// or deleted since. An open vault notices ([ErrRolledBack]); one that is opened
-// afterwards does not. If that matters, keep [Info]'s Generation elsewhere and compare.
+// or deleted since. An open vault notices ([ErrRolledBack]), unless the old copy has been changed more
+// often since than the one it replaced; one that is opened afterwards does not. If that matters, keep [Info]'s Generation elsewhere and compare.
 //
 // The open vault has the master key in memory, and each private key from its first
 // unwrap on; opening one anew for each unwrap would leave a set of copies in memory
@@ -80,6 +80,6 @@
 //
 // # Compatibility
 //
-// The bytes of the vault file and of a backup are drawn in format.go, state.go and
-// backup.go, and do not change within a format version.
+// The bytes of the vault file and of a backup are drawn in format.go, state.go,
+// backup.go and escrow.go, and do not change within a format version.
 package local

@@ -106,7 +106,7 @@ func (d *directory) replace(b []byte) (err error) {
 	if err := d.at(stepRename); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
-	if err := os.Rename(temp, d.file()); err != nil {
+	if err := rename(temp, d.file()); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
 	if err := d.at(stepSyncDir); err != nil {

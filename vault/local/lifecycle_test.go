@@ -304,3 +304,38 @@ func TestOtherVaultsKeys(t *testing.T) {
 	require.ErrorContains(t, err, r.ID())
 	require.ErrorContains(t, err, "another vault than this one, which is "+s.ID())
 }
+
+// What acts on Key Vault's codes can be rehearsed here.
+func TestRefusalsHaveKeyVaultsCodes(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	w, _ := r.wrap(r, r.create("kek"))
+	unwrap := func(v vault.Vault) error { _, err := v.UnwrapKey(ctx, w); return err }
+	update := func(u local.Update) {
+		_, err := r.UpdateKey(ctx, w.KeyID, u)
+		require.NoError(t, err)
+	}
+	is := func(code string, err error) {
+		t.Helper()
+		var e *vault.Error
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, code, e.Code)
+		require.ErrorContains(t, err, "["+code+"]")
+	}
+	no, yes, past := false, true, start.Add(-time.Hour)
+	is("Forbidden/AccessDenied", unwrap(r.As("ingest")))
+	update(local.Update{Operations: []vault.Operation{vault.OpWrapKey}})
+	is("KeyOperationForbidden", unwrap(r))
+	update(local.Update{Enabled: &no})
+	is("Forbidden/KeyDisabled", unwrap(r))
+	update(local.Update{Enabled: &yes, Expires: &past, Operations: local.DataPlane()})
+	_, err := r.WrapKey(ctx, w.KeyID, []byte("secret"))
+	is("Forbidden", err)
+	w.Ciphertext[0] ^= 1
+	is("BadParameter", unwrap(r))
+	_, err = r.DeleteKey(ctx, "kek")
+	require.NoError(t, err)
+	is("ObjectIsDeletedButRecoverable", unwrap(r))
+	require.NoError(t, r.PurgeKey(ctx, "kek"))
+	is("KeyNotFound", unwrap(r))
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 )
 
 // holdOpen says that a file can be renamed over while it is open; see snapshot.
@@ -29,6 +30,19 @@ type removedOnClose struct{ *os.File }
 
 func (r removedOnClose) Close() error {
 	return errors.Join(r.File.Close(), os.Remove(r.Name()))
+}
+
+// rename replaces a file. Windows refuses to while somebody has the old one open,
+// which readers do for as long as it takes to read it.
+func rename(from, to string) (err error) {
+	const tries, pause = 100, 10 * time.Millisecond
+	for range tries {
+		if err = os.Rename(from, to); err == nil {
+			return nil
+		}
+		time.Sleep(pause)
+	}
+	return err
 }
 
 // syncDir does nothing where directories cannot be synced.

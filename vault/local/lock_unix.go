@@ -28,6 +28,9 @@ func tryLock(path string) (io.Closer, error) {
 	return f, nil
 }
 
+// rename replaces a file, whoever reads it.
+func rename(from, to string) error { return os.Rename(from, to) }
+
 // syncDir makes the names in a directory durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

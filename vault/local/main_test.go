@@ -3,9 +3,11 @@
 package local_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -31,8 +33,11 @@ func TestMain(m *testing.M) {
 }
 
 func child(mode, dir, arg string) error {
-	if mode == "create" {
+	switch mode {
+	case "create":
 		return childCreate(dir, arg)
+	case "memory":
+		return childMemory(dir)
 	}
 	v, err := local.Open(dir, passphrase, nil)
 	if err != nil {
@@ -89,4 +94,43 @@ func childCreate(dir, arg string) error {
 		return err
 	}
 	return v.Close()
+}
+
+// childMemory works with a vault, closes it, and waits at both points for a line from
+// its parent, which looks into its memory.
+func childMemory(dir string) error {
+	v, err := local.Open(dir, passphrase, nil)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	for i := range 10 {
+		if err := v.Grant(ctx, "i"+strconv.Itoa(i), vault.OpGet); err != nil {
+			return err
+		}
+		w, err := v.WrapKey(ctx, vault.KeyID{Name: "kek"}, []byte("a secret"))
+		if err != nil {
+			return err
+		}
+		if _, err := v.UnwrapKey(ctx, w); err != nil {
+			return err
+		}
+		if _, err := v.BackupKey(ctx, "kek"); err != nil {
+			return err
+		}
+	}
+	in := bufio.NewReader(os.Stdin)
+	fmt.Println("open")
+	if _, err := in.ReadString('\n'); err != nil {
+		return err
+	}
+	if err := v.Close(); err != nil {
+		return err
+	}
+	for range 3 {
+		runtime.GC()
+	}
+	fmt.Println("closed")
+	_, err = in.ReadString('\n')
+	return err
 }

@@ -35,7 +35,7 @@ var _ vault.Vault = (*Vault)(nil)
 //
 // Whoever has a copy of the directory can try passphrases against it for as long
 // as they like: take one that withstands that.
-func Create(dir string, passphrase []byte, opts *Options) (*Vault, error) {
+func Create(dir string, passphrase []byte, opts *Options) (v *Vault, err error) {
 	o := opts.withDefaults()
 	fail := func(err error) (*Vault, error) { return nil, fmt.Errorf("local: create %s: %w", dir, err) }
 	if err := o.validate(); err != nil {
@@ -54,6 +54,11 @@ func Create(dir string, passphrase []byte, opts *Options) (*Vault, error) {
 		return fail(err)
 	}
 	rand.Read(c.master[:])
+	defer func() {
+		if err != nil {
+			clear(c.master[:])
+		}
+	}()
 	h, st, err := c.begin(passphrase)
 	if err != nil {
 		return fail(err)
