@@ -1,6 +1,8 @@
 package accesstest
 
 import (
+	"strings"
+
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -38,4 +40,8 @@ type World struct {
 	// NotApplicable says of verbs that the world does not have why that is so.
 	// Scripts that use one are not run, and that is logged.
 	NotApplicable map[string]string
+
+	// Hide replaces what differs from run to run in this world's reasons, such as
+	// the path of a directory; may be nil.
+	Hide *strings.Replacer
 }
