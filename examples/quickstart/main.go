@@ -60,20 +60,28 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer func() {
+	cleanUp := func() {
 		if *keep {
 			fmt.Fprintf(out, "\nkept          %s (the vault's passphrase is %q)\n", root, passphrase)
 		} else if err := os.RemoveAll(root); err != nil {
 			fmt.Fprintf(out, "\nleft behind   %s: %v\n", root, err)
 		}
-	}()
-	return demonstrate(ctx, root, tree, out)
+	}
+	defer cleanUp()
+	// If the storage engine cannot go on, because the disk is full, for example, the
+	// process has to end, and no deferred call runs.
+	opts := &block.Options{Fatal: func(msg string) {
+		cleanUp()
+		fmt.Fprintln(os.Stderr, "quickstart: the storage engine cannot go on:", msg)
+		os.Exit(1)
+	}}
+	return demonstrate(ctx, root, tree, opts, out)
 }
 
 // demonstrate is what a program does with blockseal, in order.
-func demonstrate(ctx context.Context, root string, tree *tree, out io.Writer) (err error) {
-	// A vault holds the KEK. This one is a directory, sealed under a passphrase; in
-	// production it is Azure Key Vault, and nothing below changes.
+func demonstrate(ctx context.Context, root string, tree *tree, opts *block.Options, out io.Writer) (err error) {
+	// A vault holds the KEK. This one is a directory, sealed under a passphrase. In
+	// production it is Azure Key Vault; what is done with k below stays the same.
 	vaultDir, storeDir := filepath.Join(root, "vault"), filepath.Join(root, "store")
 	v, err := local.Create(vaultDir, []byte(passphrase), nil)
 	if err != nil {
@@ -94,15 +102,12 @@ func demonstrate(ctx context.Context, root string, tree *tree, out io.Writer) (e
 	k := kek.New(v.As("store"), vault.KeyID{Name: "customer"})
 	fmt.Fprintf(out, "vault         %s\nKEK           %s\n", vaultDir, key.ID)
 
-	// A store is a directory too. Nil options would do: these have the temporary
-	// directory removed if the storage engine has to end the process, because the
-	// disk is full, for example.
-	opts := &block.Options{Fatal: func(msg string) { giveUp(root, msg) }}
+	// A store is a directory too. Nil options would do.
 	s, err := block.Open(ctx, storeDir, k, opts)
 	if err != nil {
 		return err
 	}
-	defer func() { closing(s, &err) }()
+	defer closing(s, &err)
 	fmt.Fprintf(out, "store         %s\ninput         %s: %s files, %s\n\n", storeDir, tree.dir, cli.Count(len(tree.files)), cli.MB(tree.bytes))
 
 	// Each block is sealed under a key of its own (DEK). The DEKs are wrapped in
@@ -115,7 +120,6 @@ func demonstrate(ctx context.Context, root string, tree *tree, out io.Writer) (e
 	if err := readAll(ctx, s, put, t.step("read back")); err != nil {
 		return err
 	}
-	calls := s.VaultCalls()
 
 	// What lies on the disk is ciphertext, of the store and of the vault. The store
 	// is closed meanwhile, so that its files stay as they are.
@@ -127,17 +131,20 @@ func demonstrate(ctx context.Context, root string, tree *tree, out io.Writer) (e
 	}
 
 	// Opening the store again takes one unwrap, whatever it holds.
-	if s, err = block.Open(ctx, storeDir, k, opts); err != nil {
+	s2, err := block.Open(ctx, storeDir, k, opts)
+	if err != nil {
 		return err
 	}
+	defer closing(s2, &err)
+
 	// Take the KEK away and nobody reads; give it back and all is there again.
-	if err := revoke(ctx, v, key.ID, s, put, out); err != nil {
+	if err := revoke(ctx, v, key.ID, s2, put, out); err != nil {
 		return err
 	}
-	if err := readEach(ctx, s, put, t.step("read again")); err != nil {
+	if err := readEach(ctx, s2, put, t.step("read again")); err != nil {
 		return err
 	}
-	return t.write(calls, s.VaultCalls())
+	return t.write(s.VaultCalls(), s2.VaultCalls())
 }
 
 // revoke disables the KEK, shows that the store is Inaccessible, and enables it.
@@ -178,15 +185,4 @@ func closing(c io.Closer, err *error) {
 	if e := c.Close(); *err == nil {
 		*err = e
 	}
-}
-
-// giveUp ends the process when the storage engine cannot go on. No deferred call
-// runs after it.
-func giveUp(root, msg string) {
-	err := os.RemoveAll(root)
-	fmt.Fprintln(os.Stderr, "quickstart: the storage engine cannot go on:", msg)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "quickstart: left behind:", err)
-	}
-	os.Exit(1)
 }
