@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/blockseal/blockseal/block"
@@ -16,11 +18,19 @@ import (
 func benchStore(b *testing.B, opts *block.Options) *block.Store {
 	b.Helper()
 	v := vaulttest.New(nil)
-	s, err := block.Open(context.Background(), b.TempDir()+"/store", kek.New(v, v.CreateKey("k").Versionless()), opts)
+	dir, err := os.MkdirTemp("", "blockseal-bench-")
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { s.Close() })
+	s, err := block.Open(context.Background(), dir, kek.New(v, v.CreateKey("k").Versionless()), opts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := errors.Join(s.Close(), os.RemoveAll(dir)); err != nil {
+			b.Error(err)
+		}
+	})
 	return s
 }
 
