@@ -88,8 +88,10 @@ func (r *Keyring) extend(s *session, p proof) {
 	r.armDeadline(s, deadline-r.clock.Elapsed())
 }
 
-// begin opens a session from an opened body: from here on keys are usable.
-func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof) error {
+// begin opens a session from an opened body: from here on keys are usable. Unless
+// it was requested, it does not end a lock that waits for Revalidate, in which the
+// keyring may be since the vault was asked.
+func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested bool) error {
 	if err := r.expected(b); err != nil {
 		return err
 	}
@@ -108,6 +110,11 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof) error {
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
 	r.mu.Lock()
+	if !requested && !r.automatic() {
+		r.mu.Unlock()
+		s.destroy()
+		return errSessionEnded
+	}
 	r.sessions++
 	s.id = r.sessions
 	r.policy, r.fingerprint = b.policy, b.fingerprint()
@@ -142,7 +149,7 @@ func (r *Keyring) expected(b *body) error {
 // prove takes the secret that the vault unwrapped. With a session, it must be the
 // session's own, and extends it; without one, it must open the document, and
 // begins one.
-func (r *Keyring) prove(got []byte, p proof) error {
+func (r *Keyring) prove(got []byte, p proof, requested bool) error {
 	if len(got) != secretSize {
 		return r.wrongSecret(fmt.Sprintf("it unwrapped to %d bytes, want %d", len(got), secretSize))
 	}
@@ -177,7 +184,7 @@ func (r *Keyring) prove(got []byte, p proof) error {
 			return
 		}
 		defer b.destroy()
-		err = r.begin(b, &docSecret, p)
+		err = r.begin(b, &docSecret, p, requested)
 	})
 	return err
 }
@@ -273,8 +280,13 @@ func (r *Keyring) deadlineCause() error {
 		return &vault.Error{Op: vault.OpGet, Key: r.kekID, Kind: vault.ErrKeyExpired,
 			Detail: "it expired at " + r.keyEnd.UTC().Format(time.RFC3339)}
 	}
-	if r.state.LastCheckErr != nil {
-		return fmt.Errorf("%w; the last check: %w", errLeaseEnded, r.state.LastCheckErr)
+	return leaseEnded(r.state.LastCheckErr)
+}
+
+// leaseEnded is the end of the lease, with what the last check came back with.
+func leaseEnded(lastCheck error) error {
+	if lastCheck == nil {
+		return errLeaseEnded
 	}
-	return errLeaseEnded
+	return fmt.Errorf("%w; the last check: %w", errLeaseEnded, lastCheck)
 }

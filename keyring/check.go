@@ -30,7 +30,7 @@ func (r *Keyring) checkNow(ctx context.Context) error {
 		return err
 	}
 	defer func() { <-r.checks }()
-	return r.checkHeld(ctx)
+	return r.checkHeld(ctx, true)
 }
 
 // takeChecks takes the turn of checks and KEK changes; give it back by receiving
@@ -48,12 +48,14 @@ func (r *Keyring) takeChecks(ctx context.Context) error {
 	return nil
 }
 
-// checkHeld is one check and its consequences. The caller has the turn of checks.
-func (r *Keyring) checkHeld(ctx context.Context) error {
+// checkHeld is one check and its consequences; requested says that somebody wants
+// it, so that it may end a lock that waits for Revalidate. The caller has the turn
+// of checks.
+func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
 	start := r.clock.Elapsed()
-	err := r.ask(ctx)
+	err := r.ask(ctx, requested)
 	if errors.Is(err, errSessionEnded) {
-		err = r.ask(ctx)
+		err = r.ask(ctx, requested)
 	}
 	if r.closed.Load() {
 		return fmt.Errorf("keyring: %w", ErrClosed)
@@ -72,6 +74,9 @@ func (r *Keyring) checkHeld(ctx context.Context) error {
 		return r.savePolicy(ctx)
 	case ctx.Err() != nil && r.ctx.Err() == nil:
 		// The caller gave up: nothing was learned.
+		return err
+	case errors.Is(err, errSessionEnded):
+		// The vault said yes, and the lock stands: with the reason that it has.
 		return err
 	}
 	r.emit(Event{Kind: CheckFailed, Key: id, Duration: took, Err: err})
@@ -95,13 +100,19 @@ func (r *Keyring) degrade(cause error) {
 		r.setStatus(Degraded, cause)
 		return
 	}
+	r.mu.Lock()
+	leaseOver := errors.Is(r.state.Cause, errLeaseEnded)
+	r.mu.Unlock()
+	if leaseOver {
+		cause = leaseEnded(cause) // still the reason, with news
+	}
 	r.endSession(cause)
 	r.setStatus(Inaccessible, cause)
 }
 
 // ask puts the three questions. Each permission can go missing alone, and the
 // answers to GetKey and WrapKey renew nothing: only the unwrap does.
-func (r *Keyring) ask(ctx context.Context) error {
+func (r *Keyring) ask(ctx context.Context, requested bool) error {
 	r.docMu.Lock()
 	cur, wrapped, k := r.header.current(), r.header.wrapped, r.kek
 	r.docMu.Unlock()
@@ -129,7 +140,7 @@ func (r *Keyring) ask(ctx context.Context) error {
 		return err
 	}
 	defer clear(got)
-	return r.prove(got, p)
+	return r.prove(got, p, requested)
 }
 
 // properties asks for the properties of the version in use. For a KEK without a

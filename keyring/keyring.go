@@ -103,7 +103,7 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 		return nil, fmt.Errorf("keyring: create: save: %w", err)
 	}
 	r.adopt(m)
-	if err := r.begin(b, &m.secret, m.proof); err != nil {
+	if err := r.begin(b, &m.secret, m.proof, true); err != nil {
 		r.cancel(ErrClosed)
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}

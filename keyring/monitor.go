@@ -116,7 +116,7 @@ func (r *Keyring) tryCheck() {
 	}
 	go func() {
 		defer func() { <-r.checks }()
-		r.checkHeld(r.ctx)
+		r.checkHeld(r.ctx, false)
 	}()
 }
 

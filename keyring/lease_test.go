@@ -1,0 +1,426 @@
+package keyring_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+// bubble runs f with a rig of its own in a bubble of package synctest, so that pass
+// can wait for what it set off.
+func bubble(t *testing.T, f func(t *testing.T, g *rig)) {
+	synctest.Test(t, func(t *testing.T) { f(t, newRig(t)) })
+}
+
+// pass lets time pass, a second at a time, and waits each time until the keyring has
+// come to rest.
+func (g *rig) pass(d time.Duration) {
+	for ; d > 0; d -= time.Second {
+		g.clock.Advance(min(d, time.Second))
+		synctest.Wait()
+	}
+}
+
+// calls is a vault that notes when it was asked what.
+type calls struct {
+	vault.Vault
+	clock *vaulttest.Clock
+	mu    sync.Mutex
+	at    map[vault.Operation][]time.Duration
+}
+
+func (g *rig) noteCalls() *calls {
+	c := &calls{Vault: g.vault, clock: g.clock, at: map[vault.Operation][]time.Duration{}}
+	g.kek = kek.New(c, g.kek.ID())
+	return c
+}
+
+func (c *calls) note(op vault.Operation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at[op] = append(c.at[op], c.clock.Elapsed())
+}
+
+// of returns the times of the calls of an operation.
+func (c *calls) of(op vault.Operation) []time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.at[op])
+}
+
+func (c *calls) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+	c.note(vault.OpGet)
+	return c.Vault.GetKey(ctx, id)
+}
+
+func (c *calls) WrapKey(ctx context.Context, id vault.KeyID, secret []byte) (vault.Wrapped, error) {
+	c.note(vault.OpWrapKey)
+	return c.Vault.WrapKey(ctx, id, secret)
+}
+
+func (c *calls) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, error) {
+	c.note(vault.OpUnwrapKey)
+	return c.Vault.UnwrapKey(ctx, w)
+}
+
+// usable reports whether keys may be used, which must be what the state says.
+func usable(t *testing.T, r *keyring.Keyring) bool {
+	t.Helper()
+	h, err := r.Acquire()
+	if err == nil {
+		h.Release()
+	} else {
+		require.ErrorIs(t, err, keyring.ErrInaccessible)
+	}
+	st := r.State().Status
+	require.Equal(t, st == keyring.Available || st == keyring.Degraded, err == nil, "%v: %v", st, err)
+	return err == nil
+}
+
+// As long as the unwrap does not come back, GetKey and WrapKey may succeed as often
+// as they like: the lease ends when it was to end, to the second.
+func TestOnlyAnUnwrapExtendsTheLease(t *testing.T) {
+	for name, f := range map[string]vaulttest.Fault{
+		"fails":        {Err: vaulttest.Unavailable()},
+		"throttled":    {Err: vaulttest.Throttled(0)},
+		"not an error": {Err: errors.New("something else")},
+		"hangs":        {Hang: true},
+		"stuck":        {Stuck: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, g *rig) {
+				r := g.create()
+				end := r.State().LeaseEnd
+				require.Equal(t, start.Add(keyring.DefaultLease), end)
+				f.Op = vault.OpUnwrapKey
+				defer g.vault.Inject(f)()
+				g.vault.ResetCalls()
+				for range 10*60 - 1 {
+					g.pass(time.Second)
+					require.True(t, usable(t, r))
+					require.Equal(t, end, r.State().LeaseEnd)
+					require.Equal(t, start, r.State().LastSuccess)
+				}
+				require.Equal(t, keyring.Degraded, r.State().Status)
+				if !f.Stuck { // a vault that holds on to calls gets no more than a few
+					require.ErrorIs(t, r.State().Cause, r.State().LastCheckErr)
+					require.Greater(t, g.vault.Calls().Get, 7)
+					require.Greater(t, g.vault.Calls().Wrap, 7)
+				}
+				g.pass(time.Second)
+				require.False(t, usable(t, r))
+				require.Equal(t, end, r.State().Since)
+			})
+		})
+	}
+}
+
+// A vault that unwraps to anything but what the keyring had it wrap does not have
+// the key any more.
+func TestAnotherSecretLocks(t *testing.T) {
+	for name, plaintext := range map[string][]byte{
+		"other":  bytes.Repeat([]byte{7}, 32),
+		"short":  make([]byte, 31),
+		"long":   make([]byte, 33),
+		"a byte": {1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, g *rig) {
+				r := g.create()
+				remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Plaintext: plaintext})
+				g.pass(time.Minute)
+				require.False(t, usable(t, r))
+				require.ErrorIs(t, r.State().Cause, vault.ErrUnsupportedKey)
+				require.ErrorContains(t, r.State().Cause, "the vault's key is not the one that wrapped the keyring")
+				// Nor does such an answer begin a session.
+				require.Error(t, r.Revalidate(t.Context()))
+				require.False(t, usable(t, r))
+				remove()
+				g.pass(time.Minute)
+				require.True(t, usable(t, r))
+			})
+		})
+	}
+}
+
+// The answer to a call that was given up is too late, whatever it is.
+func TestLateAnswersDoNotExtend(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		r := g.create()
+		end := r.State().LeaseEnd
+		release := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Stuck: true})
+		defer release()
+		for g.vault.Waiting() == 0 {
+			g.pass(time.Second)
+		}
+		g.pass(keyring.DefaultVaultTimeout + time.Second)
+		require.Equal(t, keyring.Degraded, r.State().Status)
+		require.ErrorContains(t, r.State().Cause, "no answer within 10s")
+		require.Equal(t, 1, g.vault.Waiting(), "the call is still there")
+		release()
+		synctest.Wait()
+		require.Zero(t, g.vault.Waiting(), "and has been answered")
+		require.Equal(t, keyring.Degraded, r.State().Status)
+		require.Equal(t, end, r.State().LeaseEnd)
+		require.Equal(t, start, r.State().LastSuccess)
+		g.pass(time.Minute)
+		require.Equal(t, keyring.Available, r.State().Status, "the next check is in time")
+	})
+}
+
+// The vault may have decided as soon as it had the call: the lease runs from when
+// the unwrap was sent, not from when the answer came.
+func TestLeaseRunsFromWhenTheUnwrapWasSent(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		c := g.noteCalls()
+		r := g.create()
+		defer g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Delay: 8 * time.Second})()
+		for range 5 {
+			g.pass(time.Minute)
+			g.pass(20 * time.Second)
+			st := r.State()
+			require.Equal(t, keyring.Available, st.Status)
+			require.Equal(t, st.LastSuccess.Add(keyring.DefaultLease), st.LeaseEnd)
+			sent := c.of(vault.OpUnwrapKey)
+			require.Contains(t, sent, st.LastSuccess.Sub(start))
+			require.Greater(t, len(sent), 1)
+			require.GreaterOrEqual(t, st.LastCheck.Sub(st.LastSuccess), 8*time.Second)
+		}
+	})
+}
+
+// An answer that was asked for in time and comes when the lease is over does not
+// extend that lease: it begins another, from when it was asked for. With
+// ManualRevalidation it begins one only for somebody who asked for it.
+func TestAnswerAfterTheLeaseEnded(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		r := g.create()
+		h, err := r.Acquire()
+		require.NoError(t, err)
+		session := h.Session()
+		h.Release()
+		outage := g.vault.Inject(vaulttest.Fault{Err: vaulttest.Unavailable()})
+		g.pass(9*time.Minute + 55*time.Second)
+		require.True(t, usable(t, r))
+		outage()
+		defer g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Delay: 8 * time.Second})()
+		go r.Revalidate(t.Context()) // sent at 9:55
+		g.pass(4 * time.Second)
+		require.True(t, usable(t, r))
+		for range 3 { // the lease ends at 10:00, the answer comes at 10:03
+			g.pass(time.Second)
+			require.False(t, usable(t, r))
+		}
+		g.pass(2 * time.Second)
+		require.True(t, usable(t, r))
+		_, err = r.AcquireSession(session)
+		require.ErrorIs(t, err, keyring.ErrInaccessible, "what was open stays ended")
+		require.Equal(t, r.State().LastSuccess.Add(keyring.DefaultLease), r.State().LeaseEnd)
+	})
+	bubble(t, func(t *testing.T, g *rig) {
+		g.opts.ManualRevalidation, g.opts.Lease, g.opts.CheckEvery = true, time.Minute, 20*time.Second
+		r := g.create()
+		outage := g.vault.Inject(vaulttest.Fault{Err: vaulttest.Unavailable()})
+		g.pass(50 * time.Second)
+		outage()
+		remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Delay: 8 * time.Second})
+		g.pass(9 * time.Second)
+		require.Equal(t, 1, g.vault.Waiting(), "the third check began between 54 and 60 seconds")
+		require.True(t, usable(t, r))
+		for range 20 { // its answer comes between 62 and 68
+			g.pass(time.Second)
+			require.False(t, usable(t, r))
+		}
+		require.Zero(t, g.vault.Waiting())
+		require.ErrorContains(t, r.State().Cause, "the lease ended: no unwrap succeeded in time")
+		remove()
+		g.pass(time.Hour)
+		require.False(t, usable(t, r))
+		require.NoError(t, r.Revalidate(t.Context()))
+		require.True(t, usable(t, r))
+	})
+}
+
+// A vault that does not answer holds up nobody, not even one that ignores that the
+// caller gave up; and only so many calls wait in it.
+func TestHangingVaultStallsNothing(t *testing.T) {
+	for name, f := range map[string]vaulttest.Fault{"hangs": {Hang: true}, "stuck": {Stuck: true}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, g *rig) {
+				r := g.create()
+				defer g.vault.Inject(f)()
+				for g.vault.Waiting() == 0 {
+					g.pass(time.Second)
+				}
+				began := time.Now() // the bubble's clock: it moves when everybody waits
+				require.True(t, usable(t, r), "a check is under way")
+				g.pass(time.Hour)
+				require.False(t, usable(t, r))
+				require.LessOrEqual(t, g.vault.Waiting(), 8)
+				for g.vault.Waiting() == 0 {
+					g.pass(time.Second)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() { done <- r.Revalidate(ctx) }()
+				synctest.Wait()
+				cancel()
+				if err := <-done; f.Stuck {
+					require.ErrorIs(t, err, vault.ErrUnavailable, "it is not asked again: too many calls wait in it")
+				} else {
+					require.ErrorIs(t, err, context.Canceled)
+				}
+				go func() { done <- r.Revalidate(context.Background()) }()
+				synctest.Wait()
+				require.NoError(t, r.Close())
+				if err := <-done; !f.Stuck {
+					require.ErrorIs(t, err, keyring.ErrClosed)
+				}
+				require.Equal(t, keyring.Closed, r.State().Status)
+				require.Zero(t, time.Since(began), "nothing of this waited for the clock")
+			})
+		})
+	}
+}
+
+// A vault that asks for time gets it, up to a quarter of the lease.
+func TestRetryAfter(t *testing.T) {
+	for _, tt := range []struct{ asked, least, most time.Duration }{
+		{0, 54 * time.Second, 62 * time.Second},
+		{90 * time.Second, 90 * time.Second, 122 * time.Second},
+		{time.Hour, 150 * time.Second, 182 * time.Second},
+	} {
+		t.Run(tt.asked.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, g *rig) {
+				c := g.noteCalls()
+				r := g.create()
+				g.vault.SetOutage(vaulttest.Throttled(tt.asked))
+				g.pass(9 * time.Minute)
+				require.Equal(t, keyring.Degraded, r.State().Status)
+				require.ErrorIs(t, r.State().Cause, vault.ErrThrottled)
+				at := c.of(vault.OpGet)[1:] // without Create's
+				require.Greater(t, len(at), 2)
+				for i := range at[1:] {
+					gap := at[i+1] - at[i]
+					require.GreaterOrEqual(t, gap, tt.least)
+					require.LessOrEqual(t, gap, tt.most)
+				}
+				// Revalidate does not wait.
+				g.vault.SetOutage(nil)
+				require.NoError(t, r.Revalidate(t.Context()))
+			})
+		})
+	}
+}
+
+// timers is a clock that notes which timers were set.
+type timers struct {
+	*vaulttest.Clock
+	mu  sync.Mutex
+	set []time.Duration
+}
+
+func (c *timers) AfterFunc(d time.Duration, f func()) func() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set = append(c.set, d)
+	return c.Clock.AfterFunc(d, f)
+}
+
+// Checks come up to a tenth early, never late, and not in step with one another.
+func TestJitter(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		c := &timers{Clock: g.clock}
+		g.opts.Clock, g.opts.CheckEvery, g.opts.VaultTimeout = c, 40*time.Second, time.Second
+		r := g.create()
+		g.pass(40 * time.Minute)
+		require.True(t, usable(t, r))
+		var checks []time.Duration
+		for _, d := range c.set {
+			// Beside checks: a second for the watch and for each call, and the lease.
+			if d > time.Second && d < 9*time.Minute {
+				checks = append(checks, d)
+			}
+		}
+		require.GreaterOrEqual(t, len(checks), 60)
+		low, high := slices.Min(checks), slices.Max(checks)
+		require.GreaterOrEqual(t, low, 36*time.Second)
+		require.LessOrEqual(t, high, 40*time.Second)
+		require.Greater(t, high-low, time.Second, "spread over the tenth")
+		slices.Sort(checks)
+		require.Greater(t, len(slices.Compact(checks)), 50)
+	})
+}
+
+// Options that break the promise are refused, and say so.
+func TestLeaseOptions(t *testing.T) {
+	for name, tt := range map[string]struct {
+		opts keyring.Options
+		text string // of the error; "" is none
+	}{
+		"defaults":             {keyring.Options{}, ""},
+		"the longest":          {keyring.Options{Lease: keyring.MaxLease}, ""},
+		"longer":               {keyring.Options{Lease: keyring.MaxLease + 1}, "set AllowLongLease to mean it"},
+		"longer on purpose":    {keyring.Options{Lease: 24 * time.Hour, AllowLongLease: true}, ""},
+		"negative lease":       {keyring.Options{Lease: -1}, "must not be negative"},
+		"negative interval":    {keyring.Options{CheckEvery: -1}, "must not be negative"},
+		"negative timeout":     {keyring.Options{VaultTimeout: -1}, "must not be negative"},
+		"half the lease":       {keyring.Options{Lease: time.Minute, CheckEvery: 30 * time.Second}, ""},
+		"more than half":       {keyring.Options{Lease: time.Minute, CheckEvery: 31 * time.Second}, "longer than half the Lease"},
+		"short lease":          {keyring.Options{Lease: 20 * time.Second}, ""},
+		"interval over lease":  {keyring.Options{CheckEvery: 6 * time.Minute}, "longer than half the Lease"},
+		"epochs without bound": {keyring.Options{EpochMaxDEKs: keyring.MaxEpochDEKs + 1}, "EpochMaxDEKs"},
+		"another wrapping":     {keyring.Options{Wrapping: 3}, "unknown Wrapping(3)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			tt.opts.Clock = g.clock
+			r, err := keyring.Create(t.Context(), g.storage, g.kek, &tt.opts)
+			if tt.text != "" {
+				require.ErrorContains(t, err, tt.text)
+				require.Zero(t, g.vault.Calls().Total(), "refused before anybody is asked")
+				_, err = g.storage.Load(t.Context())
+				require.ErrorIs(t, err, keyring.ErrNoDocument)
+				return
+			}
+			require.NoError(t, err)
+			require.NoError(t, r.Close())
+		})
+	}
+}
+
+// The lease is as long as was asked for: a short one with checks that fit into it, a
+// long one if it was meant.
+func TestOtherLeases(t *testing.T) {
+	for _, lease := range []time.Duration{20 * time.Second, 3 * time.Minute, time.Hour} {
+		t.Run(lease.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, g *rig) {
+				g.opts.Lease, g.opts.AllowLongLease = lease, lease > keyring.MaxLease
+				r := g.create()
+				g.pass(2 * lease)
+				require.Equal(t, keyring.Available, r.State().Status)
+				g.vault.SetOutage(vaulttest.NetworkGone())
+				last := r.State().LastSuccess
+				require.Less(t, g.clock.Now().Sub(last), lease/2+2*time.Second, "checks keep up")
+				for g.clock.Now().Before(last.Add(lease - time.Second)) {
+					g.pass(time.Second)
+					require.True(t, usable(t, r))
+				}
+				g.pass(2 * time.Second)
+				require.False(t, usable(t, r))
+			})
+		})
+	}
+}
