@@ -1,0 +1,60 @@
+package keyring_test
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// A lock refuses new operations at once, and is announced only when the last one
+// that was in flight has ended.
+func TestLockWaitsForWhatIsInFlight(t *testing.T) {
+	g := newRig(t)
+	var announced atomic.Bool
+	g.opts.OnEvent = func(e keyring.Event) {
+		if e.Kind == keyring.StateChanged && e.To == keyring.Inaccessible {
+			announced.Store(true)
+		}
+	}
+	r := g.create()
+	_, record, err := r.NewDEK(t.Context(), []byte("id"))
+	require.NoError(t, err)
+
+	inFlight, err := r.Acquire()
+	require.NoError(t, err)
+	g.vault.Revoke(vault.OpUnwrapKey)
+	done := make(chan error, 1)
+	go func() { done <- r.Revalidate(t.Context()) }()
+	require.Eventually(t, func() bool {
+		h, err := r.Acquire()
+		if err == nil {
+			h.Release()
+			return false
+		}
+		require.ErrorIs(t, err, keyring.ErrInaccessible)
+		require.ErrorIs(t, err, vault.ErrAccessDenied)
+		return true
+	}, 20*time.Second, time.Millisecond)
+	// Nothing new begins, what has begun goes on, and the state does not say yet
+	// what is not true yet.
+	require.Equal(t, keyring.Available, r.State().Status)
+	require.False(t, announced.Load())
+	var b keyring.Binding
+	b.Set([]byte("id"))
+	require.NoError(t, inFlight.CheckRecord(record, &b))
+	select {
+	case err := <-done:
+		t.Fatalf("the check ended before the operation in flight: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+
+	inFlight.Release()
+	require.ErrorIs(t, <-done, vault.ErrAccessDenied)
+	require.Equal(t, keyring.Inaccessible, r.State().Status)
+	require.Eventually(t, announced.Load, 20*time.Second, time.Millisecond)
+}
