@@ -174,3 +174,36 @@ func BenchmarkRotate(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLeaseCheck is what the lease check costs a hot Get: the ratio of the two.
+func BenchmarkLeaseCheck(b *testing.B) {
+	s := benchStore(b, &block.Options{NoSync: true, BlockCache: 512 << 20})
+	data := make([]byte, 4<<10)
+	rand.Read(data)
+	const n = 1000
+	id, dst := make([]byte, 0, 8), make([]byte, 0, len(data))
+	for i := range n {
+		if err := s.Put(context.Background(), benchID(id, i, n), data); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("check=yes", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			if _, err := s.Get(context.Background(), benchID(id, i, n), dst); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("check=no", func(b *testing.B) {
+		h, err := s.Hold()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer h.Release()
+		for i := 0; b.Loop(); i++ {
+			if _, err := s.GetHeld(context.Background(), &h, benchID(id, i, n), dst); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
