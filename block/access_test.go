@@ -56,9 +56,12 @@ func memWorld(t *testing.T, clock *vaulttest.Clock) accesstest.World {
 			"wrong-tenant":    outage(vaulttest.WrongTenant),
 			"throttle":        func(d string) { v.SetOutage(vaulttest.Throttled(duration(t, d))) },
 			"unreachable":     outage(vaulttest.NetworkGone),
-			"hang":            func(string) { inject(vaulttest.Fault{Hang: true}) },
-			"stick":           func(string) { inject(vaulttest.Fault{Stuck: true}) },
-			"answer":          func(string) { v.SetOutage(nil); remove() },
+			"break": func(op string) {
+				inject(vaulttest.Fault{Op: vault.Operation(op), Err: vaulttest.Unavailable()})
+			},
+			"hang":   func(string) { inject(vaulttest.Fault{Hang: true}) },
+			"stick":  func(string) { inject(vaulttest.Fault{Stuck: true}) },
+			"answer": func(string) { v.SetOutage(nil); remove() },
 		},
 	}
 }
@@ -138,6 +141,7 @@ func fileWorld(t *testing.T, clock *vaulttest.Clock) accesstest.World {
 			"swap":         "the material of a version is never exchanged",
 			"firewall":     noNetwork,
 			"throttle":     noNetwork,
+			"break":        noNetwork,
 			"hang":         noNetwork,
 			"stick":        noNetwork,
 			"wrong-tenant": "identities are the vault's own",

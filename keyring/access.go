@@ -90,7 +90,8 @@ func (r *Keyring) extend(s *session, p proof) {
 
 // begin opens a session from an opened body: from here on keys are usable. Unless
 // it was requested, it does not end a lock that waits for Revalidate, in which the
-// keyring may be since the vault was asked.
+// keyring may be since the vault was asked. Nor does an answer that took longer
+// than the lease that it gives.
 func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested bool) error {
 	if err := r.expected(b); err != nil {
 		return err
@@ -110,7 +111,7 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
 	r.mu.Lock()
-	if !requested && !r.automatic() {
+	if r.clock.Elapsed() >= p.sent+r.opts.Lease || (!requested && !r.automatic()) {
 		r.mu.Unlock()
 		s.destroy()
 		return errSessionEnded

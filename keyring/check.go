@@ -140,6 +140,10 @@ func (r *Keyring) ask(ctx context.Context, requested bool) error {
 		return err
 	}
 	defer clear(got)
+	// It may have expired while the vault was being asked.
+	if err := kek.Admit(key, r.wallNow()); err != nil {
+		return err
+	}
 	return r.prove(got, p, requested)
 }
 

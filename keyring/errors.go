@@ -57,5 +57,6 @@ func corrupt(format string, args ...any) error {
 // Reasons for being locked that do not come from the vault.
 var (
 	errLeaseEnded = errors.New("the lease ended: no unwrap succeeded in time")
+	errUnchecked  = errors.New("the vault has not been asked yet")
 	errCopy       = errors.New("a copy of a store stays locked until Revalidate succeeds")
 )

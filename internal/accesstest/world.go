@@ -33,9 +33,10 @@ type World struct {
 	//	wrong-tenant               the identity's tokens are of another tenant
 	//	throttle D                 every call is refused for too many, try again after D
 	//	unreachable                no connection
+	//	break OP                   calls of one kind fail, the others do not
 	//	hang                       calls are taken and not answered
 	//	stick                      so, and they do not end when the caller gives up
-	//	answer                     undoes the seven above
+	//	answer                     undoes the eight above
 	Verbs map[string]func(arg string)
 	// NotApplicable says of verbs that the world does not have why that is so.
 	// Scripts that use one are not run, and that is logged.
