@@ -110,7 +110,7 @@ func TestStoreLayout(t *testing.T) {
 				aad := bytes.Join([][]byte{{1}, g.StoreID, {0, 0, 0, 0}, b.ID}, nil)
 				aead, err := dek.NewAEAD(b.DEK)
 				require.NoError(t, err)
-				got, err := aead.Open(nil, nil, value[1:], aad)
+				got, err := aead.Open(nil, value[1:], aad)
 				require.NoError(t, err)
 				require.True(t, bytes.Equal(b.Data, got))
 				require.Contains(t, []int{65, 293}, len(record[string(b.ID)]))

@@ -12,21 +12,17 @@
 //	|           | plaintext             |          |
 //	+-----------+-----------------------+----------+
 //
-// AES-256-GCM per NIST SP 800-38D with a random 96-bit nonce. The nonce is
-// drawn by the standard library's NewGCMWithRandomNonce, which runs inside the
-// FIPS 140-3 module. Because a key seals one block version, nonces cannot
-// collide under a key; the random nonce is a second line of defence, for a
-// program that seals twice by mistake.
+// AES-256-GCM per NIST SP 800-38D with a random 96-bit nonce from crypto/rand, in
+// FIPS 140-3 mode drawn inside the module. Because a key seals one block version,
+// nonces cannot collide under a key; the random nonce is a second line of defence,
+// for a program that seals twice by mistake.
 package dek
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/rand"
 	"errors"
 	"fmt"
-
-	"github.com/blockseal/blockseal/internal/secret"
+	"sync/atomic"
 )
 
 // Size is the size of a key in bytes.
@@ -42,17 +38,29 @@ var ErrOpen = errors.New("dek: the sealed bytes do not authenticate under this k
 
 // Key is a data encryption key.
 //
-// Seal and Open are safe for concurrent use with each other; Generate, Set and
-// Destroy are not safe with anything. A Key must not be copied. It never
+// Seal, Open and Bytes are safe for concurrent use with each other; Generate, Set,
+// Unwrap and Destroy are not safe with anything. A Key must not be copied. It never
 // prints its bytes.
 type Key struct {
 	// The bytes are behind a pointer because package fmt, given a struct that has a
 	// Key in an unexported field, prints the fields and calls no method; pointers
 	// it prints as addresses.
-	raw  *[Size]byte
-	aead cipher.AEAD // nil: destroyed, or never set
-	_    noCopy
+	raw  *[endOfWrapNonce]byte // key | nonce of the first Seal | nonce of the wrap
+	aead AEAD // zero: destroyed, or never set
+
+	// 1: the nonce of the first Seal is still to be used. Seal alone is concurrent
+	// with itself, so that only there it needs to be atomic.
+	fresh uint32
+
+	_ noCopy
 }
+
+// The parts of raw, which Generate reads at once: reading costs more by the call
+// than by the byte.
+const (
+	endOfSealNonce = Size + nonceSize
+	endOfWrapNonce = endOfSealNonce + nonceSize
+)
 
 // noCopy makes go vet's copylocks check refuse copies of a Key, each of which
 // would be one more secret that nobody destroys.
@@ -85,6 +93,15 @@ func (k *Key) Generate() {
 	// crypto/rand.Read fills the slice or ends the process; see its doc.
 	rand.Read(k.raw[:])
 	k.expand()
+	k.fresh = 1
+}
+
+// GenerateWrapped is Generate, and appends the key, sealed under another one, to
+// dst: [WrappedSize] bytes more, which Unwrap takes with the same aad.
+func (k *Key) GenerateWrapped(dst []byte, under *AEAD, aad []byte) []byte {
+	k.Generate()
+	under.mustLive()
+	return under.sealWith(k.raw[endOfSealNonce:], dst, k.raw[:Size:Size], aad)
 }
 
 // Set makes k the key with the given [Size] bytes, in memory that the caller
@@ -94,7 +111,7 @@ func (k *Key) Set(b []byte) error {
 		return fmt.Errorf("dek: a key has %d bytes, not %d", Size, len(b))
 	}
 	k.room()
-	copy(k.raw[:], b)
+	copy(k.raw[:Size], b)
 	k.expand()
 	return nil
 }
@@ -102,30 +119,18 @@ func (k *Key) Set(b []byte) error {
 // room makes room for the bytes, which stays for as long as k does.
 func (k *Key) room() {
 	if k.raw == nil {
-		k.raw = new([Size]byte)
+		k.raw = new([endOfWrapNonce]byte)
 	}
 }
 
 func (k *Key) expand() {
-	secret.WipeAEAD(k.aead) // of the key that was here before, if any
-	aead, err := NewAEAD(k.raw[:])
-	if err != nil {
+	k.fresh = 0
+	k.aead.Destroy() // of the key that was here before, if any
+	var err error
+	if k.aead, err = NewAEAD(k.raw[:Size]); err != nil {
 		// 32 bytes are always a valid AES-256 key, and GCM takes any AES block.
 		panic("dek: AES-256-GCM refused a 32-byte key: " + err.Error())
 	}
-	k.aead = aead
-}
-
-// NewAEAD returns the AEAD that this package uses, AES-GCM with a random nonce
-// in front, for those who wrap keys the same way.
-func NewAEAD(key []byte) (cipher.AEAD, error) {
-	b, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	// The AEAD has a copy of the expanded key; this one has done its work.
-	defer secret.WipeBlock(b)
-	return cipher.NewGCMWithRandomNonce(b)
 }
 
 // Seal appends the sealed plaintext, len(plaintext)+[Overhead] bytes, to dst
@@ -135,7 +140,10 @@ func NewAEAD(key []byte) (cipher.AEAD, error) {
 // A key seals one block version. Seal panics on a key that was destroyed.
 func (k *Key) Seal(dst, plaintext, aad []byte) []byte {
 	k.mustLive()
-	return k.aead.Seal(dst, nil, plaintext, aad)
+	if atomic.CompareAndSwapUint32(&k.fresh, 1, 0) {
+		return k.aead.sealWith(k.raw[Size:endOfSealNonce], dst, plaintext, aad)
+	}
+	return k.aead.Seal(dst, plaintext, aad)
 }
 
 // Open appends the plaintext, len(sealed)-[Overhead] bytes, to dst and returns
@@ -145,15 +153,34 @@ func (k *Key) Seal(dst, plaintext, aad []byte) []byte {
 // Open panics on a key that was destroyed.
 func (k *Key) Open(dst, sealed, aad []byte) ([]byte, error) {
 	k.mustLive()
-	out, err := k.aead.Open(dst, nil, sealed, aad)
+	out, err := k.aead.Open(dst, sealed, aad)
 	if err != nil {
 		return nil, ErrOpen
 	}
 	return out, nil
 }
 
+// WrappedSize is the size in bytes of a wrapped key.
+const WrappedSize = Size + Overhead
+
+// Unwrap makes k the key that GenerateWrapped sealed under the same key and aad, in memory
+// that k already has. On error, which matches [ErrOpen], k is destroyed.
+func (k *Key) Unwrap(wrapped []byte, under *AEAD, aad []byte) error {
+	k.room()
+	if len(wrapped) != WrappedSize {
+		k.Destroy()
+		return ErrOpen
+	}
+	if _, err := under.Open(k.raw[:0:Size], wrapped, aad); err != nil {
+		k.Destroy()
+		return ErrOpen
+	}
+	k.expand()
+	return nil
+}
+
 func (k *Key) mustLive() {
-	if k.aead == nil {
+	if k.aead.gcm == nil {
 		panic("dek: use of a key that was destroyed")
 	}
 }
@@ -163,7 +190,7 @@ func (k *Key) mustLive() {
 // destroyed.
 func (k *Key) Bytes() []byte {
 	k.mustLive()
-	return k.raw[:]
+	return k.raw[:Size:Size]
 }
 
 // Destroy overwrites the key's bytes and its expanded key. A destroyed Key may be
@@ -175,6 +202,5 @@ func (k *Key) Destroy() {
 	if k.raw != nil {
 		clear(k.raw[:])
 	}
-	secret.WipeAEAD(k.aead)
-	k.aead = nil
+	k.aead.Destroy()
 }

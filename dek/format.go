@@ -6,7 +6,10 @@ import (
 	"log/slog"
 )
 
-const redacted = "dek.Key(redacted)"
+const (
+	redacted     = "dek.Key(redacted)"
+	redactedAEAD = "dek.AEAD(redacted)"
+)
 
 // String, GoString, Format, LogValue and MarshalText keep a key's bytes out of
 // every print, log and encoding, whatever the verb.
@@ -23,3 +26,16 @@ func (*Key) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // MarshalText implements [encoding.TextMarshaler], and with it JSON.
 func (*Key) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+func (AEAD) String() string { return redactedAEAD }
+
+func (AEAD) GoString() string { return redactedAEAD }
+
+// Format implements [fmt.Formatter] for all verbs.
+func (AEAD) Format(f fmt.State, _ rune) { io.WriteString(f, redactedAEAD) }
+
+// LogValue implements [slog.LogValuer].
+func (AEAD) LogValue() slog.Value { return slog.StringValue(redactedAEAD) }
+
+// MarshalText implements [encoding.TextMarshaler], and with it JSON.
+func (AEAD) MarshalText() ([]byte, error) { return []byte(redactedAEAD), nil }

@@ -82,7 +82,7 @@ func TestDocumentLayout(t *testing.T) {
 
 			aead, err := dek.NewAEAD(d.Secret)
 			require.NoError(t, err)
-			body, err := aead.Open(nil, nil, doc[h:], doc[:h])
+			body, err := aead.Open(nil, doc[h:], doc[:h])
 			require.NoError(t, err, "the AAD is everything before H")
 			require.Equal(t, []byte(d.StoreSecret), body[0:32])
 			require.Equal(t, d.Wrapping, body[32])
@@ -134,7 +134,7 @@ func TestRecordLayout(t *testing.T) {
 			}
 			aead, err := dek.NewAEAD(key)
 			require.NoError(t, err)
-			plain, err := aead.Open(nil, nil, rec.Record[head:], aad)
+			plain, err := aead.Open(nil, rec.Record[head:], aad)
 			require.NoError(t, err)
 			if rec.Type == 1 {
 				require.Equal(t, []byte(rec.DEK), plain)
@@ -180,7 +180,7 @@ func TestGoldenReencodes(t *testing.T) {
 		require.NoError(t, err)
 		aead, err := dek.NewAEAD(d.Secret)
 		require.NoError(t, err)
-		plain, err := aead.Open(nil, nil, sealed, aad)
+		plain, err := aead.Open(nil, sealed, aad)
 		require.NoError(t, err)
 		content := &body{
 			storeSecret: [storeSecretSize]byte(d.StoreSecret),

@@ -33,7 +33,7 @@ const (
 	headByKEK     = 9
 
 	// RecordSize is the size in bytes of a DEK record wrapped ByKeyring.
-	RecordSize = headByKeyring + dek.Size + dek.Overhead
+	RecordSize = headByKeyring + dek.WrappedSize
 	// RecordSizeByKEK is the size in bytes of a DEK record wrapped ByKEK.
 	RecordSizeByKEK = headByKEK + vault.WrappedSize + dek.Overhead
 )
@@ -95,7 +95,6 @@ func (in RecordInfo) putHead(b []byte) {
 type Binding struct {
 	// room for the clear part of a record | store id | context
 	buf []byte
-	raw [dek.Size]byte // where a DEK is for the moment of its opening
 }
 
 const bindingHead = headByKEK + storeIDSize

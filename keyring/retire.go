@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/blockseal/blockseal/internal/secret"
 )
 
 // DropEpochs destroys the keys of all epochs before the given one: what they
@@ -120,7 +119,7 @@ func (r *Keyring) forgetRetired(s *session) {
 		return // if they are unreachable now, the garbage collector has them
 	}
 	for _, e := range *gone {
-		secret.WipeAEAD(e.aead)
+		e.aead.Destroy()
 	}
 }
 
@@ -153,7 +152,7 @@ func (h *Hold) Rewrap(ctx context.Context, dst, record []byte, b *Binding) ([]by
 	store := (*[storeIDSize]byte)(&h.r.storeID)
 	var inner [RecordSizeByKEK]byte
 	defer clear(inner[:])
-	plain, err := from.aead.Open(inner[:0], nil, record[in.headSize():], b.aad(in, store))
+	plain, err := from.aead.Open(inner[:0], record[in.headSize():], b.aad(in, store))
 	if err != nil {
 		return nil, errRecord(in)
 	}

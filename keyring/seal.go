@@ -28,8 +28,8 @@ func sealBody(b *body, docSecret *[secretSize]byte, aad []byte) (sealed []byte, 
 			err = e
 			return
 		}
-		defer secret.WipeAEAD(aead)
-		sealed = aead.Seal(sealed, nil, plain, aad)
+		defer aead.Destroy()
+		sealed = aead.Seal(sealed, plain, aad)
 	})
 	return sealed, err
 }
@@ -41,8 +41,8 @@ func openBody(sealed []byte, docSecret *[secretSize]byte, aad []byte) (*body, er
 	if err != nil {
 		return nil, err
 	}
-	defer secret.WipeAEAD(aead)
-	plain, err := aead.Open(nil, nil, sealed, aad)
+	defer aead.Destroy()
+	plain, err := aead.Open(nil, sealed, aad)
 	if err != nil {
 		return nil, corrupt("the document does not authenticate under the secret that the KEK unwrapped: " +
 			"its header or body was altered, or it was forged")

@@ -1,7 +1,6 @@
 package keyring
 
 import (
-	"crypto/cipher"
 	"fmt"
 	"slices"
 	"sync"
@@ -41,7 +40,7 @@ type epochSet struct {
 type epoch struct {
 	id       uint32
 	created  time.Time
-	aead     cipher.AEAD
+	aead     dek.AEAD
 	used     atomic.Uint64 // DEKs wrapped, counted from the reservation it was opened with
 	reserved atomic.Uint64 // what the document on disk says that it may have wrapped
 }
@@ -104,11 +103,11 @@ func (s *epochSet) with(e *epoch) *epochSet {
 func (s *session) destroy() {
 	clear(s.secret[:])
 	for _, e := range s.epochs.Swap(nil).all {
-		secret.WipeAEAD(e.aead)
+		e.aead.Destroy()
 	}
 	if retired := s.retired.Swap(nil); retired != nil {
 		for _, e := range *retired {
-			secret.WipeAEAD(e.aead)
+			e.aead.Destroy()
 		}
 	}
 	s.cache.destroy()

@@ -57,8 +57,8 @@ func (h *Hold) NewDEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding) (
 	if h.r.opts.ReadOnly {
 		return nil, fmt.Errorf("keyring: new DEK: %w", ErrReadOnly)
 	}
-	k.Generate()
 	if h.r.wrapsByKEK.Load() {
+		k.Generate()
 		dst, err := h.wrapByKEK(ctx, dst, k, b)
 		if err != nil {
 			k.Destroy()
@@ -67,18 +67,17 @@ func (h *Hold) NewDEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding) (
 	}
 	e, err := h.epochForUse(ctx)
 	if err != nil {
-		k.Destroy()
 		return nil, err
 	}
-	in := RecordInfo{Wrapping: ByKeyring, Epoch: e.id}
-	return sealRecord(dst, in, e, k.Bytes(), b, (*[storeIDSize]byte)(&h.r.storeID)), nil
+	aad := b.aad(RecordInfo{Wrapping: ByKeyring, Epoch: e.id}, (*[storeIDSize]byte)(&h.r.storeID))
+	return k.GenerateWrapped(append(dst, aad[:headByKeyring]...), &e.aead, aad), nil
 }
 
 // sealRecord appends a record with the given clear part to dst.
 func sealRecord(dst []byte, in RecordInfo, e *epoch, plain []byte, b *Binding, store *[storeIDSize]byte) []byte {
 	aad := b.aad(in, store)
 	dst = append(dst, aad[:in.headSize()]...)
-	return e.aead.Seal(dst, nil, plain, aad)
+	return e.aead.Seal(dst, plain, aad)
 }
 
 // wrapByKEK appends a ByKEK record for k to dst. The vault's wrap goes inside the
@@ -161,15 +160,12 @@ func (h *Hold) OpenDEK(ctx context.Context, k *dek.Key, record []byte, b *Bindin
 	}
 	aad := b.aad(in, (*[storeIDSize]byte)(&h.r.storeID))
 	if in.Wrapping == ByKeyring {
-		got, err := e.aead.Open(b.raw[:0], nil, record[headByKeyring:], aad)
-		if err != nil {
+		if k.Unwrap(record[headByKeyring:], &e.aead, aad) != nil {
 			return errRecord(in)
 		}
-		err = k.Set(got)
-		clear(b.raw[:])
-		return err
+		return nil
 	}
-	ciphertext, err := e.aead.Open(nil, nil, record[headByKEK:], aad)
+	ciphertext, err := e.aead.Open(nil, record[headByKEK:], aad)
 	if err != nil {
 		return errRecord(in)
 	}
@@ -187,7 +183,7 @@ func (h *Hold) CheckRecord(record []byte, b *Binding) error {
 	if e == nil {
 		return errNoEpoch(in)
 	}
-	got, err := e.aead.Open(nil, nil, record[in.headSize():], b.aad(in, (*[storeIDSize]byte)(&h.r.storeID)))
+	got, err := e.aead.Open(nil, record[in.headSize():], b.aad(in, (*[storeIDSize]byte)(&h.r.storeID)))
 	clear(got)
 	if err != nil {
 		return errRecord(in)

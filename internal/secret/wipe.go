@@ -21,27 +21,30 @@ import (
 
 // layout is the types that Wipe knows.
 type layout struct {
-	block, gcm         reflect.Type // aes' block, and the struct around the GCM
+	block, gcm         reflect.Type // pointers to aes' block and to a GCM
+	random             reflect.Type // the struct around the GCM that draws nonces
 	blockSize, gcmSize uintptr
 }
 
 // known inspects the types once. The result does not change.
-var known = sync.OnceValue(func() (l layout) {
+var known = sync.OnceValue(func() *layout {
 	b, err := aes.NewCipher(make([]byte, 32))
 	if err != nil {
-		return layout{}
+		return new(layout)
 	}
 	g, err := cipher.NewGCMWithRandomNonce(b)
 	if err != nil {
-		return layout{}
+		return new(layout)
 	}
-	bt, gt := reflect.TypeOf(b), reflect.TypeOf(g)
-	if bt.Kind() != reflect.Pointer || !pointerFree(bt.Elem()) ||
-		gt.Kind() != reflect.Struct || gt.NumField() != 1 ||
-		gt.Field(0).Type.Kind() != reflect.Pointer || !pointerFree(gt.Field(0).Type.Elem()) {
-		return layout{}
+	bt, rt := reflect.TypeOf(b), reflect.TypeOf(g)
+	if rt.Kind() != reflect.Struct || rt.NumField() != 1 {
+		return new(layout)
 	}
-	return layout{block: bt, gcm: gt, blockSize: bt.Elem().Size(), gcmSize: gt.Field(0).Type.Elem().Size()}
+	gt := rt.Field(0).Type
+	if bt.Kind() != reflect.Pointer || !pointerFree(bt.Elem()) || gt.Kind() != reflect.Pointer || !pointerFree(gt.Elem()) {
+		return new(layout)
+	}
+	return &layout{block: bt, gcm: gt, random: rt, blockSize: bt.Elem().Size(), gcmSize: gt.Elem().Size()}
 })
 
 // Wipes reports whether Wipe erases anything with this standard library.
@@ -68,19 +71,27 @@ func pointerFree(t reflect.Type) bool {
 // WipeBlock overwrites the expanded key of an AES block cipher, which nobody may
 // use any more. A GCM that was made from it has a copy and goes on working.
 func WipeBlock(b cipher.Block) {
-	l := known()
-	if b == nil || reflect.TypeOf(b) != l.block {
-		return
+	if l := known(); reflect.TypeOf(b) == l.block && b != nil {
+		wipe(reflect.ValueOf(b), l.blockSize)
 	}
-	clear(unsafe.Slice((*byte)(reflect.ValueOf(b).UnsafePointer()), l.blockSize))
 }
 
-// WipeAEAD overwrites the expanded key of an AES-GCM with random nonces, which
-// nobody may use any more: it would seal under a key of zeros.
+// WipeAEAD overwrites the expanded key of an AES-GCM, of NewGCM or of
+// NewGCMWithRandomNonce, which nobody may use any more: it would seal under a key
+// of zeros.
 func WipeAEAD(a cipher.AEAD) {
-	l := known()
-	if a == nil || reflect.TypeOf(a) != l.gcm {
+	if a == nil {
 		return
 	}
-	clear(unsafe.Slice((*byte)(reflect.ValueOf(a).Field(0).UnsafePointer()), l.gcmSize))
+	switch l := known(); reflect.TypeOf(a) {
+	case l.gcm:
+		wipe(reflect.ValueOf(a), l.gcmSize)
+	case l.random:
+		wipe(reflect.ValueOf(a).Field(0), l.gcmSize)
+	}
+}
+
+// wipe overwrites the size bytes that a pointer points to.
+func wipe(pointer reflect.Value, size uintptr) {
+	clear(unsafe.Slice((*byte)(pointer.UnsafePointer()), size))
 }

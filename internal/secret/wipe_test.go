@@ -39,6 +39,17 @@ func TestWipeErasesTheKey(t *testing.T) {
 
 	WipeAEAD(a)
 	require.Equal(t, make([]byte, len(gcm)), gcm)
+
+	b, err = aes.NewCipher(key)
+	require.NoError(t, err)
+	g, err := cipher.NewGCM(b)
+	if err != nil {
+		return // not in a program that the FIPS 140-3 module restricts
+	}
+	gcm = unsafe.Slice((*byte)(reflect.ValueOf(g).UnsafePointer()), l.gcmSize)
+	require.True(t, bytes.Contains(gcm, key), "the test looks in the wrong place")
+	WipeAEAD(g)
+	require.Equal(t, make([]byte, len(gcm)), gcm)
 }
 
 // foreign is an AEAD of another type.
