@@ -38,18 +38,26 @@ func (s *Store) commit(ctx context.Context, h *keyring.Hold, b engine.Batch, old
 }
 
 // commitMany is commit for a batch of several changes, with which it keeps the
-// record cache in step.
+// caches in step.
 func (s *Store) commitMany(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
 	// The engine may keep a large batch and empty it, so that the cache is told
 	// before. Until the commit it is ahead of the engine, which readers notice.
+	var changes []uint64
+	defer func() {
+		for _, c := range changes {
+			s.rows.report(c)
+		}
+	}()
 	err := b.Each(func(key, value []byte, deleted bool) error {
-		switch {
-		case len(key) <= prefixSize || key[0] != spaceDEK:
-		case deleted:
+		if len(key) <= prefixSize || key[0] != spaceDEK {
+			return nil
+		}
+		if deleted {
 			s.records.drop(key[prefixSize:])
-		default:
+		} else {
 			s.records.put(key[prefixSize:], value)
 		}
+		changes = append(changes, s.rows.announce(key[prefixSize:]))
 		return nil
 	})
 	if err != nil {

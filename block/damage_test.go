@@ -26,7 +26,7 @@ func damaged(err error) bool {
 // and Verify finds it.
 func TestEveryByteOfARecordMatters(t *testing.T) {
 	g := newRig(t)
-	g.opts.RecordCache = -1 // a good record in memory would outlast the bad one on disk
+	g.opts.RecordCache, g.opts.RowCache = -1, -1 // what is good in memory would outlast what is bad on disk
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte(plaintext)))
 	require.NoError(t, s.Put(g.ctx, []byte("b"), []byte("another")))
@@ -83,7 +83,7 @@ func TestEveryByteOfARecordMatters(t *testing.T) {
 // Records and blocks open where they were put, and nowhere else.
 func TestNothingCanBeMoved(t *testing.T) {
 	g := newRig(t)
-	g.opts.RecordCache = -1
+	g.opts.RecordCache, g.opts.RowCache = -1, -1
 	s := g.open()
 	other := newRig(t)
 	other.vault, other.kek, other.key = g.vault, g.kek, g.key // the same KEK

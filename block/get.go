@@ -46,8 +46,17 @@ var errMismatch = errors.New("the DEK record and the block do not fit together")
 
 // get reads a block that may be written at the same time. The record and the block
 // are two look-ups, and the record may come from the cache; if they do not fit,
-// both are read again from one state of the engine, which decides.
+// both are read again from one state of the engine, which decides. A row that does
+// not open is no evidence of anything.
 func (s *Store) get(ctx context.Context, h *keyring.Hold, sc *scratch, id, dst []byte) ([]byte, error) {
+	row, ticket := s.rows.get(id)
+	if row != nil {
+		sc.record = append(sc.record[:0], row.record()...)
+		if out, err := s.unseal(ctx, h, sc, row.sealed(), dst); err == nil {
+			return out, nil
+		}
+		s.rows.drop(row)
+	}
 	var ok bool
 	if sc.record, ok = s.records.get(sc.record[:0], id); !ok {
 		var err error
@@ -59,7 +68,7 @@ func (s *Store) get(ctx context.Context, h *keyring.Hold, sc *scratch, id, dst [
 		}
 		s.records.put(id, sc.record)
 	}
-	out, err := s.openBlock(ctx, h, sc, s.db, 0, id, dst)
+	out, err := s.openBlock(ctx, h, sc, s.db, 0, id, dst, ticket)
 	if err == nil || errors.Is(err, ErrInaccessible) || errors.Is(err, ErrClosed) {
 		return out, err
 	}
@@ -84,7 +93,7 @@ func (s *Store) getConsistent(ctx context.Context, h *keyring.Hold, sc *scratch,
 	case err != nil:
 		return nil, s.damage(err)
 	}
-	out, err := s.openBlock(ctx, h, sc, r, partition, id, dst)
+	out, err := s.openBlock(ctx, h, sc, r, partition, id, dst, ticket{})
 	if errors.Is(err, errMismatch) {
 		return nil, fmt.Errorf("the block has a DEK record and no data: %w", ErrCorrupt)
 	}
@@ -129,8 +138,8 @@ func lookup(r engine.Reader, sc *scratch, space byte, partition uint32, id, dst 
 }
 
 // openBlock opens the DEK in sc.record and with it the block, which it appends to
-// dst.
-func (s *Store) openBlock(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Reader, partition uint32, id, dst []byte) ([]byte, error) {
+// dst and, with a ticket, remembers.
+func (s *Store) openBlock(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Reader, partition uint32, id, dst []byte, t ticket) ([]byte, error) {
 	sc.lookup = appendKey(sc.lookup[:0], spaceData, partition, id)
 	value, closer, err := r.Get(sc.lookup)
 	if errors.Is(err, engine.ErrNotFound) {
@@ -147,7 +156,11 @@ func (s *Store) openBlock(ctx context.Context, h *keyring.Hold, sc *scratch, r e
 		return s.unseal(ctx, h, sc, value, dst)
 	}
 	defer closer.Close()
-	return s.unseal(ctx, h, sc, value, dst)
+	out, err := s.unseal(ctx, h, sc, value, dst)
+	if err == nil {
+		s.rows.add(t, sc.record, value)
+	}
+	return out, err
 }
 
 // unseal opens the DEK in sc.record and with it value, a sealed block.

@@ -8,8 +8,11 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// DefaultRecordCache is the default of Options.RecordCache in bytes.
-const DefaultRecordCache = 32 << 20
+// The defaults of Options.RecordCache and Options.RowCache in bytes.
+const (
+	DefaultRecordCache = 32 << 20
+	DefaultRowCache    = 64 << 20
+)
 
 // Options configure a store. A nil *Options, and each zero field, means the
 // default that the field states.
@@ -42,6 +45,11 @@ type Options struct {
 	// and used as blocks are read and written: 73 bytes a block. It holds no
 	// secrets and survives a lock. Default: 32 MiB; negative: none.
 	RecordCache int64
+	// RowCache is the memory in bytes for sealed blocks that were read more than
+	// once lately, taken as it is used: a Get of one costs no look-up in Pebble. It
+	// holds no plaintext and no DEKs, and survives a lock. With ByKEK it is not
+	// used. Default: 64 MiB; negative: none.
+	RowCache int64
 	// BlockCache is the memory in bytes for Pebble's cache of sealed blocks.
 	// Default: 64 MiB.
 	BlockCache int64
@@ -69,6 +77,9 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if c.RecordCache == 0 {
 		c.RecordCache = DefaultRecordCache
+	}
+	if c.RowCache == 0 {
+		c.RowCache = DefaultRowCache
 	}
 	c.FS = c.fs()
 	if c.VaultRate == 0 {

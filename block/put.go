@@ -80,7 +80,10 @@ func (s *Store) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 	if err := s.seal(ctx, h, b, sc, 0, id, data); err != nil {
 		return err
 	}
-	if err := s.commit(ctx, h, b, recordEpoch(sc.record)); err != nil {
+	change := s.rows.announce(id)
+	err := s.commit(ctx, h, b, recordEpoch(sc.record))
+	s.rows.report(change)
+	if err != nil {
 		return err
 	}
 	s.records.put(id, sc.record)
@@ -107,7 +110,10 @@ func (s *Store) Delete(ctx context.Context, id []byte) error {
 	if err := remove(b, 0, id); err != nil {
 		return wrapErr("delete", id, err)
 	}
-	if err := s.commit(ctx, &h, b, noEpoch); err != nil {
+	change := s.rows.announce(id)
+	err = s.commit(ctx, &h, b, noEpoch)
+	s.rows.report(change)
+	if err != nil {
 		return wrapErr("delete", id, err)
 	}
 	s.records.drop(id)

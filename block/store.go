@@ -25,6 +25,7 @@ type Store struct {
 	keys     *keyring.Keyring
 	storage  *metaStorage
 	records  *recordCache
+	rows     *rowCache
 	scratch  sync.Pool
 	identity identity
 
@@ -100,7 +101,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err != nil {
 		return nil, errors.Join(err, s.release())
 	}
-	s.records = newRecordCache(o.RecordCache)
+	s.records, s.rows = newRecordCache(o.RecordCache), newRowCache(o.RowCache)
 	s.opened.Store(true)
 	s.startRewrap()
 	return s, nil
