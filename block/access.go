@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/kek"
-	"github.com/blockseal/blockseal/keyring"
 )
 
 // Revalidate asks the vault now, whatever the state: the way back from
@@ -58,7 +57,7 @@ func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error {
 // followKEK moves along what was wrapped by the KEK before: the copies now, and
 // ByKEK records in the background.
 func (s *Store) followKEK(ctx context.Context) error {
-	s.startRewrap()
+	s.upkeep.hurry()
 	s.usage.RLock()
 	defer s.usage.RUnlock()
 	if s.closed {
@@ -76,20 +75,5 @@ func (s *Store) followKEK(ctx context.Context) error {
 func (s *Store) onKEKChanged() {
 	s.spawn(func() {
 		s.followKEK(s.ctx) // what fails is an event, and is tried with the next change
-	})
-}
-
-// startRewrap rewraps ByKEK records in the background, if there are any that need
-// it.
-func (s *Store) startRewrap() {
-	keks, _ := s.keys.KEKs()
-	if s.opts.ManualRewrap || s.opts.ReadOnly || len(keks) == 1 {
-		return
-	}
-	s.spawn(func() {
-		start := s.keys.Elapsed()
-		err := s.RewrapDEKs(s.ctx, nil)
-		s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "rewrapped the DEKs of an older KEK version", Err: err,
-			Duration: s.keys.Elapsed() - start})
 	})
 }

@@ -23,6 +23,7 @@ type Batch struct {
 	oldest  uint32 // the least epoch that a record in the batch names
 	unpin   func() // lets go of the epochs that the batch was sealed under
 	err     error  // what spoiled the batch
+	tally   tally
 }
 
 type batchState uint8
@@ -92,6 +93,7 @@ func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 		return b.spoil("batch put", id, err)
 	}
 	b.oldest = min(b.oldest, recordEpoch(sc.record))
+	b.tally.put(len(data))
 	return nil
 }
 
@@ -112,6 +114,7 @@ func (b *Batch) Delete(ctx context.Context, id []byte) error {
 	if err := remove(b.b, 0, id); err != nil {
 		return b.spoil("batch delete", id, err)
 	}
+	b.tally.deletes++
 	return nil
 }
 
@@ -124,6 +127,7 @@ func (b *Batch) Commit(ctx context.Context) error {
 	}
 	h, err := b.hold()
 	if err != nil {
+		b.s.counts.fail(failedCommit, err)
 		return fmt.Errorf("block: commit: %w", err)
 	}
 	defer func() { h.Release() }()
@@ -133,7 +137,9 @@ func (b *Batch) Commit(ctx context.Context) error {
 	if b.b.Empty() {
 		return nil
 	}
-	if err := b.s.commitMany(ctx, &h, b.b, b.oldest); err != nil {
+	err = b.s.commitMany(ctx, &h, b.b, b.oldest)
+	b.s.counts.commit(b.tally, err)
+	if err != nil {
 		return fmt.Errorf("block: commit: %w", err)
 	}
 	return nil

@@ -17,6 +17,12 @@ import (
 // benchStore is a store on the real file system and the system's clock.
 func benchStore(b *testing.B, opts *block.Options) *block.Store {
 	b.Helper()
+	s, _ := benchStoreAndVault(b, opts)
+	return s
+}
+
+func benchStoreAndVault(b *testing.B, opts *block.Options) (*block.Store, *vaulttest.Vault) {
+	b.Helper()
 	v := vaulttest.New(nil)
 	dir, err := os.MkdirTemp("", "blockseal-bench-")
 	if err != nil {
@@ -31,7 +37,7 @@ func benchStore(b *testing.B, opts *block.Options) *block.Store {
 			b.Error(err)
 		}
 	})
-	return s
+	return s, v
 }
 
 // sizes runs f for block sizes from 512 B to 1 MiB, with incompressible data.
@@ -138,41 +144,6 @@ func BenchmarkScan(b *testing.B) {
 			}
 		}
 	})
-}
-
-// RotateEpoch costs by the record, and RotateKEK costs the same for any number.
-func BenchmarkRotate(b *testing.B) {
-	for _, n := range []int{1_000, 100_000} {
-		s := benchStore(b, &block.Options{NoSync: true})
-		batch := s.NewBatch()
-		for i := range n {
-			if err := batch.Put(context.Background(), binary.BigEndian.AppendUint64(nil, uint64(i)), []byte("x")); err != nil {
-				b.Fatal(err)
-			}
-		}
-		if err := batch.Commit(context.Background()); err != nil {
-			b.Fatal(err)
-		}
-		b.Run(fmt.Sprintf("KEK/%d", n), func(b *testing.B) {
-			before := s.VaultCalls()
-			for b.Loop() {
-				if err := s.RotateKEK(context.Background()); err != nil {
-					b.Fatal(err)
-				}
-			}
-			after := s.VaultCalls()
-			calls := after.Get + after.Wrap + after.Unwrap - before.Get - before.Wrap - before.Unwrap
-			b.ReportMetric(float64(calls)/float64(b.N), "vaultcalls/op")
-		})
-		b.Run(fmt.Sprintf("Epoch/%d", n), func(b *testing.B) {
-			for b.Loop() {
-				if err := s.RotateEpoch(context.Background(), nil); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
-		})
-	}
 }
 
 // BenchmarkLeaseCheck is what the lease check costs a hot Get: the ratio of the two.

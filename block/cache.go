@@ -19,7 +19,27 @@ import (
 type recordCache struct {
 	seed    maphash.Seed
 	buckets []bucket
-	locks   [256]sync.Mutex
+	locks   [256]cacheLock
+}
+
+// cacheLock guards some buckets, and counts what is looked for in them.
+type cacheLock struct {
+	sync.Mutex
+	hits, misses uint64
+}
+
+// lookups returns how often a record was found, and how often not.
+func (c *recordCache) lookups() (hits, misses uint64) {
+	if c == nil {
+		return 0, 0
+	}
+	for i := range c.locks {
+		l := &c.locks[i]
+		l.Lock()
+		hits, misses = hits+l.hits, misses+l.misses
+		l.Unlock()
+	}
+	return hits, misses
 }
 
 // ways is how many records share a bucket.
@@ -56,7 +76,7 @@ func (c *recordCache) slot(id []byte) slot {
 	return slot{h, int((h >> 32) * uint64(len(c.buckets)) >> 32)}
 }
 
-func (c *recordCache) lock(s slot) *sync.Mutex {
+func (c *recordCache) lock(s slot) *cacheLock {
 	m := &c.locks[s.bucket%len(c.locks)]
 	m.Lock()
 	return m
@@ -68,13 +88,16 @@ func (c *recordCache) get(dst, id []byte) ([]byte, bool) {
 		return dst, false
 	}
 	s := c.slot(id)
-	defer c.lock(s).Unlock()
+	l := c.lock(s)
+	defer l.Unlock()
 	b := &c.buckets[s.bucket]
 	for i := range b.hash {
 		if b.hash[i] == s.hash {
+			l.hits++
 			return append(dst, b.record[i][:]...), true
 		}
 	}
+	l.misses++
 	return dst, false
 }
 

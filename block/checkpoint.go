@@ -32,10 +32,19 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 		return fmt.Errorf("block: checkpoint: %w", s.damage(err))
 	}
 	// Without its identity file the copy is not a store, so that one that was cut
-	// off cannot be taken for a whole one.
+	// off cannot be taken for a whole one. It is registered before, so that there is
+	// no whole one that the store does not remember.
 	id := identity{instance: newInstance(), copyOf: s.identity.instance}
-	if err := errors.Join(writeIdentity(s.opts.FS, dir, id), s.register(dir, id.instance)); err != nil {
-		return errors.Join(fmt.Errorf("block: checkpoint: %w", err), s.opts.FS.RemoveAll(dir))
+	err := s.register(dir, id.instance)
+	if err == nil {
+		err = writeIdentity(s.opts.FS, dir, id)
+	}
+	if err != nil {
+		err = errors.Join(fmt.Errorf("block: checkpoint: %w", err), s.opts.FS.RemoveAll(dir))
+		if !s.opts.ReadOnly {
+			err = errors.Join(err, s.writeMeta(s.copyRecord(id.instance.String()), nil))
+		}
+		return err
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
 	return nil

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
@@ -137,20 +138,7 @@ func (s *Store) writeMeta(name string, value []byte) error {
 // copy shows which KEK it needs, whatever was rotated meanwhile, and that the copy
 // opens.
 func (s *Store) register(dir string, instance instanceID) error {
-	lock, err := engine.LockDir(dir, s.opts.FS)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	db, err := engine.Open(dir, lock, engine.Options{FS: s.opts.FS, ReadOnly: true, Fatal: s.opts.Fatal})
-	if err != nil {
-		return s.damage(err)
-	}
-	doc, err := readMeta(db, metaKeyring)
-	if err = errors.Join(err, db.Close()); err != nil {
-		return s.damage(err)
-	}
-	in, err := keyring.Inspect(doc)
+	in, err := s.copyDocument(dir)
 	if err != nil || s.opts.ReadOnly {
 		return err
 	}
@@ -158,10 +146,29 @@ func (s *Store) register(dir string, instance instanceID) error {
 	return s.writeMeta(s.copyRecord(instance.String()), c.encode())
 }
 
+// copyDocument reads the clear part of a copy's keyring document.
+func (s *Store) copyDocument(dir string) (in keyring.Info, err error) {
+	lock, err := engine.LockDir(dir, s.opts.FS)
+	if err != nil {
+		return in, err
+	}
+	defer lock.Close()
+	db, err := engine.Open(dir, lock, engine.Options{FS: s.opts.FS, ReadOnly: true, Fatal: s.opts.Fatal})
+	if err != nil {
+		return in, s.damage(err)
+	}
+	doc, err := readMeta(db, metaKeyring)
+	if err = errors.Join(err, db.Close()); err != nil {
+		return in, s.damage(err)
+	}
+	return keyring.Inspect(doc)
+}
+
 // RewrapCheckpoint moves an offline copy of a store from the KEK that wraps it to
 // another, without touching its blocks: for copies that a KEK change did not
 // reach. The copy goes on waiting for its own Revalidate. Records wrapped ByKEK are
-// rewrapped too, at two vault calls each.
+// rewrapped too, at three vault calls each. Cut off by a crash or by ctx, it goes on
+// with the next call.
 //
 // If from is gone or refused the error names the key version that the copy needs.
 func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *Options) error {
@@ -176,12 +183,19 @@ func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *
 		return errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
 	}
 	s, err := Open(ctx, dir, from, &o)
+	if errors.Is(err, keyring.ErrWrongKEK) {
+		// Perhaps it was moved before, and cut off before its records were.
+		o.Keyring.OtherKEKs = append(slices.Clone(o.Keyring.OtherKEKs), from)
+		if again, errTo := Open(ctx, dir, to, &o); errTo == nil {
+			s, err = again, nil
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("block: rewrap checkpoint: %w", err)
 	}
 	if err = s.keys.Revalidate(ctx); err == nil {
 		if err = s.keys.ChangeKEK(ctx, to); err == nil {
-			err = s.RewrapDEKs(ctx, nil)
+			err = s.rewrapDEKs(ctx, nil, false)
 		}
 	}
 	if err = errors.Join(err, s.Close()); err != nil {
@@ -229,12 +243,25 @@ func (s *Store) rewrapCopy(ctx context.Context, c Copy, to *kek.KEK) error {
 	if !found || id.instance.String() != c.Instance {
 		return fmt.Errorf("block: copy %s is not at %s any more; where it is, it needs %s", c.Instance, c.Path, c.KEK)
 	}
-	from, ok := s.keys.KEKFor(c.KEK)
+	// A crash may have come between moving the copy and writing that down.
+	in, err := s.copyDocument(c.Path)
+	if err != nil {
+		return err
+	}
+	if in.KEK == to.ID() && len(in.KEKs) == 1 {
+		return nil
+	}
+	from, ok := s.keys.KEKFor(in.KEK)
 	if !ok {
 		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with RewrapCheckpoint: %w",
-			c.Instance, c.KEK, keyring.ErrWrongKEK)
+			c.Instance, in.KEK, keyring.ErrWrongKEK)
 	}
 	o := Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
-	o.Keyring.Clock, o.Keyring.VaultTimeout = s.opts.Keyring.Clock, s.opts.Keyring.VaultTimeout
+	o.Keyring.Clock, o.Keyring.VaultTimeout, o.VaultRate = s.opts.Keyring.Clock, s.opts.Keyring.VaultTimeout, s.opts.VaultRate
+	for _, id := range in.KEKs {
+		if k, ok := s.keys.KEKFor(id); ok {
+			o.Keyring.OtherKEKs = append(o.Keyring.OtherKEKs, k)
+		}
+	}
 	return RewrapCheckpoint(ctx, c.Path, from, to, &o)
 }

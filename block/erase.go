@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -57,7 +58,8 @@ func (r *Receipt) seal() error {
 //
 // It refuses with [ErrPinned] while snapshots, scans or batches are open.
 //
-// It takes no vault call. What was erased can still be opened from copies of the
+// It can be called again after a crash; the receipt of one that had come to its end
+// is kept, see [Store.LastReceipt]. It takes no vault call. What was erased can still be opened from copies of the
 // files that somebody made before, with the KEK versions that the receipt names;
 // see docs/threat-model.md. That the file system or the medium forgets the bytes
 // of deleted files is theirs to say.
@@ -78,7 +80,9 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if n := s.keys.Pins(); n > 0 {
 		return r, fmt.Errorf("%w: %d of them; close them and erase again", ErrPinned, n)
 	}
-	dropped, err := s.rotateEpoch(ctx, p)
+	// What was deleted since a rotation that was cut off is under the epoch which that
+	// one began.
+	dropped, err := s.rotateEpoch(ctx, p, true)
 	if err != nil {
 		return r, err
 	}
@@ -108,12 +112,53 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if err := r.seal(); err != nil {
 		return r, err
 	}
+	if err := s.writeReceipt(r); err != nil {
+		return r, err
+	}
 	// From here on, what is deleted was under documents of the present KEK alone.
 	if err := s.storage.forgetKEKs(); err != nil {
 		return r, err
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "erased what was deleted or overwritten; receipt " + r.Hash})
 	return r, nil
+}
+
+// metaReceipt is the receipt of the last Erase, as JSON, before the KEK versions that
+// it names are forgotten.
+const metaReceipt = "receipt"
+
+func (s *Store) writeReceipt(r Receipt) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return s.writeMeta(metaReceipt, b)
+}
+
+// LastReceipt returns the receipt of the last Erase, if there was one: for a program
+// that was cut off before it could keep what Erase returned. It is not authenticated.
+// A copy has its source's, until its own first Erase. It needs no access.
+func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err error) {
+	s.usage.RLock()
+	defer s.usage.RUnlock()
+	if s.closed {
+		return r, false, fmt.Errorf("block: last receipt: %w", ErrClosed)
+	}
+	b, err := readMeta(s.db, metaReceipt)
+	if errors.Is(err, engine.ErrNotFound) {
+		return r, false, nil
+	}
+	if err != nil {
+		return r, false, fmt.Errorf("block: last receipt: %w", s.damage(err))
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return Receipt{}, false, fmt.Errorf("block: last receipt: %w: %w", ErrCorrupt, err)
+	}
+	want := r.Hash
+	if err := r.seal(); err != nil || r.Hash != want {
+		return Receipt{}, false, fmt.Errorf("block: last receipt: its hash is not the hash of what it says: %w", ErrCorrupt)
+	}
+	return r, true, nil
 }
 
 // countRecords counts the DEK records. s.usage is held.

@@ -2,6 +2,7 @@ package block_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"testing"
@@ -112,6 +113,17 @@ func TestErase(t *testing.T) {
 	require.Equal(t, third, s.State().KEK)
 	require.Equal(t, keyring.Available, s.State().Status)
 
+	kept, found, err := s.LastReceipt(g.ctx)
+	require.NoError(t, err)
+	require.True(t, found)
+	require.Equal(t, first, kept.Keys[0])
+	require.NoError(t, s.Close())
+	s = g.open()
+	again, _, err := s.LastReceipt(g.ctx)
+	require.NoError(t, err)
+	require.Equal(t, kept, again)
+	require.Equal(t, r, again)
+
 	// The next receipt names only what wrapped documents since.
 	r, err = s.Erase(g.ctx, nil)
 	require.NoError(t, err)
@@ -136,4 +148,22 @@ func TestEraseWithOpenSnapshot(t *testing.T) {
 	r, err := s.Erase(g.ctx, nil)
 	require.NoError(t, err)
 	require.False(t, r.Pinned)
+}
+
+// What is deleted after a RotateEpoch that was cut off was under the epoch that this
+// one had begun: Erase does not go on with it, but begins another.
+func TestEraseAfterARotationThatWasCutOff(t *testing.T) {
+	g := newRig(t)
+	s := g.open()
+	s.SetSteps(4, 1)
+	for i := range 40 {
+		require.NoError(t, s.Put(g.ctx, fmt.Appendf(nil, "%03d", i), nil))
+	}
+	require.ErrorIs(t, s.RotateEpoch(&steps{g.ctx, 5}, nil), context.Canceled)
+	require.Equal(t, 2, s.State().Epochs)
+	require.NoError(t, s.Put(g.ctx, []byte("victim"), []byte("under the second epoch")))
+	require.NoError(t, s.Delete(g.ctx, []byte("victim")))
+	r, err := s.Erase(g.ctx, nil)
+	require.NoError(t, err)
+	require.Equal(t, []uint32{1, 2}, r.Epochs)
 }

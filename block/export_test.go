@@ -94,3 +94,7 @@ func (s *Store) GetHeld(ctx context.Context, h *keyring.Hold, id, dst []byte) ([
 
 // Hold returns a hold of the store's keyring.
 func (s *Store) Hold() (keyring.Hold, error) { return s.keys.Acquire() }
+
+// SetSteps makes rewriting operations that begin from now on take smaller steps:
+// records of them at a time, and a marker after every so many.
+func (s *Store) SetSteps(records, mark int) { s.steps.records, s.steps.mark = records, mark }

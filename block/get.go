@@ -21,12 +21,14 @@ func (s *Store) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
 	}
 	h, err := s.keys.Acquire()
 	if err != nil {
+		s.counts.get(0, err)
 		return nil, wrapErr("get", id, err)
 	}
 	defer func() { h.Release() }()
 	sc := s.take(0, id)
 	defer s.give(sc)
 	out, err := s.get(ctx, &h, sc, id, dst)
+	s.counts.get(len(out)-len(dst), err)
 	if err != nil {
 		return nil, wrapErr("get", id, err)
 	}

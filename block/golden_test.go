@@ -220,9 +220,9 @@ func writeGolden(t *testing.T) {
 		// The records of long operations, as they stand when one is cut off. The
 		// epoch is none that the store has, so that the next one starts anew.
 		marker := &marker{epoch: 99, r: Range{Start: []byte("block"), End: []byte("block 9")}, next: []byte("block 2")}
-		require.NoError(t, s.writeMarker(metaRotateEpoch, marker))
+		require.NoError(t, s.writeMeta(metaRotateEpoch, marker.encode()))
 		marker.r.End, marker.epoch = nil, 0
-		require.NoError(t, s.writeMarker(metaRekey, marker))
+		require.NoError(t, s.writeMeta(metaRekey, marker.encode()))
 		c := Copy{Path: "/backup/1", Made: s.keys.Now(), KEK: s.State().KEK, Generation: 2}
 		require.NoError(t, s.writeMeta(s.copyRecord(goldenCopy), c.encode()))
 		require.NoError(t, s.Close())

@@ -7,20 +7,24 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
 )
 
 // A marker is how far a long rewriting operation has come, so that it goes on
-// after a restart where it was. On disk, in the meta space under the operation's
-// name; it must not change.
+// after a restart where it was. On disk, in a tagged record of the meta space under
+// the operation's name; it must not change.
 //
 //	offset  size  field
 //	     0     1  version, 1
-//	     1     4  epoch that the operation rewraps to; 0 for Rekey
+//	     1     4  epoch: that RotateEpoch rewraps to; that was the current one when
+//	              Rekey began; before which a renewal replaces DEKs
 //	     5     4  length of start | start
 //	     .     4  length of end | end; the length 2^32-1 is no end
 //	     .     4  length of next | next: the block id that it has not done yet
 //
 // A marker is only ever too early: what it says is done is in the engine before it.
+// The tag keeps markers out that somebody else made, and the epoch those that the
+// store itself made for an earlier operation, unless that was in the same epoch.
 type marker struct {
 	epoch uint32
 	r     Range
@@ -33,6 +37,7 @@ const (
 
 	metaRotateEpoch = "rotate-epoch"
 	metaRekey       = "rekey"
+	metaRenew       = "renew"
 )
 
 func (m marker) encode() []byte {
@@ -88,31 +93,29 @@ func decodeMarker(b []byte) (m marker, err error) {
 }
 
 // readMarker returns the marker of an operation that was not finished.
-func (s *Store) readMarker(name string) (m marker, found bool, err error) {
-	b, err := readMeta(s.db, name)
-	if errors.Is(err, engine.ErrNotFound) {
-		return m, false, nil
-	}
-	if err != nil {
-		return m, false, s.damage(err)
+func (s *Store) readMarker(h *keyring.Hold, name string) (m marker, found bool, err error) {
+	b, found, err := s.readTagged(h, name)
+	if err != nil || !found {
+		return m, false, err
 	}
 	m, err = decodeMarker(b)
 	return m, err == nil, err
 }
 
-// writeMarker replaces an operation's marker, after everything it says is done. A
-// nil marker removes it.
-func (s *Store) writeMarker(name string, m *marker) error {
-	b := s.db.NewBatch()
-	defer b.Close()
-	var err error
-	if m == nil {
-		err = b.Delete(metaKey(name))
-	} else {
-		err = b.Set(metaKey(name), m.encode())
+// writeMarker replaces an operation's marker, after everything it says is done.
+func (s *Store) writeMarker(h *keyring.Hold, name string, m marker) error {
+	return s.writeTagged(h, name, m.encode())
+}
+
+// removeMarker removes an operation's marker, after everything that it did.
+func (s *Store) removeMarker(name string) error { return s.writeMeta(name, nil) }
+
+// hasMarker reports whether there is a marker, authentic or not: without a key nobody
+// can tell.
+func (s *Store) hasMarker(name string) (bool, error) {
+	_, err := readMeta(s.db, name)
+	if errors.Is(err, engine.ErrNotFound) {
+		return false, nil
 	}
-	if err != nil {
-		return err
-	}
-	return s.db.Commit(b, true)
+	return err == nil, s.damage(err)
 }

@@ -32,13 +32,15 @@ type Options struct {
 	// what they acknowledged survives.
 	NoSync bool
 
-	// VaultRate bounds RewrapDEKs, in vault calls per 10 seconds. Default: 1,000.
+	// VaultRate bounds RewrapDEKs and, with ByKEK, Rekey, in vault calls per 10
+	// seconds together. Default: 1,000.
 	VaultRate int
 	// ManualRewrap leaves DEKs that are wrapped by an older KEK (ByKEK) to an
 	// explicit RewrapDEKs. Default: they are rewrapped in the background after a
 	// change of the KEK.
 	ManualRewrap bool
-	// RewriteRate bounds Rekey, in bytes of blocks a second. Default: unbounded.
+	// RewriteRate bounds Rekey, and the renewal of DEKs that are older than
+	// Keyring.RekeyAfter, in bytes of blocks a second. Default: unbounded.
 	RewriteRate int64
 
 	// RecordCache is the memory in bytes for wrapped DEK records, taken at Open

@@ -1,21 +1,28 @@
 package block
 
 import (
-	"crypto/rand"
+	"bytes"
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// proofSamples is how many records prove looks at, evenly spread over the ids'
-// first bytes by chance, besides the first one.
-const proofSamples = 15
+// proofSamples is how many records prove looks for, between the first and the last,
+// and proofSteps how far from where it looks it may go on: ids are seldom spread over
+// their bytes' values as chance is.
+const (
+	proofSamples = 15
+	proofSteps   = 16
+)
 
 // prove checks once that the keyring is the one that this store's records were
 // made under: of the records that it looks at, most must authenticate. A damaged
-// record or two do not keep a store from opening; a keyring document that was put
-// in the place of the store's own opens none, or only what was planted with it.
-// Against one who replaces records wholesale only Options.Keyring.Expect helps.
+// record or two do not keep a store from opening, for which reason none counts
+// twice; a keyring document that was put in the place of the store's own opens none,
+// or only what was planted with it. Against one who replaces records wholesale only
+// Options.Keyring.Expect helps.
 func (s *Store) prove(h *keyring.Hold) error {
 	lower, upper := Range{}.bounds(spaceDEK, 0)
 	it, err := s.db.NewIter(lower, upper)
@@ -26,10 +33,12 @@ func (s *Store) prove(h *keyring.Hold) error {
 	var bind keyring.Binding
 	var last error
 	good, bad := 0, 0
+	seen := map[string]bool{}
 	try := func(ok bool) error {
-		if !ok {
+		if !ok || seen[string(it.Key())] {
 			return nil
 		}
+		seen[string(it.Key())] = true
 		record, err := it.Value()
 		if err != nil {
 			return s.damage(err)
@@ -42,16 +51,22 @@ func (s *Store) prove(h *keyring.Hold) error {
 		}
 		return nil
 	}
-	if err := try(it.First()); err != nil {
-		return err
+	var ends [2][]byte
+	for i, move := range []func() bool{it.First, it.Last} {
+		ok := move()
+		if err := try(ok); err != nil {
+			return err
+		}
+		if ok {
+			ends[i] = bytes.Clone(it.Key())
+		}
 	}
-	if err := try(it.Last()); err != nil {
-		return err
-	}
-	var at [8]byte
 	for range proofSamples - 1 {
-		rand.Read(at[:])
-		if err := try(it.SeekGE(appendKey(nil, spaceDEK, 0, at[:]))); err != nil {
+		ok := it.SeekGE(between(ends[0], ends[1]))
+		for range rand.IntN(proofSteps) {
+			ok = ok && it.Next()
+		}
+		if err := try(ok); err != nil {
 			return err
 		}
 	}
@@ -64,4 +79,17 @@ func (s *Store) prove(h *keyring.Hold) error {
 	}
 	s.proven.Store(true)
 	return nil
+}
+
+// between returns a key by chance from low to about high.
+func between(low, high []byte) []byte {
+	n := 0
+	for n < len(low) && n < len(high) && low[n] == high[n] {
+		n++
+	}
+	key := bytes.Clone(low[:n])
+	if n < len(low) && n < len(high) {
+		key = append(key, low[n]+byte(rand.IntN(int(high[n])-int(low[n])+1)))
+	}
+	return binary.BigEndian.AppendUint64(key, rand.Uint64())
 }

@@ -56,6 +56,7 @@ func (s *Store) Put(ctx context.Context, id, data []byte) error {
 	}
 	h, err := s.writeHold()
 	if err != nil {
+		s.counts.put(0, err)
 		return wrapErr("put", id, err)
 	}
 	defer func() { h.Release() }()
@@ -65,9 +66,11 @@ func (s *Store) Put(ctx context.Context, id, data []byte) error {
 	for {
 		err := s.putOnce(ctx, &h, sc, id, data)
 		if err == nil {
+			s.counts.put(len(data), nil)
 			return nil
 		}
 		if !errors.Is(err, ErrStale) {
+			s.counts.put(0, err)
 			return wrapErr("put", id, err)
 		}
 		// The KEK was changed between sealing and committing: seal again.
@@ -102,6 +105,7 @@ func (s *Store) Delete(ctx context.Context, id []byte) error {
 	}
 	h, err := s.writeHold()
 	if err != nil {
+		s.counts.deleted(err)
 		return wrapErr("delete", id, err)
 	}
 	defer func() { h.Release() }()
@@ -113,6 +117,7 @@ func (s *Store) Delete(ctx context.Context, id []byte) error {
 	change := s.rows.announce(id)
 	err = s.commit(ctx, &h, b, noEpoch)
 	s.rows.report(change)
+	s.counts.deleted(err)
 	if err != nil {
 		return wrapErr("delete", id, err)
 	}

@@ -3,19 +3,22 @@ package block
 import (
 	"bytes"
 	"context"
+	"crypto/subtle"
 	"fmt"
 	"time"
 
+	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/keyring"
 )
 
 // Rekey gives the blocks of r fresh DEKs: it opens each, seals it under a new key,
 // and writes it in place of the old one unless somebody else has written it in
 // between. It runs while the store serves, at most Options.RewriteRate bytes a
-// second.
+// second; with ByKEK, at most Options.VaultRate vault calls in 10 seconds, of which a
+// block takes two, and one more if its DEK is not in the cache.
 //
 // An operation that was cut off, by a crash or by ctx, goes on where it was when it
-// is called again with the same range. Blocks that are put while it runs may or may
+// is called again with the same range in the same epoch. Blocks that are put while it runs may or may
 // not be given one more DEK; they have a fresh one anyway.
 func (s *Store) Rekey(ctx context.Context, r Range, p Progress) error {
 	if err := s.takeRewriting(ctx, "rekey"); err != nil {
@@ -28,30 +31,32 @@ func (s *Store) Rekey(ctx context.Context, r Range, p Progress) error {
 	return nil
 }
 
-func (s *Store) rekey(ctx context.Context, r Range, p Progress) error {
+func (s *Store) rekey(ctx context.Context, r Range, p Progress) (err error) {
 	h, err := s.keys.Acquire()
 	if err != nil {
 		return err
 	}
 	session := h.Session()
-	m, found, err := s.readMarker(metaRekey)
+	m, found, err := s.readMarker(&h, metaRekey)
+	current := h.CurrentEpoch()
 	h.Release()
 	if err != nil {
 		return err
 	}
-	if !found || !bytes.Equal(m.r.Start, r.Start) || !bytes.Equal(m.r.End, r.End) || (m.r.End == nil) != (r.End == nil) {
-		m = marker{r: r, next: r.Start}
+	if !found || m.epoch != current || !bytes.Equal(m.r.Start, r.Start) || !bytes.Equal(m.r.End, r.End) || (m.r.End == nil) != (r.End == nil) {
+		m = marker{epoch: current, r: r, next: r.Start}
 	}
-	mt := s.meter(p, 0)
+	mt := s.meter(workRekey, p, 0, s.countIn(Range{Start: m.next, End: m.r.End}))
+	defer func() { mt.end(err) }()
 	for step := 0; ; step++ {
-		bytes, done, err := s.rekeyStep(ctx, session, &m, mt, step)
+		c, done, err := s.rekeyStep(ctx, session, &m, mt, step)
 		if err != nil {
 			return err
 		}
 		if done {
 			break
 		}
-		if err := s.pace(ctx, bytes); err != nil {
+		if err := s.pace(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -60,26 +65,26 @@ func (s *Store) rekey(ctx context.Context, r Range, p Progress) error {
 }
 
 // rekeyStep re-encrypts the next chunk of blocks, in one hold.
-func (s *Store) rekeyStep(ctx context.Context, session uint64, m *marker, mt *meter, step int) (n uint64, done bool, err error) {
+func (s *Store) rekeyStep(ctx context.Context, session uint64, m *marker, mt *meter, step int) (n cost, done bool, err error) {
 	if err := ctx.Err(); err != nil {
-		return 0, false, err
+		return n, false, err
 	}
 	h, err := s.keys.AcquireSession(session)
 	if err != nil {
-		return 0, false, err
+		return n, false, err
 	}
 	defer func() { h.Release() }()
 	if err := s.mayWrite(&h); err != nil {
-		return 0, false, err
+		return n, false, err
 	}
-	if step%markEvery == 0 {
-		if err := s.writeMarker(metaRekey, m); err != nil {
-			return 0, false, err
+	if step%s.steps.mark == 0 {
+		if err := s.writeMarker(&h, metaRekey, *m); err != nil {
+			return n, false, err
 		}
 	}
 	c, err := s.newCursor(s.db, Range{Start: m.next, End: m.r.End})
 	if err != nil {
-		return 0, false, err
+		return n, false, err
 	}
 	defer func() {
 		s.finish(c)
@@ -92,7 +97,7 @@ func (s *Store) rekeyStep(ctx context.Context, session uint64, m *marker, mt *me
 	for {
 		p, ok, err := c.pair()
 		if err != nil {
-			return 0, false, err
+			return n, false, err
 		}
 		if !ok {
 			break
@@ -103,19 +108,20 @@ func (s *Store) rekeyStep(ctx context.Context, session uint64, m *marker, mt *me
 		}
 		size, err := s.rekeyOne(ctx, &h, c, w, p)
 		if err != nil {
-			return 0, false, fmt.Errorf("block %s: %w", shownID(p.id), err)
+			return n, false, fmt.Errorf("block %s: %w", shownID(p.id), err)
 		}
-		n += size
+		n.bytes += size
+		n.blocks++
 		mt.add(1, size)
 	}
 	if _, err := w.flush(&h); err != nil {
-		return 0, false, err
+		return n, false, err
 	}
 	if m.next = next; next != nil {
 		return n, false, nil
 	}
 	// Removing the marker is synced, and with it everything before.
-	return n, true, s.writeMarker(metaRekey, nil)
+	return n, true, s.removeMarker(metaRekey)
 }
 
 // rekeyOne prepares the replacement of one block.
@@ -128,21 +134,57 @@ func (s *Store) rekeyOne(ctx context.Context, h *keyring.Hold, c *cursor, w *rew
 	if err != nil {
 		return 0, err
 	}
-	sc := s.take(0, p.id)
-	defer s.give(sc)
-	if err := s.seal(ctx, h, w.batch, sc, 0, p.id, data); err != nil {
-		return 0, err
-	}
-	w.was = append(w.was, change{id: bytes.Clone(p.id), old: old})
-	w.bytes += len(data)
-	return uint64(len(data)), nil
+	return uint64(len(data)), s.reseal(ctx, h, w, p.id, old, data)
 }
 
-// pace waits for as long as n bytes take at Options.RewriteRate.
-func (s *Store) pace(ctx context.Context, n uint64) error {
-	rate := s.opts.RewriteRate
-	if rate <= 0 || n == 0 {
-		return nil
+// reseal prepares the replacement of a block, whose record is old, by the same data
+// under a fresh DEK.
+func (s *Store) reseal(ctx context.Context, h *keyring.Hold, w *rewriter, id, old, data []byte) error {
+	sc := s.take(0, id)
+	defer s.give(sc)
+	if err := s.seal(ctx, h, w.batch, sc, 0, id, data); err != nil {
+		return err
 	}
-	return s.keys.Sleep(ctx, time.Duration(float64(n)/float64(rate)*float64(time.Second)))
+	if err := proveRecord(ctx, h, sc); err != nil {
+		return err
+	}
+	w.was = append(w.was, change{id: bytes.Clone(id), old: old})
+	w.bytes += len(data)
+	return nil
+}
+
+// proveRecord has the vault unwrap a DEK that it just wrapped (ByKEK): what it answered
+// is about to replace a wrap that is good.
+func proveRecord(ctx context.Context, h *keyring.Hold, sc *scratch) error {
+	in, err := keyring.ParseRecord(sc.record)
+	if err != nil || in.Wrapping != keyring.ByKEK {
+		return err
+	}
+	var again dek.Key
+	defer again.Destroy()
+	if err := h.OpenDEK(ctx, &again, sc.record, &sc.binding); err != nil {
+		return fmt.Errorf("the vault's wrap of the new DEK is of no use: %w", err)
+	}
+	if subtle.ConstantTimeCompare(again.Bytes(), sc.key.Bytes()) != 1 {
+		return fmt.Errorf("the vault unwrapped to another DEK than it had wrapped: %w", ErrCorrupt)
+	}
+	return nil
+}
+
+// cost is what a step of re-encrypting took.
+type cost struct{ bytes, blocks uint64 }
+
+// pace waits for as long as that takes at Options.RewriteRate and, with ByKEK, at
+// Options.VaultRate.
+func (s *Store) pace(ctx context.Context, c cost) error {
+	if s.keys.Wrapping() == keyring.ByKEK {
+		if err := s.budget.take(ctx, callsPerRewrap*int(c.blocks)); err != nil {
+			return err
+		}
+	}
+	rate := s.opts.RewriteRate
+	if rate <= 0 || c.bytes == 0 {
+		return ctx.Err()
+	}
+	return s.keys.Sleep(ctx, time.Duration(float64(c.bytes)/float64(rate)*float64(time.Second)))
 }

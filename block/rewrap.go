@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/blockseal/blockseal/keyring"
@@ -18,6 +19,10 @@ const DefaultVaultRate = 1000
 
 // vaultWindow is the time that Options.VaultRate is about.
 const vaultWindow = 10 * time.Second
+
+// callsPerRewrap is how many vault calls a DEK takes: an unwrap by the old KEK, a wrap
+// by the new one, and an unwrap that proves it.
+const callsPerRewrap = 3
 
 // Forecast is what a long operation is going to cost.
 type Forecast struct {
@@ -40,69 +45,65 @@ func (s *Store) ForecastRewrap(ctx context.Context) (Forecast, error) {
 	if err != nil {
 		return f, fmt.Errorf("block: forecast: %w", err)
 	}
-	f.VaultCalls = 2 * f.Records
+	f.VaultCalls = callsPerRewrap * f.Records
 	f.Duration = time.Duration(f.VaultCalls) * vaultWindow / time.Duration(s.opts.VaultRate)
 	return f, nil
 }
 
 // RewrapDEKs wraps the DEKs that are wrapped by an older KEK (ByKEK) with the one
-// that wraps the store now: an unwrap and a wrap each, at most Options.VaultRate
-// calls in 10 seconds, waiting as long as the vault asks when it throttles. It runs
+// that wraps the store now: an unwrap, a wrap and the unwrap that proves it each, at
+// most Options.VaultRate calls in 10 seconds, waiting as long as the vault asks when it throttles. It runs
 // while the store serves; writers win. Cut off by a crash or by ctx, it goes on
 // with the next call where it was, because what it has done needs nothing more.
 // When it has ended, older KEK versions are not needed by the store any more.
 //
 // The store starts it by itself, in the background, after a change of the KEK and
 // at Open, unless Options.ManualRewrap.
+// PauseRewrap stops it for a while.
 func (s *Store) RewrapDEKs(ctx context.Context, p Progress) error {
-	if err := s.takeRewriting(ctx, "rewrap DEKs"); err != nil {
-		return err
-	}
-	defer func() { <-s.rewriting }()
-	if err := s.rewrapDEKs(ctx, p); err != nil {
+	if err := s.rewrapDEKs(ctx, p, true); err != nil {
 		return fmt.Errorf("block: rewrap DEKs: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) rewrapDEKs(ctx context.Context, p Progress) error {
+// rewrapDEKs has the turn of rewriting operations for a chunk at a time.
+func (s *Store) rewrapDEKs(ctx context.Context, p Progress, pausable bool) (err error) {
 	keks, active := s.keys.KEKs()
-	if len(keks) == 1 {
+	switch {
+	case s.opts.ReadOnly:
+		return ErrReadOnly
+	case s.ctx.Err() != nil:
+		return ErrClosed
+	case len(keks) == 1:
 		return nil // no record needs another
+	}
+	count := func(ctx context.Context) (uint64, error) {
+		f, err := s.ForecastRewrap(ctx)
+		return f.Records, err
 	}
 	var total uint64
 	if p != nil {
-		f, err := s.ForecastRewrap(ctx)
-		if err != nil {
+		if total, err = count(ctx); err != nil {
 			return err
 		}
-		total = f.Records
 	}
-	mt := s.meter(p, total)
-	budget := newBudget(s.keys, s.opts.VaultRate)
+	mt := s.meter(workRewrap, p, total, count)
+	defer func() { mt.end(err) }()
 	for next, more := []byte(nil), true; more; {
-		var todo []change
-		more = false
-		err := s.eachRecord(ctx, next, func(id, record []byte, in keyring.RecordInfo) (bool, error) {
-			if len(todo) == rewriteChunk {
-				next, more = bytes.Clone(id), true
-				return false, nil
-			}
-			if in.Wrapping == keyring.ByKEK && in.KEK != active {
-				todo = append(todo, change{id: bytes.Clone(id), old: bytes.Clone(record)})
-			}
-			return true, nil
-		})
-		if err != nil {
-			return err
-		}
-		for _, c := range todo {
-			if err := s.rewrapOne(ctx, c, budget); err != nil {
+		if pausable {
+			if err := s.awaitResume(ctx, mt); err != nil {
 				return err
 			}
-			mt.add(1, 0)
+		}
+		if next, more, err = s.rewrapChunk(ctx, next, active, pausable, mt); err != nil {
+			return err
 		}
 	}
+	if err := s.takeRewriting(ctx, "drop KEKs"); err != nil {
+		return err
+	}
+	defer func() { <-s.rewriting }()
 	if err := s.dropUnusedKEKs(ctx, active); err != nil {
 		return err
 	}
@@ -110,12 +111,46 @@ func (s *Store) rewrapDEKs(ctx context.Context, p Progress) error {
 	return nil
 }
 
+// rewrapChunk rewraps the next records that need it, unless a pause begins, and
+// returns where to go on.
+func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pausable bool, mt *meter) (next []byte, more bool, err error) {
+	if err := s.takeRewriting(ctx, "rewrap DEKs"); err != nil {
+		return nil, false, err
+	}
+	defer func() { <-s.rewriting }()
+	var todo []change
+	err = s.eachRecord(ctx, from, func(id, record []byte, in keyring.RecordInfo) (bool, error) {
+		if len(todo) == s.steps.records {
+			next, more = bytes.Clone(id), true
+			return false, nil
+		}
+		if in.Wrapping == keyring.ByKEK && in.KEK != active {
+			todo = append(todo, change{id: bytes.Clone(id), old: bytes.Clone(record)})
+		}
+		return true, nil
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	for _, c := range todo {
+		if pausable && s.RewrapPaused() {
+			return c.id, true, nil
+		}
+		if err := s.rewrapOne(ctx, c, mt); err != nil {
+			return nil, false, err
+		}
+		mt.add(1, 0)
+	}
+	return next, more, nil
+}
+
 // rewrapOne rewraps one record, as often as the vault throttles.
-func (s *Store) rewrapOne(ctx context.Context, c change, budget *budget) error {
+func (s *Store) rewrapOne(ctx context.Context, c change, mt *meter) error {
 	for {
-		if err := budget.take(ctx, 2); err != nil {
+		if err := s.budget.take(ctx, callsPerRewrap); err != nil {
 			return err
 		}
+		mt.called(callsPerRewrap)
 		err := s.tryRewrap(ctx, c)
 		if !errors.Is(err, vault.ErrThrottled) {
 			return err
@@ -135,6 +170,13 @@ func (s *Store) tryRewrap(ctx context.Context, c change) error {
 	var bind keyring.Binding
 	bind.Set(appendKey(nil, spaceDEK, 0, c.id)[1:])
 	again, err := h.RewrapKEK(ctx, nil, c.old, &bind)
+	if err != nil {
+		return fmt.Errorf("block %s: %w", shownID(c.id), err)
+	}
+	in, err := keyring.ParseRecord(again)
+	if err == nil {
+		err = s.inheritAge(&h, in.Epoch) // the DEK is older than that
+	}
 	if err != nil {
 		return fmt.Errorf("block %s: %w", shownID(c.id), err)
 	}
@@ -223,11 +265,13 @@ func (s *Store) eachRecord(ctx context.Context, from []byte, f func(id, record [
 }
 
 // budget is a token bucket of vault calls: it fills evenly, and holds at most a
-// tenth of a window's.
+// tenth of a window's. It is safe for concurrent use.
 type budget struct {
 	keys  *keyring.Keyring
 	every time.Duration // between two calls
-	next  time.Duration // when the next call is free
+
+	mu   sync.Mutex
+	next time.Duration // when the next call is free
 }
 
 func newBudget(keys *keyring.Keyring, rate int) *budget {
@@ -236,10 +280,13 @@ func newBudget(keys *keyring.Keyring, rate int) *budget {
 
 // take waits until n calls may be made.
 func (b *budget) take(ctx context.Context, n int) error {
+	b.mu.Lock()
 	now := b.keys.Elapsed()
 	b.next = max(b.next, now-vaultWindow/10) + time.Duration(n)*b.every
-	if b.next <= now {
+	free := b.next
+	b.mu.Unlock()
+	if free <= now {
 		return ctx.Err()
 	}
-	return b.keys.Sleep(ctx, b.next-now)
+	return b.keys.Sleep(ctx, free-now)
 }

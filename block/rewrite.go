@@ -3,19 +3,22 @@ package block
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// rewriteChunk is how many records a rewriting operation replaces at a time: a few
-// hundred microseconds during which no other change is applied.
-const rewriteChunk = 128
+// steps is how a long rewriting operation is divided.
+type steps struct {
+	// records is how many of them are replaced at a time: a few hundred microseconds
+	// during which no other change is applied.
+	records int
+	bytes   int // bounds the plaintext that is re-encrypted at a time
+	mark    int // how many steps pass between two markers
+}
 
-// rewriteBytes bounds the plaintext that is re-encrypted at a time.
-const rewriteBytes = 1 << 20
+func defaultSteps() steps { return steps{records: 128, bytes: 1 << 20, mark: 64} }
 
 // rewriter replaces records, and blocks with them, that were read before, unless
 // they were written in between: writers always win.
@@ -35,7 +38,9 @@ type change struct {
 func (s *Store) newRewriter() *rewriter { return &rewriter{s: s, batch: s.db.NewBatch()} }
 
 // full reports whether it is time to flush.
-func (w *rewriter) full() bool { return len(w.was) >= rewriteChunk || w.bytes >= rewriteBytes }
+func (w *rewriter) full() bool {
+	return len(w.was) >= w.s.steps.records || w.bytes >= w.s.steps.bytes
+}
 
 // flush commits what was prepared, and returns how many changes it left out
 // because somebody else had written the block. It is not durable yet.
@@ -47,15 +52,9 @@ func (w *rewriter) flush(h *keyring.Hold) (lost int, err error) {
 	s := w.s
 	s.gate.Lock()
 	defer s.gate.Unlock()
-	skip := map[string]bool{}
-	for _, c := range w.was {
-		same, err := s.recordIs(c.id, c.old)
-		if err != nil {
-			return 0, err
-		}
-		if !same {
-			skip[string(c.id)] = true
-		}
+	skip, err := s.overwritten(w.was)
+	if err != nil {
+		return 0, err
 	}
 	out := w.batch
 	if len(skip) > 0 {
@@ -90,18 +89,33 @@ func (w *rewriter) reset() {
 	w.was, w.bytes = w.was[:0], 0
 }
 
-// recordIs reports whether a block's DEK record is the given one still. s.gate is
-// held.
-func (s *Store) recordIs(id, record []byte) (bool, error) {
-	v, closer, err := s.db.Get(appendKey(nil, spaceDEK, 0, id))
-	if errors.Is(err, engine.ErrNotFound) {
-		return false, nil
-	}
+// overwritten returns the ids of the changes whose record is not the one any more that
+// was read before. The changes are in the order of their ids: one iterator goes from
+// each to the next, which costs a tenth of looking each one up. s.gate is held.
+func (s *Store) overwritten(was []change) (skip map[string]bool, err error) {
+	upper := append(appendKey(nil, spaceDEK, 0, was[len(was)-1].id), 0)
+	it, err := s.db.NewIter(appendKey(nil, spaceDEK, 0, was[0].id), upper)
 	if err != nil {
-		return false, s.damage(err)
+		return nil, s.damage(err)
 	}
-	defer closer.Close()
-	return bytes.Equal(v, record), nil
+	defer it.Close()
+	skip = map[string]bool{}
+	var key []byte
+	for _, c := range was {
+		key = appendKey(key[:0], spaceDEK, 0, c.id)
+		same := it.SeekGE(key) && bytes.Equal(it.Key(), key)
+		if same {
+			record, err := it.Value()
+			if err != nil {
+				return nil, s.damage(err)
+			}
+			same = bytes.Equal(record, c.old)
+		}
+		if !same {
+			skip[string(c.id)] = true
+		}
+	}
+	return skip, s.damage(it.Err())
 }
 
 // Close implements [io.Closer], for Store.Close.

@@ -3,6 +3,7 @@ package block
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/blockseal/blockseal/keyring"
@@ -23,27 +24,27 @@ func (s *Store) RotateEpoch(ctx context.Context, p Progress) error {
 		return err
 	}
 	defer func() { <-s.rewriting }()
-	if _, err := s.rotateEpoch(ctx, p); err != nil {
+	if _, err := s.rotateEpoch(ctx, p, false); err != nil {
 		return fmt.Errorf("block: rotate epoch: %w", err)
 	}
 	return nil
 }
 
-// rotateEpoch returns the epochs that it destroyed. The caller has the turn of
-// rewriting operations.
-func (s *Store) rotateEpoch(ctx context.Context, p Progress) (dropped []uint32, err error) {
+// rotateEpoch returns the epochs that it destroyed. If afresh, it does not go on with
+// a rotation that was cut off. The caller has the turn of rewriting operations.
+func (s *Store) rotateEpoch(ctx context.Context, p Progress, afresh bool) (dropped []uint32, err error) {
 	h, err := s.keys.Acquire()
 	if err != nil {
 		return nil, err
 	}
 	session := h.Session()
-	m, resumed, err := s.readMarker(metaRotateEpoch)
+	m, resumed, err := s.readMarker(&h, metaRotateEpoch)
 	current := h.CurrentEpoch()
 	h.Release()
 	if err != nil {
 		return nil, err
 	}
-	if !resumed || m.epoch != current {
+	if afresh || !resumed || m.epoch != current {
 		if err := s.keys.Rotate(ctx); err != nil {
 			return nil, err
 		}
@@ -51,9 +52,16 @@ func (s *Store) rotateEpoch(ctx context.Context, p Progress) (dropped []uint32, 
 			return nil, err
 		}
 		m = marker{epoch: h.CurrentEpoch()}
+		s.rotations++
+		// A renewal that was cut off went by the epochs before.
+		err = errors.Join(s.inheritAge(&h, m.epoch), s.removeMarker(metaRenew))
 		h.Release()
+		if err != nil {
+			return nil, err
+		}
 	}
-	mt := s.meter(p, 0)
+	mt := s.meter(workRotateEpoch, p, 0, s.countIn(Range{Start: m.next}))
+	defer func() { mt.end(err) }()
 	for step := 0; ; step++ {
 		done, err := s.rewrapStep(ctx, session, &m, mt, step)
 		if err != nil {
@@ -71,15 +79,12 @@ func (s *Store) rotateEpoch(ctx context.Context, p Progress) (dropped []uint32, 
 		return dropped, err
 	}
 	defer h.Release()
-	if err := s.writeMarker(metaRotateEpoch, nil); err != nil {
+	if err := s.removeMarker(metaRotateEpoch); err != nil {
 		return dropped, err
 	}
 	mt.done()
 	return dropped, nil
 }
-
-// markEvery is how many steps pass between two markers.
-const markEvery = 64
 
 // rewrapStep rewraps the next chunk of records, in one hold. The first step sets
 // the floor under the records that are written from now on; the last makes all of
@@ -94,12 +99,10 @@ func (s *Store) rewrapStep(ctx context.Context, session uint64, m *marker, mt *m
 	}
 	defer h.Release()
 	if step == 0 {
-		s.gate.Lock()
-		s.floor.Store(m.epoch)
-		s.gate.Unlock()
+		s.raiseFloor(m.epoch)
 	}
-	if step%markEvery == 0 {
-		if err := s.writeMarker(metaRotateEpoch, m); err != nil {
+	if step%s.steps.mark == 0 {
+		if err := s.writeMarker(&h, metaRotateEpoch, *m); err != nil {
 			return false, err
 		}
 	}
@@ -119,10 +122,17 @@ func (s *Store) rewrapStep(ctx context.Context, session uint64, m *marker, mt *m
 	return true, s.makeDurable()
 }
 
+// raiseFloor sets the least epoch that a record being written may name.
+func (s *Store) raiseFloor(epoch uint32) {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	s.floor.Store(max(s.floor.Load(), epoch))
+}
+
 // collectOld prepares the rewrapping of the next records that name an epoch before
 // the marker's, and returns where to go on, nil at the end.
 func (s *Store) collectOld(ctx context.Context, h *keyring.Hold, w *rewriter, m marker) (seen uint64, next []byte, err error) {
-	const mostSeen = 64 * rewriteChunk // so that a hold is short when little is to be done
+	mostSeen := uint64(64 * s.steps.records) // so that a hold is short when little is to be done
 	lower, upper := Range{Start: m.next}.bounds(spaceDEK, 0)
 	it, err := s.db.NewIter(lower, upper)
 	if err != nil {

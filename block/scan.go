@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"runtime"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
@@ -59,9 +60,17 @@ func (s *Store) walk(ctx context.Context, r Range, begin func() (keyring.Hold, e
 			s.finish(c)
 			clear(c.plain[:cap(c.plain)])
 		}()
-		for {
+		for n := 0; ; n++ {
+			if n == prefetchAfter && runtime.GOMAXPROCS(0) > 1 {
+				h.Release()
+				if err := s.walkAhead(ctx, c, session, yield); err != nil {
+					fail(err)
+				}
+				return
+			}
 			b, ok, err := c.next(ctx, &h)
 			h.Release()
+			s.counts.scan(len(b.Data), ok, err)
 			if err != nil {
 				fail(err)
 				return
@@ -78,6 +87,38 @@ func (s *Store) walk(ctx context.Context, r Range, begin func() (keyring.Hold, e
 				return
 			}
 		}
+	}
+}
+
+// walkAhead is the rest of a walk, with reading ahead. It returns nil at the end,
+// and when yield wants no more.
+func (s *Store) walkAhead(ctx context.Context, c *cursor, session uint64, yield func(Block, error) bool) error {
+	p := s.newPrefetch(ctx, c, session)
+	defer p.stop()
+	for {
+		ch, err := p.next()
+		if ch == nil {
+			return err
+		}
+		for _, b := range ch.blocks {
+			h, err := s.keys.AcquireSession(session)
+			if err != nil {
+				return err
+			}
+			h.Release()
+			s.counts.scan(len(b.plain), true, nil)
+			if !yield(Block{ID: b.id, Data: b.plain}, nil) {
+				return nil
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		if ch.err != nil {
+			s.counts.scan(0, false, ch.err)
+			return ch.err
+		}
+		p.release(ch)
 	}
 }
 
@@ -181,15 +222,20 @@ func (c *cursor) pair() (p pair, ok bool, err error) {
 
 // open opens a whole pair. The result is valid until the next open.
 func (c *cursor) open(ctx context.Context, h *keyring.Hold, p pair) ([]byte, error) {
-	sc := c.s.take(0, p.id)
-	defer c.s.give(sc)
-	sc.record = append(sc.record[:0], p.record...)
-	out, err := c.s.unseal(ctx, h, sc, p.value, c.plain[:0])
+	out, err := c.s.openPair(ctx, h, p, c.plain[:0])
 	if err != nil {
 		return nil, err
 	}
 	c.plain = out
 	return out, nil
+}
+
+// openPair appends the block of a whole pair to dst.
+func (s *Store) openPair(ctx context.Context, h *keyring.Hold, p pair, dst []byte) ([]byte, error) {
+	sc := s.take(0, p.id)
+	defer s.give(sc)
+	sc.record = append(sc.record[:0], p.record...)
+	return s.unseal(ctx, h, sc, p.value, dst)
 }
 
 // next moves to the next block and opens it.

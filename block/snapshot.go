@@ -59,12 +59,14 @@ func (sn *Snapshot) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
 	}
 	h, err := sn.hold()
 	if err != nil {
+		sn.s.counts.get(0, err)
 		return nil, wrapErr("get", id, err)
 	}
 	defer func() { h.Release() }()
 	sc := sn.s.take(0, id)
 	defer sn.s.give(sc)
 	out, err := sn.s.getConsistent(ctx, &h, sc, sn.snap, 0, id, dst)
+	sn.s.counts.get(len(out)-len(dst), err)
 	if err != nil {
 		return nil, wrapErr("get", id, err)
 	}

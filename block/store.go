@@ -55,6 +55,16 @@ type Store struct {
 	following  sync.Mutex // one look at the copies at a time
 	// rewriting admits one rewriting operation at a time.
 	rewriting chan struct{}
+	steps     steps
+	rotations uint64  // of the epoch, begun since Open; guarded by the turn of rewriting
+	aged      uint32  // how far dek-age is known to reach; guarded likewise
+	budget    *budget // of vault calls for what rewrites
+	pausing   pausing // of RewrapDEKs
+	upkeep    upkeep  // what the store does by itself
+
+	counts counts    // what Stats counts
+	work   workboard // what long operations are under way
+	recent recent    // events, for StatusHandler
 
 	// usage is held for reading by what uses the engine without the keyring, such
 	// as Checkpoint, and for writing by Close.
@@ -89,7 +99,8 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 		return nil, err
 	}
 	storage := &metaStorage{}
-	s := &Store{opts: o, storage: storage, dir: dir, identity: id, open: map[io.Closer]struct{}{}, rewriting: make(chan struct{}, 1)}
+	s := &Store{opts: o, storage: storage, dir: dir, identity: id, open: map[io.Closer]struct{}{}, rewriting: make(chan struct{}, 1),
+		steps: defaultSteps(), upkeep: newUpkeep()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.watchKEK()
 	s.scratch.New = func() any { return new(scratch) }
@@ -102,26 +113,38 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 		return nil, errors.Join(err, s.release())
 	}
 	s.records, s.rows = newRecordCache(o.RecordCache), newRowCache(o.RowCache)
+	s.budget = newBudget(s.keys, o.VaultRate)
+	if err := s.loadPause(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	s.opened.Store(true)
-	s.startRewrap()
+	s.startUpkeep()
 	return s, nil
 }
 
-// spawn runs f in the background, unless the store is being closed.
-func (s *Store) spawn(f func()) {
+// spawn runs f in the background, unless the store is being closed, and reports
+// whether it does.
+func (s *Store) spawn(f func()) bool {
 	s.spawning.Lock()
 	defer s.spawning.Unlock()
-	if s.ctx.Err() == nil {
-		s.background.Go(f)
+	if s.ctx.Err() != nil {
+		return false
 	}
+	s.background.Go(f)
+	return true
 }
 
 // watchKEK puts the store's own ear before the caller's OnEvent.
 func (s *Store) watchKEK() {
 	given := s.opts.Keyring.OnEvent
 	s.opts.Keyring.OnEvent = func(e keyring.Event) {
-		if e.Kind == keyring.KEKChanged && s.opened.Load() {
+		s.recent.add(e)
+		switch {
+		case !s.opened.Load():
+		case e.Kind == keyring.KEKChanged:
 			s.onKEKChanged()
+		case e.Kind == keyring.StateChanged && e.To == keyring.Available:
+			s.upkeep.hurry() // what could not be done while the store was locked
 		}
 		if given != nil {
 			given(e)

@@ -37,8 +37,8 @@ type Problem struct {
 // begins, while the store goes on serving. It returns an error that matches
 // [ErrCorrupt] if anything is wrong, with all of it in the report, and any other
 // error if it could not finish. Records wrapped by the vault cost a call each.
-func (s *Store) Verify(ctx context.Context, p Progress) (Report, error) {
-	rep := Report{DEKs: map[uint32]uint64{}, ByKEK: map[uint32]uint64{}}
+func (s *Store) Verify(ctx context.Context, p Progress) (rep Report, err error) {
+	rep = Report{DEKs: map[uint32]uint64{}, ByKEK: map[uint32]uint64{}}
 	h, err := s.keys.Acquire()
 	if err != nil {
 		return rep, fmt.Errorf("block: verify: %w", err)
@@ -58,7 +58,8 @@ func (s *Store) Verify(ctx context.Context, p Progress) (Report, error) {
 		clear(c.plain[:cap(c.plain)])
 	}()
 
-	m := s.meter(p, 0)
+	m := s.meter(workVerify, p, 0, s.countIn(Range{}))
+	defer func() { m.end(err) }()
 	for {
 		more, err := s.verifyNext(ctx, session, c, m, &rep)
 		if err != nil {
@@ -99,6 +100,7 @@ func (s *Store) verifyNext(ctx context.Context, session uint64, c *cursor, m *me
 		rep.Blocks++
 		rep.Bytes += uint64(len(data))
 	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
+		s.counts.fail(failedVerify, err)
 		if rep.Damaged++; len(rep.Problems) < maxProblems {
 			rep.Problems = append(rep.Problems, Problem{ID: bytes.Clone(pair.id), Err: err})
 		}

@@ -46,7 +46,7 @@ type Key struct {
 	// Key in an unexported field, prints the fields and calls no method; pointers
 	// it prints as addresses.
 	raw  *[endOfWrapNonce]byte // key | nonce of the first Seal | nonce of the wrap
-	aead AEAD // zero: destroyed, or never set
+	aead AEAD                  // zero: destroyed, or never set
 
 	// 1: the nonce of the first Seal is still to be used. Seal alone is concurrent
 	// with itself, so that only there it needs to be atomic.

@@ -23,6 +23,8 @@ type access struct {
 	leaseRef time.Time     // wall clock of the unwrap that renewed it
 	keyEnd   time.Time     // the key's own expiry; zero: none
 
+	keyCreated time.Time // when the key version was made; zero: not known
+
 	// The wall clock and Elapsed at one moment that is trusted: at Open and at
 	// each Revalidate. A wall clock that steps back later does not make a key
 	// younger than this says.
@@ -35,6 +37,7 @@ type proof struct {
 	sent    time.Duration // Clock.Elapsed when the unwrap was sent
 	wall    time.Time     // the wall clock then
 	expires time.Time     // the key's own; zero: none
+	created time.Time     // the key's; zero: not known
 }
 
 // anchor trusts the wall clock of now.
@@ -74,7 +77,7 @@ func (r *Keyring) extend(s *session, p proof) {
 	defer r.mu.Unlock()
 	r.leaseEnd = p.sent + r.opts.Lease
 	r.leaseRef = p.wall
-	r.keyEnd = p.expires
+	r.keyEnd, r.keyCreated = p.expires, p.created
 	deadline := r.leaseEnd
 	if !p.expires.IsZero() {
 		// Sub saturates, so that a date far away must not be added to anything.

@@ -13,10 +13,14 @@ import (
 // before no more are made.
 const maxStuck = 8
 
-// callCounts counts the keyring's calls to its vault.
+// callCounts counts the keyring's calls to its vault; see Stats.
 type callCounts struct {
 	get, wrap, unwrap, failed atomic.Uint64
 	stuck                     atomic.Int32
+
+	ended              [3]callEnds // by opIndex
+	checks             checkEnds
+	dekHits, dekMisses atomic.Uint64
 }
 
 func (c *callCounts) of(op vault.Operation) *atomic.Uint64 {
@@ -47,7 +51,9 @@ var errNoAnswer = errors.New("no answer in time")
 func vaultCall[T any](ctx context.Context, r *Keyring, op vault.Operation, id vault.KeyID,
 	f func(context.Context) (T, error), discard func(T)) (T, error) {
 	r.calls.of(op).Add(1)
+	start := r.clock.Elapsed()
 	v, err := bounded(ctx, r, f, discard)
+	r.calls.ended[opIndex(op)].add(r.clock.Elapsed()-start, err)
 	if err == nil {
 		return v, nil
 	}

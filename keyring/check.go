@@ -61,6 +61,7 @@ func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
 	took := r.clock.Elapsed() - start
+	r.calls.checks.add(err)
 	r.mu.Lock()
 	r.state.LastCheck, r.state.LastCheckErr = r.clock.Now(), err
 	r.nextCheck = r.clock.Elapsed() + min(vault.RetryAfter(err), r.opts.Lease/4)
@@ -134,7 +135,7 @@ func (r *Keyring) ask(ctx context.Context, requested bool) error {
 	if _, err := r.wrap(ctx, pinned, probe); err != nil {
 		return err
 	}
-	p := proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires}
+	p := proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires, created: key.Created}
 	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: cur.key, Ciphertext: wrapped})
 	if err != nil {
 		return err

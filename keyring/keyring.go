@@ -38,6 +38,9 @@ type Keyring struct {
 	locked   atomic.Pointer[lockedError] // why there is no session, or why the last one ended
 	closed   atomic.Bool
 
+	// forgetting is whether somebody waits to erase epochs that were dropped.
+	forgetting atomic.Bool
+
 	// wrapsByKEK is whether new DEKs are wrapped ByKEK: policy.wrapping, for the
 	// hot path.
 	wrapsByKEK atomic.Bool
@@ -233,25 +236,6 @@ func (r *Keyring) Close() error {
 	return err
 }
 
-// overlay sets in p what the options say explicitly, and reports whether that
-// changed anything.
-func (p *policy) overlay(o *Options) bool {
-	was := *p
-	if o.Wrapping != 0 {
-		p.wrapping = o.Wrapping
-	}
-	if o.EpochMaxDEKs != 0 {
-		p.maxDEKs = o.EpochMaxDEKs
-	}
-	switch {
-	case o.EpochMaxAge < 0:
-		p.maxAge = 0
-	case o.EpochMaxAge > 0:
-		p.maxAge = max(o.EpochMaxAge.Truncate(time.Second), time.Second)
-	}
-	return *p != was
-}
-
 // Elapsed is the keyring's monotonic clock; see [Clock].
 func (r *Keyring) Elapsed() time.Duration { return r.clock.Elapsed() }
 
@@ -268,6 +252,12 @@ func (r *Keyring) Sleep(ctx context.Context, d time.Duration) error {
 	case <-r.ctx.Done():
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
+}
+
+// AfterFunc runs f when d has elapsed on the keyring's clock, unless stop is called
+// before; see [Clock].
+func (r *Keyring) AfterFunc(d time.Duration, f func()) (stop func() bool) {
+	return r.clock.AfterFunc(d, f)
 }
 
 // Now is the keyring's wall clock; see [Clock].

@@ -78,6 +78,12 @@ type Options struct {
 	// for ever. It is kept in the document. Default: what the document says, 90
 	// days for a new one.
 	EpochMaxAge time.Duration
+	// RekeyAfter is the age at which a DEK is replaced, by the database on top: a
+	// store gives its block a fresh one in the background. While it is set, epochs
+	// begin at least four times in it, because the age of a DEK is known by its
+	// epoch. Negative is never. It is kept in the document, in whole seconds.
+	// Default: what the document says, never for a new one.
+	RekeyAfter time.Duration
 
 	// OtherKEKs are KEKs that the keyring was moved away from, for DEKs that are
 	// still wrapped by them (ByKEK). Those that it is moved away from while it is

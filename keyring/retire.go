@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
 )
 
 // DropEpochs destroys the keys of all epochs before the given one: what they
@@ -101,38 +100,97 @@ func (r *Keyring) Pins() int {
 	return s.pins
 }
 
-// forgetRetired erases the keys of retired epochs once nothing can be using them.
-// First every operation ends that may hold a record of theirs and be about to look
-// for the key; then nobody can find the keys any more; then every operation ends
-// that found one before. Under a load that never rests the keys stay until the
-// next time, or until the session ends.
+// How long forgetting retired epochs waits for the operations in flight: whoever
+// dropped them, and then a goroutine.
+const (
+	forgetAtOnce = 100 * time.Millisecond
+	forgetLater  = 30 * time.Second
+)
+
+// forgetRetired erases the keys of retired epochs once nothing can be using them. If
+// that is not so at once, a goroutine waits for it. Under a load that never rests the
+// keys stay until the next time, or until the session ends.
 func (r *Keyring) forgetRetired(s *session) {
-	gone := s.retired.Load()
-	if gone == nil || !r.quiesced() {
+	if !r.forgetting.CompareAndSwap(false, true) {
+		return // somebody is at it
+	}
+	if r.forget(s, forgetAtOnce) {
+		r.endForgetting(s)
 		return
 	}
+	go func() {
+		if r.forget(s, forgetLater) {
+			r.endForgetting(s)
+			return
+		}
+		r.forgetting.Store(false)
+	}()
+}
+
+// endForgetting looks once more: whoever came meanwhile, to retire more or with the
+// last pin, found somebody at it.
+func (r *Keyring) endForgetting(s *session) {
+	r.forgetting.Store(false)
 	s.pinMu.Lock()
-	// What was retired since then has not been waited for.
-	mine := s.pins == 0 && s.retired.CompareAndSwap(gone, nil)
+	more := s.pins == 0 && s.retired.Load() != nil
 	s.pinMu.Unlock()
-	if !mine || !r.quiesced() {
-		return // if they are unreachable now, the garbage collector has them
+	if more {
+		go r.forgetRetired(s)
 	}
-	for _, e := range *gone {
+}
+
+// forget reports whether there is nothing more to do before the last pin is gone.
+// First every operation ends that may hold a record of the retired epochs and be about
+// to look for the key; then nobody can find the keys any more; then every operation
+// ends that found one before.
+func (r *Keyring) forget(s *session, patience time.Duration) bool {
+	start := time.Now()
+	for {
+		s.pinMu.Lock()
+		gone, pinned := s.retired.Load(), s.pins > 0
+		s.pinMu.Unlock()
+		if gone == nil || pinned {
+			return true
+		}
+		if !r.quiesced(patience - time.Since(start)) {
+			return false
+		}
+		s.pinMu.Lock()
+		// What was retired since then has not been waited for.
+		mine := s.pins == 0 && s.retired.CompareAndSwap(gone, nil)
+		s.pinMu.Unlock()
+		if mine {
+			r.eraseEpochs(*gone, patience-time.Since(start))
+		}
+	}
+}
+
+// eraseEpochs overwrites the keys of epochs that nobody finds any more, when nobody
+// uses them either; if that takes too long, another goroutine waits for it, and if it
+// gives up, the garbage collector has them.
+func (r *Keyring) eraseEpochs(gone []*epoch, patience time.Duration) {
+	if !r.quiesced(patience) {
+		if patience < forgetLater/2 {
+			go r.eraseEpochs(gone, forgetLater)
+		}
+		return
+	}
+	for _, e := range gone {
 		e.aead.Destroy()
 	}
 }
 
 // quiesced waits until every operation that was in flight has ended, and reports
-// whether it saw that: each counter was at zero at some moment since. Under a load
-// that never lets one rest it gives up.
-func (r *Keyring) quiesced() bool {
+// whether it saw that: each counter was at zero at some moment since. If that takes too
+// long it gives up.
+func (r *Keyring) quiesced(patience time.Duration) bool {
+	start := time.Now()
 	for i := range r.inFlight {
-		for try := 0; r.inFlight[i].n.Load() != 0; try++ {
-			if try == 1000 {
+		for r.inFlight[i].n.Load() != 0 {
+			if time.Since(start) > patience {
 				return false
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(50 * time.Microsecond)
 		}
 	}
 	return true

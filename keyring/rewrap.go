@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"crypto/subtle"
 	"fmt"
 	"slices"
 
@@ -11,9 +12,10 @@ import (
 )
 
 // RewrapKEK appends to dst the record of the same DEK, for the same binding, with
-// the DEK wrapped by the KEK that wraps the keyring now: one unwrap by the old KEK
-// and one wrap by the new. A record that needs nothing is appended as it is. Like
-// NewDEK it lets go of the hold meanwhile.
+// the DEK wrapped by the KEK that wraps the keyring now: one unwrap by the old KEK,
+// one wrap by the new, and one unwrap that proves it, because what comes back is put
+// in the place of a wrap that is good. A record that needs nothing is appended as it
+// is. Like NewDEK it lets go of the hold meanwhile.
 func (h *Hold) RewrapKEK(ctx context.Context, dst, record []byte, b *Binding) ([]byte, error) {
 	in, err := ParseRecord(record)
 	if err != nil {
@@ -28,7 +30,29 @@ func (h *Hold) RewrapKEK(ctx context.Context, dst, record []byte, b *Binding) ([
 	if err := h.OpenDEK(ctx, &key, record, b); err != nil {
 		return nil, err
 	}
-	return h.wrapByKEK(ctx, dst, &key, b)
+	start := len(dst)
+	if dst, err = h.wrapByKEK(ctx, dst, &key, b); err != nil {
+		return nil, err
+	}
+	var again dek.Key
+	defer again.Destroy()
+	if err := h.OpenDEK(ctx, &again, dst[start:], b); err != nil {
+		return nil, fmt.Errorf("keyring: the vault's new wrap of the DEK is of no use: %w", err)
+	}
+	if subtle.ConstantTimeCompare(again.Bytes(), key.Bytes()) != 1 {
+		in, _ := ParseRecord(dst[start:])
+		return nil, &vault.Error{Op: vault.OpUnwrapKey, Key: r.keyOf(in.KEK), Kind: vault.ErrUnsupportedKey,
+			Detail: "the vault unwrapped to another DEK than was wrapped"}
+	}
+	return dst, nil
+}
+
+// keyOf returns the KEK version with an id of the document's table.
+func (r *Keyring) keyOf(id uint32) vault.KeyID {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	e, _ := r.header.kek(id)
+	return e.key
 }
 
 // DropKEKs takes KEK versions out of the document that no record is wrapped by any

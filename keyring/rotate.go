@@ -50,7 +50,7 @@ func (r *Keyring) rotateByAge(now time.Time) {
 		return
 	}
 	r.mu.Lock()
-	maxAge := r.policy.maxAge
+	maxAge := r.policy.epochAge()
 	r.mu.Unlock()
 	s := r.session.Load()
 	if maxAge == 0 || s == nil {
@@ -83,6 +83,21 @@ func (r *Keyring) Epochs() ([]uint32, error) {
 		ids = append(ids, e.id)
 	}
 	return ids, nil
+}
+
+// EpochInfo is an epoch.
+type EpochInfo struct {
+	ID      uint32
+	Created time.Time // whole seconds; what it wraps may be older, if it was rewrapped
+}
+
+// Epochs returns the epochs, by ascending id; the last is the current one.
+func (h Hold) Epochs() []EpochInfo {
+	var out []EpochInfo
+	for _, e := range h.s.epochs.Load().all {
+		out = append(out, EpochInfo{ID: e.id, Created: e.created})
+	}
+	return out
 }
 
 // move is a keyring's way to a KEK: a fresh secret wrapped by it and proven, the
@@ -137,7 +152,7 @@ func (r *Keyring) prepare(ctx context.Context, k *kek.KEK) (t *target, err error
 			Detail: fmt.Sprintf("the vault wrapped with another key, %s", w.KeyID)}
 	}
 	t.wrapped = w.Ciphertext
-	t.proof = proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires}
+	t.proof = proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires, created: key.Created}
 	got, err := r.unwrap(ctx, pinned, w)
 	if err != nil {
 		return nil, err

@@ -204,8 +204,10 @@ func errRecord(in RecordInfo) error {
 func (h *Hold) openByKEK(ctx context.Context, k *dek.Key, in RecordInfo, ciphertext []byte) error {
 	r, cache := h.r, h.s.cache
 	if cache.get(ciphertext, k) {
+		r.calls.dekHits.Add(1)
 		return nil
 	}
+	r.calls.dekMisses.Add(1)
 	client, id, err := r.kekFor(in.KEK)
 	if err != nil {
 		return err

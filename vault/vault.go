@@ -72,6 +72,7 @@ type Key struct {
 	Enabled            bool
 	NotBefore, Expires time.Time   // zero: not set
 	Operations         []Operation // what the key permits, whoever asks
+	Created            time.Time   // when the version was made; zero: the vault does not say. Nothing depends on it
 }
 
 // Permits reports whether the key's own operations include op. A key that

@@ -35,6 +35,8 @@ func (b Batch) Empty() bool { return b.b.Empty() }
 // Apply makes the batch's changes visible. With sync, the caller must call Wait
 // before Close; the changes are durable when Wait returns.
 func (d *DB) Apply(b Batch, sync bool) error {
+	d.quiet.RLock()
+	defer d.quiet.RUnlock()
 	if sync {
 		return translate(d.p.ApplyNoSyncWait(b.b, pebble.Sync))
 	}
@@ -46,6 +48,8 @@ func (b Batch) Wait() error { return translate(b.b.SyncWait()) }
 
 // Commit makes the batch's changes visible and, with sync, durable.
 func (d *DB) Commit(b Batch, sync bool) error {
+	d.quiet.RLock()
+	defer d.quiet.RUnlock()
 	opts := pebble.NoSync
 	if sync {
 		opts = pebble.Sync

@@ -10,8 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -52,21 +55,39 @@ type Options struct {
 type DB struct {
 	p       *pebble.DB
 	purging *atomic.Bool // see purgeFS
+	guard   *guard
+
+	readOnly bool
+	quiet    sync.RWMutex // held for writing while nothing may be written to the log
 }
 
 // Open opens the engine in dir under a lock that the caller took, creating it if
 // there is none, unless it is to be read only. Close does not release the lock.
-func Open(dir string, lock *Lock, o Options) (*DB, error) {
-	fs := purgeFS{FS: o.fs(), purging: new(atomic.Bool)}
-	p, err := pebble.Open(dir, pebbleOptions(o, lock, fs))
+func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
+	// Pebble panics where its format marker cannot be moved, for one: on a full disk.
+	// There is no DB yet, and so nothing that could be half changed in memory.
+	defer func() {
+		if r := recover(); r != nil {
+			cause, ok := r.(error)
+			if !ok {
+				cause = fmt.Errorf("%v", r)
+			}
+			d, err = nil, fmt.Errorf("engine: open: %w", cause)
+		}
+	}()
+	files := purgeFS{FS: o.fs(), purging: new(atomic.Bool)}
+	p, err := pebble.Open(dir, pebbleOptions(o, lock, files))
 	if err != nil {
-		return nil, translate(err)
+		return nil, translateOpen(err)
 	}
-	return &DB{p: p, purging: fs.purging}, nil
+	return &DB{p: p, purging: files.purging, guard: new(guard), readOnly: o.ReadOnly}, nil
 }
 
 // Close closes the engine. Nothing may be open on it.
-func (d *DB) Close() error { return translate(d.p.Close()) }
+func (d *DB) Close() (err error) {
+	defer d.guard.close(&err)
+	return translate(d.p.Close())
+}
 
 func (o Options) fs() vfs.FS {
 	if o.FS == nil {
@@ -106,6 +127,19 @@ func translate(err error) error {
 	return err
 }
 
+// translateOpen is translate for an error of Open, which finds files that are missing,
+// or not of the size that they had, without calling that corruption.
+func translateOpen(err error) error {
+	if errors.Is(err, pebble.ErrDBDoesNotExist) || pebble.IsCorruptionError(err) {
+		return translate(err)
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, pebble.ErrDBNotPristine) ||
+		strings.Contains(err.Error(), "object size mismatch") {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return translate(err)
+}
+
 // Reader is what a DB and a Snapshot have in common.
 type Reader interface {
 	// Get returns the value of key, valid until closer is closed, or ErrNotFound.
@@ -115,51 +149,62 @@ type Reader interface {
 }
 
 // Get implements [Reader].
-func (d *DB) Get(key []byte) ([]byte, io.Closer, error) {
-	v, c, err := d.p.Get(key)
+func (d *DB) Get(key []byte) (v []byte, c io.Closer, err error) {
+	defer d.guard.read(&err)
+	v, c, err = d.p.Get(key)
 	return v, c, translate(err)
 }
 
 // NewIter implements [Reader].
 func (d *DB) NewIter(lower, upper []byte) (*Iter, error) {
-	return newIter(d.p.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper}))
+	it, err := d.p.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	return newIter(d.guard, it, err)
 }
 
 // Snapshot is the engine at one moment. It is safe for concurrent use.
-type Snapshot struct{ s *pebble.Snapshot }
+type Snapshot struct {
+	s     *pebble.Snapshot
+	guard *guard
+}
 
 // NewSnapshot returns the engine as it is now. Close it.
-func (d *DB) NewSnapshot() *Snapshot { return &Snapshot{d.p.NewSnapshot()} }
+func (d *DB) NewSnapshot() *Snapshot { return &Snapshot{d.p.NewSnapshot(), d.guard} }
 
 // Get implements [Reader].
-func (s *Snapshot) Get(key []byte) ([]byte, io.Closer, error) {
-	v, c, err := s.s.Get(key)
+func (s *Snapshot) Get(key []byte) (v []byte, c io.Closer, err error) {
+	defer s.guard.read(&err)
+	v, c, err = s.s.Get(key)
 	return v, c, translate(err)
 }
 
 // NewIter implements [Reader].
 func (s *Snapshot) NewIter(lower, upper []byte) (*Iter, error) {
-	return newIter(s.s.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper}))
+	it, err := s.s.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	return newIter(s.guard, it, err)
 }
 
 // Close releases the snapshot.
 func (s *Snapshot) Close() error { return translate(s.s.Close()) }
 
 // Iter walks keys in order. It belongs to one goroutine.
-type Iter struct{ it *pebble.Iterator }
+type Iter struct {
+	it    *pebble.Iterator
+	guard *guard
+}
 
-func newIter(it *pebble.Iterator, err error) (*Iter, error) {
+func newIter(g *guard, it *pebble.Iterator, err error) (*Iter, error) {
 	if err != nil {
 		return nil, translate(err)
 	}
-	return &Iter{it}, nil
+	return &Iter{it, g}, nil
 }
 
 // Clone returns an iterator over other keys of the very same state.
 func (i *Iter) Clone(lower, upper []byte) (*Iter, error) {
-	return newIter(i.it.Clone(pebble.CloneOptions{
+	it, err := i.it.Clone(pebble.CloneOptions{
 		IterOptions: &pebble.IterOptions{LowerBound: lower, UpperBound: upper},
-	}))
+	})
+	return newIter(i.guard, it, err)
 }
 
 // First, Last, Next and SeekGE move to a key and report whether there is one. A false
@@ -175,8 +220,9 @@ func (i *Iter) Valid() bool            { return i.it.Valid() }
 func (i *Iter) Key() []byte { return i.it.Key() }
 
 // Value returns the current value, valid until the next move.
-func (i *Iter) Value() ([]byte, error) {
-	v, err := i.it.ValueAndErr()
+func (i *Iter) Value() (v []byte, err error) {
+	defer i.guard.read(&err)
+	v, err = i.it.ValueAndErr()
 	return v, translate(err)
 }
 

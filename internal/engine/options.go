@@ -22,10 +22,16 @@ const (
 // 64 KiB; bench_test.go of package block measures them. Against the defaults they
 // raise the rate of Put about five times, for four memtables of memory.
 func pebbleOptions(o Options, lock *Lock, fs vfs.FS) *pebble.Options {
+	log := &logger{log: o.Logger, fatal: o.Fatal}
 	p := &pebble.Options{
-		FS:                          fs,
-		ReadOnly:                    o.ReadOnly,
-		Logger:                      &logger{log: o.Logger, fatal: o.Fatal},
+		FS:       fs,
+		ReadOnly: o.ReadOnly,
+		Logger:   log,
+		// Damage in a file is an error to whoever reads it, and leaves the rest of
+		// the store in use. Pebble's default ends the process.
+		EventListener: &pebble.EventListener{
+			DataCorruption: func(info pebble.DataCorruptionInfo) { log.Errorf("%s", info) },
+		},
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   o.CacheBytes,
 		MemTableSize:                o.MemTableBytes,

@@ -9,12 +9,33 @@ import (
 // Checkpoint makes a copy of the engine in dir, which must not exist, with
 // everything that was committed before the call. Files that do not change any
 // more are linked where the file system can.
+//
+// Pebble v2.1 copies the log while it is written: a block of it can be copied before a
+// change and the next one after, and then the copy does not open
+// (https://github.com/cockroachdb/pebble/issues/5142). Nothing is written meanwhile,
+// and the memtables are written out first, so that there is little to copy.
 func (d *DB) Checkpoint(dir string) error {
+	if !d.readOnly {
+		if err := d.Flush(); err != nil {
+			return err
+		}
+	}
+	d.quiet.Lock()
+	defer d.quiet.Unlock()
 	return translate(d.p.Checkpoint(dir, pebble.WithFlushedWAL()))
 }
 
 // Flush writes the memtables out.
-func (d *DB) Flush() error { return translate(d.p.Flush()) }
+func (d *DB) Flush() error {
+	d.quiet.RLock()
+	flushed, err := d.p.AsyncFlush() // begins another log
+	d.quiet.RUnlock()
+	if err != nil {
+		return translate(err)
+	}
+	<-flushed
+	return nil
+}
 
 // Compact rewrites the keys in [lower, upper) so that deleted and overwritten
 // values leave the files.

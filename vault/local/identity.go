@@ -204,6 +204,7 @@ func (v *version) describe(id vault.KeyID) vault.Key {
 		NotBefore:  fromUnix(v.NotBefore),
 		Expires:    fromUnix(v.Expires),
 		Operations: slices.Clone(v.Operations),
+		Created:    fromUnix(v.Created),
 	}
 }
 

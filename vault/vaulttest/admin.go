@@ -59,6 +59,7 @@ func (v *Vault) add(name string, private *rsa.PrivateKey) vault.KeyID {
 		private = v.pool.next()
 	}
 	k.versions = append(k.versions, &memVersion{
+		created:    v.clock.Now(),
 		id:         id.Version,
 		private:    private,
 		enabled:    true,

@@ -66,6 +66,7 @@ type memVersion struct {
 	private            *rsa.PrivateKey
 	enabled            bool
 	notBefore, expires time.Time
+	created            time.Time
 	operations         []vault.Operation
 }
 

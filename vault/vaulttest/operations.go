@@ -33,6 +33,7 @@ func (v *Vault) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error) {
 		NotBefore:  m.notBefore,
 		Expires:    m.expires,
 		Operations: m.operations,
+		Created:    m.created,
 	}
 	for _, f := range faults {
 		if f.MutateKey != nil {

@@ -1,0 +1,156 @@
+package block_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// expose returns the metrics of a store as Prometheus would scrape them.
+func expose(t *testing.T, s *block.Store) string {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	require.NoError(t, reg.Register(s.Collector()))
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	require.Equal(t, http.StatusOK, w.Code, w.Body)
+	return w.Body.String()
+}
+
+// metric returns the value of one series, as text, "" if there is none. Labels are
+// given as they are exposed: in the order of their names.
+func metric(text, name, labels string) string {
+	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta("blockseal_"+name) + `\{` + labels + `\} (\S+)$`).FindStringSubmatch(text)
+	if m == nil {
+		return ""
+	}
+	return m[1]
+}
+
+func TestMetricsFollowConventions(t *testing.T) {
+	g := newRig(t)
+	g.vault.SetDates(g.key, time.Time{}, start.Add(time.Hour))
+	s := g.open()
+	require.NoError(t, s.RotateEpoch(g.ctx, nil))
+	problems, err := promlint.New(strings.NewReader(expose(t, s))).Lint()
+	require.NoError(t, err)
+	require.Empty(t, problems)
+	problems, err = testutil.CollectAndLint(s.Collector())
+	require.NoError(t, err)
+	require.Empty(t, problems)
+}
+
+func TestMetricsSayWhatTheStoreIs(t *testing.T) {
+	g := newRig(t)
+	g.vault.SetDates(g.key, time.Time{}, start.Add(time.Hour))
+	s := g.open()
+	require.NoError(t, s.Put(g.ctx, []byte("a"), make([]byte, 100)))
+	_, err := s.Get(g.ctx, []byte("a"), nil)
+	require.NoError(t, err)
+	store := `store="` + s.StoreID().String() + `"`
+
+	text := expose(t, s)
+	is := func(want, name, labels string) {
+		t.Helper()
+		require.Equal(t, want, metric(text, name, labels), "%s{%s}", name, labels)
+	}
+	is("1", "state", `state="available",`+store)
+	is("0", "state", `state="inaccessible",`+store)
+	is("600", "lease_remaining_seconds", store)
+	is("600", "lease_seconds", store)
+	is("1.7723664e+09", "kek_created_timestamp_seconds", store)
+	is("1.77237e+09", "kek_expiry_timestamp_seconds", store)
+	is("1", "kek_info", `key="customer",`+store+`,vault="[^"]*",version="`+g.key.Version+`"`)
+	is("1", "puts_total", store)
+	is("100", "written_bytes_total", store)
+	is("1", "gets_total", `result="found",`+store)
+	is("100", "read_bytes_total", `by="get",`+store)
+	is("1", "epochs", store)
+	is("1", "vault_calls_total", `operation="unwrapKey",outcome="ok",`+store)
+	is("0", "vault_calls_total", `operation="unwrapKey",outcome="access_denied",`+store)
+	is("1", "vault_call_duration_seconds_count", `operation="unwrapKey",`+store)
+	is("1", "vault_call_duration_seconds_bucket", `operation="unwrapKey",`+store+`,le="0.001"`)
+	is("0", "open_failures_total", `kind="corrupt",`+store)
+	is("0", "work_running", store+`,work="rotate_epoch"`)
+	require.NotEmpty(t, metric(text, "engine_disk_bytes", store))
+
+	// The vault says no.
+	g.vault.SetEnabled(g.key, false)
+	require.ErrorIs(t, s.Revalidate(g.ctx), vault.ErrKeyDisabled)
+	_, err = s.Get(g.ctx, []byte("a"), nil)
+	require.ErrorIs(t, err, block.ErrInaccessible)
+	text = expose(t, s)
+	is("0", "state", `state="available",`+store)
+	is("1", "state", `state="inaccessible",`+store)
+	is("0", "lease_remaining_seconds", store)
+	is("1", "checks_total", `result="denied",`+store)
+	is("1", "open_failures_total", `kind="inaccessible",`+store)
+	is("1", "vault_calls_total", `operation="get",outcome="key_disabled",`+store)
+	is("0", "epochs", store)
+	is("", "epoch", store)
+
+	require.NoError(t, s.Close())
+	text = expose(t, s)
+	is("1", "state", `state="closed",`+store)
+	is("", "engine_disk_bytes", store)
+}
+
+// What is exposed does not depend on what has happened: an increase from nothing
+// is none that a rule would see.
+func TestCountersAreThereFromTheBeginning(t *testing.T) {
+	text := expose(t, newRig(t).open())
+	for _, outcome := range keyring.Outcomes() {
+		for _, op := range []string{"get", "wrapKey", "unwrapKey"} {
+			require.Contains(t, text, `operation="`+op+`",outcome="`+outcome+`"`)
+		}
+	}
+	for _, name := range []string{"failures_total", "open_failures_total", "events_dropped_total", "checks_total"} {
+		require.Contains(t, text, "\nblockseal_"+name+"{")
+	}
+}
+
+func TestTwoStoresShareARegistry(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	for range 2 {
+		require.NoError(t, reg.Register(newRig(t).open().Collector()))
+	}
+	_, err := reg.Gather()
+	require.NoError(t, err)
+}
+
+// docs/metrics.md has a row for every metric, and none for what is not one.
+func TestEveryMetricIsDocumented(t *testing.T) {
+	g := newRig(t)
+	doc, err := os.ReadFile("../docs/metrics.md")
+	require.NoError(t, err)
+	documented := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(blockseal_[a-z0-9_]+)`").FindAllStringSubmatch(string(doc), -1) {
+		documented[m[1]] = true
+	}
+	ch := make(chan *prometheus.Desc, 1000)
+	g.open().Collector().Describe(ch)
+	close(ch)
+	have := map[string]bool{}
+	for d := range ch {
+		name := regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(d.String())[1]
+		have[name] = true
+		require.True(t, documented[name], "docs/metrics.md does not list %s", name)
+	}
+	for name := range documented {
+		require.True(t, have[name], "docs/metrics.md lists %s, which is no metric", name)
+	}
+}

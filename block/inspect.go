@@ -1,0 +1,196 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// Inspection is what a store's files say without any key. The keyring document and
+// the DEK records say it in clear; only opening them would authenticate it.
+type Inspection struct {
+	Instance string // tells the store from its copies, 32 hexadecimal digits
+	CopyOf   string // the instance that it is a copy of, until it is revalidated; or ""
+
+	// Keyring is what the document says: the store's id, its generation, the KEK
+	// version that wraps it, all KEK versions that something is wrapped by, its size.
+	Keyring keyring.Info
+
+	Records     uint64            // DEK records, one for each block
+	RecordBytes uint64            // of them together
+	Epochs      map[uint32]uint64 // DEK records by the epoch that wraps them
+
+	// Keys says what each KEK version is needed for, as [Store.KeyUsage] does, but for
+	// how many epochs: that is not in clear.
+	Keys []KeyUse
+	// PastKEKs are the KEK versions that wrapped a keyring document since the last
+	// Erase, oldest first.
+	PastKEKs []vault.KeyID
+	// Unfinished names the rewriting operations that were cut off and go on with
+	// their next call: "rotate-epoch", "rekey".
+	Unfinished []string
+
+	Files uint64 // in the directory
+	Bytes uint64 // of them together
+}
+
+// Inspect reads what the store in dir says in clear, without a key or a vault and
+// whatever its state. It reads every DEK record and no block, and changes nothing
+// but the engine's lock file. Of opts only FS and Fatal matter.
+//
+// The store must not be open; an open one says more ([Store.KeyUsage],
+// [Store.State]). Errors: [ErrNotStore], [ErrLocked], [ErrVersion], [ErrForeign],
+// [ErrCorrupt].
+func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err error) {
+	s, info, err := openClear(dir, opts)
+	if err != nil {
+		return in, err
+	}
+	defer func() {
+		if e := s.release(); err == nil && e != nil {
+			in, err = Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, s.damage(e))
+		}
+	}()
+	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.pastKEKs(), Epochs: map[uint32]uint64{}}
+	if s.identity.copyOf != (instanceID{}) {
+		in.CopyOf = s.identity.copyOf.String()
+	}
+	if err := errors.Join(in.count(ctx, s), in.measure(s)); err != nil {
+		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
+	}
+	for _, name := range []string{metaRotateEpoch, metaRekey} {
+		found, err := s.hasMarker(name)
+		if err != nil {
+			return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
+		}
+		if found {
+			in.Unfinished = append(in.Unfinished, name)
+		}
+	}
+	return in, nil
+}
+
+// InspectKeyring reads what the keyring document of the store in dir says in clear:
+// which KEK to open the store with, for one. It is [Inspect] without the walk over
+// the DEK records.
+func InspectKeyring(dir string, opts *Options) (keyring.Info, error) {
+	s, info, err := openClear(dir, opts)
+	if err != nil {
+		return keyring.Info{}, err
+	}
+	if err := s.release(); err != nil {
+		return keyring.Info{}, fmt.Errorf("block: inspect %s: %w", dir, s.damage(err))
+	}
+	return info, nil
+}
+
+// openClear opens an existing store's engine, to be read only, and no keyring: the
+// caller releases the store and uses nothing of it that needs one.
+func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, keyring.Info{}, err
+	}
+	o.ReadOnly, o.MemTable, o.BlockCache = true, 1<<20, 1<<20
+	id, found, err := readIdentity(o.FS, dir)
+	if err == nil && !found {
+		err = fmt.Errorf("block: inspect %s: there is no store: %w", dir, ErrNotStore)
+	}
+	if err != nil {
+		return nil, keyring.Info{}, err
+	}
+	s := &Store{opts: o, dir: dir, identity: id, storage: &metaStorage{}}
+	info, err := s.openClear()
+	if err != nil {
+		return nil, keyring.Info{}, errors.Join(err, s.release())
+	}
+	return s, info, nil
+}
+
+func (s *Store) openClear() (info keyring.Info, err error) {
+	if err := s.lockDir(); err != nil {
+		return info, err
+	}
+	if err := s.openEngine(); err != nil {
+		return info, err
+	}
+	doc, err := readMeta(s.db, metaKeyring)
+	if errors.Is(err, engine.ErrNotFound) {
+		return info, fmt.Errorf("block: inspect %s: the creation of the store was cut off, or it is damaged: %w", s.dir, keyring.ErrNoDocument)
+	}
+	if err != nil {
+		return info, fmt.Errorf("block: inspect %s: %w", s.dir, s.damage(err))
+	}
+	if err := checkStoreID(s.db, doc); err != nil {
+		return info, err
+	}
+	if err := s.storage.attach(s.db); err != nil {
+		return info, err
+	}
+	return keyring.Inspect(doc)
+}
+
+// count walks the DEK records and the registered copies.
+func (in *Inspection) count(ctx context.Context, s *Store) error {
+	uses := map[vault.KeyID]*KeyUse{in.Keyring.KEK: {Key: in.Keyring.KEK, Document: true}}
+	use := func(id vault.KeyID) *KeyUse {
+		if uses[id] == nil {
+			uses[id] = &KeyUse{Key: id}
+		}
+		return uses[id]
+	}
+	err := s.eachRecord(ctx, nil, func(id, record []byte, r keyring.RecordInfo) (bool, error) {
+		in.Records++
+		in.RecordBytes += uint64(len(record))
+		in.Epochs[r.Epoch]++
+		if r.Wrapping != keyring.ByKEK {
+			return true, nil
+		}
+		key, ok := in.Keyring.KEKs[r.KEK]
+		if !ok {
+			return false, fmt.Errorf("block %s names KEK %d, which the keyring does not list: %w", shownID(id), r.KEK, ErrCorrupt)
+		}
+		use(key).Records++
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	copies, err := s.copies()
+	if err != nil {
+		return err
+	}
+	for _, c := range copies {
+		use(c.KEK).Copies = append(use(c.KEK).Copies, c)
+	}
+	for _, u := range uses {
+		in.Keys = append(in.Keys, *u)
+	}
+	slices.SortFunc(in.Keys, func(a, b KeyUse) int { return strings.Compare(a.Key.String(), b.Key.String()) })
+	return nil
+}
+
+// measure adds up the directory's files.
+func (in *Inspection) measure(s *Store) error {
+	names, err := s.opts.FS.List(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		f, err := s.opts.FS.Stat(s.opts.FS.PathJoin(s.dir, name))
+		if err != nil {
+			return err
+		}
+		if !f.IsDir() {
+			in.Files++
+			in.Bytes += uint64(f.Size())
+		}
+	}
+	return nil
+}

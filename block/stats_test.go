@@ -1,0 +1,272 @@
+package block_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+func TestStatsCountWhatWasDone(t *testing.T) {
+	g := newRig(t)
+	s := g.open()
+	require.NoError(t, s.Put(g.ctx, []byte("a"), make([]byte, 100)))
+	require.NoError(t, s.Put(g.ctx, []byte("b"), make([]byte, 10)))
+	b := s.NewBatch()
+	require.NoError(t, b.Put(g.ctx, []byte("c"), make([]byte, 1)))
+	require.NoError(t, b.Delete(g.ctx, []byte("b")))
+	require.Zero(t, s.Stats().Commits, "a batch counts when it is committed")
+	require.EqualValues(t, 2, s.Stats().Puts)
+	require.NoError(t, b.Commit(g.ctx))
+	require.NoError(t, s.Delete(g.ctx, []byte("nothing")))
+
+	got, err := s.Get(g.ctx, []byte("a"), []byte("12345"))
+	require.NoError(t, err)
+	require.Len(t, got, 105)
+	_, err = s.Get(g.ctx, []byte("b"), nil)
+	require.ErrorIs(t, err, block.ErrNotFound)
+	sn := s.Snapshot()
+	_, err = sn.Get(g.ctx, []byte("c"), nil)
+	require.NoError(t, err)
+	require.NoError(t, sn.Close())
+	for _, err := range s.Blocks(g.ctx, block.Range{}) {
+		require.NoError(t, err)
+	}
+
+	st := s.Stats()
+	require.Equal(t, s.StoreID(), st.StoreID)
+	require.EqualValues(t, 3, st.Puts)
+	require.EqualValues(t, 111, st.WrittenBytes)
+	require.EqualValues(t, 2, st.Deletes)
+	require.EqualValues(t, 1, st.Commits)
+	require.EqualValues(t, 2, st.Gets)
+	require.EqualValues(t, 101, st.ReadBytes)
+	require.EqualValues(t, 1, st.NotFound)
+	require.EqualValues(t, 2, st.Scanned)
+	require.EqualValues(t, 101, st.ScannedBytes)
+	require.GreaterOrEqual(t, st.Keys.Epoch.DEKs, uint64(3))
+	require.EqualValues(t, keyring.DefaultEpochMaxDEKs, st.Keys.Epoch.MaxDEKs)
+	require.Positive(t, st.RecordCache.Hits+st.RecordCache.Misses)
+	require.Positive(t, st.Engine.DiskBytes)
+	for op, kinds := range st.Failures {
+		for kind, n := range kinds {
+			require.Zero(t, n, "%s %s", op, kind)
+		}
+	}
+}
+
+func TestStatsTellTheLeaseAndTheKey(t *testing.T) {
+	g := newRig(t)
+	g.vault.SetDates(g.key, time.Time{}, start.Add(48*time.Hour))
+	g.clock.Advance(time.Hour)
+	s := g.open()
+	st := s.Stats()
+	require.Equal(t, keyring.MaxLease, st.Keys.LeaseLeft)
+	require.Equal(t, time.Hour, st.KEKAge)
+	require.Equal(t, 47*time.Hour, st.KEKLeft)
+
+	g.vault.Inject(vaulttest.Fault{Err: vault.ErrUnavailable})
+	g.clock.Advance(4 * time.Minute)
+	require.Eventually(t, func() bool { return s.Stats().State.Status == keyring.Degraded }, 5*time.Second, time.Millisecond)
+	st = s.Stats()
+	require.Equal(t, 6*time.Minute, st.Keys.LeaseLeft)
+	require.Positive(t, st.Keys.Checks.Unanswered)
+	require.Zero(t, st.Keys.Checks.Denied)
+
+	g.clock.Advance(7 * time.Minute)
+	require.Eventually(t, func() bool { return s.Stats().State.Status == keyring.Inaccessible }, 5*time.Second, time.Millisecond)
+	st = s.Stats()
+	require.Zero(t, st.Keys.LeaseLeft)
+	require.Zero(t, st.Keys.Epoch)
+	require.Equal(t, 48*time.Hour, st.KEKAge+st.KEKLeft, "what was last known of the key is still told")
+	_, err := s.Get(g.ctx, []byte("a"), nil)
+	require.ErrorIs(t, err, block.ErrInaccessible)
+	require.ErrorIs(t, s.Put(g.ctx, []byte("a"), nil), block.ErrInaccessible)
+	require.ErrorIs(t, s.Delete(g.ctx, []byte("a")), block.ErrInaccessible)
+	require.ErrorIs(t, s.NewBatch().Commit(g.ctx), block.ErrInaccessible)
+	for _, op := range []string{"get", "put", "delete", "commit"} {
+		require.EqualValues(t, 1, s.Stats().Failures[op]["inaccessible"], op)
+	}
+	require.EqualValues(t, 1, s.Stats().OpenFailures()["inaccessible"])
+
+	require.NoError(t, s.Close())
+	st = s.Stats()
+	require.Equal(t, keyring.Closed, st.State.Status)
+	require.Zero(t, st.Engine)
+}
+
+func TestStatsCountWhatDoesNotOpen(t *testing.T) {
+	g := newRig(t)
+	g.opts.RecordCache, g.opts.RowCache = -1, -1
+	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
+	require.NoError(t, err)
+	defer s.Close()
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte(plaintext)))
+	s.SetEngine([]byte(dataA), append(s.Engine([]byte(dataA)), 0))
+	_, err = s.Get(g.ctx, []byte("a"), nil)
+	require.ErrorIs(t, err, block.ErrCorrupt)
+	_, err = s.Verify(g.ctx, nil)
+	require.ErrorIs(t, err, block.ErrCorrupt)
+	for _, err := range s.Blocks(g.ctx, block.Range{}) {
+		require.ErrorIs(t, err, block.ErrCorrupt)
+	}
+	st := s.Stats()
+	require.EqualValues(t, 3, st.OpenFailures()["corrupt"])
+	require.Equal(t, "verify", st.Last[0].Name)
+	require.ErrorIs(t, st.Last[0].Err, block.ErrCorrupt)
+}
+
+func TestStatsShowWorkUnderWay(t *testing.T) {
+	g := newRig(t)
+	s := g.open()
+	const n = 1000
+	for i := range n {
+		require.NoError(t, s.Put(g.ctx, fmt.Appendf(nil, "block %04d", i), bytes.Repeat([]byte{1}, 64)))
+	}
+	require.Empty(t, s.Stats().Running)
+
+	seen := false
+	_, err := s.Verify(g.ctx, func(step block.Step) {
+		running := s.Stats().Running
+		require.Len(t, running, 1)
+		require.Equal(t, "verify", running[0].Name)
+		require.Equal(t, step.Done, running[0].Done)
+		require.Equal(t, start, running[0].Started)
+		seen = true
+	})
+	require.NoError(t, err)
+	require.True(t, seen)
+
+	ctx, cancel := context.WithCancel(g.ctx)
+	cancel()
+	_, err = s.Verify(ctx, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, s.Stats().Last[0].Err, context.Canceled)
+
+	require.NoError(t, s.RotateEpoch(g.ctx, nil))
+	require.NoError(t, s.Rekey(g.ctx, block.Range{}, nil))
+	st := s.Stats()
+	require.Empty(t, st.Running)
+	names := map[string]block.Work{}
+	for _, w := range st.Last {
+		names[w.Name] = w
+	}
+	for _, name := range []string{"rotate_epoch", "rekey"} {
+		w := names[name]
+		require.EqualValues(t, n, w.Done, name)
+		require.NoError(t, w.Err)
+		f, ok := w.Fraction()
+		require.True(t, ok)
+		require.EqualValues(t, 1, f)
+	}
+}
+
+func TestWorkFraction(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		w    block.Work
+		want float64
+		ok   bool
+	}{
+		{"nobody knows", block.Work{Step: block.Step{Done: 5}}, 0, false},
+		{"a quarter", block.Work{Step: block.Step{Done: 5, Total: 20}}, 0.25, true},
+		{"blocks were added meanwhile", block.Work{Step: block.Step{Done: 30, Total: 20}}, 1, true},
+		{"ended", block.Work{Ended: start}, 1, true},
+		{"failed", block.Work{Step: block.Step{Done: 5, Total: 20}, Ended: start, Err: block.ErrClosed}, 0.25, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, ok := c.w.Fraction()
+			require.Equal(t, c.ok, ok)
+			require.InDelta(t, c.want, got, 1e-9)
+		})
+	}
+}
+
+// Everything that is counted has a name that a label can have.
+func TestNamesOfFailuresAndOutcomesAreLabels(t *testing.T) {
+	g := newRig(t)
+	st := g.open().Stats()
+	names := keyring.Outcomes()
+	for op, kinds := range st.Failures {
+		names = append(names, op)
+		for kind := range kinds {
+			names = append(names, kind)
+		}
+	}
+	for _, n := range names {
+		require.Regexp(t, `^[a-z][a-z_]*$`, n)
+		require.False(t, strings.HasSuffix(n, "_"))
+	}
+}
+
+func BenchmarkStats(b *testing.B) {
+	s := newRig(b).open()
+	for b.Loop() {
+		s.Stats()
+	}
+}
+
+// Counts are exact, and never go back, also where a word is emptied into the sums.
+func TestCountsAreExact(t *testing.T) {
+	const workers, each, size = 4, 100, 1 << 34 // a word takes 32 of them
+	c := block.NewCounts()
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for range each {
+				c.Get(size)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	var last uint64
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		n, bytes := c.Gets()
+		require.GreaterOrEqual(t, n, last)
+		require.Equal(t, n*size, bytes)
+		last = n
+	}
+	require.EqualValues(t, workers*each, last)
+
+	small := block.NewCounts()
+	const many = 1<<23 + 1000 // half a word's count, and some
+	for range many {
+		small.Get(1)
+	}
+	n, bytes := small.Gets()
+	require.EqualValues(t, many, n)
+	require.EqualValues(t, many, bytes)
+}
+
+// BenchmarkCount is what counting adds to a Get or a Put.
+func BenchmarkCount(b *testing.B) {
+	c := block.NewCounts()
+	b.Run("get", func(b *testing.B) {
+		for b.Loop() {
+			c.Get(100)
+		}
+	})
+	b.Run("get, parallel", func(b *testing.B) {
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				c.Get(100)
+			}
+		})
+	})
+}

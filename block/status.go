@@ -1,0 +1,126 @@
+package block
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed" // the page and its style
+	"encoding/base64"
+	"encoding/json"
+	"html/template"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+)
+
+//go:embed statuspage/page.html
+var statusPage string
+
+//go:embed statuspage/style.css
+var statusStyle string
+
+// StatusOption is an option of StatusHandler.
+type StatusOption func(*statusHandler)
+
+// AuditStatus is what StatusHandler shows of an audit log, such as vault/audit's.
+type AuditStatus struct {
+	Head    string // of the last record that was written
+	Pending int    // records that wait to be written
+	Lost    uint64 // records that were lost
+}
+
+// StatusAudit adds the audit log to a status page. f is called for each page; it
+// must be safe for concurrent use and quick.
+func StatusAudit(f func() AuditStatus) StatusOption {
+	return func(h *statusHandler) { h.audit = f }
+}
+
+// StatusHandler returns a page about a store for the people who operate it: state
+// with its cause, lease, key, checks, epochs, long operations, counters and recent
+// events. It is read-only, holds no secrets, no contents and no ids of blocks, and
+// asks neither vault nor disk, so that it can be looked at as often as one likes.
+//
+// It answers GET and HEAD with HTML that loads anew every 10 seconds, or with the
+// same as JSON: at a path that ends with "/status.json", with "?format=json", or to
+// a client that accepts application/json and no HTML. The page needs no script and
+// loads nothing. The answer is 200 in every state; what a load balancer asks is
+// Store.State.
+//
+// It asks nobody who they are: mount it where only operators get.
+func StatusHandler(s *Store, opts ...StatusOption) http.Handler {
+	h := &statusHandler{s: s}
+	for _, o := range opts {
+		o(h)
+	}
+	h.page = template.Must(template.New("page.html").Funcs(pageFuncs()).Parse(statusPage))
+	sum := sha256.Sum256([]byte(statusStyle))
+	h.policy = "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+		"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	return h
+}
+
+type statusHandler struct {
+	s      *Store
+	audit  func() AuditStatus
+	page   *template.Template
+	policy string // Content-Security-Policy
+}
+
+// ServeHTTP implements [http.Handler].
+func (h *statusHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	head := w.Header()
+	head.Set("Content-Security-Policy", h.policy)
+	head.Set("X-Content-Type-Options", "nosniff")
+	head.Set("X-Frame-Options", "DENY")
+	head.Set("Referrer-Policy", "no-referrer")
+	head.Set("Cross-Origin-Resource-Policy", "same-origin")
+	head.Set("Cache-Control", "no-store")
+	head.Set("Vary", "Accept")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		head.Set("Allow", "GET, HEAD")
+		http.Error(w, "this page is read-only", http.StatusMethodNotAllowed)
+		return
+	}
+	base := path.Base(r.URL.Path)
+	if base != "status.json" && strings.Contains(strings.Trim(base, "."), ".") {
+		http.NotFound(w, r) // /favicon.ico and the like, where it is mounted at the root
+		return
+	}
+	v := h.view()
+	var body bytes.Buffer
+	var err error
+	if wantsJSON(r, base) {
+		head.Set("Content-Type", "application/json; charset=utf-8")
+		e := json.NewEncoder(&body)
+		e.SetIndent("", "  ")
+		err = e.Encode(v)
+	} else {
+		head.Set("Content-Type", "text/html; charset=utf-8")
+		err = h.page.Execute(&body, pageData{statusView: v, Style: template.CSS(statusStyle)})
+	}
+	if err != nil {
+		http.Error(w, "the page could not be made", http.StatusInternalServerError)
+		return
+	}
+	head.Set("Content-Length", strconv.Itoa(body.Len()))
+	if r.Method == http.MethodGet {
+		w.Write(body.Bytes())
+	}
+}
+
+// pageData is what the page is made of.
+type pageData struct {
+	statusView
+	Style template.CSS
+}
+
+func wantsJSON(r *http.Request, base string) bool {
+	switch r.URL.Query().Get("format") {
+	case "json":
+		return true
+	case "html":
+		return false
+	}
+	accept := r.Header.Get("Accept")
+	return base == "status.json" || strings.Contains(accept, "application/json") && !strings.Contains(accept, "text/html")
+}

@@ -1,0 +1,251 @@
+package block_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+// fetch is one request to a status handler.
+func fetch(h http.Handler, method, target string, accept ...string) *http.Response {
+	r := httptest.NewRequest(method, target, nil)
+	for _, a := range accept {
+		r.Header.Add("Accept", a)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Result()
+}
+
+func body(t *testing.T, r *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	return strings.ReplaceAll(string(b), "\u00a0", " ") // quantities are kept on one line
+}
+
+func TestStatusAnswersAsAsked(t *testing.T) {
+	h := block.StatusHandler(newRig(t).open())
+	const browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+	for _, c := range []struct {
+		name, method, target, accept string
+		status                       int
+		kind                         string
+	}{
+		{"a browser", "GET", "/", browser, 200, "text/html"},
+		{"mounted somewhere", "GET", "/ops/orders", browser, 200, "text/html"},
+		{"anything", "GET", "/", "*/*", 200, "text/html"},
+		{"nothing said", "GET", "/", "", 200, "text/html"},
+		{"head", "HEAD", "/", "", 200, "text/html"},
+		{"a client for JSON", "GET", "/", "application/json", 200, "application/json"},
+		{"the format", "GET", "/?format=json", browser, 200, "application/json"},
+		{"the format wins", "GET", "/?format=html", "application/json", 200, "text/html"},
+		{"the path", "GET", "/ops/status.json", "", 200, "application/json"},
+		{"an icon", "GET", "/favicon.ico", "", 404, "text/plain"},
+		{"post", "POST", "/", "", 405, "text/plain"},
+		{"delete", "DELETE", "/status.json", "", 405, "text/plain"},
+		{"options", "OPTIONS", "/", "", 405, "text/plain"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := fetch(h, c.method, c.target, c.accept)
+			require.Equal(t, c.status, r.StatusCode)
+			require.True(t, strings.HasPrefix(r.Header.Get("Content-Type"), c.kind), r.Header.Get("Content-Type"))
+			for name, want := range map[string]string{
+				"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer",
+			} {
+				require.Equal(t, want, r.Header.Get(name))
+			}
+			policy := r.Header.Get("Content-Security-Policy")
+			require.Contains(t, policy, "default-src 'none'")
+			require.Contains(t, policy, "frame-ancestors 'none'")
+			require.NotContains(t, policy, "unsafe")
+			if c.method == "HEAD" {
+				require.Empty(t, body(t, r))
+				require.NotEqual(t, "0", r.Header.Get("Content-Length"))
+			}
+			if c.status == 405 {
+				require.Equal(t, "GET, HEAD", r.Header.Get("Allow"))
+			}
+		})
+	}
+}
+
+// view is the JSON, as a client of it would read it.
+type view struct {
+	Store string
+	State struct{ Status, Cause, Since string }
+	Lease struct {
+		Left   float64 `json:"left_seconds"`
+		Length float64 `json:"length_seconds"`
+	}
+	Key struct {
+		Name, Version, Expires string
+		Left                   *float64 `json:"left_seconds"`
+	}
+	Check struct {
+		Last, Error string
+		OK, Denied  int
+	}
+	Epochs struct{ Count, Current int }
+	Work   []struct {
+		Name    string
+		Running bool
+		Ratio   *float64
+		Failed  string
+	}
+	Audit *struct {
+		Head string
+		Lost int
+	}
+	Events []struct {
+		Kind, Text, Grade string
+		Times             int
+	}
+}
+
+func look(t *testing.T, h http.Handler) (v view) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(body(t, fetch(h, "GET", "/status.json"))), &v))
+	return v
+}
+
+func TestStatusTellsTheStory(t *testing.T) {
+	g := newRig(t)
+	g.vault.SetDates(g.key, time.Time{}, start.Add(20*24*time.Hour))
+	s := g.open()
+	h := block.StatusHandler(s, block.StatusAudit(func() block.AuditStatus { return block.AuditStatus{Head: "7:abcdef", Lost: 2} }))
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("b")))
+
+	v := look(t, h)
+	require.Equal(t, s.StoreID().String(), v.Store)
+	require.Equal(t, "Available", v.State.Status)
+	require.Equal(t, "2026-03-01T12:00:00Z", v.State.Since)
+	require.EqualValues(t, 600, v.Lease.Left)
+	require.Equal(t, "customer", v.Key.Name)
+	require.Equal(t, g.key.Version, v.Key.Version)
+	require.Equal(t, "2026-03-21T12:00:00Z", v.Key.Expires)
+	require.InDelta(t, 20*86400, *v.Key.Left, 1)
+	require.Equal(t, 1, v.Epochs.Count)
+	require.Equal(t, "7:abcdef", v.Audit.Head)
+	page := body(t, fetch(h, "GET", "/"))
+	for _, want := range []string{"Available", "10 min 00 s", "customer", g.key.Version, "2026-03-21 12:00:00 UTC, in 20 d 0 h", "7:abcdef"} {
+		require.Contains(t, page, want)
+	}
+
+	g.clock.Advance(3 * time.Minute)
+	require.NoError(t, s.Revalidate(g.ctx))
+	require.NoError(t, s.RotateEpoch(g.ctx, nil))
+	g.clock.Advance(time.Second)
+	g.vault.SetEnabled(g.key, false)
+	require.ErrorIs(t, s.Revalidate(g.ctx), vault.ErrKeyDisabled)
+	require.Eventually(t, func() bool {
+		v = look(t, h)
+		return len(v.Events) > 0 && v.Events[0].Kind == "StateChanged"
+	}, 5*time.Second, time.Millisecond)
+	require.Equal(t, "Inaccessible", v.State.Status)
+	require.Contains(t, v.State.Cause, "disabled")
+	require.Zero(t, v.Lease.Left)
+	require.Equal(t, 1, v.Check.Denied)
+	require.Contains(t, v.Check.Error, "disabled")
+	require.Equal(t, "error", v.Events[0].Grade)
+	require.Contains(t, v.Events[0].Text, "Available to Inaccessible")
+	require.Equal(t, "rotate_epoch", v.Work[0].Name)
+	require.EqualValues(t, 1, *v.Work[0].Ratio)
+	page = body(t, fetch(h, "GET", "/"))
+	for _, want := range []string{"Inaccessible", "disabled", "no keys are in memory", "rotate epoch"} {
+		require.Contains(t, page, want)
+	}
+
+	require.NoError(t, s.Close())
+	require.Equal(t, "Closed", look(t, h).State.Status)
+	require.Contains(t, body(t, fetch(h, "GET", "/")), "Closed")
+}
+
+func TestChecksThatSayTheSameAreOneEvent(t *testing.T) {
+	g := newRig(t)
+	s := g.open()
+	for range 200 {
+		require.NoError(t, s.Revalidate(g.ctx))
+	}
+	require.Eventually(t, func() bool {
+		all := s.RecentEvents()
+		return all[0].Kind == keyring.CheckSucceeded && all[0].Times == 200
+	}, 5*time.Second, time.Millisecond)
+	require.Len(t, s.RecentEvents(), 2, "the other is that the store became available")
+	// Whatever happens, there is a bound.
+	for range 100 {
+		require.NoError(t, s.RotateEpoch(g.ctx, nil))
+	}
+	require.Eventually(t, func() bool { return len(s.RecentEvents()) == 64 }, 5*time.Second, time.Millisecond)
+	first := s.RecentEvents()
+	for i := 1; i < len(first); i++ {
+		require.False(t, first[i].Time.After(first[i-1].Time), "the latest is first")
+	}
+}
+
+// What comes from outside, such as a vault's error text, cannot become a part of
+// the page's code, and ids and contents of blocks are nowhere.
+func TestStatusPageHoldsNothingItShouldNot(t *testing.T) {
+	g := newRig(t)
+	g.opts.RecordCache, g.opts.RowCache = -1, -1
+	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
+	require.NoError(t, err)
+	defer s.Close()
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte(plaintext)))
+	require.NoError(t, s.Put(g.ctx, []byte("account-4711"), []byte(plaintext)))
+	s.SetEngine([]byte("\x03\x00\x00\x00\x00account-4711"), []byte{1, 2, 3})
+	_, err = s.Verify(g.ctx, nil)
+	require.ErrorContains(t, err, "account-4711")
+	require.Error(t, s.Rekey(g.ctx, block.Range{}, nil))
+	g.vault.Inject(vaulttest.Fault{Err: &vault.Error{Kind: vault.ErrAccessDenied, Detail: `<script>alert("x")</script>`, Err: errors.New("</style><b>")}})
+	require.Error(t, s.Revalidate(g.ctx))
+
+	h := block.StatusHandler(s)
+	require.Eventually(t, func() bool { return look(t, h).Events[0].Kind == "StateChanged" }, 5*time.Second, time.Millisecond)
+	for _, target := range []string{"/", "/status.json"} {
+		got := body(t, fetch(h, "GET", target))
+		require.NotContains(t, got, "<script")
+		require.NotContains(t, got, "</style><b>")
+		require.NotContains(t, got, plaintext)
+		require.NotContains(t, got, "4711")
+		require.Contains(t, got, "corrupt", "what went wrong is told")
+	}
+}
+
+// The page is made while the store works; run with -race.
+func TestStatusWhileTheStoreWorks(t *testing.T) {
+	g := newRig(t)
+	s := g.open()
+	h := block.StatusHandler(s)
+	done := make(chan error, 2)
+	go func() {
+		for i := range 300 {
+			if err := s.Put(g.ctx, []byte{'a', byte(i)}, []byte("data")); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- s.RotateEpoch(g.ctx, nil)
+	}()
+	go func() {
+		for range 100 {
+			fetch(h, "GET", "/")
+			fetch(h, "GET", "/status.json")
+		}
+		done <- nil
+	}()
+	require.NoError(t, <-done)
+	require.NoError(t, <-done)
+}

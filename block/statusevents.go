@@ -1,0 +1,65 @@
+package block
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// recentEvents is how many events a store keeps for its status page.
+const recentEvents = 64
+
+// RecentEvent is an event that the store remembers. Checks that end in the same way
+// one after the other are one of them.
+type RecentEvent struct {
+	keyring.Event           // the latest of them
+	First         time.Time // when the first was
+	Times         int       // how many there were, 1 or more
+}
+
+// recent is the latest events, in a ring. It is safe for concurrent use.
+type recent struct {
+	mu   sync.Mutex
+	ring [recentEvents]RecentEvent
+	n    int // how many were put into it; the latest is at n-1
+}
+
+func (r *recent) add(e keyring.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.n > 0 {
+		if last := &r.ring[(r.n-1)%recentEvents]; sameCheck(last.Event, e) {
+			last.Event = e
+			last.Times++
+			return
+		}
+	}
+	r.ring[r.n%recentEvents] = RecentEvent{Event: e, First: e.Time, Times: 1}
+	r.n++
+}
+
+// sameCheck reports whether two events are checks that say the same.
+func sameCheck(a, b keyring.Event) bool {
+	if a.Kind != b.Kind || a.Key != b.Key || (a.Kind != keyring.CheckSucceeded && a.Kind != keyring.CheckFailed) {
+		return false
+	}
+	return a.Err == nil && b.Err == nil || a.Err != nil && b.Err != nil && a.Err.Error() == b.Err.Error()
+}
+
+// events returns the events that are left, the latest first.
+func (r *recent) events() []RecentEvent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []RecentEvent
+	for i := max(0, r.n-recentEvents); i < r.n; i++ {
+		out = append(out, r.ring[i%recentEvents])
+	}
+	slices.Reverse(out)
+	return out
+}
+
+// RecentEvents returns the latest events, at most 64, the latest first. It is for
+// people who look at a store; a program listens to Options.Keyring.OnEvent.
+func (s *Store) RecentEvents() []RecentEvent { return s.recent.events() }

@@ -1,0 +1,137 @@
+package block
+
+import (
+	"fmt"
+	"html/template"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// eventText says in words what an event says in fields.
+func eventText(e keyring.Event) string {
+	var parts []string
+	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	if e.To != 0 {
+		add("%v to %v", e.From, e.To)
+	}
+	if e.Key != (vault.KeyID{}) && e.Kind != keyring.CheckSucceeded {
+		add("%s", e.Key)
+	}
+	if e.Epoch != 0 {
+		add("epoch %d", e.Epoch)
+	}
+	if e.Left != 0 {
+		add("expires in %s", span(e.Left.Seconds()))
+	}
+	if e.Detail != "" {
+		add("%s", e.Detail)
+	}
+	switch {
+	case e.Err == nil:
+	case e.Kind == keyring.Progressed:
+		add("%s", failureKindNames()[failureKindOf(e.Err)]) // the text may name a block
+	default:
+		add("%s", e.Err)
+	}
+	return strings.Join(parts, ": ")
+}
+
+// pageFuncs is what the page's template calls.
+func pageFuncs() template.FuncMap {
+	return template.FuncMap{
+		"span": func(s float64) string { return together(span(s)) },
+		"size": func(n uint64) string { return together(size(n)) }, "number": number, "lower": strings.ToLower,
+		"at":      func(t time.Time) string { return t.Format("2006-01-02 15:04:05") },
+		"clock":   func(t time.Time) string { return t.Format("15:04:05") },
+		"iso":     func(t time.Time) string { return t.Format(time.RFC3339) },
+		"day":     func(t time.Time) string { return t.Format("2006-01-02") },
+		"ago":     func(now, t time.Time) string { return together(span(now.Sub(t).Seconds())) },
+		"percent": func(f *float64) string { return strconv.FormatFloat(math.Floor(*f*1000)/10, 'f', 1, 64) },
+		"ms":      func(s float64) string { return strconv.FormatFloat(s*1000, 'f', 1, 64) },
+		"label":   func(s string) string { return strings.ReplaceAll(s, "_", " ") },
+		"split":   split,
+		"pairs":   pairs,
+		"soon":    func(left *float64) bool { return left != nil && *left < (30*24*time.Hour).Seconds() },
+	}
+}
+
+// together keeps a quantity on one line.
+func together(s string) string { return strings.ReplaceAll(s, " ", "\u00a0") }
+
+// span is a duration in its two largest units.
+func span(seconds float64) string {
+	if seconds < 0 {
+		return "-" + span(-seconds)
+	}
+	s := int64(seconds)
+	const minute, hour, day = 60, 3600, 86400
+	switch {
+	case s < minute:
+		return fmt.Sprintf("%d s", s)
+	case s < hour:
+		return fmt.Sprintf("%d min %02d s", s/minute, s%minute)
+	case s < day:
+		return fmt.Sprintf("%d h %02d min", s/hour, s%hour/minute)
+	}
+	return fmt.Sprintf("%s d %d h", number(uint64(s/day)), s%day/hour)
+}
+
+// size is a number of bytes with three digits.
+func size(n uint64) string {
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, unit := float64(n), ""
+	for _, unit = range []string{"kB", "MB", "GB", "TB", "PB"} {
+		if f /= 1000; f < 999.5 {
+			break
+		}
+	}
+	digits := 2
+	if f >= 9.995 {
+		digits = 1
+	}
+	if f >= 99.95 {
+		digits = 0
+	}
+	return strconv.FormatFloat(f, 'f', digits, 64) + " " + unit
+}
+
+// number is n with its thousands apart.
+func number(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// split puts spaces into a long string of digits, so that a person can compare it.
+func split(s string) string {
+	var out []string
+	for ; len(s) > 8; s = s[8:] {
+		out = append(out, s[:8])
+	}
+	return strings.Join(append(out, s), " ")
+}
+
+// pairs lists counts, the largest first.
+func pairs(m map[string]uint64) string {
+	var out []string
+	for k, n := range m {
+		out = append(out, fmt.Sprintf("%s %s", number(n), strings.ReplaceAll(k, "_", " ")))
+	}
+	slices.SortFunc(out, func(a, b string) int {
+		if len(a) != len(b) && strings.IndexByte(a, ' ') != strings.IndexByte(b, ' ') {
+			return strings.IndexByte(b, ' ') - strings.IndexByte(a, ' ')
+		}
+		return strings.Compare(b, a)
+	})
+	return strings.Join(out, ", ")
+}

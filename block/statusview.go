@@ -1,0 +1,236 @@
+package block
+
+import (
+	"time"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// statusView is what the status page shows, and its JSON. Names are stable; times
+// are RFC 3339 in UTC, and left out if there is none.
+type statusView struct {
+	Time     time.Time `json:"time"`
+	Store    string    `json:"store"`
+	Instance string    `json:"instance"`
+
+	State  stateView  `json:"state"`
+	Lease  leaseView  `json:"lease"`
+	Key    keyView    `json:"key"`
+	Check  checkView  `json:"check"`
+	Epochs epochsView `json:"epochs"`
+	Work   []workView `json:"work"`
+	Blocks blocksView `json:"blocks"`
+	Calls  []callView `json:"vault_calls"`
+	Engine engineView `json:"engine"`
+	Audit  *auditView `json:"audit,omitempty"`
+
+	Events  []eventView `json:"events"` // the latest first
+	Dropped uint64      `json:"events_dropped"`
+}
+
+type stateView struct {
+	Status string    `json:"status"`
+	Since  time.Time `json:"since"`
+	For    float64   `json:"for_seconds"`
+	Cause  string    `json:"cause,omitempty"`
+}
+
+type leaseView struct {
+	Left   float64   `json:"left_seconds"`
+	Length float64   `json:"length_seconds"`
+	End    time.Time `json:"end,omitzero"`
+}
+
+// Low and High are where the page's meter changes its colour: below half a lease
+// several checks have gone without an answer.
+func (l leaseView) Low() float64  { return l.Length / 4 }
+func (l leaseView) High() float64 { return l.Length / 2 }
+
+type keyView struct {
+	Vault   string    `json:"vault"`
+	Name    string    `json:"name"`
+	Version string    `json:"version"`
+	Created time.Time `json:"created,omitzero"`
+	Expires time.Time `json:"expires,omitzero"`
+	Left    *float64  `json:"left_seconds,omitempty"` // to the expiry
+}
+
+type checkView struct {
+	Last        time.Time `json:"last,omitzero"`
+	Error       string    `json:"error,omitempty"`
+	LastSuccess time.Time `json:"last_success,omitzero"`
+	Every       float64   `json:"every_seconds"`
+	OK          uint64    `json:"ok"`
+	Denied      uint64    `json:"denied"`
+	Unanswered  uint64    `json:"unanswered"`
+	Other       uint64    `json:"other"`
+}
+
+type epochsView struct {
+	Count      int       `json:"count"`
+	Current    uint32    `json:"current"`
+	Began      time.Time `json:"began,omitzero"`
+	DEKs       uint64    `json:"deks"`
+	MaxDEKs    uint64    `json:"deks_limit"`
+	Generation uint64    `json:"keyring_generation"`
+}
+
+type workView struct {
+	Name    string    `json:"name"`
+	Running bool      `json:"running"`
+	Done    uint64    `json:"done"`
+	Total   uint64    `json:"total,omitempty"`
+	Ratio   *float64  `json:"ratio,omitempty"`
+	Elapsed float64   `json:"elapsed_seconds"`
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Failed  string    `json:"failed,omitempty"` // the kind of error: its text may name a block
+}
+
+type blocksView struct {
+	Puts     uint64            `json:"puts"`
+	Written  uint64            `json:"written_bytes"`
+	Deletes  uint64            `json:"deletes"`
+	Gets     uint64            `json:"gets"`
+	Read     uint64            `json:"read_bytes"`
+	NotFound uint64            `json:"not_found"`
+	Scanned  uint64            `json:"scanned"`
+	Failed   map[string]uint64 `json:"failed"` // by kind, those that there are
+}
+
+type callView struct {
+	Operation string            `json:"operation"`
+	Ended     uint64            `json:"ended"`
+	Mean      float64           `json:"mean_seconds"`
+	Outcomes  map[string]uint64 `json:"outcomes"` // those that there are
+}
+
+type engineView struct {
+	Disk       uint64 `json:"disk_bytes"`
+	Debt       uint64 `json:"compaction_debt_bytes"`
+	ReadAmp    int    `json:"read_amplification"`
+	Compacting int    `json:"compactions_running"`
+}
+
+type auditView struct {
+	Head    string `json:"head"`
+	Pending int    `json:"pending"`
+	Lost    uint64 `json:"lost"`
+}
+
+type eventView struct {
+	Time  time.Time `json:"time"`
+	First time.Time `json:"first,omitzero"`
+	Times int       `json:"times"`
+	Kind  string    `json:"kind"`
+	Grade string    `json:"grade"` // "error", "warning" or "info"
+	Text  string    `json:"text,omitempty"`
+}
+
+// Used is how much of the current epoch is used up.
+func (e epochsView) Used() *float64 {
+	f := float64(e.DEKs) / float64(max(e.MaxDEKs, 1))
+	return &f
+}
+
+func (h *statusHandler) view() statusView {
+	st := h.s.Stats()
+	v := statusView{
+		Time: utc(st.Time), Store: st.StoreID.String(), Instance: st.Instance, Dropped: st.State.DroppedEvents,
+		State: stateView{Status: st.State.Status.String(), Since: utc(st.State.Since), For: max(0, st.Time.Sub(st.State.Since).Seconds()),
+			Cause: text(st.State.Cause)},
+		Lease: leaseView{Left: st.Keys.LeaseLeft.Seconds(), Length: st.Keys.Lease.Seconds(), End: utc(st.State.LeaseEnd)},
+		Key: keyView{Vault: st.State.KEK.Vault, Name: st.State.KEK.Name, Version: st.State.KEK.Version,
+			Created: utc(st.Keys.KEKCreated), Expires: utc(st.State.KEKExpires)},
+		Check: checkView{Last: utc(st.State.LastCheck), Error: text(st.State.LastCheckErr), LastSuccess: utc(st.State.LastSuccess),
+			Every: st.Keys.CheckEvery.Seconds(), OK: st.Keys.Checks.OK, Denied: st.Keys.Checks.Denied,
+			Unanswered: st.Keys.Checks.Unanswered, Other: st.Keys.Checks.Other},
+		Epochs: epochsView{Count: st.State.Epochs, Current: st.State.Epoch, Began: utc(st.Keys.Epoch.Created),
+			DEKs: st.Keys.Epoch.DEKs, MaxDEKs: st.Keys.Epoch.MaxDEKs, Generation: st.State.Generation},
+		Blocks: blocksView{Puts: st.Puts, Written: st.WrittenBytes, Deletes: st.Deletes, Gets: st.Gets, NotFound: st.NotFound,
+			Read: st.ReadBytes + st.ScannedBytes, Scanned: st.Scanned, Failed: map[string]uint64{}},
+		Engine: engineView{Disk: st.Engine.DiskBytes, Debt: st.Engine.CompactionDebt, ReadAmp: st.Engine.ReadAmplification,
+			Compacting: st.Engine.CompactionsRunning},
+		Work: []workView{}, Events: []eventView{},
+	}
+	if !st.State.KEKExpires.IsZero() {
+		left := st.KEKLeft.Seconds()
+		v.Key.Left = &left
+	}
+	for _, kinds := range st.Failures {
+		for kind, n := range kinds {
+			if n > 0 {
+				v.Blocks.Failed[kind] += n
+			}
+		}
+	}
+	for _, c := range st.Keys.Calls {
+		v.Calls = append(v.Calls, viewCall(c))
+	}
+	for _, w := range append(st.Running, st.Last...) {
+		v.Work = append(v.Work, viewWork(w))
+	}
+	for _, e := range h.s.RecentEvents() {
+		v.Events = append(v.Events, viewEvent(e))
+	}
+	if h.audit != nil {
+		a := auditView(h.audit())
+		v.Audit = &a
+	}
+	return v
+}
+
+func viewCall(c keyring.CallStats) callView {
+	v := callView{Operation: string(c.Operation), Ended: c.Ended(), Outcomes: map[string]uint64{}}
+	if c.Latency.Count > 0 {
+		v.Mean = c.Latency.Sum.Seconds() / float64(c.Latency.Count)
+	}
+	for outcome, n := range c.Outcomes {
+		if n > 0 {
+			v.Outcomes[outcome] = n
+		}
+	}
+	return v
+}
+
+func viewWork(w Work) workView {
+	v := workView{Name: w.Name, Running: w.Ended.IsZero(), Done: w.Done, Total: w.Total, Elapsed: w.Elapsed.Seconds(),
+		Started: utc(w.Started), Ended: utc(w.Ended)}
+	if f, ok := w.Fraction(); ok {
+		v.Ratio = &f
+	}
+	if w.Err != nil {
+		v.Failed = failureKindNames()[failureKindOf(w.Err)]
+	}
+	return v
+}
+
+func viewEvent(e RecentEvent) eventView {
+	v := eventView{Time: utc(e.Time), Times: e.Times, Kind: e.Kind.String(), Grade: "info", Text: eventText(e.Event)}
+	if e.Times > 1 {
+		v.First = utc(e.First)
+	}
+	switch {
+	case e.Kind == keyring.StateChanged && e.To == keyring.Inaccessible:
+		v.Grade = "error"
+	case e.Err != nil, e.Kind == keyring.KeyNearExpiry, e.Kind == keyring.StateChanged && e.To == keyring.Degraded:
+		v.Grade = "warning"
+	}
+	return v
+}
+
+// utc is t without a zone, which JSON and people would have to read, and without
+// more digits than they can use.
+func utc(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.UTC().Truncate(time.Millisecond)
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

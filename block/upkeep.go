@@ -1,0 +1,95 @@
+package block
+
+import (
+	"context"
+	"time"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// upkeepEvery is how often the store looks whether there is something to do by
+// itself, besides when something happens that gives it reason to. After a failure it
+// waits twice as long each time, up to upkeepMost.
+const (
+	upkeepEvery = time.Minute
+	upkeepMost  = time.Hour
+)
+
+// upkeep is what the store does by itself, each on a goroutine of its own: rewrapping
+// DEKs of an older KEK, and replacing DEKs that are too old.
+type upkeep struct{ rewrap, renew chan struct{} }
+
+func newUpkeep() upkeep {
+	return upkeep{rewrap: make(chan struct{}, 1), renew: make(chan struct{}, 1)}
+}
+
+// startUpkeep begins it. A store that is read only does nothing by itself.
+func (s *Store) startUpkeep() {
+	if s.opts.ReadOnly {
+		return
+	}
+	s.spawn(func() { s.keepUp(s.upkeep.renew, s.renewDEKs) })
+	if !s.opts.ManualRewrap {
+		s.spawn(func() { s.keepUp(s.upkeep.rewrap, s.followWithDEKs) })
+	}
+}
+
+// hurry has it look now.
+func (u *upkeep) hurry() {
+	for _, c := range []chan struct{}{u.rewrap, u.renew} {
+		select {
+		case c <- struct{}{}:
+		default: // it is about to, or nobody is there
+		}
+	}
+}
+
+// keepUp runs f again and again until the store is closed.
+func (s *Store) keepUp(hurry <-chan struct{}, f func(context.Context) error) {
+	wait := upkeepEvery
+	for {
+		err := f(s.ctx)
+		switch {
+		case s.ctx.Err() != nil:
+			return
+		case err == nil:
+			wait = upkeepEvery
+		case s.keys.State().Status == keyring.Inaccessible:
+			wait = upkeepMost // until access comes back, which is reason to hurry
+		default:
+			s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "what the store does by itself failed, and is tried again", Err: err})
+			wait = min(2*wait, upkeepMost)
+		}
+		s.waitFor(hurry, wait)
+	}
+}
+
+// waitFor waits until d has elapsed on the keyring's clock, there is reason to hurry,
+// or the store is closed.
+func (s *Store) waitFor(hurry <-chan struct{}, d time.Duration) {
+	rang := make(chan struct{})
+	defer s.keys.AfterFunc(d, func() { close(rang) })()
+	select {
+	case <-rang:
+	case <-hurry:
+	case <-s.ctx.Done():
+	}
+}
+
+// followWithDEKs rewraps the DEKs of an older KEK, if there are any.
+func (s *Store) followWithDEKs(ctx context.Context) error {
+	if keks, _ := s.keys.KEKs(); len(keks) == 1 {
+		return nil
+	}
+	start := s.keys.Elapsed()
+	err := s.RewrapDEKs(ctx, nil)
+	if err == nil {
+		s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "rewrapped the DEKs of an older KEK version",
+			Duration: s.keys.Elapsed() - start})
+	}
+	return err
+}
+
+// Policy returns the policy in force, which the keyring document keeps; see
+// [keyring.Keyring.Policy].
+func (s *Store) Policy() keyring.Policy { return s.keys.Policy() }

@@ -1,0 +1,148 @@
+package keyring_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+// A document in a file is replaced whole, and what fails leaves the old one and no
+// other file.
+func TestFileStorage(t *testing.T) {
+	ctx, dir := t.Context(), t.TempDir()
+	path := filepath.Join(dir, "keyring")
+	s := keyring.FileStorage(path)
+	_, err := s.Load(ctx)
+	require.ErrorIs(t, err, keyring.ErrNoDocument)
+	require.ErrorContains(t, err, path)
+	for _, document := range []string{"one", "", "three"} {
+		require.NoError(t, s.Save(ctx, []byte(document)))
+		got, err := s.Load(ctx)
+		require.NoError(t, err)
+		require.Equal(t, document, string(got))
+	}
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	require.Error(t, keyring.FileStorage(filepath.Join(dir, "missing", "keyring")).Save(ctx, nil))
+	inTheWay := filepath.Join(dir, "directory")
+	require.NoError(t, os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700))
+	require.Error(t, keyring.FileStorage(inTheWay).Save(ctx, []byte("x")), "a directory is not replaced")
+	_, err = keyring.FileStorage(inTheWay).Load(ctx)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, keyring.ErrNoDocument)
+	names, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, names, 2, "no temporary file is left: %v", names)
+
+	t.Chdir(dir)
+	require.NoError(t, keyring.FileStorage("relative").Save(ctx, []byte("r")))
+	got, err := os.ReadFile(filepath.Join(dir, "relative"))
+	require.NoError(t, err)
+	require.Equal(t, "r", string(got))
+}
+
+// failing is a storage that fails.
+type failing struct {
+	keyring.MemStorage
+	load, save error
+}
+
+func (f *failing) Load(ctx context.Context) ([]byte, error) {
+	if f.load != nil {
+		return nil, f.load
+	}
+	return f.MemStorage.Load(ctx)
+}
+
+func (f *failing) Save(ctx context.Context, document []byte) error {
+	if f.save != nil {
+		return f.save
+	}
+	return f.MemStorage.Save(ctx, document)
+}
+
+// Create writes nothing when it is not to, or cannot.
+func TestCreateRefuses(t *testing.T) {
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		change func(g *rig, s *failing)
+		want   error
+	}{
+		"read only":         {func(g *rig, _ *failing) { g.opts.ReadOnly = true }, keyring.ErrReadOnly},
+		"expects another":   {func(g *rig, _ *failing) { g.opts.Expect = &keyring.Expect{Generation: 1} }, keyring.ErrUnexpected},
+		"cannot load":       {func(_ *rig, s *failing) { s.load = broken }, broken},
+		"cannot save":       {func(_ *rig, s *failing) { s.save = broken }, broken},
+		"the vault refuses": {func(g *rig, _ *failing) { g.vault.Revoke(vault.OpWrapKey) }, vault.ErrAccessDenied},
+		"the vault wraps wrong": {func(g *rig, _ *failing) {
+			g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Plaintext: make([]byte, 32)})
+		}, vault.ErrUnsupportedKey},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, s := newRig(t), &failing{}
+			c.change(g, s)
+			r, err := keyring.Create(t.Context(), s, g.kek, &g.opts)
+			require.ErrorIs(t, err, c.want)
+			require.Nil(t, r)
+			_, err = s.MemStorage.Load(t.Context())
+			require.ErrorIs(t, err, keyring.ErrNoDocument)
+		})
+	}
+	g := newRig(t)
+	g.create()
+	_, err := keyring.Create(t.Context(), g.storage, g.kek, &g.opts)
+	require.ErrorIs(t, err, keyring.ErrExists)
+	_, err = keyring.Open(t.Context(), &failing{load: broken}, g.kek, &g.opts)
+	require.ErrorIs(t, err, broken)
+}
+
+// A DEK that is wrapped anew is proven before it takes the place of a good wrap.
+func TestRewrapKEKProvesTheNewWrap(t *testing.T) {
+	g := newRig(t)
+	g.opts.Wrapping, g.opts.DEKCache = keyring.ByKEK, -1
+	r := g.create()
+	ctx := t.Context()
+	key, record, err := r.NewDEK(ctx, []byte("context"))
+	require.NoError(t, err)
+	g.vault.Rotate("customer")
+	require.NoError(t, r.RotateKEK(ctx))
+	rewrap := func() ([]byte, error) {
+		h, err := r.Acquire()
+		require.NoError(t, err)
+		defer func() { h.Release() }()
+		var b keyring.Binding
+		b.Set([]byte("context"))
+		return h.RewrapKEK(ctx, nil, record, &b)
+	}
+	for name, fault := range map[string]vaulttest.Fault{
+		"the old wrap cannot be undone": {Op: vault.OpUnwrapKey, Nth: 1, Err: vault.ErrUnavailable},
+		"it cannot be wrapped":          {Op: vault.OpWrapKey, Err: vault.ErrUnavailable},
+		"the new wrap cannot be undone": {Op: vault.OpUnwrapKey, Nth: 2, Err: vault.ErrUnavailable},
+		"it comes back as another":      {Op: vault.OpUnwrapKey, Nth: 2, Plaintext: make([]byte, 32)},
+		"it comes back short":           {Op: vault.OpUnwrapKey, Nth: 2, Plaintext: make([]byte, 31)},
+	} {
+		remove := g.vault.Inject(fault)
+		got, err := rewrap()
+		require.Error(t, err, name)
+		require.Nil(t, got, name)
+		remove()
+		if r.State().Status != keyring.Available {
+			require.NoError(t, r.Revalidate(ctx))
+		}
+	}
+	got, err := rewrap()
+	require.NoError(t, err)
+	require.NotEqual(t, record, got)
+	again, err := r.OpenDEK(ctx, got, []byte("context"))
+	require.NoError(t, err)
+	require.Equal(t, key.Bytes(), again.Bytes())
+}
