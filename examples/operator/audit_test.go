@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/vault/audit"
+)
+
+// audited is a rig with a store and a log of everything, over several files.
+func audited(t *testing.T) (g *rig, dir, log string) {
+	g = newRig(t)
+	log = g.path("audit")
+	g.env["BLOCKSEAL_AUDIT"] = log
+	dir = g.path("s")
+	small := []string{"--audit-file-size", "2000"}
+	for _, args := range [][]string{
+		{"store", "init", dir, "--key", "customer", "--identity", "store"},
+		{"store", "get", dir, "nothing", "--identity", "store"},
+		{"key", "disable", "customer"},
+		{"key", "disable", "customer", "--force"},
+		{"store", "state", dir, "--identity", "store"},
+		{"key", "rotate", "customer", "--identity", "store"},
+		{"grant", "remove", "store", "wrapKey"},
+	} {
+		g.run(append(args, small...)...)
+	}
+	return g, dir, log
+}
+
+func TestAuditTells(t *testing.T) {
+	g, dir, log := audited(t)
+	files, err := audit.Files(log)
+	require.NoError(t, err)
+	require.Greater(t, len(files), 2)
+	v := g.object("audit", "verify", log)
+	require.Equal(t, true, v["ok"])
+	require.EqualValues(t, len(files), v["files"])
+
+	show := func(args ...string) (ops []string) {
+		for _, r := range g.list(append([]string{"audit", "show", log}, args...)...) {
+			m := r.(map[string]any)
+			op, _ := m["operation"].(string)
+			if op != "" {
+				ops = append(ops, op+" "+m["outcome"].(string))
+			}
+		}
+		return ops
+	}
+	// The store's calls: what its making takes, an open, and one that is enough to see
+	// that the key is disabled.
+	require.Equal(t, []string{"get ok", "wrapKey ok", "unwrapKey ok", "get ok", "wrapKey ok", "unwrapKey ok", "get ok"}, show("--store", dir))
+	require.Equal(t, []string{"update denied", "update ok", "revoke ok"}, show("--by", "vault owner"))
+	require.Equal(t, []string{"rotate denied"}, show("--by", "store", "--outcome", "denied"))
+	require.Len(t, show("--key", "customer"), 10)
+	require.Empty(t, show("--since", "1h"))
+	text := g.ok("audit", "show", log, "--by", "vault owner")
+	require.Contains(t, text, "store: wrapKey")
+	require.Contains(t, text, "in use")
+	require.NotContains(t, text, "a test's passphrase")
+}
+
+// What was done to a log that lies about shows: edits in themselves, a removed end
+// against a head that was kept.
+func TestAuditVerify(t *testing.T) {
+	g, _, log := audited(t)
+	g.ok("audit", "verify", log, "--head-file", g.path("head"), "--save-head", g.path("head"))
+	g.ok("audit", "verify", log, "--head-file", g.path("head"), "--save-head", g.path("head"))
+	b, err := os.ReadFile(g.path("head"))
+	require.NoError(t, err)
+	kept := strings.TrimSpace(string(b))
+
+	copied := func(name string) []string {
+		dir := g.path(name)
+		require.NoError(t, os.CopyFS(dir, os.DirFS(log)))
+		files, err := audit.Files(dir)
+		require.NoError(t, err)
+		return files
+	}
+	edited := copied("edited")
+	b, err = os.ReadFile(edited[0])
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(edited[0], bytes.Replace(b, []byte(`"ok"`), []byte(`"OK"`), 1), 0o600))
+	out := g.fails(exitVerification, "altered", "audit", "verify", g.path("edited"), "--json", "--save-head", g.path("new head"))
+	require.NoFileExists(t, g.path("new head"))
+	var v map[string]any
+	require.NoError(t, json.Unmarshal([]byte(out), &v), out)
+	require.Equal(t, false, v["ok"])
+	g.fails(exitVerification, "altered", "audit", "show", g.path("edited"))
+
+	missing := copied("missing")
+	require.NoError(t, os.Remove(missing[1]))
+	g.fails(exitVerification, "altered", "audit", "verify", g.path("missing"))
+
+	cut := copied("cut")
+	require.NoError(t, os.Remove(cut[len(cut)-1]))
+	shorter := g.object("audit", "verify", g.path("cut"))["head"]
+	require.NotEqual(t, kept, shorter)
+	g.fails(exitVerification, "altered", "audit", "verify", g.path("cut"), "--head", kept)
+
+	torn := copied("torn")
+	last := torn[len(torn)-1]
+	info, err := os.Stat(last)
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(last, info.Size()-5))
+	g.fails(exitVerification, "unfinished", "audit", "verify", g.path("torn"))
+
+	// What was archived away from the front is known by its head.
+	archived := copied("archived")
+	require.NoError(t, os.Mkdir(g.path("front"), 0o700))
+	require.NoError(t, os.Rename(archived[0], filepath.Join(g.path("front"), filepath.Base(archived[0]))))
+	g.fails(exitVerification, "altered", "audit", "verify", g.path("archived"))
+	front := g.object("audit", "verify", g.path("front"))["head"].(string)
+	g.ok("audit", "verify", g.path("archived"), "--after", front, "--head", kept)
+}
+
+// A log that cannot be written keeps what would be recorded there from being done.
+func TestAuditComesFirst(t *testing.T) {
+	g, dir, log := audited(t)
+	g.ok("key", "enable", "customer")
+	g.ok("grant", "add", "store", "wrapKey")
+	open, err := audit.OpenDir(log, nil)
+	require.NoError(t, err)
+	g.fails(exitBusy, "open", "key", "disable", "customer", "--force")
+	g.fails(exitBusy, "open", "store", "get", dir, "a")
+	require.NoError(t, open.Close())
+	require.Equal(t, "usable", g.list("key", "list")[0].(map[string]any)["current"].(map[string]any)["state"])
+	g.env["BLOCKSEAL_AUDIT"] = g.path("no/such/place")
+	g.fails(exitFailure, "no such file", "key", "disable", "customer", "--force")
+}

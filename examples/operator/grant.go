@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/local"
+)
+
+func (a *app) grantCommand() *cobra.Command {
+	c := a.group("grant", "who may do what with the vault's keys", `Grant says what identities may do, for all keys of the vault. Only the owner makes
+grants. They take effect with the next call, also in other processes.
+
+What a store needs, data for short:
+  `+shown(local.DataPlane())+`
+What administers keys, control for short:
+  `+shown(local.ControlPlane()))
+	a.vault.add(c, "", "the vault")
+	a.audit.add(c)
+	c.AddCommand(a.grantAdd(), a.grantRemove(), a.grantList())
+	return c
+}
+
+// permissions parses OPERATION arguments.
+func permissions(args []string) (ops []local.Permission, err error) {
+	for _, arg := range args {
+		switch {
+		case arg == "data":
+			ops = append(ops, local.DataPlane()...)
+		case arg == "control":
+			ops = append(ops, local.ControlPlane()...)
+		case slices.Contains(local.Permissions(), local.Permission(arg)):
+			ops = append(ops, local.Permission(arg))
+		default:
+			return nil, usagef("there is no operation %q; there are: %s, and data and control for short", arg, shown(local.Permissions()))
+		}
+	}
+	return ops, nil
+}
+
+func completeGrant(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	out := []string{"data", "control"}
+	for _, p := range local.Permissions() {
+		out = append(out, string(p))
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (a *app) grantAdd() *cobra.Command {
+	c := a.command("add IDENTITY OPERATION...", "permit operations to an identity",
+		`Add permits operations to an identity, besides what it is permitted already. It exists
+from its first grant on.`,
+		a.ownersOnly(func(ctx context.Context, v *opened, args []string) error {
+			ops, err := permissions(args[1:])
+			if err != nil {
+				return err
+			}
+			err = v.Grant(ctx, args[0], ops...)
+			return a.didGrant(ctx, v, "grant", args[0], shown(ops), err)
+		}))
+	c.ValidArgsFunction = completeGrant
+	return c
+}
+
+func (a *app) grantRemove() *cobra.Command {
+	c := a.command("remove IDENTITY [OPERATION...]", "take operations from an identity",
+		"Remove takes operations from an identity or, without any, all that it has.",
+		a.ownersOnly(func(ctx context.Context, v *opened, args []string) error {
+			ops, err := permissions(args[1:])
+			if err != nil {
+				return err
+			}
+			what := shown(ops)
+			if len(ops) == 0 {
+				what = "everything"
+			}
+			err = v.Revoke(ctx, args[0], ops...)
+			return a.didGrant(ctx, v, "revoke", args[0], what, err)
+		}))
+	c.ValidArgsFunction = completeGrant
+	return c
+}
+
+// didGrant records a change of grants and shows what the identity has now.
+func (a *app) didGrant(ctx context.Context, v *opened, op vault.Operation, identity, what string, err error) error {
+	detail := fmt.Sprintf("%s: %s", identity, what)
+	if err := v.record(ctx, op, vault.KeyID{Vault: v.ID()}, detail, err); err != nil {
+		return err
+	}
+	return a.showGrants(ctx, v, func(i local.IdentityInfo) bool { return i.Name == identity })
+}
+
+func (a *app) showGrants(ctx context.Context, v *opened, want func(local.IdentityInfo) bool) error {
+	all, err := v.Identities(ctx)
+	if err != nil {
+		return err
+	}
+	type view struct {
+		Identity   string             `json:"identity"`
+		Operations []local.Permission `json:"operations"`
+	}
+	views := []view{}
+	for _, i := range all {
+		if want(i) {
+			views = append(views, view{i.Name, i.Grants})
+		}
+	}
+	return a.show(views, func(t *table) {
+		t.row("IDENTITY", "OPERATIONS")
+		for _, w := range views {
+			t.row(w.Identity, w.Operations)
+		}
+	})
+}
+
+func (a *app) grantList() *cobra.Command {
+	return a.command("list", "list the identities and what they may do", "List lists the identities that are granted something.",
+		a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error {
+			return a.showGrants(ctx, v, func(local.IdentityInfo) bool { return true })
+		}))
+}

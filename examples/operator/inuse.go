@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// A vault's known stores are remembered beside it, in DIR.stores: a file of lines,
+// each the absolute path of a store's directory as a JSON string. The vault's own
+// directory holds nothing but the vault, and the list is no secret: it is there to
+// keep people from mistakes, and nothing else depends on it.
+
+func storesFile(vaultDir string) string { return filepath.Clean(vaultDir) + ".stores" }
+
+func knownStores(vaultDir string) ([]string, error) {
+	b, err := os.ReadFile(storesFile(vaultDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
+		var dir string
+		if err := json.Unmarshal(lines.Bytes(), &dir); err != nil {
+			return nil, fmt.Errorf("%s: a line is no path in JSON: %q; mend it, it says which stores the vault's keys must be kept for", storesFile(vaultDir), lines.Text())
+		}
+		if !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs, nil
+}
+
+// remember adds a store to those that a vault is known to have. A line is appended
+// at once, so that two processes do not undo each other.
+func remember(vaultDir, store string) error {
+	dirs, err := knownStores(vaultDir)
+	if err != nil {
+		return err
+	}
+	if store, err = filepath.Abs(store); err != nil || slices.Contains(dirs, store) {
+		return err
+	}
+	f, err := os.OpenFile(storesFile(vaultDir), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	line, err := json.Marshal(store)
+	if err == nil {
+		_, err = f.Write(append(line, '\n'))
+	}
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// forget takes a store from them.
+func forget(vaultDir, store string) error {
+	dirs, err := knownStores(vaultDir)
+	if err != nil {
+		return err
+	}
+	if store, err = filepath.Abs(store); err != nil {
+		return err
+	}
+	if !slices.Contains(dirs, store) {
+		return fmt.Errorf("the vault %s has no known store %s", vaultDir, store)
+	}
+	var out []byte
+	for _, dir := range dirs {
+		if dir != store {
+			line, err := json.Marshal(dir)
+			if err != nil {
+				return err
+			}
+			out = append(append(out, line...), '\n')
+		}
+	}
+	tmp := storesFile(vaultDir) + ".new"
+	if err := os.WriteFile(tmp, out, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, storesFile(vaultDir))
+}
+
+// guard keeps keys that a store needs from being taken away by mistake.
+type guard struct {
+	stores []string
+	force  bool
+}
+
+func (g *guard) add(c *cobra.Command) {
+	c.Flags().StringArrayVar(&g.stores, "store", nil, "look at the store in this `directory` too; repeat for more (the vault's known stores are looked at anyway: vault stores)")
+	c.Flags().BoolVar(&g.force, "force", false, "do it even if a store still needs the key, or cannot be looked at")
+	c.MarkFlagDirname("store")
+}
+
+const guardHelp = `
+
+It is refused, with exit status 3, as long as a store needs it: one that was made or
+moved here with this tool (vault stores), or is named by --store. A store that cannot
+be looked at, because it is gone or open in another process, may need it too. --force
+does it all the same, and says what needs it.`
+
+// check returns an error that matches errRefused if a store needs the key, in the
+// given version or, if there is none, any. With force it only says so.
+func (g *guard) check(ctx context.Context, v *opened, key vault.KeyID) error {
+	known, err := knownStores(v.dir)
+	if err != nil {
+		return err
+	}
+	dirs := slices.Clone(known)
+	for _, dir := range g.stores {
+		if dir, err = filepath.Abs(dir); err != nil {
+			return err
+		}
+		if !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	var reasons []string
+	for _, dir := range dirs {
+		in, err := block.Inspect(ctx, dir, nil)
+		if err != nil {
+			reasons = append(reasons, fmt.Sprintf("store %s cannot be looked at: %v", dir, err))
+			if slices.Contains(known, dir) && errors.Is(err, block.ErrNotStore) {
+				reasons[len(reasons)-1] += " (if it is gone for good: vault forget-store)"
+			}
+			continue
+		}
+		for _, u := range in.Keys {
+			if u.Needed() && u.Key.Vault == key.Vault && u.Key.Name == key.Name && (key.Version == "" || u.Key.Version == key.Version) {
+				reasons = append(reasons, fmt.Sprintf("store %s needs version %s: %s", dir, u.Key.Version, neededFor(u)))
+			}
+		}
+	}
+	if len(reasons) == 0 {
+		return nil
+	}
+	if g.force {
+		for _, r := range reasons {
+			v.session.app.note("forced: %s", r)
+		}
+		return nil
+	}
+	return fmt.Errorf("%s is in use: %s; move the stores to another version or key first, or --force: %w", key, strings.Join(reasons, "; "), errRefused)
+}
+
+// neededFor says what needs a KEK version.
+func neededFor(u block.KeyUse) string {
+	var parts []string
+	if u.Document {
+		parts = append(parts, "the keyring")
+	}
+	if u.Records > 0 {
+		parts = append(parts, fmt.Sprint(u.Records, " DEK records"))
+	}
+	for _, c := range u.Copies {
+		parts = append(parts, "the copy "+c.Path)
+	}
+	if len(parts) == 0 {
+		return "nothing"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (a *app) vaultStores() *cobra.Command {
+	return a.command("stores", "list the stores that the vault's keys are known to serve", `Stores lists the directories of the stores that were made, moved or revalidated with
+this tool on a key of the vault. The list is the file beside the vault that ends in
+".stores". It needs no passphrase.`, func(context.Context, []string) error {
+		dir, err := a.vaultDir(&a.vault)
+		if err != nil {
+			return err
+		}
+		dirs, err := knownStores(dir)
+		if err != nil {
+			return err
+		}
+		return a.show(append([]string{}, dirs...), func(t *table) {
+			for _, d := range dirs {
+				t.row(d)
+			}
+		})
+	})
+}
+
+func (a *app) vaultForget() *cobra.Command {
+	return a.command("forget-store STORE", "forget a store that is gone", `Forget-store takes a store's directory from the list of vault stores: it is gone, or
+this vault's keys need not be kept for it. Nothing is done to the store.`, func(_ context.Context, args []string) error {
+		dir, err := a.vaultDir(&a.vault)
+		if err != nil {
+			return err
+		}
+		if err := forget(dir, args[0]); err != nil {
+			return err
+		}
+		return a.show(map[string]string{"forgotten": args[0]}, func(t *table) { t.row("forgotten", args[0]) })
+	})
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/blockseal/blockseal/vault/local"
+)
+
+func (a *app) keyImport() *cobra.Command {
+	var flags keyFlags
+	var password string
+	var c *cobra.Command
+	c = a.command("import NAME FILE", "take in a key that was made elsewhere", `Import makes a key, or a new current version of one, from a file: PEM (PKCS#8,
+encrypted or not, or PKCS#1), PKCS#12 (.pfx, .p12), or a key transfer blob (.byok),
+told apart by their content. The key is RSA, exactly 2048 bits.
+
+The password of an encrypted file comes from --password-file,
+$BLOCKSEAL_IMPORT_PASSWORD or the terminal. A .byok file is made for a key of this
+vault: make that with key create NAME --import-only, and give its public half (key
+public) to the tool that makes the file. .pfx and .byok are refused where FIPS 140-3 is
+enforced: they need SHA-1, or a key derivation that is in no FIPS module.
+
+FILE stays where it is: destroy it when there is a key backup.`,
+		a.withVault(func(ctx context.Context, v *opened, args []string) error {
+			id, err := v.parseName(args[0])
+			if err != nil {
+				return err
+			}
+			file, err := os.ReadFile(args[1])
+			if err != nil {
+				return err
+			}
+			defer clear(file)
+			source := secretSource{what: "password of " + args[1], file: password, flag: "password-file", env: "BLOCKSEAL_IMPORT_PASSWORD"}
+			var pass []byte
+			if password != "" || a.getenv(source.env) != "" {
+				if pass, err = a.readSecret(source, false); err != nil {
+					return err
+				}
+			}
+			key, err := v.admin().ImportFile(ctx, id.Name, file, pass, flags.options(c))
+			if pass == nil && errors.Is(err, local.ErrWrongPassword) {
+				// It is encrypted: ask.
+				p, e := a.prompt(source.what)
+				if e == nil {
+					pass = p
+					key, err = v.admin().ImportFile(ctx, id.Name, file, pass, flags.options(c))
+				}
+			}
+			clear(pass)
+			return a.didKey(ctx, v, local.OpImport, id, key, err)
+		}))
+	flags.add(c, true)
+	c.Flags().StringVar(&password, "password-file", "", "`file` with the password of FILE")
+	return c
+}
+
+func (a *app) keyBackup() *cobra.Command {
+	var out string
+	c := a.command("backup NAME", "write a key to a file, encrypted", `Backup writes a key with all its versions and its rotation policy to a new file,
+encrypted under the vault's backup secret. It is the one way out for a private key.
+Vaults that share the secret restore it: vault init --backup-secret-file.`,
+		a.withVault(func(ctx context.Context, v *opened, args []string) error {
+			id, err := v.parseName(args[0])
+			if err != nil {
+				return err
+			}
+			if out == "" {
+				return usagef("where to? give --out")
+			}
+			b, err := v.admin().BackupKey(ctx, id.Name)
+			if err == nil {
+				err = writeSecret(out, b)
+			}
+			if err := v.record(ctx, local.OpBackup, id, "", err); err != nil {
+				return err
+			}
+			return a.show(map[string]any{"name": id.Name, "file": out, "size": len(b)}, func(t *table) {
+				t.row("backup of", id.Name)
+				t.row("file", out)
+				t.row("size", len(b))
+			})
+		}))
+	c.Flags().StringVar(&out, "out", "", "the new `file`, mode 0600")
+	return c
+}
+
+func (a *app) keyRestore() *cobra.Command {
+	return a.command("restore FILE", "take a key from a backup", `Restore adds the key of a backup, with all its versions, under its old name, which must
+be free. The vault shares the backup secret of the one that made the backup.`,
+		a.withVault(func(ctx context.Context, v *opened, args []string) error {
+			file, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			key, err := v.admin().RestoreKey(ctx, file)
+			id := key.ID
+			id.Vault = v.ID()
+			return a.didKey(ctx, v, local.OpRestore, id, key, err)
+		}))
+}

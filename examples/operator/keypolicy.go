@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/local"
+)
+
+// policyFlags change a rotation policy.
+type policyFlags struct {
+	after, beforeExpiry, expires, notify daysFlag
+	clear                                bool
+}
+
+func (p *policyFlags) add(c *cobra.Command) {
+	c.Flags().Var(&p.after, "rotate-after", "rotate when the current version is so old, such as 90d; at least 1h")
+	c.Flags().Var(&p.beforeExpiry, "rotate-before-expiry", "rotate when the current version expires within so long; at least 1h")
+	c.Flags().Var(&p.expires, "expires-after", "new versions expire so long after they are made")
+	c.Flags().Var(&p.notify, "notify-before", "give notice so long before expiry (default 30d; negative: never)")
+}
+
+// given reports whether the command line changes the policy.
+func (p *policyFlags) given(c *cobra.Command) bool {
+	f := c.Flags()
+	return p.clear || f.Changed("rotate-after") || f.Changed("rotate-before-expiry") || f.Changed("expires-after") || f.Changed("notify-before")
+}
+
+// onto returns the policy old with what the command line changes.
+func (p *policyFlags) onto(c *cobra.Command, old local.RotationPolicy) local.RotationPolicy {
+	if p.clear {
+		old = local.RotationPolicy{}
+	}
+	f := c.Flags()
+	if f.Changed("rotate-after") {
+		old.RotateAfter = p.after.d
+	}
+	if f.Changed("rotate-before-expiry") {
+		old.RotateBeforeExpiry = p.beforeExpiry.d
+	}
+	if f.Changed("expires-after") {
+		old.ExpiresAfter = p.expires.d
+	}
+	if f.Changed("notify-before") {
+		old.NotifyBefore = p.notify.d
+	}
+	return old
+}
+
+type policyView struct {
+	RotateAfter        string `json:"rotateAfter,omitempty"`
+	RotateBeforeExpiry string `json:"rotateBeforeExpiry,omitempty"`
+	ExpiresAfter       string `json:"expiresAfter,omitempty"`
+	NotifyBefore       string `json:"notifyBefore,omitempty"`
+}
+
+func viewPolicy(p local.RotationPolicy) *policyView {
+	s := func(f daysFlag) string { return f.String() }
+	return &policyView{s(daysFlag{p.RotateAfter}), s(daysFlag{p.RotateBeforeExpiry}), s(daysFlag{p.ExpiresAfter}), s(daysFlag{p.NotifyBefore})}
+}
+
+// String is the policy in one line.
+func (p *policyView) String() string {
+	var parts []string
+	add := func(what, d string) {
+		if d != "" {
+			parts = append(parts, what+" "+d)
+		}
+	}
+	add("after", p.RotateAfter)
+	add("before expiry", p.RotateBeforeExpiry)
+	if len(parts) == 0 {
+		parts = append(parts, "by hand")
+	}
+	add("new versions expire after", p.ExpiresAfter)
+	add("notice before expiry", p.NotifyBefore)
+	return strings.Join(parts, ", ")
+}
+
+// policy returns a key's rotation policy.
+func (v *opened) policy(ctx context.Context, name string) (local.RotationPolicy, error) {
+	keys, err := v.admin().ListKeys(ctx)
+	if err != nil {
+		return local.RotationPolicy{}, err
+	}
+	for _, k := range keys {
+		if k.Current.ID.Name == name {
+			return k.Policy, nil
+		}
+	}
+	return local.RotationPolicy{}, &vault.Error{Op: local.OpList, Key: vault.KeyID{Vault: v.ID(), Name: name}, Kind: vault.ErrKeyNotFound}
+}
+
+func (a *app) keyPolicy() *cobra.Command {
+	var flags policyFlags
+	var c *cobra.Command
+	c = a.command("policy NAME", "show or change a key's rotation policy", `Policy shows a key's rotation policy, after changing what flags say. A vault has no
+process of its own: what is due happens when a store asks for the key without a
+version, and in vault maintain.`,
+		a.withVault(func(ctx context.Context, v *opened, args []string) error {
+			id, err := v.parseName(args[0])
+			if err != nil {
+				return err
+			}
+			p, err := v.policy(ctx, id.Name)
+			if err != nil {
+				return err
+			}
+			if flags.given(c) {
+				p = flags.onto(c, p)
+				err := v.admin().SetRotationPolicy(ctx, id.Name, p)
+				if err := v.record(ctx, local.OpUpdate, id, "rotation policy", err); err != nil {
+					return err
+				}
+				if p, err = v.policy(ctx, id.Name); err != nil {
+					return err
+				}
+			}
+			w := viewPolicy(p)
+			return a.show(w, func(t *table) { t.row("rotation", w) })
+		}))
+	flags.add(c)
+	c.Flags().BoolVar(&flags.clear, "clear", false, "begin with no policy")
+	return c
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// app is what the commands share: where they read and write, and the flags that
+// all of them have.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	getenv   func(string) string
+	prompt   func(label string) ([]byte, error) // asks a person, on the terminal
+
+	ran     bool // whether a command was begun
+	json    bool
+	verbose bool
+	vault   vaultFlags
+	audit   auditFlags
+}
+
+const about = `Operator works on both sides of a store's keys.
+
+The owner of a vault makes key encryption keys (KEKs), grants identities the use of
+them, and can take both away: the commands vault, key, grant and audit. Who runs a
+store puts it on a KEK and moves it from one to the next: the command store.
+
+` + exitHelp
+
+const flow = `In order:
+
+  1. The vault, its passphrase, and what brings it back when it is lost:
+       operator vault init --vault V --backup-secret-out SECRET
+     Keep SECRET and the backups of keys (key backup) in two different places.
+     Without it: vault escrow, later.
+  2. A KEK, and an identity that may use it and nothing else:
+       operator key create customer --vault V
+       operator grant add store get wrapKey unwrapKey --vault V
+  3. A store on it. The vault remembers the store (vault stores), so that a KEK
+     version that it needs is not taken away by mistake:
+       operator store init S --key customer --vault V --identity store --audit A
+  4. What the store is doing, and that it is whole:
+       operator store state S ...    operator store verify S ...
+       operator store inspect S      (needs neither key nor vault)
+  5. A new KEK version, and the old one away once nothing needs it:
+       operator key rotate customer ...
+       operator store rotate kek S ...
+       operator store usage S
+       operator key disable customer/OLDVERSION ...
+  6. An emergency: key disable --force, or grant remove. Stores that are open go
+     Inaccessible at their next check. key enable, then store revalidate.
+  7. Erasure: store delete, store erase --receipt R, and purge the KEK versions that
+     the receipt names when nothing else needs them.
+  8. The audit log: audit verify A --head-file HEAD --save-head HEAD, with HEAD where
+     the writer of the log cannot change it.
+
+A store, and an audit log, can be open in one process at a time. Beside a program
+that has a store open, only the vault's side (vault, key, grant) works: the tool
+refuses to disable a key that such a store may need, unless --force.
+
+Passphrases come from --passphrase-file, from the environment, or from the
+terminal, never from the command line:
+  BLOCKSEAL_VAULT           the default of --vault
+  BLOCKSEAL_AUDIT           the default of --audit
+  BLOCKSEAL_PASSPHRASE      of the vault
+  BLOCKSEAL_NEW_PASSPHRASE  the new one, with vault passphrase
+  BLOCKSEAL_ESCROW_PASSPHRASE, BLOCKSEAL_IMPORT_PASSWORD,
+  BLOCKSEAL_TO_PASSPHRASE, BLOCKSEAL_FROM_PASSPHRASE
+                            as the commands that use them say`
+
+// newRoot returns the whole command.
+func newRoot(a *app) *cobra.Command {
+	root := a.group("operator", "vaults, keys, grants, audit logs and stores", about)
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "write the result as JSON, and an error as {\"error\", \"exit\"}")
+	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "write what stores and vaults report to standard error")
+	root.AddCommand(a.vaultCommand(), a.keyCommand(), a.grantCommand(), a.auditCommand(), a.storeCommand(),
+		&cobra.Command{Use: "flow", Short: "in which order the commands are used", Long: flow}, // a help topic
+	)
+	return root
+}
+
+// run runs one command line and returns the exit status.
+func run(ctx context.Context, args []string, a *app) int {
+	root := newRoot(a)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !a.ran {
+		err = usageError{err} // of cobra's own, such as flags that exclude each other
+	}
+	return a.report(ctx, err)
+}
+
+// group is a command that only has subcommands.
+func (a *app) group(use, short, long string) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Long: long, Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("%s has no command %q", c.CommandPath(), args[0])
+			}
+			return c.Help()
+		},
+	}
+}
+
+// command is a command that does something. use names its arguments: NAME is one
+// that is required, [NAME] one that is not, NAME... at least one, [NAME...] any number.
+func (a *app) command(use, short, long string, do func(ctx context.Context, args []string) error) *cobra.Command {
+	const many = 1 << 20
+	least, most := 0, 0
+	for _, arg := range strings.Fields(use)[1:] {
+		switch {
+		case strings.HasPrefix(arg, "["):
+			most++
+			if strings.HasSuffix(arg, "...]") {
+				most = many
+			}
+		case strings.HasSuffix(arg, "..."):
+			least, most = least+1, many
+		default:
+			least, most = least+1, most+1
+		}
+	}
+	if long == "" {
+		long = strings.ToUpper(short[:1]) + short[1:] + "."
+	}
+	return &cobra.Command{
+		Use: use, Short: short, Long: long, DisableFlagsInUseLine: false,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) < least || len(args) > most {
+				return usagef("%d arguments; usage: %s", len(args), c.UseLine())
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			a.ran = true
+			return do(c.Context(), args)
+		},
+	}
+}
+
+// note tells a person something beside the result.
+func (a *app) note(format string, args ...any) {
+	fmt.Fprintf(a.err, "operator: "+format+"\n", args...)
+}

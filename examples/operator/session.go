@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/audit"
+	"github.com/blockseal/blockseal/vault/local"
+)
+
+// vaultFlags say which vault, and as whom.
+type vaultFlags struct {
+	prefix   string // of the flags and, in capitals, of the variables: "", "to-", "from-"
+	dir      string
+	file     string // of the passphrase
+	identity string
+}
+
+// add adds the flags to a command and those beneath it.
+func (v *vaultFlags) add(c *cobra.Command, prefix, whose string) {
+	v.prefix = prefix
+	f := c.PersistentFlags()
+	def := ""
+	if prefix == "" {
+		def = " (default: $BLOCKSEAL_VAULT)"
+	}
+	f.StringVar(&v.dir, prefix+"vault", "", "`directory` of "+whose+def)
+	f.StringVar(&v.file, prefix+"passphrase-file", "", "`file` with the passphrase of "+whose+" (default: $"+v.env("PASSPHRASE")+", or the terminal)")
+	f.StringVar(&v.identity, prefix+"identity", "", "act as this `identity`, with what it is granted (default: as the owner)")
+	c.MarkPersistentFlagDirname(prefix + "vault")
+}
+
+func (v *vaultFlags) env(name string) string {
+	return "BLOCKSEAL_" + strings.ReplaceAll(strings.ToUpper(v.prefix), "-", "_") + name
+}
+
+func (v *vaultFlags) passphrase() secretSource {
+	return secretSource{what: "passphrase of the vault " + v.dir, file: v.file, flag: v.prefix + "passphrase-file", env: v.env("PASSPHRASE")}
+}
+
+// auditFlags say where vault operations are recorded.
+type auditFlags struct {
+	dir     string
+	maxFile int64
+}
+
+func (f *auditFlags) add(c *cobra.Command) {
+	c.PersistentFlags().StringVar(&f.dir, "audit", "", "record each vault operation in the audit log in this `directory`; what cannot be recorded is not done, or reported (default: $BLOCKSEAL_AUDIT, or no log)")
+	c.PersistentFlags().Int64Var(&f.maxFile, "audit-file-size", audit.DefaultMaxFileSize, "begin another file of the log after so many `bytes`")
+	c.MarkPersistentFlagDirname("audit")
+}
+
+// session is one or more open vaults and the log of what is done with them.
+type session struct {
+	app    *app
+	vaults []*local.Vault
+	log    *audit.Log // nil: none
+}
+
+// open returns a session with a's audit log, if there is one to be.
+func (a *app) open() (*session, error) {
+	s := &session{app: a}
+	dir := a.audit.dir
+	if dir == "" {
+		dir = a.getenv("BLOCKSEAL_AUDIT")
+	}
+	if dir == "" {
+		return s, nil
+	}
+	log, err := audit.OpenDir(dir, &audit.DirOptions{MaxFileSize: a.audit.maxFile})
+	if err != nil {
+		// A lock that another process holds has no sentinel, and no path either.
+		if _, path := errors.AsType[*fs.PathError](err); !path && !errors.Is(err, audit.ErrCorrupt) {
+			err = fmt.Errorf("%w: %w", err, errBusy)
+		}
+		return nil, err
+	}
+	s.log = log
+	return s, nil
+}
+
+// vaultDir returns the vault's directory.
+func (a *app) vaultDir(f *vaultFlags) (string, error) {
+	if f.dir == "" && f.prefix == "" {
+		f.dir = a.getenv("BLOCKSEAL_VAULT")
+	}
+	if f.dir == "" {
+		return "", usagef("which vault? give --%svault", f.prefix)
+	}
+	return f.dir, nil
+}
+
+// vault opens a vault that the session closes.
+func (s *session) vault(f *vaultFlags) (*opened, error) {
+	dir, err := s.app.vaultDir(f)
+	if err != nil {
+		return nil, err
+	}
+	passphrase, err := s.app.readSecret(f.passphrase(), false)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(passphrase)
+	v, err := local.Open(dir, passphrase, s.app.vaultOptions())
+	if err != nil {
+		return nil, err
+	}
+	s.vaults = append(s.vaults, v)
+	return &opened{Vault: v, session: s, dir: dir, identity: f.identity}, nil
+}
+
+// vaultOptions are what this tool wants of a vault.
+func (a *app) vaultOptions() *local.Options {
+	return &local.Options{OnEvent: func(e local.Event) {
+		switch {
+		case e.Kind == local.KeyNearExpiry:
+			a.note("%v: %s, in %v", e.Kind, e.Key, e.Left)
+		case e.Err != nil:
+			a.note("%v: %s: %v", e.Kind, e.Key, e.Err)
+		default:
+			a.note("%v: %s", e.Kind, e.Key)
+		}
+	}}
+}
+
+func (s *session) close() error {
+	var errs []error
+	for _, v := range s.vaults {
+		errs = append(errs, v.Close())
+	}
+	if s.log != nil {
+		errs = append(errs, s.log.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// opened is an open vault in somebody's hands.
+type opened struct {
+	*local.Vault
+	session  *session
+	dir      string
+	identity string // "": the owner
+}
+
+// admin is the control plane.
+func (o *opened) admin() *local.Administrator {
+	if o.identity == "" {
+		return o.Vault.Administrator
+	}
+	return o.Administer(o.identity)
+}
+
+// data is the data plane, recorded as used for a store.
+func (o *opened) data(store string) vault.Vault {
+	var v vault.Vault = o.Vault
+	if o.identity != "" {
+		v = o.As(o.identity)
+	}
+	if o.session.log != nil {
+		v = audit.New(v, o.session.log, &audit.Options{Identity: o.who(), Store: store, FailClosed: true,
+			OnError: func(err error) { o.session.app.note("%v", err) }})
+	}
+	return v
+}
+
+func (o *opened) who() string {
+	if o.identity == "" {
+		return "vault owner" // with a space, which no identity's name has
+	}
+	return o.identity
+}
+
+// record puts an operation of the control plane into the log and returns its
+// error, joined with the log's.
+func (o *opened) record(ctx context.Context, op vault.Operation, id vault.KeyID, detail string, err error) error {
+	if o.session.log == nil {
+		return err
+	}
+	r := audit.Record{Event: audit.EventOperation, Identity: o.who(), Operation: op, Outcome: audit.OutcomeOK, Detail: detail}
+	r.Key, r.Version = id.Versionless().String(), id.Version
+	switch {
+	case err == nil:
+	case vault.Denied(err), errors.Is(err, errRefused):
+		r.Outcome = audit.OutcomeDenied
+	case vault.Transient(err):
+		r.Outcome = audit.OutcomeUnavailable
+	default:
+		r.Outcome = audit.OutcomeFailed
+	}
+	if err != nil {
+		r.Reason = err.Error()
+		if kind := vault.Kind(err); kind != nil {
+			r.Reason = kind.Error()
+		}
+	}
+	if notRecorded := o.session.log.Record(ctx, r); notRecorded != nil {
+		if err == nil {
+			return fmt.Errorf("%s of %s was done, and could not be recorded: %w", op, id, notRecorded)
+		}
+		return errors.Join(err, notRecorded)
+	}
+	return err
+}
+
+// withVault runs do with the vault of the flags open.
+func (a *app) withVault(do func(ctx context.Context, v *opened, args []string) error) func(context.Context, []string) error {
+	return func(ctx context.Context, args []string) (err error) {
+		if _, err := a.vaultDir(&a.vault); err != nil {
+			return err
+		}
+		s, err := a.open()
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.close()) }()
+		v, err := s.vault(&a.vault)
+		if err != nil {
+			return err
+		}
+		return do(ctx, v, args)
+	}
+}

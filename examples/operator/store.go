@@ -1,0 +1,332 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/examples/internal/cli"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// storeFlags are what the commands on stores share.
+type storeFlags struct {
+	fingerprint string
+	generation  uint64
+	other       vaultFlags // holds the keys that the store is being moved away from
+	vaultRate   int
+	rewriteRate int64
+}
+
+func (a *app) storeCommand() *cobra.Command {
+	c := a.group("store", "run stores, and move them from key to key", `Store opens the store in a directory on the KEK that its keyring says, from --vault, does
+one thing, and closes it. It stays on that KEK version until store rotate moves it.
+
+While another process has the store open, all of these commands end with exit status
+5. inspect and usage need no key.`)
+	f := &storeFlags{}
+	a.vault.add(c, "", "the vault with the store's KEK")
+	a.audit.add(c)
+	p := c.PersistentFlags()
+	p.StringVar(&f.fingerprint, "expect-fingerprint", "", "refuse a store with another fingerprint (store state shows it), with exit status 4")
+	p.Uint64Var(&f.generation, "expect-generation", 0, "refuse a store whose keyring has a lesser generation: an old copy was put in its place")
+	f.other.add(c, "from-", "another vault, which holds keys that the store or its copies were on before")
+	c.AddCommand(a.storeInit(), a.storeInspect(), a.storeState(f), a.storeRevalidate(f), a.storeVerify(f), a.storeUsage(f),
+		a.storePut(f), a.storeGet(f), a.storeDelete(f), a.storeList(f),
+		a.storeRotate(f), a.storeRekey(f), a.storeRewrap(f), a.storeErase(f), a.storeCheckpoint(f), a.storeCopies(f))
+	return c
+}
+
+// openStore is an open store and what it was opened with.
+type openStore struct {
+	*block.Store
+	app   *app
+	dir   string // absolute
+	vault *opened
+	line  *cli.Line
+
+	mu     sync.Mutex
+	events []keyring.Event
+}
+
+// withStore runs do with the store open that the first argument names. That the
+// store is Inaccessible is for do to notice.
+func (a *app) withStore(f *storeFlags, do func(ctx context.Context, s *openStore, args []string) error) func(context.Context, []string) error {
+	return a.withStoreAndCopies(f, false, do)
+}
+
+// withStoreAndCopies is withStore, with the keys at hand that registered copies are
+// on, which takes a walk over the DEK records.
+func (a *app) withStoreAndCopies(f *storeFlags, copies bool, do func(ctx context.Context, s *openStore, args []string) error) func(context.Context, []string) error {
+	return func(ctx context.Context, args []string) (err error) {
+		if _, err := a.vaultDir(&a.vault); err != nil {
+			return err
+		}
+		info, err := block.InspectKeyring(args[0], nil)
+		if err != nil {
+			return err
+		}
+		session, err := a.open()
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, session.close()) }()
+		s := &openStore{app: a, line: cli.NewLine(a.err)}
+		if s.dir, err = filepath.Abs(args[0]); err != nil {
+			return err
+		}
+		if s.vault, err = session.vault(&a.vault); err != nil {
+			return err
+		}
+		vaults := []*opened{s.vault}
+		if f.other.dir != "" {
+			o, err := session.vault(&f.other)
+			if err != nil {
+				return err
+			}
+			vaults = append(vaults, o)
+		}
+		if s.vault.ID() != info.KEK.Vault {
+			return fmt.Errorf("the store %s is on %s, and the vault %s is %s: %w", args[0], info.KEK, s.vault.dir, s.vault.ID(), keyring.ErrWrongKEK)
+		}
+		opts := a.storeOptions(s)
+		opts.VaultRate, opts.RewriteRate = f.vaultRate, f.rewriteRate
+		if f.fingerprint != "" || f.generation > 0 {
+			opts.Keyring.Expect = &keyring.Expect{Fingerprint: f.fingerprint, Generation: f.generation}
+		}
+		var ids []vault.KeyID
+		for _, id := range info.KEKs {
+			ids = append(ids, id)
+		}
+		if copies {
+			in, err := block.Inspect(ctx, args[0], nil)
+			if err != nil {
+				return err
+			}
+			for _, u := range in.Keys {
+				ids = append(ids, u.Key)
+			}
+		}
+		opts.Keyring.OtherKEKs = s.otherKEKs(info.KEK, ids, vaults)
+		s.Store, err = block.Open(ctx, args[0], kek.New(s.vault.data(s.dir), info.KEK.Versionless()), opts)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.Close()) }()
+		return do(ctx, s, args)
+	}
+}
+
+// otherKEKs returns the KEKs, beside the store's own, that records and copies of it
+// may be wrapped by, from the vaults at hand.
+func (s *openStore) otherKEKs(own vault.KeyID, ids []vault.KeyID, vaults []*opened) (keks []*kek.KEK) {
+	seen := []vault.KeyID{own.Versionless()}
+	for _, id := range ids {
+		if id = id.Versionless(); slices.Contains(seen, id) {
+			continue
+		}
+		seen = append(seen, id)
+		for _, v := range vaults {
+			if v.ID() == id.Vault {
+				keks = append(keks, kek.New(v.data(s.dir), id))
+				break
+			}
+		}
+	}
+	return keks
+}
+
+// storeOptions are what this tool wants of a store: it does one thing at a time, when
+// it is told to, and with little memory.
+func (a *app) storeOptions(s *openStore) *block.Options {
+	o := &block.Options{ManualRewrap: true, RecordCache: -1, BlockCache: 8 << 20, MemTable: 8 << 20}
+	o.Keyring.PinVersion = true
+	o.Keyring.OnEvent = func(e keyring.Event) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.events = append(s.events, e)
+	}
+	if a.verbose {
+		o.Keyring.Logger = slog.New(slog.NewTextHandler(a.err, nil))
+	}
+	return o
+}
+
+// progress shows how far a long operation is.
+func (s *openStore) progress(what string) block.Progress {
+	if s.app.json {
+		return nil
+	}
+	return func(p block.Step) {
+		s.line.Show(func() string {
+			text := fmt.Sprintf("%s: %s", what, cli.Count(p.Done))
+			if p.Total > 0 {
+				text += " of " + cli.Count(p.Total)
+				if p.Done > 0 && p.Done < p.Total {
+					left := time.Duration(float64(p.Elapsed) / float64(p.Done) * float64(p.Total-p.Done))
+					text += fmt.Sprintf(", %v left", left.Round(time.Second))
+				}
+			}
+			return text
+		})
+	}
+}
+
+// failures returns the errors of events of a kind, by their details, when as many
+// as are expected have come: events come on a goroutine of the store's.
+func (s *openStore) failures(kind keyring.EventKind, expected int) map[string]error {
+	errs := map[string]error{}
+	for range 200 {
+		s.mu.Lock()
+		for _, e := range s.events {
+			if e.Kind == kind && e.Err != nil {
+				errs[e.Detail] = e.Err
+			}
+		}
+		s.mu.Unlock()
+		if len(errs) >= expected {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return errs
+}
+
+func (a *app) storeInit() *cobra.Command {
+	var key, wrapping string
+	var maxDEKs uint64
+	var maxAge daysFlag
+	c := a.command("init DIR", "make a store on a key of the vault", `Init makes a store in DIR, which must be empty or not exist, on a key of the vault, and
+remembers beside the vault that it did (vault stores).
+
+The identity that the store works as needs get, wrapKey and unwrapKey: --identity.`,
+		a.withVault(func(ctx context.Context, v *opened, args []string) error {
+			if key == "" {
+				return usagef("on which key? give --key")
+			}
+			id, err := v.parseKey(key)
+			if err != nil {
+				return err
+			}
+			s := &openStore{app: a, vault: v}
+			if s.dir, err = filepath.Abs(args[0]); err != nil {
+				return err
+			}
+			opts := a.storeOptions(s)
+			switch wrapping {
+			case "keyring":
+			case "kek":
+				opts.Keyring.Wrapping = keyring.ByKEK
+			default:
+				return usagef("--wrapping is keyring or kek, not %q", wrapping)
+			}
+			opts.Keyring.EpochMaxDEKs, opts.Keyring.EpochMaxAge = maxDEKs, maxAge.d
+			opts.RequireAccess = true
+			if _, err := block.InspectKeyring(s.dir, nil); err == nil {
+				return fmt.Errorf("there is a store in %s already: %w", s.dir, keyring.ErrExists)
+			}
+			// Remembered first: a store that nobody knows of is what the list is against.
+			if err := remember(v.dir, s.dir); err != nil {
+				return err
+			}
+			s.Store, err = block.Open(ctx, args[0], kek.New(v.data(s.dir), id), opts)
+			if err != nil {
+				if _, none := block.InspectKeyring(s.dir, nil); errors.Is(none, block.ErrNotStore) {
+					err = errors.Join(err, forget(v.dir, s.dir))
+				}
+				return err
+			}
+			return errors.Join(a.showState(s), s.Close())
+		}))
+	f := c.Flags()
+	f.StringVar(&key, "key", "", "the `KEY`; without a version, the current one")
+	f.StringVar(&wrapping, "wrapping", "keyring", "what wraps the DEKs: `keyring|kek`; kek costs a vault call for each block")
+	f.Uint64Var(&maxDEKs, "epoch-max-deks", 0, "begin a new epoch after so many DEKs (default 2^28)")
+	f.Var(&maxAge, "epoch-max-age", "begin a new epoch after so long (default 90d)")
+	c.RegisterFlagCompletionFunc("wrapping", cobra.FixedCompletions([]string{"keyring", "kek"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+type stateView struct {
+	Store       string     `json:"store"`
+	Instance    string     `json:"instance"`
+	Directory   string     `json:"directory"`
+	Status      string     `json:"status"`
+	Cause       string     `json:"cause,omitempty"`
+	KEK         string     `json:"kek"`
+	KEKExpires  *time.Time `json:"kekExpires"`
+	LeaseEnd    *time.Time `json:"leaseEnd"`
+	Epoch       uint32     `json:"epoch,omitempty"`
+	Epochs      int        `json:"epochs,omitempty"`
+	Generation  uint64     `json:"generation"`
+	Fingerprint string     `json:"fingerprint,omitempty"`
+	VaultCalls  uint64     `json:"vaultCalls"`
+}
+
+// showState shows a store's state. Its error matches block.ErrInaccessible if the
+// store does not serve.
+func (a *app) showState(s *openStore) error {
+	st := s.State()
+	calls := s.VaultCalls()
+	w := stateView{Store: s.StoreID().String(), Instance: s.Instance(), Directory: s.dir, Status: st.Status.String(),
+		KEK: st.KEK.String(), KEKExpires: date(st.KEKExpires), LeaseEnd: date(st.LeaseEnd), Epoch: st.Epoch, Epochs: st.Epochs,
+		Generation: st.Generation, Fingerprint: s.Fingerprint(), VaultCalls: calls.Get + calls.Wrap + calls.Unwrap}
+	if st.Cause != nil {
+		w.Cause = st.Cause.Error()
+	}
+	err := a.show(w, func(t *table) {
+		t.row("store", w.Store)
+		t.row("instance", w.Instance)
+		t.row("directory", w.Directory)
+		t.row("status", w.Status)
+		if w.Cause != "" {
+			t.row("cause", w.Cause)
+		}
+		t.row("KEK", w.KEK)
+		t.row("KEK expires", w.KEKExpires)
+		if w.Epochs > 0 {
+			t.row("epoch", fmt.Sprintf("%d, of %d", w.Epoch, w.Epochs))
+		}
+		t.row("generation", w.Generation)
+		t.row("fingerprint", dash(w.Fingerprint))
+		t.row("vault calls", w.VaultCalls)
+	})
+	if err == nil && st.Status == keyring.Inaccessible {
+		return errors.Join(errSilent, block.ErrInaccessible)
+	}
+	return err
+}
+
+func (a *app) storeState(f *storeFlags) *cobra.Command {
+	return a.command("state DIR", "ask the vault, and show whether the store serves", `State opens the store, which asks the vault, and shows whether it serves, and if not, why.
+Exit status 3 if the store is Inaccessible.
+
+Keep the fingerprint and the generation elsewhere: --expect-fingerprint and
+--expect-generation refuse a store that was put in the place of this one.`,
+		a.withStore(f, func(_ context.Context, s *openStore, _ []string) error { return a.showState(s) }))
+}
+
+func (a *app) storeRevalidate(f *storeFlags) *cobra.Command {
+	return a.command("revalidate DIR", "ask the vault again; make a copy a store", `Revalidate asks the vault for the store's key, after access was given back. A copy that
+store checkpoint made waits for it, and is a store of its own from then on: the vault
+remembers it (vault stores).`,
+		a.withStore(f, func(ctx context.Context, s *openStore, _ []string) error {
+			if err := s.Revalidate(ctx); err != nil {
+				return fmt.Errorf("%w: %w", block.ErrInaccessible, err)
+			}
+			if err := remember(s.vault.dir, s.dir); err != nil {
+				return err
+			}
+			return a.showState(s)
+		}))
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// writeJSON writes a new file.
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeSecret(path, append(b, '\n'))
+}
+
+func (a *app) storeCheckpoint(f *storeFlags) *cobra.Command {
+	return a.command("checkpoint DIR COPY", "make a copy, and register it", `Checkpoint makes a copy of the store in the directory COPY, which must not exist, and
+registers it: the copy is moved along when the store's KEK is changed, as long as it
+can be reached, and counts as a use of its KEK version. It needs no access.
+
+A copy opens Inaccessible and waits for store revalidate.`,
+		a.withStore(f, func(ctx context.Context, s *openStore, args []string) error {
+			copyDir, err := filepath.Abs(args[1])
+			if err != nil {
+				return err
+			}
+			if err := s.Checkpoint(ctx, copyDir); err != nil {
+				return err
+			}
+			return a.showCopies(ctx, s)
+		}))
+}
+
+func (a *app) showCopies(ctx context.Context, s *openStore) error {
+	copies, err := s.viewCopies(ctx)
+	if err != nil {
+		return err
+	}
+	return a.show(copies, func(t *table) {
+		t.row("INSTANCE", "MADE", "GENERATION", "PATH", "STATE")
+		for _, c := range copies {
+			t.row(c.Instance, c.Made, c.Generation, c.Path, copyState(c))
+		}
+	})
+}
+
+func (a *app) storeCopies(f *storeFlags) *cobra.Command {
+	c := a.group("copies", "list, forget and move registered copies", "Copies works on the copies that store checkpoint made.")
+	var key string
+	rewrap := a.command("rewrap COPY", "move an offline copy to another KEK", `Rewrap moves a copy that a change of the KEK did not reach to --to-key of --vault, without
+touching its blocks. The key that it is on must exist, in --from-vault or, by default,
+in --vault. The store goes on remembering the copy with the key that it had: store
+copies forget, if that was another.`,
+		func(ctx context.Context, args []string) error { return a.rewrapCopy(ctx, f, args[0], key) })
+	rewrap.Flags().StringVar(&key, "to-key", "", "the `KEY` to move to (default: the newest version of the key that it is on)")
+	f.addRates(rewrap, true, false)
+	c.AddCommand(
+		a.command("list DIR", "list a store's registered copies", `List lists the copies that a store remembers, with the KEK that each was last known to
+need.`,
+			a.withStore(f, func(ctx context.Context, s *openStore, _ []string) error { return a.showCopies(ctx, s) })),
+		a.command("forget DIR INSTANCE", "forget a copy", `Forget makes a store forget a copy, because it was destroyed or is a store of its own.`,
+			a.withStore(f, func(ctx context.Context, s *openStore, args []string) error {
+				copies, err := s.Copies(ctx)
+				if err != nil {
+					return err
+				}
+				for _, c := range copies {
+					if c.Instance == args[1] {
+						if err := s.ForgetCopy(ctx, c.Instance); err != nil {
+							return err
+						}
+						return a.showCopies(ctx, s)
+					}
+				}
+				return errors.New("the store remembers no copy " + args[1])
+			})),
+		rewrap)
+	return c
+}
+
+// rewrapCopy moves an offline copy.
+func (a *app) rewrapCopy(ctx context.Context, f *storeFlags, dir, key string) (err error) {
+	info, err := block.InspectKeyring(dir, nil)
+	if err != nil {
+		return err
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	session, err := a.open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, session.close()) }()
+	to, err := session.vault(&a.vault)
+	if err != nil {
+		return err
+	}
+	from := to
+	if f.other.dir != "" {
+		if from, err = session.vault(&f.other); err != nil {
+			return err
+		}
+	}
+	id := vault.KeyID{Vault: to.ID(), Name: info.KEK.Name}
+	if key != "" {
+		if id, err = to.parseKey(key); err != nil {
+			return err
+		}
+	}
+	s := &openStore{app: a, dir: abs, vault: to}
+	opts := a.storeOptions(s)
+	opts.VaultRate = f.vaultRate
+	err = block.RewrapCheckpoint(ctx, dir, kek.New(from.data(abs), info.KEK.Versionless()), kek.New(to.data(abs), id), opts)
+	if err != nil {
+		return err
+	}
+	after, err := block.InspectKeyring(dir, nil)
+	if err != nil {
+		return err
+	}
+	return a.show(map[string]string{"copy": abs, "from": info.KEK.String(), "to": after.KEK.String()}, func(t *table) {
+		t.row("copy", abs)
+		t.row("from", info.KEK)
+		t.row("to", after.KEK)
+	})
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/blockseal/blockseal/block"
+)
+
+// copyView is a registered checkpoint.
+type copyView struct {
+	Instance   string    `json:"instance"`
+	Path       string    `json:"path"`
+	Made       time.Time `json:"made"`
+	KEK        string    `json:"kek"`
+	Generation uint64    `json:"generation"`
+	Current    *bool     `json:"current,omitempty"` // whether it is on the store's own KEK version
+	Error      string    `json:"error,omitempty"`   // why it was not moved there
+}
+
+func viewCopy(c block.Copy) copyView {
+	return copyView{Instance: c.Instance, Path: c.Path, Made: c.Made, KEK: c.KEK.String(), Generation: c.Generation}
+}
+
+// useView is what needs a KEK version.
+type useView struct {
+	KEK      string     `json:"kek"`
+	Needed   bool       `json:"needed"`
+	Document bool       `json:"document"`
+	Epochs   int        `json:"epochs,omitempty"`
+	Records  uint64     `json:"records"`
+	Copies   []copyView `json:"copies"`
+	For      string     `json:"for"`
+}
+
+func viewUses(uses []block.KeyUse) []useView {
+	out := []useView{}
+	for _, u := range uses {
+		w := useView{KEK: u.Key.String(), Needed: u.Needed(), Document: u.Document, Epochs: u.Epochs, Records: u.Records, Copies: []copyView{}, For: neededFor(u)}
+		for _, c := range u.Copies {
+			w.Copies = append(w.Copies, viewCopy(c))
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+type epochView struct {
+	Epoch uint32 `json:"epoch"`
+	DEKs  uint64 `json:"deks"`
+}
+
+type inspectView struct {
+	Store         string      `json:"store"`
+	Instance      string      `json:"instance"`
+	CopyOf        string      `json:"copyOf,omitempty"`
+	Directory     string      `json:"directory"`
+	Generation    uint64      `json:"generation"`
+	KEK           string      `json:"kek"`
+	DEKs          uint64      `json:"deks"`
+	Epochs        []epochView `json:"epochs"`
+	Keys          []useView   `json:"keys"`
+	PastKEKs      []string    `json:"pastKEKs"`
+	Unfinished    []string    `json:"unfinished"`
+	DocumentBytes int         `json:"documentBytes"`
+	DEKBytes      uint64      `json:"dekBytes"`
+	Files         uint64      `json:"files"`
+	Bytes         uint64      `json:"bytes"`
+}
+
+func (a *app) storeInspect() *cobra.Command {
+	return a.command("inspect DIR", "show what a store's files say in clear", `Inspect shows what a store's files say in clear: its id, its generation, the KEK version it
+is on, its DEKs by epoch, what each KEK version is needed for, and sizes. It needs no
+key and no vault, and works whatever the store's state. Nothing of it is
+authenticated: store state and store verify do that, and show the fingerprint, which
+is known only to whoever opened the store.`,
+		func(ctx context.Context, args []string) error {
+			in, err := block.Inspect(ctx, args[0], nil)
+			if err != nil {
+				return err
+			}
+			dir, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			w := inspectView{Store: in.Keyring.StoreID.String(), Instance: in.Instance, CopyOf: in.CopyOf, Directory: dir,
+				Generation: in.Keyring.Generation, KEK: in.Keyring.KEK.String(), DEKs: in.Records, Epochs: []epochView{}, Keys: viewUses(in.Keys),
+				PastKEKs: []string{}, Unfinished: append([]string{}, in.Unfinished...), DocumentBytes: in.Keyring.Size, DEKBytes: in.RecordBytes,
+				Files: in.Files, Bytes: in.Bytes}
+			for _, e := range slices.Sorted(maps.Keys(in.Epochs)) {
+				w.Epochs = append(w.Epochs, epochView{e, in.Epochs[e]})
+			}
+			for _, id := range in.PastKEKs {
+				w.PastKEKs = append(w.PastKEKs, id.String())
+			}
+			return a.show(w, func(t *table) {
+				t.row("store", w.Store)
+				t.row("instance", w.Instance)
+				if w.CopyOf != "" {
+					t.row("copy of", w.CopyOf)
+				}
+				t.row("directory", w.Directory)
+				t.row("generation", w.Generation)
+				t.row("KEK", w.KEK)
+				t.row("DEKs", w.DEKs)
+				for _, e := range w.Epochs {
+					t.row(fmt.Sprint("  epoch ", e.Epoch), fmt.Sprint(e.DEKs, " DEKs"))
+				}
+				for _, k := range w.Keys {
+					t.row("KEK version", k.KEK)
+					t.row("  needed for", k.For)
+				}
+				for _, k := range w.PastKEKs {
+					t.row("since last erasure on", k)
+				}
+				for _, u := range w.Unfinished {
+					t.row("unfinished", u)
+				}
+				t.row("keyring document", fmt.Sprint(w.DocumentBytes, " bytes"))
+				t.row("DEK records", fmt.Sprint(w.DEKBytes, " bytes"))
+				t.row("files", fmt.Sprintf("%d, of %d bytes", w.Files, w.Bytes))
+			})
+		})
+}
+
+func (a *app) storeUsage(f *storeFlags) *cobra.Command {
+	var open bool
+	c := a.command("usage DIR", "show which KEK versions are needed, and for what", `Usage shows which KEK versions the store and its registered copies need. A version that is
+not listed can be disabled without losing anything of them.
+
+It reads what is in clear, without a key. With --open it opens the store, so that the
+answer is about a keyring that was authenticated, and has the number of epochs.`,
+		func(ctx context.Context, args []string) error {
+			if open {
+				return a.withStore(f, func(ctx context.Context, s *openStore, _ []string) error {
+					uses, err := s.KeyUsage(ctx)
+					if err != nil {
+						return err
+					}
+					return a.showUses(uses)
+				})(ctx, args)
+			}
+			in, err := block.Inspect(ctx, args[0], nil)
+			if err != nil {
+				return err
+			}
+			return a.showUses(in.Keys)
+		})
+	c.Flags().BoolVar(&open, "open", false, "open the store")
+	return c
+}
+
+func (a *app) showUses(uses []block.KeyUse) error {
+	w := viewUses(uses)
+	return a.show(w, func(t *table) {
+		t.row("KEK VERSION", "NEEDED FOR")
+		for _, u := range w {
+			t.row(u.KEK, u.For)
+		}
+	})
+}
