@@ -24,9 +24,9 @@ func (s *steps) Err() error {
 	return nil
 }
 
-// cutOff is a store of 40 blocks in which a Rekey of all of them was cut off after
+// halfRekeyed is a store of 40 blocks in which a Rekey of all of them was cut off after
 // about the half, the records from before it, and what it left of itself.
-func cutOff(t *testing.T) (g *rig, s *block.Store, before map[string]string, key, marker []byte) {
+func halfRekeyed(t *testing.T) (g *rig, s *block.Store, before map[string]string, key, marker []byte) {
 	g = newRig(t)
 	s = g.open()
 	s.SetSteps(4, 1)
@@ -43,7 +43,7 @@ func cutOff(t *testing.T) (g *rig, s *block.Store, before map[string]string, key
 
 // A marker is gone by if it is the store's own.
 func TestMarkerIsGoneBy(t *testing.T) {
-	g, s, _, _, _ := cutOff(t)
+	g, s, _, _, _ := halfRekeyed(t)
 	half := s.Records()
 	require.NoError(t, s.Rekey(g.ctx, block.Range{}, nil))
 	require.NotContains(t, replaced(s, half), "00", "it went on, and did not begin anew")
@@ -68,7 +68,7 @@ func TestForgedMarkers(t *testing.T) {
 		"with a range that is not": func(m []byte) []byte { return append(end(m), 0, 0, 0, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			g, s, _, key, marker := cutOff(t)
+			g, s, _, key, marker := halfRekeyed(t)
 			s.SetEngine(key, forge(marker))
 			half := s.Records()
 			require.NoError(t, s.Rekey(g.ctx, block.Range{}, nil))
@@ -76,7 +76,7 @@ func TestForgedMarkers(t *testing.T) {
 		})
 	}
 	t.Run("of an epoch before", func(t *testing.T) {
-		g, s, _, key, marker := cutOff(t)
+		g, s, _, key, marker := halfRekeyed(t)
 		require.NoError(t, s.RotateEpoch(g.ctx, nil))
 		s.SetEngine(key, marker)
 		half := s.Records()
@@ -84,7 +84,7 @@ func TestForgedMarkers(t *testing.T) {
 		require.Len(t, replaced(s, half), 40)
 	})
 	t.Run("of another operation", func(t *testing.T) {
-		g, s, _, _, marker := cutOff(t)
+		g, s, _, _, marker := halfRekeyed(t)
 		s.SetEngine([]byte("\x01rotate-epoch"), marker)
 		half := s.Records()
 		require.NoError(t, s.RotateEpoch(g.ctx, nil))

@@ -5,11 +5,13 @@
 //	go test ./internal/faults -v                     # a sample of the operations
 //	go test ./internal/faults -v -every -timeout 2h  # each of them
 //
-// What the embedding program sees is one of four things, and [TestCampaign] accepts
+// What the embedding program sees is one of five things, and [TestCampaign] accepts
 // no other:
 //
 //   - nothing: the engine did the work another way (it deletes a file later, or makes
 //     a table again);
+//   - an operation that waits: a flush or compaction that finds the disk full is tried
+//     again until there is room, and what needs it waits as long;
 //   - an error of the operation that needed the disk, such as Open, Put or Commit; the
 //     change it was about may or may not be there;
 //   - the end of the process with status 1, after block.Options.Fatal, when a write to
@@ -52,6 +54,7 @@ var (
 
 const (
 	sample   = 10 // operations, for each kind of failure
+	patience = 5 * time.Second
 	envIndex = "BLOCKSEAL_FAULT_INDEX"
 	envKind  = "BLOCKSEAL_FAULT_KIND"
 	counted  = "operations: "
@@ -101,7 +104,7 @@ func run(t *testing.T, d load.Dir, index int, kind string, seed uint64) (status 
 	l := ledger.New(nil)
 	p, err := d.Start(l, seed, envIndex+"="+strconv.Itoa(index), envKind+"="+kind)
 	require.NoError(t, err)
-	status, stderr, err = p.Wait(l)
+	status, stderr, err = p.Wait(patience, l)
 	require.NoError(t, err)
 	require.NoError(t, d.Check(ctx, l), "operation %d, %s, exit status %d:\n%s", index, kind, status, stderr)
 	return status, stderr
@@ -128,6 +131,9 @@ func TestCampaign(t *testing.T) {
 			status, stderr := run(t, d, index, kind, rng.Uint64())
 			what := "operation %d, %s:\n%s"
 			switch status {
+			case -1:
+				require.True(t, kinds[kind].stays, "a process that waits: "+what, index, kind, stderr)
+				outcomes[kind+": waits"]++
 			case 0:
 				outcomes[kind+": nothing seen"]++
 			case 1:

@@ -83,9 +83,12 @@ func (p *Process) Kill(after time.Duration, l *ledger.Ledger) error {
 }
 
 // Wait waits for the child to end, enters in l what it wrote, and returns its exit
-// status and standard error.
-func (p *Process) Wait(l *ledger.Ledger) (status int, stderr string, err error) {
+// status and standard error. A child that takes longer than most is killed, and its
+// status is -1.
+func (p *Process) Wait(most time.Duration, l *ledger.Ledger) (status int, stderr string, err error) {
+	late := time.AfterFunc(most, func() { p.cmd.Process.Kill() })
 	err = p.cmd.Wait()
+	late.Stop()
 	if _, exited := errors.AsType[*exec.ExitError](err); exited {
 		err = nil
 	}
