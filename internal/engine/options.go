@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -30,7 +31,8 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS) *pebble.Options {
 		// Damage in a file is an error to whoever reads it, and leaves the rest of
 		// the store in use. Pebble's default ends the process.
 		EventListener: &pebble.EventListener{
-			DataCorruption: func(info pebble.DataCorruptionInfo) { log.Errorf("%s", info) },
+			DataCorruption:  func(info pebble.DataCorruptionInfo) { log.Errorf("%s", info) },
+			BackgroundError: new(backgroundErrors).handler(log),
 		},
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   o.CacheBytes,
@@ -82,6 +84,36 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS) *pebble.Options {
 		}
 	}
 	return p
+}
+
+// backgroundErrors are flushes and compactions that failed, because the disk is full,
+// for one. Pebble v2.1 tries again at once and for ever, holding its lock in between,
+// which would keep a core busy and write file numbers by the hundred thousand; the pause
+// is the only place to slow it down. What needs the flush (a Put that finds the
+// memtables full, Open that replays a log) waits.
+type backgroundErrors struct {
+	mu   sync.Mutex
+	last time.Time // when one was logged
+}
+
+const (
+	backgroundPause = 20 * time.Millisecond
+	backgroundTell  = 10 * time.Second
+)
+
+func (b *backgroundErrors) handler(log *logger) func(error) {
+	return func(err error) {
+		b.mu.Lock()
+		tell := time.Since(b.last) >= backgroundTell
+		if tell {
+			b.last = time.Now()
+		}
+		b.mu.Unlock()
+		if tell {
+			log.Errorf("a flush or compaction failed and is tried again until it succeeds: %v", err)
+		}
+		time.Sleep(backgroundPause)
+	}
 }
 
 // logger gives Pebble's messages to slog. Its routine messages (flushes,
