@@ -42,6 +42,11 @@ type World struct {
 	// Scripts that use one are not run, and that is logged.
 	NotApplicable map[string]string
 
+	// DeletedIsNotFound says that the vault cannot tell a deleted key from one that
+	// never was, as Key Vault's data plane cannot: where a script says ErrKeyDeleted,
+	// it is ErrKeyNotFound.
+	DeletedIsNotFound bool
+
 	// Hide replaces what differs from run to run in this world's reasons, such as
 	// the path of a directory; may be nil.
 	Hide *strings.Replacer

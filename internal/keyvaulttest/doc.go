@@ -1,0 +1,22 @@
+// Package keyvaulttest is a key vault to test clients with: a TLS server on loopback,
+// or without any network, that speaks the REST of Azure Key Vault for keys (version
+// 2025-07-01) over the logic of the file vault (vault/local), which has Key Vault's
+// semantics and real RSA-2048 keys.
+//
+// Start with [New]; [Server.AddIdentity] makes a caller with grants, and
+// [Server.Credential] its credential. [Server.Client] is the HTTP client that trusts
+// the server. [Server.Vault] is the file vault beneath, for the owner's hand.
+//
+// What it does as Key Vault does: challenge authentication with tenant and audience,
+// bearer tokens that are mapped to identities and grants, key identifiers, attributes,
+// versions, dates, soft delete, purge protection, rotation and its policy, backup,
+// restore, import (also of transfer blobs), error bodies with inner codes, request ids,
+// throttling in a sliding window. [Server.Inject] adds faults.
+//
+// What it does not: keys other than RSA-2048, operations other than wrapKey and
+// unwrapKey with RSA-OAEP-256, certificates and secrets, tags, pages of lists, delays of
+// deletion. A key of type RSA-HSM is a software key that says it is one.
+//
+// It is for tests and rehearsals: its authority hands tokens to whoever has an
+// identity's secret, and its keys are in the process.
+package keyvaulttest

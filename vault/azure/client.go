@@ -1,0 +1,130 @@
+package azure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
+
+	"github.com/blockseal/blockseal/vault"
+)
+
+// client is one azkeys client with one credential, and what its calls have in common.
+// It is safe for concurrent use.
+type client struct {
+	url    string
+	keys   *azkeys.Client
+	opts   Options
+	budget *budget
+
+	mu       sync.Mutex
+	tenantID string          // that the vault named in its challenge
+	software map[string]bool // names of keys: true if not in an HSM
+}
+
+func newClient(vaultURL string, cred azcore.TokenCredential, opts *Options) (*client, error) {
+	u, err := parseVaultURL(vaultURL)
+	if err != nil {
+		return nil, err
+	}
+	if cred == nil {
+		return nil, errors.New("azure: no credential; azidentity has several, NewDefaultAzureCredential among them")
+	}
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	c := &client{url: u, opts: o, budget: newBudget(o.Clock, o.Budget), software: map[string]bool{}}
+	c.keys, err = azkeys.NewClient(u, cred, o.clientOptions(&guard{budget: c.budget, clock: o.Clock, challenge: c.setTenant}))
+	if err != nil {
+		return nil, fmt.Errorf("azure: make the client: %w", err)
+	}
+	return c, nil
+}
+
+var errTimeout = errors.New("azure: the call's time is up")
+
+// do makes one operation: it waits for the budget, bounds the time, and turns what
+// goes wrong into an error of package vault. sent, which may be nil, is called when a
+// request is about to be sent.
+func (c *client) do(ctx context.Context, op vault.Operation, id vault.KeyID, sent func(), f func(context.Context) error) error {
+	if sent == nil {
+		sent = func() {}
+	}
+	cl := &call{units: c.weight(id.Name), sent: sent}
+	if err := c.budget.wait(ctx, cl.units, c.opts.Timeout); err != nil {
+		return c.fail(ctx, op, id, cl, err, false)
+	}
+	cl.paid = true
+	cl.ends = c.opts.Clock.Elapsed() + c.opts.Timeout
+	bounded, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer c.opts.Clock.AfterFunc(c.opts.Timeout, func() { cancel(errTimeout) })()
+	err := f(withCall(bounded, cl))
+	cl.clearBody()
+	if err == nil {
+		return nil
+	}
+	if _, judged := errors.AsType[*vault.Error](err); judged {
+		return err // of an answer that was not believed
+	}
+	timedOut := ctx.Err() == nil && errors.Is(context.Cause(bounded), errTimeout)
+	return c.fail(ctx, op, id, cl, err, timedOut)
+}
+
+// own returns id with this vault's URL, or refuses it if it names another one.
+func (c *client) own(op vault.Operation, id vault.KeyID) (vault.KeyID, error) {
+	if id.Vault != "" && id.Vault != c.url {
+		return id, refuse(op, id, vault.ErrKeyNotFound, "it is not a key of this vault, %s", c.url)
+	}
+	id.Vault = c.url
+	if err := id.Validate(); err != nil {
+		return id, fmt.Errorf("azure: %s %s: %w", op, id, err)
+	}
+	return id, nil
+}
+
+// maxKnown bounds what is remembered of keys by name or version. A vault has a few
+// keys that are KEKs; who asks for thousands starts over.
+const maxKnown = 1024
+
+// weight returns what an operation with a key counts for. A key that has not been
+// seen yet is taken to be in an HSM.
+func (c *client) weight(name string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.software[name] {
+		return 1
+	}
+	return heaviest
+}
+
+func (c *client) setSoftware(name string, software bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.software) >= maxKnown {
+		clear(c.software)
+	}
+	c.software[name] = software
+}
+
+func (c *client) setTenant(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tenantID = id
+}
+
+// tenant returns the tenant that the vault named in its challenge, or "" before that.
+func (c *client) tenant() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tenantID
+}
+
+func oaep(value []byte) azkeys.KeyOperationParameters {
+	return azkeys.KeyOperationParameters{Algorithm: to.Ptr(azkeys.EncryptionAlgorithmRSAOAEP256), Value: value}
+}

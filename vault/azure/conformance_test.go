@@ -1,0 +1,60 @@
+package azure_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/keyvaulttest"
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/local"
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+func TestConforms(t *testing.T) {
+	vaulttest.Run(t, func(t *testing.T) vaulttest.Subject { return subject(t, newRig(t, nil)) })
+}
+
+// Under the name that a vault has in Azure, the client checks that the challenge is
+// for Key Vault's domain.
+func TestConformsUnderAnAzureName(t *testing.T) {
+	vaulttest.Run(t, func(t *testing.T) vaulttest.Subject {
+		r := newRig(t, &keyvaulttest.Options{URL: "https://contoso.vault.azure.net", AccessPolicies: true})
+		return subject(t, r)
+	})
+}
+
+func TestManagedHSMConforms(t *testing.T) {
+	vaulttest.Run(t, func(t *testing.T) vaulttest.Subject {
+		r := newRig(t, &keyvaulttest.Options{URL: "https://contoso.managedhsm.azure.net", Audience: "https://managedhsm.azure.net"})
+		return subject(t, r)
+	})
+}
+
+func subject(t *testing.T, r *rig) vaulttest.Subject {
+	v, ctx := r.Server.Vault(), t.Context()
+	return vaulttest.Subject{
+		Vault: r.client(),
+		Key:   r.key.Versionless(),
+		SetEnabled: func(id vault.KeyID, enabled bool) {
+			r.update(id, local.Update{Enabled: &enabled})
+		},
+		SetDates: func(id vault.KeyID, notBefore, expires time.Time) {
+			r.update(id, local.Update{NotBefore: &notBefore, Expires: &expires})
+		},
+		Rotate: func(name string) vault.KeyID { return r.newVersion(name) },
+		Delete: func(name string) {
+			_, err := v.DeleteKey(ctx, name)
+			require.NoError(t, err)
+		},
+		Recover: func(name string) {
+			_, err := v.RecoverKey(ctx, name)
+			require.NoError(t, err)
+		},
+		Purge:             func(name string) { require.NoError(t, v.PurgeKey(ctx, name)) },
+		Revoke:            func(op vault.Operation) { require.NoError(t, v.Revoke(ctx, store, op)) },
+		Grant:             func(op vault.Operation) { require.NoError(t, v.Grant(ctx, store, op)) },
+		DeletedIsNotFound: true,
+	}
+}

@@ -1,0 +1,63 @@
+// Package azure is Azure Key Vault and Azure Managed HSM as a [vault.Vault], through
+// Microsoft's azkeys client.
+//
+// Start with [New]; a Vault goes to kek.New:
+//
+//	cred, err := azidentity.NewDefaultAzureCredential(nil)
+//	...
+//	v, err := azure.New("https://contoso.vault.azure.net", cred, nil)
+//	...
+//	k := kek.New(v, vault.KeyID{Vault: v.URL(), Name: "kek"})
+//
+// The package takes a credential and builds none. A Vault uses three operations of
+// the data plane (get, wrapKey, unwrapKey), RSA-OAEP-256 and nothing else; whoever
+// creates, rotates and deletes keys has another identity.
+//
+// # Versions
+//
+// The version in the vault's answer is what WrapKey returns: after a rotation, the
+// current version does not unwrap what an older one wrapped. An answer for another
+// vault, key or version, of a wrong length, or with another public key than the
+// version had before, is an error.
+//
+// # Errors
+//
+// Every error of an operation is a [vault.Error] and matches one sentinel: what the
+// vault answered is told by its status, its code and its inner code, and the text
+// says who was refused what and where to look. In short:
+//
+//	400 BadParameter                       unwrapKey: ErrBadCiphertext; wrapKey: ErrUnsupportedKey
+//	401 ... AKV10032                       ErrWrongTenant
+//	401                                    ErrAccessDenied
+//	403 Forbidden/ForbiddenByRbac          ErrAccessDenied: a role
+//	403 Forbidden/AccessDenied             ErrAccessDenied: an access policy
+//	403 Forbidden/ForbiddenByFirewall      ErrAccessDenied: the vault's network rules
+//	403 Forbidden/ForbiddenByConnection    ErrAccessDenied: the private endpoint
+//	403 KeyOperationForbidden              ErrAccessDenied: the key's own operations
+//	403 Forbidden/KeyDisabled              ErrKeyDisabled
+//	403 Forbidden, outside the dates       ErrKeyExpired, ErrKeyNotYetValid
+//	403 anything else                      ErrAccessDenied
+//	404 KeyNotFound                        ErrKeyNotFound, also for a key that was deleted
+//	409 ObjectIsDeletedButRecoverable      ErrKeyDeleted
+//	429                                    ErrThrottled, with RetryAfter
+//	408, 5xx, no answer, no such host      ErrUnavailable
+//	an answer that makes no sense          ErrUnavailable: it proves nothing
+//
+// Key Vault's data plane does not tell a deleted key from one that never was. A host
+// name that does not resolve is no denial either: broken name resolution looks the
+// same. A credential that gives no token is ErrUnavailable, unless Microsoft Entra ID
+// says that the identity is gone or may not have one.
+//
+// No error's text holds a token, a secret, or a credential's own text.
+//
+// # Limits
+//
+// Key Vault serves 4,000 operations with RSA-2048 keys in 10 seconds, 2,000 with keys
+// in an HSM, all callers together. A Vault sends at most Options.Budget, makes one
+// request of identical ones, and sends nothing at all for as long as a 429 asks for.
+//
+// # What stays in memory
+//
+// A secret passes through HTTP and JSON in the clear inside TLS, and the copies that
+// those make are the garbage collector's. What is within reach is cleared.
+package azure

@@ -1,0 +1,276 @@
+package azure
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+
+	"github.com/blockseal/blockseal/vault"
+)
+
+// What an [Admin] is answered that package vault has no word for. Match with
+// [errors.Is]; such an error is a [vault.Error], as all are.
+var (
+	// ErrExists says that there is already a key of the name to restore.
+	ErrExists = errors.New("exists already")
+	// ErrInvalid says that an argument cannot be right, or that Key Vault did not
+	// accept it; the text says which.
+	ErrInvalid = errors.New("invalid argument")
+	// ErrBusy says that a deletion or recovery of the key is under way; try again in
+	// a few seconds.
+	ErrBusy = errors.New("an operation on the key is under way")
+)
+
+// fail returns the error of an operation, from what the client returned and what the
+// vault answered last.
+func (c *client) fail(ctx context.Context, op vault.Operation, id vault.KeyID, cl *call, err error, timedOut bool) error {
+	e := &vault.Error{Op: op, Key: id, Kind: vault.ErrUnavailable}
+	var gate *closedGate
+	var bad badChallenge
+	switch {
+	case isAnswer(err) && cl.last != nil:
+		c.answered(e, cl.last)
+	case errors.As(err, &gate):
+		e.Kind, e.Code, e.Detail = vault.ErrThrottled, "Throttled", "too many requests to this vault"
+		e.RetryAfter = gate.retryAfter
+		if cl.last != nil {
+			e.RequestID = cl.last.requestID
+		}
+	case errors.Is(err, errNoTurn):
+		e.Kind = vault.ErrThrottled
+		e.Detail = "the call's turn comes after its deadline; give it more time, or raise Options.Budget if the vault has room"
+		e.Err = context.DeadlineExceeded
+	case ctx.Err() != nil && !timedOut:
+		e.Err = ctx.Err()
+	case timedOut && cl.last != nil && silence(cl.last.status):
+		c.answered(e, cl.last) // the last that was heard
+	case timedOut:
+		e.Detail = fmt.Sprintf("no answer within %v", c.opts.Timeout)
+		e.Err = context.DeadlineExceeded
+	case errors.As(err, &bad):
+		e.Detail = bad.Error() + "; check that the URL is a Key Vault's and what stands between"
+	default:
+		unanswered(e, err)
+	}
+	return e
+}
+
+// silence reports whether a status says nothing about the key.
+func silence(status int) bool { return status == 408 || status == 429 || status >= 500 }
+
+// answered fills in e from an answer of the vault that is an error.
+func (c *client) answered(e *vault.Error, a *answer) {
+	e.RequestID = a.requestID
+	if e.Code = a.outer; e.Code == "" {
+		e.Code = fmt.Sprintf("HTTP %d", a.status)
+	}
+	if a.inner != "" && a.inner != a.outer {
+		e.Code += "/" + a.inner
+	}
+	switch {
+	case a.status == 429:
+		e.Kind, e.RetryAfter = vault.ErrThrottled, a.retryAfter
+		e.Detail = "too many requests to this vault"
+	case a.status == 401:
+		c.unauthorized(e, a)
+	case a.status == 403:
+		c.forbidden(e, a)
+	case a.status == 404:
+		notFound(e, a)
+	case a.status == 400:
+		badRequest(e, a)
+	case a.status == 409:
+		conflict(e, a)
+	case a.status >= 500, a.status == 408:
+		e.Detail = "the vault service failed, try again later"
+	default:
+		e.Detail = "an answer that Key Vault does not give; check the URL, and what stands between"
+	}
+}
+
+func badRequest(e *vault.Error, a *answer) {
+	switch e.Op {
+	case vault.OpUnwrapKey:
+		e.Kind = vault.ErrBadCiphertext
+		e.Detail = "it was wrapped by another key version, or altered"
+	case vault.OpWrapKey:
+		e.Kind = vault.ErrUnsupportedKey
+		e.Detail = "the key does not take RSA-OAEP-256; it must be RSA-2048"
+	case vault.OpGet:
+		e.Kind = vault.ErrKeyNotFound
+		e.Detail = "the vault does not take this name or version"
+	default:
+		e.Kind = ErrInvalid
+		e.Detail = "the vault did not accept it"
+	}
+	if a.message != "" {
+		e.Err = said(a.message)
+	}
+}
+
+func notFound(e *vault.Error, a *answer) {
+	if !a.known {
+		// Whatever answered, it was not a vault: nothing is known about the key.
+		e.Detail = "something that is not a Key Vault answered; check the URL, and what stands between"
+		return
+	}
+	e.Kind = vault.ErrKeyNotFound
+	switch {
+	case e.Key.Version != "":
+		e.Detail = "the key has no such version, or was deleted; a deleted key can be recovered until it is purged"
+	default:
+		e.Detail = "there is no such key, or it was deleted; a deleted key can be recovered until it is purged"
+	}
+}
+
+func conflict(e *vault.Error, a *answer) {
+	code := a.inner
+	if code == "" {
+		code = a.outer
+	}
+	dataPlane := e.Op == vault.OpGet || e.Op == vault.OpWrapKey || e.Op == vault.OpUnwrapKey
+	if code == "ObjectIsDeletedButRecoverable" {
+		e.Kind = vault.ErrKeyDeleted
+		e.Detail = "recover the key to use it, or purge it to free its name"
+		return
+	}
+	if dataPlane { // nothing that is asked of a key in use conflicts with anything
+		e.Detail = "an answer that Key Vault does not give; check the URL, and what stands between"
+		return
+	}
+	switch code {
+	case "ObjectIsBeingDeleted", "ObjectIsBeingRecovered":
+		e.Kind = ErrBusy
+		e.Detail = "try again in a few seconds"
+	default:
+		e.Kind = ErrExists
+		if a.message != "" {
+			e.Err = said(a.message)
+		}
+	}
+}
+
+// said is a text of the vault's as a cause, one line and without tokens.
+type said string
+
+func (s said) Error() string { return "Key Vault says: " + string(s) }
+
+// isAnswer reports whether err is the client's way of saying that the vault answered
+// with an error. Its text is never used: it holds the whole body.
+func isAnswer(err error) bool {
+	_, ok := errors.AsType[*azcore.ResponseError](err)
+	return ok
+}
+
+// unanswered fills in e from an error without an answer: the token, the network, or
+// an answer that could not be read.
+func unanswered(e *vault.Error, err error) {
+	var dns *net.DNSError
+	var host *tls.CertificateVerificationError
+	var op *net.OpError
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		e.Detail = "the vault's host name does not resolve; the vault may have been deleted, and then needs to be recovered, or its private DNS zone is not linked to this network"
+		e.Err = dns
+	case errors.As(err, &dns):
+		e.Detail = "the vault's host name cannot be looked up, check the network's name servers"
+		e.Err = dns
+	case errors.As(err, &host):
+		e.Detail = "the vault's certificate is not trusted; something between may be inspecting TLS, or the private endpoint has another name"
+		e.Err = host
+	case errors.As(err, &op):
+		e.Detail = "the vault cannot be reached, check the network"
+		e.Err = op
+	case errors.As(err, &syntax), errors.Is(err, io.ErrUnexpectedEOF), isMalformed(err):
+		e.Detail = "the vault's answer is cut short or malformed"
+	case isTransport(err):
+		e.Detail = "the vault cannot be reached, check the network"
+		e.Err = errors.New(clean(innermost(err).Error(), "", 200))
+	default:
+		noToken(e, err)
+	}
+}
+
+func isTransport(err error) bool {
+	_, ok := errors.AsType[*url.Error](err)
+	return ok || errors.Is(err, io.EOF)
+}
+
+// innermost returns what is below the last url.Error, which repeats the URL.
+func innermost(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		return innermost(u.Err)
+	}
+	return err
+}
+
+// isMalformed recognises azcore's and azkeys' errors of decoding, which wrap nothing.
+func isMalformed(err error) bool {
+	return strings.HasPrefix(err.Error(), "unmarshalling type ")
+}
+
+var aadsts = regexp.MustCompile(`AADSTS[0-9]+`)
+
+// refusedByEntra holds the codes with which Microsoft Entra ID says that an identity
+// may not have a token ("Microsoft Entra authentication and authorization error
+// codes"). All others may pass: nothing is known then.
+var refusedByEntra = map[string]string{
+	"AADSTS50034":   "there is no such user in the tenant",
+	"AADSTS50057":   "the user is disabled",
+	"AADSTS50105":   "the identity is not assigned to the application",
+	"AADSTS53003":   "a conditional access policy forbids it",
+	"AADSTS70021":   "no federated identity credential matches",
+	"AADSTS700016":  "the tenant has no such application; it may have been deleted",
+	"AADSTS700027":  "the certificate is not the application's, or expired",
+	"AADSTS700211":  "no federated identity credential matches the issuer",
+	"AADSTS700213":  "no federated identity credential matches the subject",
+	"AADSTS7000112": "the application is disabled",
+	"AADSTS7000215": "the client secret is wrong",
+	"AADSTS7000222": "the client secret expired",
+	"AADSTS90002":   "there is no such tenant",
+}
+
+// noToken fills in e when the credential gave no token. The credential's own text is
+// left out: it is another library's, about secrets.
+func noToken(e *vault.Error, err error) {
+	e.Detail = "the credential gave no token; check the identity's configuration and sign-in"
+	code := aadsts.FindString(err.Error())
+	if code == "" {
+		e.Err = &credentialError{text: fmt.Sprintf("%T", innermost(err)), err: err}
+		return
+	}
+	e.Code = code
+	e.Err = &credentialError{text: "refused by Microsoft Entra ID", err: err}
+	if why, ok := refusedByEntra[code]; ok {
+		e.Kind = vault.ErrAccessDenied
+		e.Detail = "Microsoft Entra ID gives the caller's identity no token: " + why
+	}
+}
+
+// credentialError keeps the credential's error findable and out of every text.
+type credentialError struct {
+	text string
+	err  error
+}
+
+func (e *credentialError) Error() string { return e.text }
+func (e *credentialError) Unwrap() error { return e.err }
+
+// refuse returns the error of an operation that the vault was not asked for, or whose
+// answer was not believed.
+func refuse(op vault.Operation, id vault.KeyID, kind error, format string, args ...any) error {
+	return &vault.Error{Op: op, Key: id, Kind: kind, Detail: fmt.Sprintf(format, args...)}
+}
+
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

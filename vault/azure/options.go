@@ -1,0 +1,142 @@
+package azure
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
+
+	"github.com/blockseal/blockseal/vault"
+)
+
+// What Key Vault documents ("Azure Key Vault service limits"), and what is made of
+// it here.
+const (
+	// DocumentedLimit is how many operations with RSA-2048 software keys a vault
+	// serves in 10 seconds, all callers together. An operation with an RSA-2048 key
+	// in an HSM counts twice: the limit for those is 2,000.
+	DocumentedLimit = 4000
+
+	DefaultBudget  = DocumentedLimit / 2
+	MinBudget      = 10
+	DefaultTimeout = 9 * time.Second
+
+	// DefaultLocalWrapAge is how long a public key is used by WrapLocally before the
+	// vault is asked again.
+	DefaultLocalWrapAge = time.Minute
+)
+
+// Options configure a [Vault] and an [Admin]. A nil *Options, and each zero field,
+// means the default that the field states.
+type Options struct {
+	// ClientOptions are the client's: cloud, retries, transport, tracing, logging.
+	// Default: azcore's. Two things are not left to them: bodies are never logged,
+	// because they carry the secrets that are wrapped, and every request, a retry
+	// too, is charged to the Budget.
+	ClientOptions azkeys.ClientOptions
+
+	// Timeout bounds each call with its retries, from when the budget lets it start.
+	// Default: 9 seconds, a little less than a keyring waits, so that the reason for
+	// a silence that is known here (503, DNS) is the one that is reported.
+	Timeout time.Duration
+
+	// Budget is how many operations are sent in any 10 seconds at most, in units of
+	// one operation with an RSA-2048 software key; an operation with a key that is in
+	// an HSM, or not known to be in software, takes 2. Callers wait their turn, first
+	// come first served. Divide what the vault serves among the processes that share
+	// it. At least 10. Default: 2,000, half of the documented limit.
+	Budget int
+
+	// WrapLocally makes WrapKey encrypt in this process with the public key, after
+	// the vault has shown that it unwraps what that key wraps: wrapping then costs no
+	// call. A version is used for [Options.LocalWrapAge] and then asked for again, so
+	// that a rotation, a disabling or an expiry is noticed that much later by WrapKey
+	// (the dates are kept to the second). The permission wrapKey is then not needed,
+	// and its loss not noticed. Default: the vault wraps.
+	WrapLocally bool
+	// LocalWrapAge is for WrapLocally. Default: 1 minute.
+	LocalWrapAge time.Duration
+
+	// Clock is for tests. Default: the system's.
+	Clock Clock
+}
+
+// Clock tells the time and rings timers. It is what keyring.Clock is.
+type Clock interface {
+	Now() time.Time
+	Elapsed() time.Duration
+	AfterFunc(d time.Duration, f func()) (stop func() bool)
+}
+
+type systemClock struct{ origin time.Time }
+
+func (systemClock) Now() time.Time           { return time.Now() }
+func (c systemClock) Elapsed() time.Duration { return time.Since(c.origin) }
+func (systemClock) AfterFunc(d time.Duration, f func()) func() bool {
+	return time.AfterFunc(d, f).Stop
+}
+
+// withDefaults returns a copy of o with defaults filled in, or says what is wrong.
+func (o *Options) withDefaults() (Options, error) {
+	var f Options
+	if o != nil {
+		f = *o
+	}
+	if f.Timeout == 0 {
+		f.Timeout = DefaultTimeout
+	}
+	if f.Budget == 0 {
+		f.Budget = DefaultBudget
+	}
+	if f.LocalWrapAge == 0 {
+		f.LocalWrapAge = DefaultLocalWrapAge
+	}
+	if f.Clock == nil {
+		f.Clock = systemClock{time.Now()}
+	}
+	switch {
+	case f.Timeout < 0:
+		return f, fmt.Errorf("azure: Options.Timeout is %v, want more than 0", f.Timeout)
+	case f.Budget < MinBudget:
+		return f, fmt.Errorf("azure: Options.Budget is %d, want at least %d operations in 10 seconds", f.Budget, MinBudget)
+	case f.LocalWrapAge < 0:
+		return f, fmt.Errorf("azure: Options.LocalWrapAge is %v, want more than 0", f.LocalWrapAge)
+	}
+	return f, nil
+}
+
+// clientOptions returns the client's options with p as the policy that every request
+// passes, retries too. The caller's are not changed.
+func (o *Options) clientOptions(p policy.Policy) *azkeys.ClientOptions {
+	c := o.ClientOptions
+	c.Logging.IncludeBody = false // bodies carry secrets in clear
+	c.PerRetryPolicies = append(append([]policy.Policy(nil), c.PerRetryPolicies...), p)
+	return &c
+}
+
+// parseVaultURL returns the vault's URL as it is in key identifiers: https, the host
+// in lower case, the port unless it is 443, no trailing slash.
+func parseVaultURL(s string) (string, error) {
+	const want = `want the vault's URL, such as "https://contoso.vault.azure.net"`
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("azure: the vault URL cannot be parsed; %s", want) // err quotes what may be a secret put in the wrong place
+	case u.User != nil:
+		return "", fmt.Errorf("azure: the vault URL has a user or password; %s", want)
+	case u.Scheme != "https":
+		return "", fmt.Errorf("azure: the vault URL does not start with https://; %s", want)
+	case u.Hostname() == "":
+		return "", fmt.Errorf("azure: the vault URL has no host; %s", want)
+	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "":
+		return "", fmt.Errorf("azure: the vault URL has more than a host; %s", want)
+	}
+	v := "https://" + strings.TrimSuffix(strings.ToLower(u.Host), ":443")
+	if err := (vault.KeyID{Vault: v, Name: "n"}).Validate(); err != nil {
+		return "", fmt.Errorf("azure: %w", err)
+	}
+	return v, nil
+}

@@ -1,0 +1,191 @@
+package azure
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+)
+
+// call is one operation on its way through the client: what it costs, and what came
+// back. It travels in the context of the operation. The client works on a call from
+// one goroutine at a time.
+type call struct {
+	units int
+	paid  bool          // the first request is paid for before the client starts
+	ends  time.Duration // when the operation's time is up
+	sent  func()        // called before each request
+	last  *answer       // the last complete answer that was an error
+	body  *http.Response
+}
+
+type callKey struct{}
+
+func withCall(ctx context.Context, c *call) context.Context {
+	return context.WithValue(ctx, callKey{}, c)
+}
+
+// clearBody overwrites the body of the last answer, which may hold a secret. The
+// copies that the decoding of JSON and the TLS connection made cannot be reached.
+func (c *call) clearBody() {
+	if c.body != nil {
+		if b, err := runtime.Payload(c.body); err == nil {
+			clear(b)
+		}
+	}
+}
+
+// answer is what is kept of an error that the vault answered with.
+type answer struct {
+	status     int
+	outer      string // error.code
+	inner      string // error.innererror.code
+	message    string // one line, without tokens; see clean
+	requestID  string
+	retryAfter time.Duration
+	known      bool // the body is one of Key Vault's
+}
+
+// guard is the policy that every request passes, each retry and each answer to a
+// challenge too, after the client's own policies and before the transport.
+type guard struct {
+	budget    *budget
+	clock     Clock
+	challenge func(tenant string) // told the tenant that the vault names
+}
+
+// Do implements policy.Policy.
+func (g *guard) Do(req *policy.Request) (*http.Response, error) {
+	c, _ := req.Raw().Context().Value(callKey{}).(*call)
+	if c == nil {
+		return nil, errors.New("azure: a request outside a call")
+	}
+	if !c.paid {
+		if err := g.budget.wait(req.Raw().Context(), c.units, c.ends-g.clock.Elapsed()); err != nil {
+			return nil, err
+		}
+	}
+	c.paid = false
+	c.sent()
+	resp, err := req.Next()
+	if err != nil {
+		return resp, err
+	}
+	c.body = resp
+	if resp.StatusCode < http.StatusBadRequest {
+		g.budget.answered()
+		return resp, nil
+	}
+	c.last = readAnswer(resp, g.clock.Now())
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests:
+		g.budget.throttled(c.last.retryAfter)
+		if c.last.retryAfter > c.ends-g.clock.Elapsed() {
+			return nil, &closedGate{retryAfter: c.last.retryAfter}
+		}
+	case http.StatusUnauthorized:
+		g.budget.answered()
+		return resp, g.checkChallenge(resp.Header.Get("WWW-Authenticate"))
+	default:
+		g.budget.answered()
+	}
+	return resp, nil
+}
+
+// badChallenge says that the vault's challenge is none that can be answered.
+type badChallenge struct{}
+
+func (badChallenge) Error() string {
+	return "the vault's authentication challenge names no authority and tenant"
+}
+func (badChallenge) NonRetriable() {}
+
+// checkChallenge checks that a challenge has the one form that azkeys v1.5.0 parses:
+//
+//	Bearer authorization="https://HOST/TENANT", resource="https://..."
+//
+// With another number of slashes in the authority it would index out of range.
+func (g *guard) checkChallenge(header string) error {
+	if header == "" {
+		return nil
+	}
+	_, rest, ok := strings.Cut(header, "authorization=")
+	if !ok {
+		return nil // a challenge of another kind, such as insufficient claims
+	}
+	authority, _, _ := strings.Cut(strings.TrimPrefix(rest, `"`), `"`)
+	authority, _, _ = strings.Cut(authority, " ")
+	u, err := url.Parse(strings.TrimSuffix(authority, ","))
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return badChallenge{}
+	}
+	tenant, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	if tenant == "" {
+		return badChallenge{}
+	}
+	if g.challenge != nil {
+		g.challenge(tenant)
+	}
+	return nil
+}
+
+// readAnswer reads an error. Key Vault's have the form
+//
+//	{"error": {"code": "Forbidden", "message": "...", "innererror": {"code": "KeyDisabled"}}}
+//
+// where the inner error may be missing, or be spelt innerError.
+func readAnswer(resp *http.Response, now time.Time) *answer {
+	a := &answer{status: resp.StatusCode, requestID: clean(resp.Header.Get("x-ms-request-id"), "", 64), retryAfter: retryAfter(resp.Header, now)}
+	body, err := runtime.Payload(resp)
+	if err != nil {
+		return a
+	}
+	type code struct {
+		Code string `json:"code"`
+	}
+	var e struct {
+		Error struct {
+			Code       string `json:"code"`
+			Message    string `json:"message"`
+			InnerError code   `json:"innererror"` // encoding/json matches either spelling
+		} `json:"error"`
+	}
+	if json.Unmarshal(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), &e) != nil {
+		return a
+	}
+	token := strings.TrimPrefix(resp.Request.Header.Get("Authorization"), "Bearer ")
+	a.known = e.Error.Code != ""
+	a.outer = clean(e.Error.Code, token, 64)
+	a.inner = clean(e.Error.InnerError.Code, token, 64)
+	a.message = clean(e.Error.Message, token, 600)
+	return a
+}
+
+// retryAfter reads how long the vault asks to be left alone: seconds or a date (RFC
+// 9110, section 10.2.3), or one of Azure's headers in milliseconds.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	for _, name := range []string{"retry-after-ms", "x-ms-retry-after-ms"} {
+		if n, err := strconv.Atoi(h.Get(name)); err == nil && n > 0 {
+			return time.Duration(min(n, maxRetryAfter*1000)) * time.Millisecond
+		}
+	}
+	s := h.Get("Retry-After")
+	if n, err := strconv.Atoi(s); err == nil && n > 0 {
+		return time.Duration(min(n, maxRetryAfter)) * time.Second
+	}
+	if t, err := http.ParseTime(s); err == nil {
+		return min(max(t.Sub(now), 0), maxRetryAfter*time.Second)
+	}
+	return 0
+}
+
+// maxRetryAfter bounds, in seconds, what is believed of a Retry-After: a day.
+const maxRetryAfter = 24 * 60 * 60
