@@ -51,7 +51,7 @@ func (c *client) answers(op vault.Operation, id vault.KeyID, kid *azkeys.ID) (va
 	return id, nil
 }
 
-// key reads a key bundle: the answer to GetKey and to most of what an Admin does.
+// key reads a key bundle: the answer to GetKey.
 func (c *client) key(op vault.Operation, id vault.KeyID, b azkeys.KeyBundle) (vault.Key, error) {
 	jwk, at := b.Key, b.Attributes
 	if jwk == nil || jwk.Kty == nil || at == nil || at.Enabled == nil {

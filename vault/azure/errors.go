@@ -18,7 +18,7 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// What an [Admin] is answered that package vault has no word for. Match with
+// What a key administrator is answered that package vault has no word for. Match with
 // [errors.Is]; such an error is a [vault.Error], as all are.
 var (
 	// ErrExists says that there is already a key of the name to restore.

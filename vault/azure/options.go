@@ -29,7 +29,7 @@ const (
 	DefaultLocalWrapAge = time.Minute
 )
 
-// Options configure a [Vault] and an [Admin]. A nil *Options, and each zero field,
+// Options configure a [Vault]. A nil *Options, and each zero field,
 // means the default that the field states.
 type Options struct {
 	// ClientOptions are the client's: cloud, retries, transport, tracing, logging.
