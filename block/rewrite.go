@@ -103,7 +103,11 @@ func (s *Store) overwritten(was []change) (skip map[string]bool, err error) {
 	var key []byte
 	for _, c := range was {
 		key = appendKey(key[:0], spaceDEK, 0, c.id)
-		same := it.SeekGE(key) && bytes.Equal(it.Key(), key)
+		found := it.SeekGE(key)
+		if err := it.Err(); err != nil { // the next seek would forget it
+			return nil, s.damage(err)
+		}
+		same := found && bytes.Equal(it.Key(), key)
 		if same {
 			record, err := it.Value()
 			if err != nil {
@@ -115,7 +119,7 @@ func (s *Store) overwritten(was []change) (skip map[string]bool, err error) {
 			skip[string(c.id)] = true
 		}
 	}
-	return skip, s.damage(it.Err())
+	return skip, nil
 }
 
 // Close implements [io.Closer], for Store.Close.
