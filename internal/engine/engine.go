@@ -134,7 +134,8 @@ func translateOpen(err error) error {
 		return translate(err)
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, pebble.ErrDBNotPristine) ||
-		strings.Contains(err.Error(), "object size mismatch") {
+		strings.Contains(err.Error(), "object size mismatch") || // of a table
+		strings.Contains(err.Error(), " name from file ") { // of the comparer, in an OPTIONS file
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return translate(err)

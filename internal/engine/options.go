@@ -87,19 +87,15 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS) *pebble.Options {
 }
 
 // backgroundErrors are flushes and compactions that failed, because the disk is full,
-// for one. Pebble v2.1 tries again at once and for ever, holding its lock in between,
-// which would keep a core busy and write file numbers by the hundred thousand; the pause
-// is the only place to slow it down. What needs the flush (a Put that finds the
-// memtables full, Open that replays a log) waits.
+// for one. Pebble v2.1 tries again at once and for ever, which keeps a core busy; what
+// needs the flush (a Put that finds the memtables full, Open that replays a log) waits.
+// Pebble holds its lock here, so that there is nothing to do but to say so.
 type backgroundErrors struct {
 	mu   sync.Mutex
 	last time.Time // when one was logged
 }
 
-const (
-	backgroundPause = 20 * time.Millisecond
-	backgroundTell  = 10 * time.Second
-)
+const backgroundTell = 10 * time.Second
 
 func (b *backgroundErrors) handler(log *logger) func(error) {
 	return func(err error) {
@@ -112,7 +108,6 @@ func (b *backgroundErrors) handler(log *logger) func(error) {
 		if tell {
 			log.Errorf("a flush or compaction failed and is tried again until it succeeds: %v", err)
 		}
-		time.Sleep(backgroundPause)
 	}
 }
 
