@@ -49,7 +49,7 @@ func TestRehearsal(t *testing.T) {
 	err := run(t.Context(), []string{"-for", "600ms", "-listen", "127.0.0.1:0", "-dir", dir, "-webhook", server.URL + "/token-4711"}, &out)
 	require.NoError(t, err, out.String())
 	require.Contains(t, out.String(), "rehearsed     the key was disabled and enabled")
-	require.NotContains(t, out.String(), "4711", "the webhook's URL is a secret")
+	require.NotContains(t, out.String(), "token-4711", "the webhook's URL is a secret")
 	require.NotContains(t, out.String(), passphrase)
 
 	var states []string

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -42,17 +43,31 @@ const (
 
 // world is a store under load, and what was promised of it.
 type world struct {
-	t      *testing.T
-	ctx    context.Context
-	rng    *rand.Rand
-	fs     *vfs.MemFS
-	vaults []*vaulttest.Vault
-	keks   []*kek.KEK
-	opts   block.Options
-	s      *block.Store
-	ledger *ledger.Ledger
-	groups [][]string
-	ops    sync.Map // name of an operation: *atomic.Int64
+	t       *testing.T
+	ctx     context.Context
+	rng     *rand.Rand
+	fs      *vfs.MemFS
+	locking sync.Mutex
+	vaults  []*vaulttest.Vault
+	keks    []*kek.KEK
+	opts    block.Options
+	s       *block.Store
+	ledger  *ledger.Ledger
+	groups  [][]string
+	ops     sync.Map // name of an operation: *atomic.Int64
+}
+
+// lockFS keeps locking a file and cloning the file system apart: MemFS takes the same
+// lock twice for the one, and a clone in between would stop both for ever.
+type lockFS struct {
+	vfs.FS
+	mu *sync.Mutex
+}
+
+func (f lockFS) Lock(name string) (io.Closer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.FS.Lock(name)
 }
 
 func newWorld(t *testing.T, rng *rand.Rand) *world {
@@ -79,7 +94,7 @@ func newWorld(t *testing.T, rng *rand.Rand) *world {
 func (w *world) open(fs *vfs.MemFS) *block.Store {
 	w.t.Helper()
 	opts := w.opts
-	opts.FS = fs
+	opts.FS = lockFS{fs, &w.locking}
 	var errs []error
 	for _, k := range w.keks {
 		s, err := block.Open(w.ctx, "store", k, &opts)
@@ -198,7 +213,9 @@ func (w *world) run(n int) (crashes []crash) {
 		time.Sleep(time.Duration(w.rng.IntN(30_000)) * time.Microsecond)
 		c := crash{kept: []int{0, 50, 100}[w.rng.IntN(3)]}
 		c.least = w.ledger.Acked()
+		w.locking.Lock()
 		c.fs = w.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.kept, RNG: rand.New(rand.NewPCG(w.rng.Uint64(), 1))})
+		w.locking.Unlock()
 		c.most = w.ledger.Begun()
 		crashes = append(crashes, c)
 	}
