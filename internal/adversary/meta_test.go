@@ -1,0 +1,113 @@
+package adversary
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/block"
+)
+
+// metaStore makes a store with a meta record of every kind that docs/format.md,
+// section 5, lists. The markers are forged: they say that a rotation and a rekeying were
+// cut off half way.
+func (g *rig) metaStore(ids []string) (records, before map[string]string) {
+	g.fill(ids...)
+	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
+	require.NoError(g.t, err)
+	require.NoError(g.t, s.Checkpoint(g.ctx, "copy"))
+	_, err = s.Erase(g.ctx, nil)
+	require.NoError(g.t, err)
+	require.Equal(g.t, uint32(2), s.State().Epoch)
+	require.NoError(g.t, s.Close())
+	marker := func(epoch byte) string {
+		next := ids[len(ids)/2]
+		return "\x01\x00\x00\x00" + string(rune(epoch)) + "\x00\x00\x00\x00" + "\xff\xff\xff\xff" + "\x00\x00\x00" + string(rune(len(next))) + next
+	}
+	g.set(map[string]string{"\x01rotate-epoch": marker(2), "\x01rekey": marker(0)})
+	return g.records(), files(g.t, g.opts.FS, g.dir)
+}
+
+// Meta records beside the document are not authenticated. Altering one may make a store
+// refuse to open, or forget a copy, or an operation fail; it never makes a block read
+// as anything but what was put, and nothing panics.
+func TestEveryWayToAlterAMetaRecord(t *testing.T) {
+	g := newRig(t)
+	var ids []string
+	for i := range 24 {
+		ids = append(ids, numbered("b", i))
+	}
+	records, before := g.metaStore(ids)
+	var kinds []string
+	for key := range records {
+		if key[0] == 1 && key != documentKey {
+			kinds = append(kinds, key)
+		}
+	}
+	slices.Sort(kinds)
+	n, refused := 0, 0
+	for _, key := range kinds {
+		value := records[key]
+		ways := []string{"", value + "\x00", value + "\n", value + value, "\x02" + value[1:], "\xff" + value[1:]}
+		for i := range value {
+			ways = append(ways, alter(value, i), value[:i])
+		}
+		if len(ways) > 60 { // of the longer ones, some
+			ways = append(ways[:6], every(ways[6:], len(ways)/50)...)
+		}
+		for _, bad := range ways {
+			n++
+			what := fmt.Sprintf("%q: %q", key, bad)
+			r := *g
+			r.opts.FS = restore(t, before)
+			r.set(map[string]string{key: bad})
+			s, err := block.Open(r.ctx, r.dir, r.kek, &r.opts)
+			if err != nil {
+				require.True(t, damaged(err), "%s: %v", what, err)
+				require.NotContains(t, err.Error(), canary)
+				refused++
+				continue
+			}
+			for _, op := range []func() error{
+				func() error { return second(s.Copies(r.ctx)) },
+				func() error { return second(s.KeyUsage(r.ctx)) },
+				func() error { return s.RotateEpoch(r.ctx, nil) },
+				func() error { return s.Rekey(r.ctx, block.Range{}, nil) },
+				func() error { return second(s.Erase(r.ctx, nil)) },
+			} {
+				if err := op(); err != nil {
+					require.NotContains(t, err.Error(), canary, what)
+				}
+			}
+			// A marker that lies about the progress of RotateEpoch makes it skip records,
+			// and destroys the epochs of what it skipped: no more than who writes the disk
+			// can destroy anyway.
+			marker := strings.HasPrefix(key, "\x01rotate-epoch") || strings.HasPrefix(key, "\x01rekey")
+			for i := 0; i < len(ids); i += 3 {
+				got, err := s.Get(r.ctx, []byte(ids[i]), nil)
+				if err != nil && marker {
+					refuses(t, got, err, "%s", what)
+					continue
+				}
+				require.NoError(t, err, what)
+				require.Equal(t, string(plain(ids[i])), string(got), what)
+			}
+			require.NoError(t, s.Close())
+		}
+	}
+	names := slices.Collect(maps.Keys(records))
+	require.Subset(t, names, []string{storeKey, documentKey, "\x01past-keks", "\x01rotate-epoch", "\x01rekey", "\x01erased"})
+	t.Logf("%d altered meta records of %d kinds, %d of which kept the store from opening", n, len(kinds), refused)
+}
+
+// every returns each nth of list.
+func every(list []string, n int) (out []string) {
+	for i := 0; i < len(list); i += max(n, 1) {
+		out = append(out, list[i])
+	}
+	return out
+}
