@@ -16,3 +16,13 @@ func (Hold) GoString() string { return redactedHold }
 
 // Format implements [fmt.Formatter] for all verbs.
 func (Hold) Format(f fmt.State, _ rune) { io.WriteString(f, redactedHold) }
+
+// A keyring is named by its store's id, for the same reason and because it is in use
+// while it is printed.
+
+func (r *Keyring) String() string { return "keyring.Keyring(" + r.storeID.String() + ")" }
+
+func (r *Keyring) GoString() string { return r.String() }
+
+// Format implements [fmt.Formatter] for all verbs.
+func (r *Keyring) Format(f fmt.State, _ rune) { io.WriteString(f, r.String()) }
