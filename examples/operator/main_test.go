@@ -17,7 +17,7 @@ import (
 )
 
 // Keys that openssl made, published with vault/local's tests.
-const importable = "../../vault/local/testdata/import/"
+const importable = "../../internal/keyfile/testdata/import/"
 
 // rig is a directory with a vault in it, and what the tool reads beside it.
 type rig struct {

@@ -182,7 +182,7 @@ func (w *world) specimens(s *block.Store) []any {
 	escrow, err := local.OpenEscrow(file, phrase)
 	require.NoError(t, err)
 	w.secrets.add("backup secret", escrow.BackupSecret)
-	blob, err := os.ReadFile("../../vault/local/testdata/import/rsa2048.byok")
+	blob, err := os.ReadFile("../../internal/keyfile/testdata/import/rsa2048.byok")
 	require.NoError(t, err)
 	byok, err := local.ParseBYOK(blob)
 	require.NoError(t, err)

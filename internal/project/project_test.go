@@ -21,16 +21,18 @@ const module = "github.com/blockseal/blockseal/"
 // that one itself.
 func imports() map[string][]string {
 	return map[string][]string{
-		"vault":           {},
-		"vault/local":     {"vault", "internal/secret"},
-		"vault/audit":     {"vault"},
-		"vault/vaulttest": {"vault"},
-		"kek":             {"vault"},
-		"dek":             {"internal/secret"},
-		"keyring":         {"vault", "kek", "dek", "internal/secret"},
-		"internal/secret": {},
-		"internal/engine": {},
-		"block":           {"vault", "kek", "dek", "keyring", "internal/engine"},
+		"vault":            {},
+		"vault/local":      {"vault", "internal/secret", "internal/keyfile"},
+		"vault/azure":      {"vault", "internal/keyfile"},
+		"vault/audit":      {"vault"},
+		"vault/vaulttest":  {"vault"},
+		"kek":              {"vault"},
+		"dek":              {"internal/secret"},
+		"keyring":          {"vault", "kek", "dek", "internal/secret"},
+		"internal/secret":  {},
+		"internal/keyfile": {"vault"},
+		"internal/engine":  {},
+		"block":            {"vault", "kek", "dek", "keyring", "internal/engine"},
 	}
 }
 

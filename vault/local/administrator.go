@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/keyfile"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -76,7 +77,7 @@ func (a *Administrator) CreateKey(ctx context.Context, name string, opts *KeyOpt
 // wrong. See [ParsePEM] and [ParsePFX] for files.
 func (a *Administrator) ImportKey(ctx context.Context, name string, key *rsa.PrivateKey, opts *KeyOptions) (vault.Key, error) {
 	return a.add(ctx, OpImport, name, opts, func() (*rsa.PrivateKey, error) {
-		if err := checkPrivate(key); err != nil {
+		if err := keyfile.CheckPrivate(key); err != nil {
 			return nil, err
 		}
 		return key, nil

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/keyfile"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -230,7 +231,7 @@ func (a *Administrator) RestoreKey(ctx context.Context, file []byte) (vault.Key,
 	for _, v := range k.Versions {
 		private, err := openPrivate(b.sealing, b.origin, k.Name, v)
 		if err == nil {
-			err = checkPrivate(private)
+			err = keyfile.CheckPrivate(private)
 		}
 		if err == nil {
 			v.Private, err = sealPrivate(c.master[:], c.id, k.Name, v.ID, private)

@@ -1,6 +1,10 @@
 package local
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/blockseal/blockseal/internal/keyfile"
+)
 
 // What goes wrong with a vault's directory or with what a caller gives. Match
 // with [errors.Is]. Refusals that have to do with a key are those of package
@@ -22,7 +26,7 @@ var (
 	ErrWrongPassphrase = errors.New("wrong passphrase")
 
 	// ErrCorrupt says that a file is truncated, damaged or edited.
-	ErrCorrupt = errors.New("truncated, damaged or edited")
+	ErrCorrupt = keyfile.ErrCorrupt
 
 	// ErrVersion says that a file has a format that this release does not read.
 	ErrVersion = errors.New("unknown format version")
@@ -39,18 +43,18 @@ var (
 	ErrClosed = errors.New("vault closed")
 
 	// ErrInvalid says that an argument cannot be right; the text says which.
-	ErrInvalid = errors.New("invalid argument")
+	ErrInvalid = keyfile.ErrInvalid
 
 	// ErrWrongPassword says that a file to import is encrypted, and the password is
 	// missing or wrong.
-	ErrWrongPassword = errors.New("wrong password")
+	ErrWrongPassword = keyfile.ErrWrongPassword
 
 	// ErrBackupSecret says that a backup was made under another backup secret than
 	// the vault's.
 	ErrBackupSecret = errors.New("another backup secret")
 
 	// ErrFIPS says that something is not possible under GODEBUG=fips140=only.
-	ErrFIPS = errors.New("not available under GODEBUG=fips140=only")
+	ErrFIPS = keyfile.ErrFIPS
 )
 
 // The codes of Key Vault for the same refusals (vault.Error's Code), so that what acts

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/keyfile"
 )
 
 func seedFile(f *testing.F, name string) []byte {
@@ -81,7 +83,7 @@ func FuzzBackup(f *testing.F) {
 			require.NotEmpty(t, got.key.Versions)
 			require.Zero(t, got.key.Deleted)
 			for _, v := range got.key.Versions {
-				require.NoError(t, checkPublic(v.public))
+				require.NoError(t, keyfile.CheckPublic(v.public))
 			}
 		}
 	})

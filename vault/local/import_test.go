@@ -21,7 +21,7 @@ import (
 
 func readImport(t testing.TB, name string) []byte {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", "import", name))
+	b, err := os.ReadFile(filepath.Join("..", "..", "internal", "keyfile", "testdata", "import", name))
 	require.NoError(t, err)
 	return b
 }

@@ -249,7 +249,7 @@ func TestImportKeyAdmitsRSA2048Alone(t *testing.T) {
 	w, secret := r.wrap(r, k.ID)
 	r.unwraps(r, w, secret)
 
-	b, err := os.ReadFile("testdata/import/rsa3072.pem")
+	b, err := os.ReadFile("../../internal/keyfile/testdata/import/rsa3072.pem")
 	require.NoError(t, err)
 	block, _ := pem.Decode(b)
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/keyfile"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -89,7 +90,7 @@ func (o *Options) withDefaults() Options {
 	}
 	c.KDF = c.KDF.withDefaults()
 	if c.generate == nil {
-		c.generate = func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) }
+		c.generate = func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyfile.KeyBits) }
 	}
 	return c
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/keyfile"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -132,24 +133,12 @@ func decodeJSON(b []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return plainJSONError(err)
+		return keyfile.JSONError(err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("there is more after the JSON object")
 	}
 	return nil
-}
-
-// plainJSONError keeps values of a document out of an error's text, which
-// encoding/json puts there.
-func plainJSONError(err error) error {
-	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Errorf("its JSON is malformed at byte %d", e.Offset)
-	}
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("its JSON has a value of the wrong type at byte %d, want %v", e.Offset, e.Type)
-	}
-	return errors.New("its JSON is truncated, or has a member or a value that does not belong there")
 }
 
 // prepare checks st and fills in what is derived.
@@ -236,7 +225,7 @@ func (v *version) prepare() error {
 	if err != nil || !ok {
 		return errors.New("its public key is malformed")
 	}
-	if err := checkPublic(pub); err != nil {
+	if err := keyfile.CheckPublic(pub); err != nil {
 		return err
 	}
 	v.public = pub

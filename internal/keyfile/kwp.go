@@ -1,4 +1,4 @@
-package local
+package keyfile
 
 import (
 	"crypto/cipher"

@@ -1,4 +1,4 @@
-package local
+package keyfile
 
 import (
 	"crypto/fips140"
@@ -22,19 +22,11 @@ import (
 // [ErrFIPS]: the derivation of PKCS#12's MAC key is in no FIPS module. The
 // password is a Go string, which cannot be cleared.
 func ParsePFX(data []byte, password string) (*rsa.PrivateKey, error) {
-	key, err := parsePFX(data, password)
-	if err != nil {
-		return nil, fmt.Errorf("local: import PFX: %w", err)
-	}
-	return key, nil
-}
-
-func parsePFX(data []byte, password string) (*rsa.PrivateKey, error) {
 	if fips140.Enforced() {
 		return nil, fmt.Errorf("PKCS#12 derives its keys in a way that FIPS 140 does not know: "+
 			`convert it with "openssl pkcs12 -in FILE -nodes -out FILE.pem", or import it outside that mode: %w`, ErrFIPS)
 	}
-	if err := checkImportSize(data); err != nil {
+	if err := checkSize(data); err != nil {
 		return nil, err
 	}
 	if data[0] != 0x30 {

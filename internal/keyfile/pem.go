@@ -1,4 +1,4 @@
-package local
+package keyfile
 
 import (
 	"bytes"
@@ -32,15 +32,7 @@ import (
 // an odd exponent of at least 65537, [ErrFIPS] if GODEBUG=fips140=only does not
 // permit its encryption, and else [ErrInvalid]. It says nothing of the key.
 func ParsePEM(data, password []byte) (*rsa.PrivateKey, error) {
-	key, err := parsePEM(data, password)
-	if err != nil {
-		return nil, fmt.Errorf("local: import PEM: %w", err)
-	}
-	return key, nil
-}
-
-func parsePEM(data, password []byte) (*rsa.PrivateKey, error) {
-	if err := checkImportSize(data); err != nil {
+	if err := checkSize(data); err != nil {
 		return nil, err
 	}
 	blocks, err := pemBlocks(data)
