@@ -89,6 +89,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		}
 		defer os.RemoveAll(o.dir)
 	}
+	out = cli.Shared(out) // the store logs from goroutines of its own
 	m, err := start(ctx, o, slog.New(slog.NewTextHandler(out, nil)))
 	if err != nil {
 		return err
