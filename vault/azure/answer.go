@@ -85,7 +85,7 @@ func (c *client) key(op vault.Operation, id vault.KeyID, b azkeys.KeyBundle) (va
 			key.Operations = append(key.Operations, vault.Operation(*o))
 		}
 	}
-	c.setSoftware(id.Name, *jwk.Kty == azkeys.KeyTypeRSA && !strings.Contains(id.Vault, ".managedhsm."))
+	c.setSoftware(id.Name, *jwk.Kty == azkeys.KeyTypeRSA && !c.managedHSM())
 	return key, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -111,6 +112,9 @@ func (c *client) setSoftware(name string, software bool) {
 	}
 	c.software[name] = software
 }
+
+// managedHSM reports whether the vault is a managed HSM, whose every key is in it.
+func (c *client) managedHSM() bool { return strings.Contains(c.url, ".managedhsm.") }
 
 func (c *client) setTenant(id string) {
 	c.mu.Lock()

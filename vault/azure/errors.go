@@ -15,6 +15,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
+	"github.com/blockseal/blockseal/internal/keyfile"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -25,7 +26,14 @@ var (
 	ErrExists = errors.New("exists already")
 	// ErrInvalid says that an argument cannot be right, or that Key Vault did not
 	// accept it; the text says which.
-	ErrInvalid = errors.New("invalid argument")
+	ErrInvalid = keyfile.ErrInvalid
+	// ErrCorrupt says that a file to import is truncated, damaged or edited.
+	ErrCorrupt = keyfile.ErrCorrupt
+	// ErrWrongPassword says that a file to import is encrypted, and the password is
+	// missing or wrong.
+	ErrWrongPassword = keyfile.ErrWrongPassword
+	// ErrFIPS says that something is not possible under GODEBUG=fips140=only.
+	ErrFIPS = keyfile.ErrFIPS
 	// ErrBusy says that a deletion or recovery of the key is under way; try again in
 	// a few seconds.
 	ErrBusy = errors.New("an operation on the key is under way")

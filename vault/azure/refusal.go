@@ -46,7 +46,7 @@ func (c *client) forbidden(e *vault.Error, a *answer) {
 	}
 	switch code {
 	case "ForbiddenByRbac":
-		e.Detail = fmt.Sprintf("%s has no role that permits it; assign one, such as %s, on the key or its vault", who(a), roleFor(e.Op))
+		e.Detail = fmt.Sprintf("%s has no role that permits it; assign one, such as %s, on the key or its vault", who(a), c.roleFor(e.Op))
 	case "AccessDenied", "ForbiddenByPolicy":
 		e.Detail = fmt.Sprintf("the vault's access policy does not permit it to %s; %s", who(a), policyFor(e.Op))
 	case "KeyOperationForbidden":
@@ -76,12 +76,19 @@ func (c *client) forbidden(e *vault.Error, a *answer) {
 }
 
 // roleFor names the built-in role with the least that permits an operation.
-func roleFor(op vault.Operation) string {
-	switch op {
-	case vault.OpGet, vault.OpWrapKey, vault.OpUnwrapKey:
+func (c *client) roleFor(op vault.Operation) string {
+	switch hsm := c.managedHSM(); {
+	case op == vault.OpGet || op == vault.OpWrapKey || op == vault.OpUnwrapKey:
+		if hsm {
+			return "Managed HSM Crypto Service Encryption User"
+		}
 		return "Key Vault Crypto Service Encryption User"
+	case !hsm:
+		return "Key Vault Crypto Officer"
+	case op == OpPurge || op == OpRecover:
+		return "Managed HSM Crypto Officer"
 	}
-	return "Key Vault Crypto Officer"
+	return "Managed HSM Crypto User"
 }
 
 func policyFor(op vault.Operation) string {

@@ -122,7 +122,14 @@ func (v *Vault) WrapKey(ctx context.Context, id vault.KeyID, secret []byte) (vau
 	if v.local != nil {
 		return v.wrapLocally(ctx, id, secret)
 	}
-	var w vault.Wrapped
+	w, err := v.wrapRemotely(ctx, id, secret)
+	if err != nil {
+		return vault.Wrapped{}, v.noted(vault.OpWrapKey, id, v.whyForbidden(ctx, id, err))
+	}
+	return w, nil
+}
+
+func (v *Vault) wrapRemotely(ctx context.Context, id vault.KeyID, secret []byte) (w vault.Wrapped, err error) {
 	err = v.do(ctx, vault.OpWrapKey, id, nil, func(ctx context.Context) error {
 		resp, err := v.keys.WrapKey(ctx, id.Name, id.Version, oaep(secret), nil)
 		if err != nil {
@@ -141,10 +148,7 @@ func (v *Vault) WrapKey(ctx context.Context, id vault.KeyID, secret []byte) (vau
 		w = vault.Wrapped{KeyID: used, Ciphertext: resp.Result}
 		return nil
 	})
-	if err != nil {
-		return vault.Wrapped{}, v.noted(vault.OpWrapKey, id, v.whyForbidden(ctx, id, err))
-	}
-	return w, nil
+	return w, err
 }
 
 // whyForbidden finds out why a wrap was refused when the vault said no more than

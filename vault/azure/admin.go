@@ -1,0 +1,262 @@
+package azure
+
+import (
+	"context"
+	"crypto/rsa"
+	"slices"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
+	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
+
+	"github.com/blockseal/blockseal/vault"
+)
+
+// What a key administrator does, beside the data plane's three: the Op of its errors,
+// and the permission that Key Vault wants for it.
+const (
+	OpCreate            vault.Operation = "create"
+	OpImport            vault.Operation = "import"
+	OpUpdate            vault.Operation = "update"
+	OpRotate            vault.Operation = "rotate"
+	OpDelete            vault.Operation = "delete"
+	OpRecover           vault.Operation = "recover"
+	OpPurge             vault.Operation = "purge"
+	OpBackup            vault.Operation = "backup"
+	OpRestore           vault.Operation = "restore"
+	OpList              vault.Operation = "list"
+	OpGetRotationPolicy vault.Operation = "getrotationpolicy"
+	OpSetRotationPolicy vault.Operation = "setrotationpolicy"
+)
+
+// DefaultAdminTimeout bounds each call of an [Admin]: making a key in an HSM takes
+// seconds.
+const DefaultAdminTimeout = time.Minute
+
+// Admin is the control plane of a key vault or managed HSM: keys' lives, without any
+// use of the keys. It is for the key administrator, whose identity is not the store's:
+// who can use a key should not be able to delete it. It needs the role Key Vault Crypto
+// Officer. It is safe for concurrent use.
+//
+// The client repeats a request whose answer was lost. For [Admin.CreateKey],
+// [Admin.RotateKey] and the imports that can make one version more than was asked for;
+// nothing depends on it, and [Admin.Versions] shows it.
+type Admin struct{ *client }
+
+// NewAdmin returns the administrator's side of the vault at a URL; see [New]. Of the
+// options, Timeout is [DefaultAdminTimeout] by default, and WrapLocally means nothing.
+func NewAdmin(vaultURL string, cred azcore.TokenCredential, opts *Options) (*Admin, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.Timeout == 0 {
+		o.Timeout = DefaultAdminTimeout
+	}
+	c, err := newClient(vaultURL, cred, &o)
+	if err != nil {
+		return nil, err
+	}
+	return &Admin{c}, nil
+}
+
+// URL returns the vault's URL: the KeyID.Vault of its keys.
+func (a *Admin) URL() string { return a.url }
+
+// KeyOptions are the properties of a new key version. A nil *KeyOptions, and each zero
+// field, means the default that the field states.
+type KeyOptions struct {
+	// HSM makes the key, or imports it, in the vault's HSM (type RSA-HSM; the vault must
+	// be of the premium tier, or a managed HSM). Default: a software key. A key transfer
+	// blob is always for the HSM.
+	HSM bool
+	// Disabled makes the version disabled. Default: enabled.
+	Disabled bool
+	// NotBefore and Expires bound when the version wraps, in whole seconds. Default: not
+	// set, or as the key's rotation policy says.
+	NotBefore, Expires time.Time
+	// Operations that the version permits. Default: wrapKey and unwrapKey, and nothing
+	// else. A key with import alone is for [Admin.ImportBYOK].
+	Operations []vault.Operation
+	// Tags are kept with the version, for people. Default: none.
+	Tags map[string]string
+}
+
+// given returns o, or the defaults.
+func (o *KeyOptions) given() KeyOptions {
+	if o == nil {
+		return KeyOptions{}
+	}
+	return *o
+}
+
+func (o KeyOptions) attributes() *azkeys.KeyAttributes {
+	return &azkeys.KeyAttributes{Enabled: to.Ptr(!o.Disabled), NotBefore: dateOrNil(o.NotBefore), Expires: dateOrNil(o.Expires)}
+}
+
+func dateOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Truncate(time.Second)
+	return &t
+}
+
+func (o KeyOptions) operations() []*azkeys.KeyOperation {
+	if o.Operations == nil {
+		return keyOperations([]vault.Operation{vault.OpWrapKey, vault.OpUnwrapKey})
+	}
+	return keyOperations(o.Operations)
+}
+
+func keyOperations(ops []vault.Operation) []*azkeys.KeyOperation {
+	all := []*azkeys.KeyOperation{}
+	for _, op := range ops {
+		if op != vault.OpGet { // no operation of a key's
+			all = append(all, to.Ptr(azkeys.KeyOperation(op)))
+		}
+	}
+	return all
+}
+
+func (o KeyOptions) tags() map[string]*string {
+	if o.Tags == nil {
+		return nil
+	}
+	tags := map[string]*string{}
+	for k, v := range o.Tags {
+		tags[k] = to.Ptr(v)
+	}
+	return tags
+}
+
+func (o KeyOptions) keyType() *azkeys.KeyType {
+	if o.HSM {
+		return to.Ptr(azkeys.KeyTypeRSAHSM)
+	}
+	return to.Ptr(azkeys.KeyTypeRSA)
+}
+
+// key runs an operation that answers with a key.
+func (a *Admin) key(ctx context.Context, op vault.Operation, id vault.KeyID, f func(context.Context) (azkeys.KeyBundle, error)) (vault.Key, error) {
+	var key vault.Key
+	err := a.do(ctx, op, id, nil, func(ctx context.Context) error {
+		bundle, err := f(ctx)
+		if err != nil {
+			return err
+		}
+		key, err = a.client.key(op, id, bundle)
+		return err
+	})
+	if err != nil {
+		return vault.Key{}, err
+	}
+	return key, nil
+}
+
+// CreateKey makes a key with a fresh RSA-2048 key pair, or a new current version of a
+// key that exists. The name of a deleted key cannot be used before that is purged; the
+// error matches [vault.ErrKeyDeleted].
+func (a *Admin) CreateKey(ctx context.Context, name string, opts *KeyOptions) (vault.Key, error) {
+	id, err := a.own(OpCreate, vault.KeyID{Name: name})
+	if err != nil {
+		return vault.Key{}, err
+	}
+	o := opts.given()
+	p := azkeys.CreateKeyParameters{Kty: o.keyType(), KeySize: to.Ptr(int32(2048)), KeyOps: o.operations(), KeyAttributes: o.attributes(), Tags: o.tags()}
+	return a.key(ctx, OpCreate, id, func(ctx context.Context) (azkeys.KeyBundle, error) {
+		resp, err := a.keys.CreateKey(ctx, name, p, nil)
+		return resp.KeyBundle, err
+	})
+}
+
+// RotateKey makes a new current version of a key that exists, as its rotation policy
+// says. Older versions stay usable until they are disabled.
+func (a *Admin) RotateKey(ctx context.Context, name string) (vault.Key, error) {
+	id, err := a.own(OpRotate, vault.KeyID{Name: name})
+	if err != nil {
+		return vault.Key{}, err
+	}
+	return a.key(ctx, OpRotate, id, func(ctx context.Context) (azkeys.KeyBundle, error) {
+		resp, err := a.keys.RotateKey(ctx, name, nil)
+		return resp.KeyBundle, err
+	})
+}
+
+// Update is a change of a key version's properties. What is nil stays as it is.
+type Update struct {
+	Enabled            *bool
+	NotBefore, Expires *time.Time        // in whole seconds; a zero time unsets
+	Operations         []vault.Operation // the complete new list
+}
+
+// UpdateKey changes properties of a version, or of the current one if id has no
+// version.
+func (a *Admin) UpdateKey(ctx context.Context, id vault.KeyID, u Update) (vault.Key, error) {
+	id, err := a.own(OpUpdate, id)
+	if err != nil {
+		return vault.Key{}, err
+	}
+	p := azkeys.UpdateKeyParameters{KeyAttributes: &azkeys.KeyAttributes{Enabled: u.Enabled}}
+	p.KeyAttributes.NotBefore = dateOrNull(u.NotBefore)
+	p.KeyAttributes.Expires = dateOrNull(u.Expires)
+	if u.Operations != nil {
+		p.KeyOps = keyOperations(u.Operations)
+	}
+	return a.key(ctx, OpUpdate, id, func(ctx context.Context) (azkeys.KeyBundle, error) {
+		resp, err := a.keys.UpdateKey(ctx, id.Name, id.Version, p, nil)
+		return resp.KeyBundle, err
+	})
+}
+
+// dateOrNull returns nil for no change, JSON's null for a date to unset, or the date.
+func dateOrNull(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	if t.IsZero() {
+		return azcore.NullValue[*time.Time]()
+	}
+	return dateOrNil(*t)
+}
+
+// GetKey returns a version's properties, or those of the current version.
+func (a *Admin) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+	id, err := a.own(vault.OpGet, id)
+	if err != nil {
+		return vault.Key{}, err
+	}
+	return a.key(ctx, vault.OpGet, id, func(ctx context.Context) (azkeys.KeyBundle, error) {
+		resp, err := a.keys.GetKey(ctx, id.Name, id.Version, nil)
+		return resp.KeyBundle, err
+	})
+}
+
+// jsonWebKey returns a private key as Key Vault takes it. What it points to is a copy;
+// see clearJWK.
+func jsonWebKey(private *rsa.PrivateKey, o KeyOptions) *azkeys.JSONWebKey {
+	key := &rsa.PrivateKey{PublicKey: private.PublicKey, D: private.D, Primes: private.Primes}
+	key.Precompute()
+	return &azkeys.JSONWebKey{
+		Kty: o.keyType(), KeyOps: o.operations(),
+		N: key.N.Bytes(), E: bigEndian(key.E), D: key.D.Bytes(),
+		P: key.Primes[0].Bytes(), Q: key.Primes[1].Bytes(),
+		DP: key.Precomputed.Dp.Bytes(), DQ: key.Precomputed.Dq.Bytes(), QI: key.Precomputed.Qinv.Bytes(),
+	}
+}
+
+func bigEndian(e int) []byte {
+	var b []byte
+	for ; e > 0; e >>= 8 {
+		b = append(b, byte(e))
+	}
+	slices.Reverse(b)
+	return b
+}
+
+func clearJWK(k *azkeys.JSONWebKey) {
+	for _, b := range [][]byte{k.D, k.P, k.Q, k.DP, k.DQ, k.QI} {
+		clear(b)
+	}
+}
