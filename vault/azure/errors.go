@@ -152,14 +152,13 @@ func conflict(e *vault.Error, a *answer) {
 		e.Detail = "recover the key to use it, or purge it to free its name"
 		return
 	}
-	if dataPlane { // nothing that is asked of a key in use conflicts with anything
+	switch busy := code == "ObjectIsBeingDeleted" || code == "ObjectIsBeingRecovered"; {
+	case busy && dataPlane: // it says nothing of how that ends
+		e.Detail, e.Err = "try again in a few seconds", ErrBusy
+	case busy:
+		e.Kind, e.Detail = ErrBusy, "try again in a few seconds"
+	case dataPlane: // nothing else that is asked of a key in use conflicts with anything
 		e.Detail = "an answer that Key Vault does not give; check the URL, and what stands between"
-		return
-	}
-	switch code {
-	case "ObjectIsBeingDeleted", "ObjectIsBeingRecovered":
-		e.Kind = ErrBusy
-		e.Detail = "try again in a few seconds"
 	default:
 		e.Kind = ErrExists
 		if a.message != "" {

@@ -35,7 +35,8 @@ type Options struct {
 	// ClientOptions are the client's: cloud, retries, transport, tracing, logging.
 	// Default: azcore's. Two things are not left to them: bodies are never logged,
 	// because they carry the secrets that are wrapped, and every request, a retry
-	// too, is charged to the Budget.
+	// too, is charged to the Budget. A tracing provider gets a span for each operation
+	// and each request; that of an operation that failed holds the vault's error body.
 	ClientOptions azkeys.ClientOptions
 
 	// Timeout bounds each call with its retries, from when the budget lets it start.

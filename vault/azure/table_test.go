@@ -122,6 +122,18 @@ var rows = []row{
 		text:  "vault: unwrapKey <key>/<version>: key not found: the key has no such version, or was deleted; a deleted key can be recovered until it is purged [KeyNotFound] [request <id>]",
 	},
 	{
+		name:  "409 deleted, told apart",
+		fault: keyvaulttest.Fault{Status: 409, Code: "Conflict", Inner: "ObjectIsDeletedButRecoverable", Message: "Key kek is currently in a deleted but recoverable state."},
+		kind:  vault.ErrKeyDeleted,
+		text:  "vault: get <key>: key deleted: recover the key to use it, or purge it to free its name [Conflict/ObjectIsDeletedButRecoverable] [request <id>]",
+	},
+	{
+		name:  "409 being recovered",
+		fault: keyvaulttest.Fault{Status: 409, Code: "Conflict", Inner: "ObjectIsBeingRecovered", Message: "Key kek is currently being recovered."},
+		kind:  vault.ErrUnavailable,
+		text:  "vault: get <key>: vault unavailable: try again in a few seconds [Conflict/ObjectIsBeingRecovered] [request <id>]: an operation on the key is under way",
+	},
+	{
 		name: "401 wrong tenant",
 		do:   func(r *rig) { r.SetTenant(otherTenant) },
 		kind: vault.ErrWrongTenant,
