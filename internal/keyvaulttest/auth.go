@@ -206,7 +206,9 @@ func (s *Server) authority(w http.ResponseWriter, r *http.Request) bool {
 		case subtle.ConstantTimeCompare([]byte(r.PostFormValue("client_secret")), []byte(id.secret)) != 1:
 			writeJSON(w, 401, map[string]any{"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided."})
 		default:
-			token, _ := s.token(id, strings.TrimSuffix(r.PostFormValue("scope"), "/.default"))
+			// Clients ask for the scopes openid, offline_access and profile besides.
+			scope, _, _ := strings.Cut(r.PostFormValue("scope"), " ")
+			token, _ := s.token(id, strings.TrimSuffix(scope, "/.default"))
 			writeJSON(w, 200, map[string]any{"token_type": "Bearer", "expires_in": int(tokenLifetime.Seconds()), "access_token": token})
 		}
 	default:
