@@ -99,8 +99,8 @@ type Server struct {
 var passphrase = []byte("a key vault for tests")
 
 // New starts a server. Close stops it.
-func New(opts *Options) (s *Server, err error) {
-	s = &Server{identities: map[string]*identity{}, hsm: map[string]bool{},
+func New(opts *Options) (_ *Server, err error) {
+	s := &Server{identities: map[string]*identity{}, hsm: map[string]bool{},
 		conns: map[net.Conn]struct{}{}, requests: map[string]int{}, secret: make([]byte, 32)}
 	rand.Read(s.secret)
 	if opts != nil {

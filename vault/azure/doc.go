@@ -11,7 +11,8 @@
 //
 // The package takes a credential and builds none. A Vault uses three operations of
 // the data plane (get, wrapKey, unwrapKey), RSA-OAEP-256 and nothing else; whoever
-// creates, rotates and deletes keys has another identity.
+// creates, rotates and deletes keys has another identity, and an [Admin].
+// [Vault.Preflight] says whether a key can serve; docs/azure.md how all is set up.
 //
 // # Versions
 //
@@ -39,6 +40,7 @@
 //	403 anything else                      ErrAccessDenied
 //	404 KeyNotFound                        ErrKeyNotFound, also for a key that was deleted
 //	409 ObjectIsDeletedButRecoverable      ErrKeyDeleted
+//	409 ObjectIsBeingDeleted, -Recovered   ErrUnavailable; for an Admin, ErrBusy
 //	429                                    ErrThrottled, with RetryAfter
 //	408, 5xx, no answer, no such host      ErrUnavailable
 //	an answer that makes no sense          ErrUnavailable: it proves nothing
