@@ -2,22 +2,28 @@ package block
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
+
+	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// A walk that goes on for more than a few blocks reads ahead: one goroutine takes
-// blocks from the engine, a few open them, and the walk hands them out in order.
-// Opening costs more than reading, so that this is what lets a walk use more than
-// one core. What is ahead is a few chunks of plaintext in memory, which are
-// overwritten when the walk ends, and which nobody is given once the store has gone
-// Inaccessible: the walk looks before each step.
+// A walk that goes on for more than a few blocks reads ahead: one goroutine takes DEK
+// records from the engine and cuts them into chunks, a few others, each with an iterator
+// of its own, take the chunks' blocks from the engine and open them, and the walk hands
+// them out in order. So the engine's work and the opening, which costs more, use more than
+// one core, and no sealed block is copied on its way. What is ahead is a few chunks of
+// plaintext in memory, which are overwritten when the walk ends, and which nobody is given
+// once the store has gone Inaccessible: the walk looks before each step.
 
 const (
 	prefetchAfter   = 16        // blocks
-	prefetchChunk   = 256       // blocks
-	prefetchBytes   = 256 << 10 // a chunk ends with the block that reaches this
+	prefetchChunk   = 256       // blocks in a chunk at most
+	prefetchBytes   = 512 << 10 // of plaintext in a chunk, or one block that is larger
 	prefetchWorkers = 4         // at most; at most GOMAXPROCS
 )
 
@@ -28,49 +34,65 @@ type prefetch struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
-	work    chan *chunk // to open
-	order   chan *chunk // the same, as they are to be handed out
+	deks    *engine.Iter   // on the next record to take, once started
+	started bool           // see deks
+	data    []*engine.Iter // a worker's each
+	work    chan *chunk    // to open
+	order   chan *chunk    // the same, as they are to be handed out
 	free    chan *chunk
 	all     []*chunk
+	size    atomic.Int64 // of a block of late, in bytes: so many make a chunk
 }
 
-// chunk is a run of blocks.
-type chunk struct {
-	sealed []byte // id | record | sealed block, of one block after the other
-	plain  []byte // the blocks, opened
-	blocks []prefetched
-	err    error // what came after the blocks, or in place of those that are left out
-	opened chan struct{}
-}
-
-// prefetched is a block in its chunk.
-type prefetched struct {
-	pair
-	plain []byte
-}
-
-// newPrefetch goes on with a cursor whose current block has been handed out. The
-// cursor is the prefetch's until stop returns.
-func (s *Store) newPrefetch(ctx context.Context, c *cursor, session uint64) *prefetch {
+// newPrefetch goes on with a cursor whose current block, of so many bytes, has been handed
+// out. The cursor's records are the prefetch's until stop returns; its blocks stay the
+// walk's.
+func (s *Store) newPrefetch(ctx context.Context, c *cursor, session uint64, size int) (*prefetch, error) {
 	workers := min(runtime.GOMAXPROCS(0), prefetchWorkers)
-	p := &prefetch{s: s, session: session, work: make(chan *chunk), order: make(chan *chunk, workers+1), free: make(chan *chunk, workers+2)}
+	p := &prefetch{s: s, session: session, deks: c.deks, work: make(chan *chunk, workers+2), order: make(chan *chunk, workers+2), free: make(chan *chunk, workers+2)}
+	p.size.Store(int64(size))
+	h, err := s.keys.AcquireSession(session)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Release()
+	for range workers {
+		it, err := c.data.Clone(c.lower, c.upper)
+		if err != nil {
+			return nil, errors.Join(s.damage(err), p.Close())
+		}
+		p.data = append(p.data, it)
+	}
+	s.track(p)
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	for range cap(p.free) {
 		ch := &chunk{opened: make(chan struct{}, 1)}
 		p.all = append(p.all, ch)
 		p.free <- ch
 	}
-	p.wg.Go(func() { p.read(c) })
-	for range workers {
-		p.wg.Go(p.open)
+	from := append(slices.Clone(c.deks.Key()[1:]), 0) // what follows the current key
+	p.wg.Go(func() { p.read(from) })
+	for _, it := range p.data {
+		p.wg.Go(func() { p.open(it) })
 	}
-	return p
+	return p, nil
+}
+
+// Close implements [io.Closer], for Store.Close: workers use their iterators inside holds
+// of the session alone, so that it finds them at rest.
+func (p *prefetch) Close() error {
+	var errs []error
+	for _, it := range p.data {
+		errs = append(errs, it.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // stop ends the reading ahead and overwrites what was opened.
 func (p *prefetch) stop() {
 	p.cancel()
 	p.wg.Wait()
+	p.s.finish(p)
 	for _, ch := range p.all {
 		clear(ch.plain[:cap(ch.plain)])
 	}
@@ -97,8 +119,8 @@ func (p *prefetch) next() (*chunk, error) {
 
 func (p *prefetch) release(ch *chunk) { p.free <- ch }
 
-// read fills chunks from the cursor.
-func (p *prefetch) read(c *cursor) {
+// read fills chunks from the records, the first of them with what is at from or after it.
+func (p *prefetch) read(from []byte) {
 	defer close(p.order)
 	defer close(p.work)
 	for more := true; more; {
@@ -108,7 +130,9 @@ func (p *prefetch) read(c *cursor) {
 		case <-p.ctx.Done():
 			return
 		}
-		more = p.fill(c, ch)
+		ch.from = append(ch.from[:0], from...)
+		more = p.fill(ch)
+		from = append(from[:0], ch.to...)
 		for _, to := range []chan *chunk{p.order, p.work} {
 			select {
 			case to <- ch:
@@ -119,84 +143,84 @@ func (p *prefetch) read(c *cursor) {
 	}
 }
 
-// fill fills a chunk, and reports whether there may be another one. The cursor is
-// used inside a hold, so that Store.Close finds it at rest.
-func (p *prefetch) fill(c *cursor, ch *chunk) (more bool) {
-	ch.sealed, ch.blocks, ch.err = ch.sealed[:0], ch.blocks[:0], nil
+// fill fills a chunk with records, and reports whether there may be another one.
+func (p *prefetch) fill(ch *chunk) (more bool) {
+	ch.reset()
 	h, err := p.s.keys.AcquireSession(p.session)
 	if err != nil {
 		ch.err = err
 		return false
 	}
 	defer h.Release()
-	for len(ch.blocks) < prefetchChunk && len(ch.sealed) < prefetchBytes {
-		at, ok, err := c.pair()
-		if err == nil && ok {
-			if err = c.whole(); err != nil {
-				err = fmt.Errorf("block %s: %w", shownID(at.id), err)
-			}
-		}
-		if err != nil || !ok {
-			ch.err = err
+	if !p.started {
+		p.started = true
+		p.deks.Next()
+	}
+	most := min(max(prefetchBytes/max(int(p.size.Load()), 1), 1), prefetchChunk)
+	for len(ch.records) < most && p.deks.Valid() {
+		record, err := p.deks.Value()
+		if err != nil {
+			ch.err = p.s.damage(err)
 			ch.locate()
 			return false
 		}
-		ch.blocks = append(ch.blocks, prefetched{pair: at})
-		ch.sealed = append(append(append(ch.sealed, at.id...), at.record...), at.value...)
+		ch.add(p.deks.Key()[1:], record)
+		p.deks.Next()
 	}
 	ch.locate()
-	return true
+	if err := p.deks.Err(); err != nil {
+		ch.err = p.s.damage(err)
+		return false
+	}
+	if ch.last = !p.deks.Valid(); !ch.last {
+		ch.to = append(ch.to[:0], p.deks.Key()[1:]...)
+	}
+	return !ch.last
 }
 
-// locate replaces the engine's slices, of which only the lengths still mean
-// something, by the chunk's own.
-func (ch *chunk) locate() {
-	rest := ch.sealed
-	take := func(n int) (part []byte) {
-		part, rest = rest[:n:n], rest[n:]
-		return part
-	}
-	for i := range ch.blocks {
-		b := &ch.blocks[i]
-		b.pair = pair{take(len(b.id)), take(len(b.record)), take(len(b.value))}
-	}
-}
-
-// open opens chunks.
-func (p *prefetch) open() {
+// open opens chunks, with an iterator over the blocks.
+func (p *prefetch) open(it *engine.Iter) {
 	for ch := range p.work {
-		p.openChunk(ch)
+		p.openChunk(it, ch)
 		ch.opened <- struct{}{}
 	}
 }
 
-func (p *prefetch) openChunk(ch *chunk) {
-	fail := func(i int, err error) {
-		ch.blocks, ch.err = ch.blocks[:i], err
+func (p *prefetch) openChunk(it *engine.Iter, ch *chunk) {
+	fail := func(err error) { ch.err, ch.rest = err, len(ch.records) }
+	if p.ctx.Err() != nil {
+		fail(p.ctx.Err())
+		return
 	}
 	h, err := p.s.keys.AcquireSession(p.session)
 	if err != nil {
-		fail(0, err)
+		fail(err)
 		return
 	}
 	defer func() { h.Release() }()
-	ch.plain = ch.plain[:0]
-	if cap(ch.plain) < len(ch.sealed) {
-		clear(ch.plain[:cap(ch.plain)])
-		ch.plain = make([]byte, 0, cap(ch.sealed))
-	}
-	for i := range ch.blocks {
-		if err := p.ctx.Err(); err != nil {
-			fail(i, err)
+	ch.seek(it, 0)
+	for i := range ch.records {
+		at, err := ch.pair(p.s, it, i)
+		if err == nil && !ch.fits(len(at.value)) {
+			ch.rest = i
 			return
 		}
-		b := &ch.blocks[i]
-		out, err := p.s.openPair(p.ctx, &h, b.pair, ch.plain)
+		if err == nil {
+			at.value, err = p.s.openPair(p.ctx, &h, at, ch.plain)
+		}
 		if err != nil {
-			fail(i, fmt.Errorf("block %s: %w", shownID(b.id), err))
+			fail(fmt.Errorf("block %s: %w", shownID(at.id), err))
 			return
 		}
-		b.plain = out[len(ch.plain):len(out):len(out)]
-		ch.plain = out
+		ch.blocks = append(ch.blocks, prefetched{at.id, at.value[len(ch.plain):len(at.value):len(at.value)]})
+		ch.plain = at.value
+		it.Next()
+	}
+	ch.rest = len(ch.records)
+	if n := len(ch.blocks); n > 0 {
+		p.size.Store(int64(len(ch.plain) / n))
+	}
+	if err := ch.end(p.s, it); err != nil {
+		ch.err = err
 	}
 }

@@ -2,6 +2,7 @@ package block_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -24,19 +25,22 @@ func ahead(t *testing.T) {
 
 func walkID(i int) []byte { return fmt.Appendf(nil, "block %05d", i) }
 
-// walkData is a block that is known by its number: mostly small, now and then more
-// than a chunk holds.
+// walkData is a block that is known by its number: mostly small, now and then larger, and
+// once in a while more than a chunk holds, so that what follows it does not fit.
 func walkData(i int) []byte {
 	r := rand.New(rand.NewPCG(7, uint64(i)))
 	n := r.IntN(500)
-	if i%97 == 0 {
+	switch {
+	case i%293 == 5:
+		n = 600_000
+	case i%97 == 0:
 		n = 100_000
 	}
-	data := make([]byte, n)
-	for j := range data {
-		data[j] = byte(r.Uint32())
+	data := make([]byte, 0, n+8)
+	for len(data) < n {
+		data = binary.LittleEndian.AppendUint64(data, r.Uint64())
 	}
-	return data
+	return data[:n]
 }
 
 func fillForWalk(t *testing.T, g *rig, s *block.Store, n int) {
@@ -118,7 +122,7 @@ func TestAWalkThatIsLeftLeavesNothing(t *testing.T) {
 // What is damaged ends the walk where it is, and not before.
 func TestDamageAheadIsReportedInItsPlace(t *testing.T) {
 	ahead(t)
-	for _, at := range []int{0, 15, 16, 17, 271, 272, 399} {
+	for _, at := range []int{0, 15, 16, 17, 271, 298, 299, 399} {
 		for _, space := range []byte{2, 3} {
 			g := newRig(t)
 			g.opts.NoSync = true

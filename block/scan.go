@@ -60,10 +60,11 @@ func (s *Store) walk(ctx context.Context, r Range, begin func() (keyring.Hold, e
 			s.finish(c)
 			clear(c.plain[:cap(c.plain)])
 		}()
+		size := 0 // of the blocks so far
 		for n := 0; ; n++ {
 			if n == prefetchAfter && runtime.GOMAXPROCS(0) > 1 {
 				h.Release()
-				if err := s.walkAhead(ctx, c, session, yield); err != nil {
+				if err := s.walkAhead(ctx, c, session, size, yield); err != nil {
 					fail(err)
 				}
 				return
@@ -75,6 +76,7 @@ func (s *Store) walk(ctx context.Context, r Range, begin func() (keyring.Hold, e
 				fail(err)
 				return
 			}
+			size += len(b.Data)
 			if !ok || !yield(b, nil) {
 				return
 			}
@@ -90,11 +92,19 @@ func (s *Store) walk(ctx context.Context, r Range, begin func() (keyring.Hold, e
 	}
 }
 
-// walkAhead is the rest of a walk, with reading ahead. It returns nil at the end,
-// and when yield wants no more.
-func (s *Store) walkAhead(ctx context.Context, c *cursor, session uint64, yield func(Block, error) bool) error {
-	p := s.newPrefetch(ctx, c, session)
+// walkAhead is the rest of a walk whose first blocks had so many bytes, with reading
+// ahead. It returns nil at the end, and when yield wants no more.
+func (s *Store) walkAhead(ctx context.Context, c *cursor, session uint64, size int, yield func(Block, error) bool) error {
+	p, err := s.newPrefetch(ctx, c, session, size/prefetchAfter)
+	if err != nil {
+		return err
+	}
 	defer p.stop()
+	hand := func(h keyring.Hold, b Block) (more bool) {
+		h.Release()
+		s.counts.scan(len(b.Data), true, nil)
+		return yield(b, nil)
+	}
 	for {
 		ch, err := p.next()
 		if ch == nil {
@@ -105,9 +115,26 @@ func (s *Store) walkAhead(ctx context.Context, c *cursor, session uint64, yield 
 			if err != nil {
 				return err
 			}
-			h.Release()
-			s.counts.scan(len(b.plain), true, nil)
-			if !yield(Block{ID: b.id, Data: b.plain}, nil) {
+			if !hand(h, Block{ID: b.id, Data: b.plain}) {
+				return nil
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		// What did not fit is opened here, one after the other.
+		for i := ch.rest; i < len(ch.records); i++ {
+			h, err := s.keys.AcquireSession(session)
+			if err != nil {
+				return err
+			}
+			b, err := c.rest(ctx, &h, ch, i)
+			if err != nil {
+				h.Release()
+				s.counts.scan(0, false, err)
+				return err
+			}
+			if !hand(h, b) {
 				return nil
 			}
 			if err := ctx.Err(); err != nil {
@@ -122,11 +149,34 @@ func (s *Store) walkAhead(ctx context.Context, c *cursor, session uint64, yield 
 	}
 }
 
+// rest opens a block of a chunk's that was not read ahead, after that before it.
+func (c *cursor) rest(ctx context.Context, h *keyring.Hold, ch *chunk, i int) (Block, error) {
+	if i == ch.rest {
+		ch.seek(c.data, i)
+	} else {
+		c.data.Next()
+	}
+	at, err := ch.pair(c.s, c.data, i)
+	if err == nil {
+		at.value, err = c.open(ctx, h, at)
+	}
+	if err != nil {
+		return Block{}, fmt.Errorf("block %s: %w", shownID(at.id), err)
+	}
+	if i == len(ch.records)-1 {
+		c.data.Next()
+		ch.err = ch.end(c.s, c.data)
+	}
+	return Block{ID: at.id, Data: at.value}, nil
+}
+
 // cursor walks DEK records and sealed blocks side by side. Every use of it is
 // inside a hold of one session, so that Close finds it at rest.
 type cursor struct {
 	s          *Store
 	data, deks *engine.Iter
+	lower      []byte // of data
+	upper      []byte
 	started    bool
 	onData     bool   // what the current pair consists of
 	onDEK      bool   //
@@ -138,17 +188,17 @@ func (s *Store) newCursor(rd engine.Reader, r Range) (*cursor, error) {
 	if r.Start != nil && r.End != nil && bytes.Compare(r.Start, r.End) > 0 {
 		return nil, fmt.Errorf("the range starts at %s, after its end %s: %w", shownID(r.Start), shownID(r.End), ErrInvalidID)
 	}
-	lower, upper := r.bounds(spaceData, 0)
-	data, err := rd.NewIter(lower, upper)
+	from, to := r.bounds(spaceData, 0)
+	data, err := rd.NewIter(from, to)
 	if err != nil {
 		return nil, s.damage(err)
 	}
-	lower, upper = r.bounds(spaceDEK, 0)
+	lower, upper := r.bounds(spaceDEK, 0)
 	deks, err := data.Clone(lower, upper) // the same state of the engine
 	if err != nil {
 		return nil, errors.Join(s.damage(err), data.Close())
 	}
-	c := &cursor{s: s, data: data, deks: deks}
+	c := &cursor{s: s, data: data, deks: deks, lower: from, upper: to}
 	s.track(c)
 	return c, nil
 }
@@ -168,9 +218,9 @@ type pair struct{ id, record, value []byte }
 func (c *cursor) whole() error {
 	switch {
 	case !c.onDEK:
-		return fmt.Errorf("the block has data and no DEK record: %w", ErrCorrupt)
+		return errNoRecord
 	case !c.onData:
-		return fmt.Errorf("the block has a DEK record and no data: %w", ErrCorrupt)
+		return errNoData
 	}
 	return nil
 }

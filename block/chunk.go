@@ -1,0 +1,127 @@
+package block
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/blockseal/blockseal/internal/engine"
+)
+
+// chunk is a run of blocks that are read ahead.
+type chunk struct {
+	keys    []byte   // key without its space | record, of one after the other
+	records []record // what is in keys
+	from    []byte   // where its blocks begin: a key without its space
+	to      []byte   // where those of the next one begin; see last
+	last    bool     // there is no next one
+
+	plain  []byte // the blocks, opened
+	blocks []prefetched
+	rest   int   // the first of records that did not fit into plain
+	err    error // what came after the blocks, or in place of those that are left out
+	opened chan struct{}
+}
+
+// record is a DEK record and the key that it has in the engine, without its space.
+type record struct{ key, value []byte }
+
+func (r record) id() []byte { return r.key[partitionSize:] }
+
+// prefetched is a block in its chunk.
+type prefetched struct{ id, plain []byte }
+
+func (ch *chunk) reset() {
+	ch.keys, ch.records, ch.to, ch.last = ch.keys[:0], ch.records[:0], ch.to[:0], false
+	ch.plain, ch.blocks, ch.rest, ch.err = ch.plain[:0], ch.blocks[:0], 0, nil
+}
+
+// add adds a record; locate follows the last of them.
+func (ch *chunk) add(key, value []byte) {
+	ch.keys = append(append(ch.keys, key...), value...)
+	ch.records = append(ch.records, record{key, value})
+}
+
+// locate replaces the engine's slices, of which only the lengths still mean something, by
+// the chunk's own.
+func (ch *chunk) locate() {
+	rest := ch.keys
+	take := func(n int) (part []byte) {
+		part, rest = rest[:n:n], rest[n:]
+		return part
+	}
+	for i, r := range ch.records {
+		ch.records[i] = record{take(len(r.key)), take(len(r.value))}
+	}
+}
+
+// seek moves an iterator over blocks to where that of a record should be, or to whatever
+// is there after the one before.
+func (ch *chunk) seek(it *engine.Iter, i int) {
+	key := append(make([]byte, 0, 64), spaceData)
+	if i == 0 {
+		key = append(key, ch.from...)
+	} else {
+		key = append(append(key, ch.records[i-1].key...), 0)
+	}
+	it.SeekGE(key)
+}
+
+// pair returns a record with its block, which is where the iterator stands. The id is
+// that of the one that has no counterpart if there is an error.
+func (ch *chunk) pair(s *Store, it *engine.Iter, i int) (p pair, err error) {
+	r := ch.records[i]
+	p = pair{id: r.id(), record: r.value}
+	order := 1
+	if it.Valid() {
+		order = bytes.Compare(it.Key()[1:], r.key)
+	} else if err := it.Err(); err != nil {
+		return p, s.damage(err)
+	}
+	switch {
+	case order < 0:
+		p.id = bytes.Clone(it.Key()[prefixSize:])
+		return p, errNoRecord
+	case order > 0:
+		return p, errNoData
+	}
+	if p.value, err = it.Value(); err != nil {
+		return p, s.damage(err)
+	}
+	return p, nil
+}
+
+// end looks whether there are blocks between the last record and the next chunk.
+func (ch *chunk) end(s *Store, it *engine.Iter) error {
+	switch {
+	case ch.err != nil: // where the next record is is not known
+		return ch.err
+	case !it.Valid():
+		if err := it.Err(); err != nil {
+			return s.damage(err)
+		}
+		return nil
+	case ch.last || bytes.Compare(it.Key()[1:], ch.to) < 0:
+		return fmt.Errorf("block %s: %w", shownID(it.Key()[prefixSize:]), errNoRecord)
+	}
+	return nil
+}
+
+// fits reports whether a sealed block has room once it is open, which the first of a
+// chunk always has. The memory is not let go while there is plaintext in it.
+func (ch *chunk) fits(sealed int) bool {
+	if len(ch.plain)+sealed <= cap(ch.plain) {
+		return true
+	}
+	if len(ch.plain) > 0 {
+		return false
+	}
+	clear(ch.plain[:cap(ch.plain)])
+	ch.plain = make([]byte, 0, max(sealed, prefetchBytes))
+	return true
+}
+
+// What is wrong with a block that lacks one of its halves.
+var (
+	errNoRecord = fmt.Errorf("the block has data and no DEK record: %w", ErrCorrupt)
+	errNoData   = fmt.Errorf("the block has a DEK record and no data: %w", ErrCorrupt)
+)
