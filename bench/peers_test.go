@@ -1,0 +1,103 @@
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+)
+
+// envelope is what the peers have in common with a keyring: it seals a block under a
+// fresh key of its own and returns that wrapped, and the way back. Whatever can be set up
+// once is. In none of them a KMS is called: each wraps keys with AES-256-GCM under a key
+// in memory, as a keyring does with its epoch key.
+type envelope interface {
+	// seal makes a sealed block and keeps it, in memory of its own if its API allows.
+	seal(data []byte) error
+	// open opens what seal made last and returns the plaintext.
+	open() ([]byte, error)
+	// alter changes a byte of what seal made.
+	alter()
+}
+
+func (s *sealer) alter() { s.sealed[len(s.sealed)/2] ^= 1 }
+
+type ours struct{ *sealer }
+
+func (o ours) open() ([]byte, error) {
+	err := o.sealer.open()
+	return o.plaintext, err
+}
+
+func envelopes(b testing.TB, size int) []struct {
+	name string
+	envelope
+} {
+	return []struct {
+		name string
+		envelope
+	}{
+		{"blockseal", ours{newSealer(newKeyring(b), size)}},
+		{"tink", newTink(b)},
+		{"go-kms-wrapping", newHashicorp(b)},
+		{"sio", newSIO(b, size)},
+	}
+}
+
+// What is compared does the same: each opens what it sealed, and refuses what was altered.
+func TestEnvelopesAgree(t *testing.T) {
+	for _, size := range sealSizes {
+		for _, e := range envelopes(t, size) {
+			data := random(size)
+			if err := e.seal(data); err != nil {
+				t.Fatal(e.name, err)
+			}
+			got, err := e.open()
+			if err != nil || !bytes.Equal(got, data) {
+				t.Fatal(e.name, err)
+			}
+			e.alter()
+			if _, err := e.open(); err == nil {
+				t.Fatal(e.name, "opened what was altered")
+			}
+		}
+	}
+}
+
+func byEnvelope(b *testing.B, f func(b *testing.B, e envelope, data []byte)) {
+	for _, size := range sealSizes {
+		data := random(size)
+		for _, e := range envelopes(b, size) {
+			b.Run(fmt.Sprintf("size=%d/impl=%s", size, e.name), func(b *testing.B) {
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				f(b, e, data)
+			})
+		}
+	}
+}
+
+// BenchmarkSealWrapped is a block sealed under a fresh key, and the key wrapped.
+func BenchmarkSealWrapped(b *testing.B) {
+	byEnvelope(b, func(b *testing.B, e envelope, data []byte) {
+		for b.Loop() {
+			if err := e.seal(data); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkUnwrapOpen is the way back: the key unwrapped, and the block opened.
+func BenchmarkUnwrapOpen(b *testing.B) {
+	byEnvelope(b, func(b *testing.B, e envelope, data []byte) {
+		if err := e.seal(data); err != nil {
+			b.Fatal(err)
+		}
+		b.ResetTimer()
+		for b.Loop() {
+			if _, err := e.open(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

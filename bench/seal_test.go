@@ -1,0 +1,190 @@
+package bench
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"fmt"
+	"testing"
+
+	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+var sealSizes = [...]int{512, 4 << 10, 16 << 10, 64 << 10}
+
+// aad is what a block is bound to: a store, a partition and an id have about as much.
+const aad = "a context of about thirty bytes"
+
+func newKeyring(b testing.TB) *keyring.Keyring {
+	b.Helper()
+	v := vaulttest.New(nil)
+	r, err := keyring.Create(context.Background(), &keyring.MemStorage{}, kek.New(v, v.CreateKey("k").Versionless()), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return r
+}
+
+// sealer seals and opens blocks through a keyring as a database with pages of its own
+// does: the lease is checked for each, and the DEK is wrapped, unwrapped and erased. It
+// belongs to one goroutine.
+type sealer struct {
+	ring           *keyring.Keyring
+	key            dek.Key
+	bind           keyring.Binding
+	aad            []byte
+	record, sealed []byte
+	plaintext      []byte
+}
+
+func newSealer(r *keyring.Keyring, size int) *sealer {
+	s := &sealer{ring: r, aad: []byte(aad), record: make([]byte, 0, keyring.RecordSize), sealed: make([]byte, 0, size+dek.Overhead), plaintext: make([]byte, 0, size)}
+	s.bind.Set(s.aad)
+	return s
+}
+
+func (s *sealer) seal(data []byte) (err error) {
+	h, err := s.ring.Acquire()
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	if s.record, err = h.NewDEK(context.Background(), s.record[:0], &s.key, &s.bind); err != nil {
+		return err
+	}
+	s.sealed = s.key.Seal(s.sealed[:0], data, s.aad)
+	s.key.Destroy()
+	return nil
+}
+
+func (s *sealer) open() (err error) {
+	h, err := s.ring.Acquire()
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	if err := h.OpenDEK(context.Background(), &s.key, s.record, &s.bind); err != nil {
+		return err
+	}
+	s.plaintext, err = s.key.Open(s.plaintext[:0], s.sealed, s.aad)
+	s.key.Destroy()
+	return err
+}
+
+// gcm is the standard library's AES-256-GCM with random nonces.
+func gcm(b testing.TB, key []byte) cipher.AEAD {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return aead
+}
+
+// BenchmarkSeal is a block sealed under a key of its own. "floor" is the least that the
+// standard library takes for that: 32 random bytes, their set-up, one Seal; it has no
+// record, no lease and erases nothing. "cipher" is one Seal under a key that is set up
+// already: what the processor does with AES-GCM, and no measure of any scheme.
+func BenchmarkSeal(b *testing.B) {
+	r, aad := newKeyring(b), []byte(aad)
+	bySealSize(b, map[string]func(data []byte) func() error{
+		"floor": func(data []byte) func() error {
+			key, dst := make([]byte, 32), make([]byte, 0, len(data)+dek.Overhead)
+			return func() error {
+				rand.Read(key)
+				dst = gcm(b, key).Seal(dst[:0], nil, data, aad)
+				return nil
+			}
+		},
+		"blockseal": func(data []byte) func() error {
+			s := newSealer(r, len(data))
+			return func() error { return s.seal(data) }
+		},
+		"cipher": func(data []byte) func() error {
+			aead, dst := gcm(b, random(32)), make([]byte, 0, len(data)+dek.Overhead)
+			return func() error { dst = aead.Seal(dst[:0], nil, data, aad); return nil }
+		},
+	})
+}
+
+// BenchmarkOpen is a sealed block opened with its record at hand; "floor" is the key's
+// set-up and one Open, "cipher" one Open.
+func BenchmarkOpen(b *testing.B) {
+	r, aad := newKeyring(b), []byte(aad)
+	bySealSize(b, map[string]func(data []byte) func() error{
+		"floor": func(data []byte) func() error {
+			key, dst := random(32), make([]byte, 0, len(data))
+			sealed := gcm(b, key).Seal(nil, nil, data, aad)
+			return func() (err error) {
+				dst, err = gcm(b, key).Open(dst[:0], nil, sealed, aad)
+				return err
+			}
+		},
+		"blockseal": func(data []byte) func() error {
+			s := newSealer(r, len(data))
+			if err := s.seal(data); err != nil {
+				b.Fatal(err)
+			}
+			return s.open
+		},
+		"cipher": func(data []byte) func() error {
+			aead, dst := gcm(b, random(32)), make([]byte, 0, len(data))
+			sealed := aead.Seal(nil, nil, data, aad)
+			return func() (err error) { dst, err = aead.Open(dst[:0], nil, sealed, aad); return err }
+		},
+	})
+}
+
+func bySealSize(b *testing.B, impls map[string]func(data []byte) func() error) {
+	for _, size := range sealSizes {
+		data := random(size)
+		for _, name := range []string{"floor", "blockseal", "cipher"} {
+			b.Run(fmt.Sprintf("size=%d/impl=%s", size, name), func(b *testing.B) {
+				op := impls[name](data)
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := op(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkSealScaling is the time for a block when several goroutines seal under one
+// keyring: with two it is half, if nothing is shared that they wait for.
+func BenchmarkSealScaling(b *testing.B) {
+	r := newKeyring(b)
+	for _, size := range []int{4 << 10, 64 << 10} {
+		data := random(size)
+		for _, goroutines := range []int{1, 2} {
+			b.Run(fmt.Sprintf("size=%d/goroutines=%d/impl=blockseal", size, goroutines), func(b *testing.B) {
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				share(b, goroutines, func(_, count int) error {
+					s := newSealer(r, size)
+					for range count {
+						if err := s.seal(data); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			})
+		}
+	}
+}
