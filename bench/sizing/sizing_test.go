@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestSlope(t *testing.T) {
+	each, fixed := slope([]float64{1, 2, 3}, []float64{12, 14, 16})
+	require.InDelta(t, 2, each, 1e-9)
+	require.InDelta(t, 10, fixed, 1e-9)
+	each, fixed = slope([]float64{5, 5}, []float64{1, 3})
+	require.Zero(t, each, "of one point there is no slope")
+	require.InDelta(t, 2, fixed, 1e-9)
+}
+
+// What the tables say, from measurements that are known.
+func TestTables(t *testing.T) {
+	m := measurements{
+		Growth: []point{
+			{Blocks: 1000, Size: 64, Disk: 1000*(64+200) + 5000, Heap: 3000, Open: 3 * time.Millisecond, OpenCalls: 3, FillCalls: 6, Keyring: 700, Epochs: 1},
+			{Blocks: 1_000_000, Size: 64, Disk: 1_000_000*(64+200) + 5000, Heap: 3000 + 999_000/2, Open: 9 * time.Millisecond, OpenCalls: 3, FillCalls: 6, Keyring: 700, Epochs: 1},
+		},
+		Payloads: []payload{{Blocks: 1000, Size: 4096, Disk: 1000 * (4096 + 164)}, {Blocks: 1000, Size: 16384, Disk: 1000 * (16384 + 164)}},
+	}
+	var out bytes.Buffer
+	require.NoError(t, m.write(&out))
+	for _, want := range []string{
+		"| 1 million | 251.8 MiB | 200 B |", "a block adds 200 bytes of disk beyond its plaintext and 0.50 bytes of live heap",
+		"| 4 KiB | 1,000 | 164 B | 4.00% |", "**extrapolated** from at most 1 million blocks", "| | 4 KiB | 16 KiB |",
+		"| blocks | 3.9 billion | 976.6 million |", "| vault calls to open | 3 | 3 |", "| vault calls a day, of checks | 4320 | 4320 |",
+	} {
+		require.Contains(t, out.String(), want)
+	}
+	require.Error(t, measurements{}.write(&out))
+}
+
+// A small run, from filling stores to the tables, and the tables again from the file.
+func TestRun(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "m.json")
+	var first, again, progress strings.Builder
+	require.NoError(t, run(t.Context(), []string{"-blocks", "2000", "-payload", "1048576", "-dir", dir, "-out", file}, &first, &progress))
+	require.Contains(t, progress.String(), "2000 blocks of 64 bytes")
+	require.NoError(t, run(t.Context(), []string{"-in", file}, &again, &progress))
+	require.Equal(t, first.String(), again.String())
+	require.Contains(t, first.String(), "| 2,000 |")
+}
+
+func TestCommandLine(t *testing.T) {
+	var out strings.Builder
+	require.ErrorIs(t, run(t.Context(), []string{"-h"}, &out, &out), flag.ErrHelp)
+	for _, args := range [][]string{{"more"}, {"-blocks", "1"}, {"-payload", "1"}, {"-what"}} {
+		require.ErrorIs(t, run(t.Context(), args, &out, &out), errUsage, args)
+	}
+	require.Error(t, run(t.Context(), []string{"-in", filepath.Join(t.TempDir(), "none")}, &out, &out))
+}
