@@ -30,7 +30,8 @@ type point struct {
 	Blocks, Size int
 	Disk         int64         // bytes of all files, closed
 	Heap         int64         // live bytes of Go's heap, open, above those of an empty store
-	Open         time.Duration // to open it and read a block
+	Replay       time.Duration // to open it after it was filled, with the engine's log to replay
+	Open         time.Duration // to open it again, and read a block
 	OpenCalls    int           // calls to the vault for that
 	FillCalls    int           // calls to the vault while it was filled
 	Keyring      int           // bytes of the keyring document
@@ -82,11 +83,16 @@ func measure(ctx context.Context, o options, progress io.Writer) (m measurements
 		if err := l.fill(ctx, store, have, n, o.size); err != nil {
 			return m, err
 		}
+		filled := l.vault.Calls().Total()
+		replay, err := l.settle(ctx, store)
+		if err != nil {
+			return m, err
+		}
 		p, err := l.look(ctx, store, n, o.size, empty)
 		if err != nil {
 			return m, err
 		}
-		p.FillCalls = l.vault.Calls().Total() - calls - p.OpenCalls
+		p.FillCalls, p.Replay = filled-calls, replay
 		m.Growth = append(m.Growth, p)
 		if have = n; n == o.blocks {
 			break
@@ -99,6 +105,9 @@ func measure(ctx context.Context, o options, progress io.Writer) (m measurements
 		n := int(o.payload) / size
 		fmt.Fprintf(progress, "%d blocks of %d bytes\n", n, size)
 		if err := l.fill(ctx, store, 0, n, size); err != nil {
+			return m, err
+		}
+		if _, err := l.settle(ctx, store); err != nil {
 			return m, err
 		}
 		disk, err := diskOf(store)
@@ -135,6 +144,18 @@ func (l lab) fill(ctx context.Context, dir string, from, to, size int) (err erro
 		}
 	}
 	return nil
+}
+
+// settle opens and closes a store, so that what is in the engine's log, 256 MiB at the
+// most, is in its tables, and returns how long that took.
+func (l lab) settle(ctx context.Context, dir string) (time.Duration, error) {
+	start := time.Now()
+	s, err := l.open(ctx, dir)
+	if err != nil {
+		return 0, err
+	}
+	took := time.Since(start)
+	return took, s.Close()
 }
 
 // blockID is the id of a block, of 8 bytes, far from those before and after it.

@@ -59,10 +59,11 @@ func (m measurements) write(w io.Writer) error {
 	var b strings.Builder
 	g := m.growth()
 	fmt.Fprintf(&b, "Measured, with blocks of %d bytes:\n\n", m.Growth[0].Size)
-	fmt.Fprint(&b, "| blocks | disk | beyond the plaintext, a block | live heap, more than empty | cold open | vault calls: filling, opening | keyring document |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprint(&b, "| blocks | disk | beyond the plaintext, a block | live heap, more than empty | open, with a log to replay | cold open | vault calls: filling, opening | keyring document |\n|---|---|---|---|---|---|---|---|\n")
 	for _, p := range m.Growth {
-		fmt.Fprintf(&b, "| %s | %s | %.0f B | %s | %v | %d, %d | %s, %d epochs |\n", count(float64(p.Blocks)), amount(float64(p.Disk)),
-			float64(p.Disk)/float64(p.Blocks)-float64(p.Size), amount(float64(p.Heap)), p.Open.Round(time.Millisecond), p.FillCalls, p.OpenCalls, amount(float64(p.Keyring)), p.Epochs)
+		fmt.Fprintf(&b, "| %s | %s | %.0f B | %s | %v | %v | %d, %d | %s, epochs: %d |\n", count(float64(p.Blocks)), amount(float64(p.Disk)),
+			float64(p.Disk)/float64(p.Blocks)-float64(p.Size), amount(float64(p.Heap)), p.Replay.Round(time.Millisecond), p.Open.Round(time.Millisecond),
+			p.FillCalls, p.OpenCalls, amount(float64(p.Keyring)), p.Epochs)
 	}
 	fmt.Fprintf(&b, "\nBy least squares, a block adds %.0f bytes of disk beyond its plaintext and %.2f bytes of live heap.\n\n", g.disk, g.heap)
 	fmt.Fprint(&b, "Blocks of a usual size:\n\n| block | blocks | disk beyond the plaintext, a block | |\n|---|---|---|---|\n")
