@@ -164,7 +164,7 @@ func BenchmarkWriteAmplification(b *testing.B) {
 		open func(dir string, fs vfs.FS) (kv, error)
 	}{
 		{"blockseal", func(dir string, fs vfs.FS) (kv, error) {
-			return openBlockseal(dir, false, func(o *block.Options) { o.FS = fs })
+			return blockseal(func(o *block.Options) { o.FS = fs })(dir, false)
 		}},
 		{"pebble", func(dir string, fs vfs.FS) (kv, error) { return openPebbleOn(dir, false, fs) }},
 	} {

@@ -21,9 +21,8 @@ func BenchmarkLatency(b *testing.B) {
 	}
 	for _, im := range implementations() {
 		b.Run(fmt.Sprintf("op=get/size=%d/impl=%s", size, im.name), func(b *testing.B) {
-			s := open(b, im.open, false)
 			const n = 10_000
-			fill(b, s, n, size)
+			s := filled(b, im.open, false, n, size)
 			buf, dst := make([]byte, 0, 8), make([]byte, 0, size)
 			get := func(i int) error { _, err := s.get(id(buf, i, n), dst); return err }
 			for i := range 2 * n {

@@ -4,16 +4,17 @@ import (
 	"bytes"
 	"crypto/cipher"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"testing"
 
 	"github.com/minio/sio"
 )
 
-// sioEnvelope is MinIO's DARE 2.0 format with AES-256-GCM under a fresh key, which
+// sioEnvelope is MinIO's sio v0.4.1: DARE 2.0 with AES-256-GCM under a fresh key, which
 // AES-256-GCM of the standard library wraps, as MinIO's server does with object keys. The
-// format has no AAD: it is bound to the wrapped key alone. Results go into memory that is
-// used again.
+// format has no AAD: it is bound to the wrapped key alone, and the wrap has the AAD.
+// Results go into memory that is used again.
 type sioEnvelope struct {
 	wrap            cipher.AEAD
 	key             [32]byte
@@ -21,6 +22,8 @@ type sioEnvelope struct {
 	record, record2 []byte
 	sealed          []byte
 	plaintext       []byte
+	src             bytes.Reader
+	end             [1]byte
 }
 
 func newSIO(b testing.TB, size int) *sioEnvelope {
@@ -36,7 +39,8 @@ func (e *sioEnvelope) seal(data []byte) error {
 	e.record = e.wrap.Seal(e.record[:0], nil, e.key[:], e.aad)
 	// EncryptReader into memory that is there: sio.Encrypt takes a buffer of 64 KiB each
 	// time, for a stream whose length it does not know.
-	r, err := sio.EncryptReader(bytes.NewReader(data), e.config(e.key[:]))
+	e.src.Reset(data)
+	r, err := sio.EncryptReader(&e.src, e.config(e.key[:]))
 	if err != nil {
 		return err
 	}
@@ -45,8 +49,15 @@ func (e *sioEnvelope) seal(data []byte) error {
 		return err
 	}
 	e.sealed = e.sealed[:size]
-	_, err = io.ReadFull(r, e.sealed)
-	return err
+	if _, err = io.ReadFull(r, e.sealed); err != nil {
+		return err
+	}
+	// To the end: only there the reader gives its own 64 KiB back for the next one, which
+	// would else be allocated for each block and cost several times the sealing.
+	if n, err := r.Read(e.end[:]); n != 0 || err != io.EOF {
+		return fmt.Errorf("sio: not at the end after %d bytes: %v", size, err)
+	}
+	return nil
 }
 
 func (e *sioEnvelope) open() (_ []byte, err error) {
@@ -58,3 +69,5 @@ func (e *sioEnvelope) open() (_ []byte, err error) {
 }
 
 func (e *sioEnvelope) alter() { e.sealed[len(e.sealed)/2] ^= 1 }
+
+func (e *sioEnvelope) alterKey() { e.record[len(e.record)/2] ^= 1 }

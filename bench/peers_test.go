@@ -15,11 +15,13 @@ type envelope interface {
 	seal(data []byte) error
 	// open opens what seal made last and returns the plaintext.
 	open() ([]byte, error)
-	// alter changes a byte of what seal made.
+	// alter changes a byte of the sealed block, alterKey one of the wrapped key.
 	alter()
+	alterKey()
 }
 
-func (s *sealer) alter() { s.sealed[len(s.sealed)/2] ^= 1 }
+func (s *sealer) alter()    { s.sealed[len(s.sealed)/2] ^= 1 }
+func (s *sealer) alterKey() { s.record[len(s.record)/2] ^= 1 }
 
 type ours struct{ *sealer }
 
@@ -47,17 +49,19 @@ func envelopes(b testing.TB, size int) []struct {
 func TestEnvelopesAgree(t *testing.T) {
 	for _, size := range sealSizes {
 		for _, e := range envelopes(t, size) {
-			data := random(size)
-			if err := e.seal(data); err != nil {
-				t.Fatal(e.name, err)
-			}
-			got, err := e.open()
-			if err != nil || !bytes.Equal(got, data) {
-				t.Fatal(e.name, err)
-			}
-			e.alter()
-			if _, err := e.open(); err == nil {
-				t.Fatal(e.name, "opened what was altered")
+			for what, alter := range map[string]func(){"block": e.alter, "key": e.alterKey} {
+				data := random(size)
+				if err := e.seal(data); err != nil {
+					t.Fatal(e.name, err)
+				}
+				got, err := e.open()
+				if err != nil || !bytes.Equal(got, data) {
+					t.Fatal(e.name, err)
+				}
+				alter()
+				if _, err := e.open(); err == nil {
+					t.Fatal(e.name, "opened with an altered", what)
+				}
 			}
 		}
 	}

@@ -102,14 +102,11 @@ func BenchmarkGet(b *testing.B) {
 		for _, im := range implementations() {
 			o := im.open
 			if im.name == "blockseal" && cache == "norecords" {
-				o = func(dir string, sync bool) (kv, error) {
-					return openBlockseal(dir, sync, func(o *block.Options) { o.RecordCache, o.RowCache = -1, -1 })
-				}
+				o = blockseal(func(o *block.Options) { o.RecordCache, o.RowCache = -1, -1 })
 			}
 			for _, goroutines := range []int{1, 2} {
 				b.Run(fmt.Sprintf("size=%d/cache=%s/goroutines=%d/impl=%s", size, cache, goroutines, im.name), func(b *testing.B) {
-					s := open(b, o, false)
-					fill(b, s, n, size)
+					s := filled(b, o, false, n, size)
 					read := func(from, count int) error {
 						buf, dst := make([]byte, 0, 8), make([]byte, 0, size)
 						for i := from; i < from+count; i++ {
@@ -150,9 +147,8 @@ func share(b *testing.B, goroutines int, f func(from, count int) error) {
 // BenchmarkScan reads all blocks in the order of their ids; an operation is a block.
 func BenchmarkScan(b *testing.B) {
 	bySize(b, []int{4 << 10}, func(b *testing.B, size int, o opener) {
-		s := open(b, o, false)
 		const n = 10_000
-		fill(b, s, n, size)
+		s := filled(b, o, false, n, size)
 		enough := errors.New("enough")
 		scan := func(count int) {
 			for count > 0 {

@@ -29,7 +29,7 @@ type kv interface {
 	close() error
 }
 
-// opener opens a store in a directory.
+// opener opens a store in a directory, a new one or one that it has made before.
 type opener func(dir string, sync bool) (kv, error)
 
 // implementations are the stores, blockseal first: the others are measured beside it.
@@ -37,27 +37,31 @@ func implementations() []struct {
 	name string
 	open opener
 } {
+	key := random(32)
 	return []struct {
 		name string
 		open opener
 	}{
-		{"blockseal", func(dir string, sync bool) (kv, error) { return openBlockseal(dir, sync, nil) }},
+		{"blockseal", blockseal(nil)},
 		{"pebble", openPebble},
-		{"badger", func(dir string, sync bool) (kv, error) { return openBadger(dir, sync, cacheBytes) }},
+		{"badger", func(dir string, sync bool) (kv, error) { return openBadger(dir, key, sync, cacheBytes) }},
 	}
 }
 
 type sealed struct{ *block.Store }
 
-// openBlockseal opens a store with the options a program would give it, and caches of
-// the same size as its opponents'. change may be nil.
-func openBlockseal(dir string, sync bool, change func(*block.Options)) (*sealed, error) {
+// blockseal returns what opens stores with the options a program would give them, and
+// caches of the same size as their opponents'. change may be nil.
+func blockseal(change func(*block.Options)) opener {
 	v := vaulttest.New(nil)
-	o := &block.Options{NoSync: !sync, BlockCache: cacheBytes}
-	if change != nil {
-		change(o)
+	key := v.CreateKey("k").Versionless()
+	return func(dir string, sync bool) (kv, error) {
+		o := &block.Options{NoSync: !sync, BlockCache: cacheBytes}
+		if change != nil {
+			change(o)
+		}
+		return openSealed(dir, v, key, o)
 	}
-	return openSealed(dir, v, v.CreateKey("k").Versionless(), o)
 }
 
 func openSealed(dir string, v *vaulttest.Vault, id vault.KeyID, o *block.Options) (*sealed, error) {
@@ -169,11 +173,25 @@ func (p *plain) close() error { return errors.Join(p.Close(), p.lock.Close()) }
 // open opens a store in a new directory on disk until the benchmark ends.
 func open(b testing.TB, open opener, sync bool) kv {
 	b.Helper()
+	return filled(b, open, sync, 0, 0)
+}
+
+// filled opens a store with so many blocks until the benchmark ends. It is closed and
+// opened once they are there, so that they are read from tables and caches of those, and
+// not from the memory that writing left.
+func filled(b testing.TB, open opener, sync bool, n, size int) kv {
+	b.Helper()
 	dir, err := os.MkdirTemp("", "blockseal-bench-")
 	if err != nil {
 		b.Fatal(err)
 	}
 	s, err := open(dir, sync)
+	if err == nil && n > 0 {
+		fill(b, s, n, size)
+		if err = s.close(); err == nil {
+			s, err = open(dir, sync)
+		}
+	}
 	if err != nil {
 		b.Fatal(err)
 	}

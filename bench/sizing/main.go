@@ -48,7 +48,7 @@ func parse(args []string, out io.Writer) (o options, err error) {
 	flags.SetOutput(io.Discard)
 	flags.IntVar(&o.blocks, "blocks", 10_000_000, "the largest `number` of blocks")
 	flags.IntVar(&o.size, "size", 64, "the `bytes` of each of them")
-	flags.Int64Var(&o.payload, "payload", 512<<20, "the `bytes` to write in blocks of 4, 16 and 64 KiB each")
+	flags.Int64Var(&o.payload, "payload", 256<<20, "the `bytes` to write in blocks of 4, 16 and 64 KiB each")
 	flags.StringVar(&o.dir, "dir", "", "the `directory` to work in (default: a temporary one)")
 	flags.StringVar(&o.out, "out", "", "keep the measurements in this `file`, as JSON")
 	flags.StringVar(&o.in, "in", "", "take the measurements from this `file`, and measure nothing")
