@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -152,7 +153,7 @@ var _ io.WriterAt = (*countingFile)(nil)
 
 // BenchmarkWriteAmplification is what reaches the file system, log, flushes and compactions
 // together, for a byte that is put: each of the blocks twice, in another order than that
-// of their ids, and closed. An operation is all of that.
+// of their ids, until no compaction runs. An operation is all of that.
 func BenchmarkWriteAmplification(b *testing.B) {
 	const size = 4 << 10
 	n := 100_000 // 400 MiB, more than the memtables hold
@@ -182,6 +183,7 @@ func BenchmarkWriteAmplification(b *testing.B) {
 				}
 				fill(b, s, n, size)
 				fill(b, s, n, size)
+				rest(s)
 				if err := errors.Join(s.close(), os.RemoveAll(dir)); err != nil {
 					b.Fatal(err)
 				}
@@ -189,6 +191,23 @@ func BenchmarkWriteAmplification(b *testing.B) {
 			}
 			b.ReportMetric(amplification/float64(b.N), "writeamp")
 		})
+	}
+}
+
+// rest waits until the engine compacts nothing any more.
+func rest(s kv) {
+	for calm := 0; calm < 20; calm++ {
+		var running int
+		switch s := s.(type) {
+		case *sealed:
+			running = s.Stats().Engine.CompactionsRunning
+		case *plain:
+			running = int(s.Metrics().Compact.NumInProgress)
+		}
+		if running > 0 {
+			calm = 0
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func find(t *testing.T, groups []verdicts, title, label string) verdict {
+	t.Helper()
+	for _, g := range groups {
+		for _, v := range g.Verdicts {
+			if strings.HasPrefix(g.Title, title) && v.Label == label {
+				return v
+			}
+		}
+	}
+	require.Failf(t, "no such target", "%s: %s", title, label)
+	return verdict{}
+}
+
+func TestJudgeWithAllData(t *testing.T) {
+	groups := judge(load(t, "testdata/full.txt"))
+	for _, g := range groups {
+		for _, v := range g.Verdicts {
+			require.NotEqual(t, noData, v.Verdict, "%s: %s", g.Title, v.Label)
+			require.NotEmpty(t, v.Range)
+		}
+	}
+	require.Equal(t, notMet, find(t, groups, "Beside plain Pebble", "Put 4 KiB, synced, batch of 1").Verdict)
+	require.Equal(t, met, find(t, groups, "Beside Badger", "Put 4 KiB, synced, batch of 1").Verdict)
+	flat := find(t, groups, "With cores", "vault calls of a cold open, the most over the least")
+	require.Equal(t, met, flat.Verdict)
+	require.Equal(t, "1k to 1M blocks", flat.Note)
+}
+
+func TestJudgeWithoutData(t *testing.T) {
+	r := load(t, "testdata/partial.txt")
+	groups := judge(r)
+	require.Equal(t, verdict{Label: "seal 512 B", Want: "≤ 1.25", Measured: "1.35", Range: "1.20 to 1.50", Verdict: notMet}, find(t, groups, "Beside the floor", "seal 512 B"))
+	require.Equal(t, verdict{Label: "scan, 4 KiB", Want: "≥ 0.75", Measured: "–", Verdict: noData}, find(t, groups, "Beside plain Pebble", "scan, 4 KiB"))
+	require.Equal(t, "0 targets met, 1 not met, 56 without data", newPage(r, "").Tally)
+}
+
+// What is just beyond a target is a miss, and can be seen to be one.
+func TestJudgeBeforeRounding(t *testing.T) {
+	for _, c := range []struct {
+		blockseal float64
+		verdict   string
+		measured  string
+	}{{12500, met, "1.25"}, {12501, notMet, "1.2501"}, {12540, notMet, "1.254"}, {12499, met, "1.2499"}, {13000, notMet, "1.30"}} {
+		r := newResults()
+		require.NoError(t, r.parse("f", fmt.Appendf(nil, "BenchmarkSeal/size=512/impl=floor 1 10000 ns/op\nBenchmarkSeal/size=512/impl=blockseal 1 %v ns/op\n", c.blockseal)))
+		v := find(t, judge(r), "Beside the floor", "seal 512 B")
+		require.Equal(t, c.verdict, v.Verdict, c.measured)
+		require.Equal(t, c.measured, v.Measured)
+	}
+}
+
+func TestJudgeRatesTheOtherWayRound(t *testing.T) {
+	r := newResults()
+	require.NoError(t, r.parse("f", []byte("BenchmarkScan/size=4096/impl=pebble 1 100 ns/op\nBenchmarkScan/size=4096/impl=blockseal 1 200 ns/op\n")))
+	v := find(t, judge(r), "Beside plain Pebble", "scan, 4 KiB")
+	require.Equal(t, "0.50", v.Measured, "twice the time is half the rate")
+	require.Equal(t, notMet, v.Verdict)
+}
+
+// A dip or a rise between the ends is no flat line either.
+func TestFlatLooksAtAllCounts(t *testing.T) {
+	r := newResults()
+	raw := ""
+	for i, calls := range []int{3, 4, 3} {
+		raw += fmt.Sprintf("BenchmarkColdOpen/blocks=%d000/impl=blockseal 1 5 ns/op %d vaultcalls/op\n", i+1, calls)
+	}
+	require.NoError(t, r.parse("f", []byte(raw)))
+	v := find(t, judge(r), "With cores", "vault calls of a cold open, the most over the least")
+	require.Equal(t, notMet, v.Verdict)
+	require.Equal(t, "1.33", v.Measured)
+	require.Equal(t, "1k to 3k blocks", v.Note)
+}
+
+func TestSizes(t *testing.T) {
+	require.Equal(t, "512 B", size(512))
+	require.Equal(t, "64 KiB", size(65536))
+	require.Equal(t, "20k", thousands(20_000))
+	require.Equal(t, "1M", thousands(1_000_000))
+	require.Equal(t, "1234", thousands(1234))
+	require.Equal(t, "1.50 µs", duration(1.5e-6))
+	require.Equal(t, "820 ns", duration(820e-9))
+	require.Equal(t, "31.3 ms", duration(0.03126))
+}
