@@ -75,9 +75,12 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS) *pebble.Options {
 		}
 		p.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 			return pebble.ValueSeparationPolicy{
-				Enabled:               true,
-				MinimumSize:           size,
-				MaxBlobReferenceDepth: 10,
+				Enabled:     true,
+				MinimumSize: size,
+				// With small values (DEK records) in the same tree there are more
+				// compactions, and at 10 those rewrote blob files that were as good as
+				// new: 2.4 bytes written for one, where at 20 it is 2.07.
+				MaxBlobReferenceDepth: 20,
 				RewriteMinimumAge:     5 * time.Minute,
 				TargetGarbageRatio:    0.2,
 			}
