@@ -49,7 +49,7 @@ func charts() []chart {
 		{"open.png", "Opening a sealed block with its wrapped key at hand. The floor sets up the key and opens; it unwraps nothing.", opening},
 		{"put.png", "Rate of Put. Plain Pebble runs with the engine options that a store gives it; Badger with its own encryption, which authenticates nothing. Thin lines go from the lowest round to the highest.", puts},
 		{"get.png", "Rate of reading blocks of 4 KiB that are all in caches. Records not cached: blockseal without its caches for DEK records and sealed blocks, so that each Get looks up both.", gets},
-		{"scaling.png", "What a second goroutine gives. Twice the rate is what two cores can give at the most, if nothing is shared that they wait for.", scaling},
+		{"scaling.png", "What a second goroutine gives. Twice the rate is what a second core gives if nothing is shared that they wait for, and nobody else uses the machine.", scaling},
 		{"blocks-calls.png", "Calls to the vault to open a closed store and read one block, and to rotate its KEK, by how many blocks it has.", callsByBlocks},
 		{"blocks-time.png", "The time of the same, with a vault in memory: what a real one takes for its calls comes on top.", timeByBlocks},
 		{"latency.png", "Single operations on blocks of 4 KiB, not synced: half of them take no longer than the first mark, all but one in a hundred no longer than the second, all but one in a thousand no longer than the third. Reading the clock is in each, about 20 ns.", latencies},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/examples/internal/cli"
+	"github.com/blockseal/blockseal/examples/internal/clitest"
 )
 
 func none(string) string { return "" }
@@ -19,7 +20,7 @@ func none(string) string { return "" }
 // What the program says of each thing that is done to the key, against the emulated
 // vault, with azidentity signing in.
 func TestEmulated(t *testing.T) {
-	var out strings.Builder
+	var out clitest.Output
 	dir := t.TempDir()
 	require.NoError(t, runWith(t.Context(), []string{"-emulate", "-blocks", "50", "-dir", dir}, none, &out), out.String())
 	at := 0
@@ -39,7 +40,7 @@ func TestEmulated(t *testing.T) {
 }
 
 func TestPreflightAlone(t *testing.T) {
-	var out strings.Builder
+	var out clitest.Output
 	require.NoError(t, runWith(t.Context(), []string{"preflight", "-emulate"}, none, &out), out.String())
 	require.Contains(t, out.String(), "pass  latency")
 	require.NotContains(t, out.String(), "store ")
@@ -59,9 +60,9 @@ func TestCommandLine(t *testing.T) {
 	require.True(t, o.preflight)
 	require.Equal(t, "other/", o.key.Name+"/"+o.key.Version)
 	for _, args := range [][]string{{}, {"-blocks", "0", "-emulate"}, {"postflight", "-emulate"}, {"-no-such-flag"}} {
-		require.ErrorIs(t, runWith(t.Context(), args, none, &strings.Builder{}), cli.ErrUsage)
+		require.ErrorIs(t, runWith(t.Context(), args, none, &clitest.Output{}), cli.ErrUsage)
 	}
-	var out strings.Builder
+	var out clitest.Output
 	require.ErrorIs(t, runWith(t.Context(), []string{"-h"}, none, &out), flag.ErrHelp)
 	require.Contains(t, out.String(), "BLOCKSEAL_VAULT_URL")
 }

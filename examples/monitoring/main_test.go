@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/examples/internal/cli"
+	"github.com/blockseal/blockseal/examples/internal/clitest"
 	"github.com/blockseal/blockseal/vault/audit"
 )
 
@@ -45,7 +46,7 @@ func TestRehearsal(t *testing.T) {
 	server := httptest.NewServer(h)
 	defer server.Close()
 	dir := t.TempDir()
-	var out bytes.Buffer
+	var out clitest.Output
 	err := run(t.Context(), []string{"-for", "600ms", "-listen", "127.0.0.1:0", "-dir", dir, "-webhook", server.URL + "/token-4711"}, &out)
 	require.NoError(t, err, out.String())
 	require.Contains(t, out.String(), "rehearsed     the key was disabled and enabled")
