@@ -135,7 +135,7 @@ func busyStore(t *testing.T) (g *rig, s *block.Store) {
 	g.clock.Advance(time.Minute)
 	require.Error(t, s.Revalidate(g.ctx))
 	g.clock.Advance(72 * time.Second)
-	require.Eventually(t, func() bool { return s.State().Status == keyring.Degraded }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.State().Status == keyring.Degraded }, 20*time.Second, time.Millisecond)
 	return g, s
 }
 

@@ -60,7 +60,7 @@ func TestStatsTellTimeoutsFromCallersThatGiveUp(t *testing.T) {
 	remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpGet, Stuck: true})
 	ended := make(chan error, 1)
 	go func() { ended <- r.Revalidate(context.Background()) }()
-	require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, 20*time.Second, time.Millisecond)
 	require.Equal(t, 1, r.Stats().InFlight)
 	g.clock.Advance(keyring.DefaultVaultTimeout)
 	require.ErrorIs(t, <-ended, vault.ErrUnavailable)
@@ -68,14 +68,14 @@ func TestStatsTellTimeoutsFromCallersThatGiveUp(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { ended <- r.Revalidate(ctx) }()
-	require.Eventually(t, func() bool { return g.vault.Waiting() == 2 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return g.vault.Waiting() == 2 }, 20*time.Second, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
 	get := statsOf(r, vault.OpGet)
 	require.EqualValues(t, 1, get.Outcomes["timeout"])
 	require.EqualValues(t, 1, get.Outcomes["canceled"])
 	remove()
-	require.Eventually(t, func() bool { return r.Stats().Stuck == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.Stats().Stuck == 0 }, 20*time.Second, time.Millisecond)
 }
 
 func TestStatsMeasureCallsByTheClock(t *testing.T) {
@@ -85,7 +85,7 @@ func TestStatsMeasureCallsByTheClock(t *testing.T) {
 	g.vault.Inject(vaulttest.Fault{Op: vault.OpGet, Times: 1, Nth: 1, Delay: 40 * time.Millisecond})
 	ended := make(chan error, 1)
 	go func() { ended <- r.Revalidate(context.Background()) }()
-	require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, 20*time.Second, time.Millisecond)
 	g.clock.Advance(40 * time.Millisecond)
 	require.NoError(t, <-ended)
 	h := statsOf(r, vault.OpGet).Latency
@@ -183,7 +183,7 @@ func TestContextReachesTheVault(t *testing.T) {
 	require.Equal(t, []any{"rotate", "rotate", "rotate"}, v.take())
 
 	g.clock.Advance(time.Minute)
-	require.Eventually(t, func() bool { return r.Stats().Checks.OK == 2 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.Stats().Checks.OK == 2 }, 20*time.Second, time.Millisecond)
 	require.Equal(t, []any{nil, nil, nil}, v.take())
 	require.NoError(t, r.Close())
 

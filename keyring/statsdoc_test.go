@@ -70,7 +70,7 @@ func TestEveryLogRecordIsDocumented(t *testing.T) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		return h.last == "blockseal: Progressed"
-	}, 5*time.Second, time.Millisecond)
+	}, 20*time.Second, time.Millisecond)
 	h.mu.Lock()
 	want = slices.Sorted(slices.Values(h.names))
 	h.mu.Unlock()
