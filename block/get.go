@@ -46,6 +46,11 @@ func (s *Store) mayRead(ctx context.Context, id []byte) error {
 // other do not fit together.
 var errMismatch = errors.New("the DEK record and the block do not fit together")
 
+// errAskVault says that a scratch holds a record and a sealed block that the vault is
+// needed for. The hold is let go while it is asked, so that nothing of the engine's may
+// be held.
+var errAskVault = errors.New("the vault has to be asked")
+
 // get reads a block that may be written at the same time. The record and the block
 // are two look-ups, and the record may come from the cache; if they do not fit,
 // both are read again from one state of the engine, which decides. A row that does
@@ -59,18 +64,7 @@ func (s *Store) get(ctx context.Context, h *keyring.Hold, sc *scratch, id, dst [
 		}
 		s.rows.drop(row)
 	}
-	var ok bool
-	if sc.record, ok = s.records.get(sc.record[:0], id); !ok {
-		var err error
-		if sc.record, err = lookup(s.db, sc, spaceDEK, 0, id, sc.record[:0]); errors.Is(err, engine.ErrNotFound) {
-			// A block never exists without its record.
-			return nil, s.absent(s.db, sc, 0, id)
-		} else if err != nil {
-			return nil, s.damage(err)
-		}
-		s.records.put(id, sc.record)
-	}
-	out, err := s.openBlock(ctx, h, sc, s.db, 0, id, dst, ticket)
+	out, err := s.getOnce(ctx, h, sc, id, dst, ticket)
 	if err == nil || errors.Is(err, ErrInaccessible) || errors.Is(err, ErrClosed) {
 		return out, err
 	}
@@ -78,15 +72,53 @@ func (s *Store) get(ctx context.Context, h *keyring.Hold, sc *scratch, id, dst [
 		return nil, err
 	}
 	snap := s.db.NewSnapshot()
-	defer snap.Close()
-	if out, err = s.getConsistent(ctx, h, sc, snap, 0, id, dst); err == nil {
-		s.records.put(id, sc.record)
+	out, err = s.getConsistent(ctx, h, sc, snap, 0, id, dst)
+	if e := snap.Close(); err == nil {
+		err = e
+	}
+	if err == errAskVault {
+		out, err = s.unsealKept(ctx, h, sc, dst)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.records.put(id, sc.record)
+	return out, nil
+}
+
+// getOnce is get without the row cache, of what may not fit together.
+func (s *Store) getOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, dst []byte, t ticket) (out []byte, err error) {
+	var cached bool
+	if sc.record, cached = s.records.get(sc.record[:0], id); cached {
+		return s.openBlock(ctx, h, sc, s.db, 0, id, dst, t)
+	}
+	// Not one of the latest, whose records are cached and which Pebble finds in its
+	// memtables at once: now iterators are faster, if there are any.
+	if l := s.db.Lookup(&sc.reading); l != nil {
+		out, err = s.getBoth(ctx, h, sc, l, id, dst, t)
+		l.Release()
+	} else {
+		out, err = s.getBoth(ctx, h, sc, s.db, id, dst, t)
+	}
+	if err == errAskVault {
+		return s.unsealKept(ctx, h, sc, dst)
 	}
 	return out, err
 }
 
+func (s *Store) getBoth(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Getter, id, dst []byte, t ticket) (_ []byte, err error) {
+	if sc.record, err = lookup(r, sc, spaceDEK, 0, id, sc.record[:0]); errors.Is(err, engine.ErrNotFound) {
+		// A block never exists without its record.
+		return nil, s.absent(r, sc, 0, id)
+	} else if err != nil {
+		return nil, s.damage(err)
+	}
+	s.records.put(id, sc.record)
+	return s.openBlock(ctx, h, sc, r, 0, id, dst, t)
+}
+
 // getConsistent reads a block from a state of the engine that does not change.
-func (s *Store) getConsistent(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Reader, partition uint32, id, dst []byte) ([]byte, error) {
+func (s *Store) getConsistent(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Getter, partition uint32, id, dst []byte) ([]byte, error) {
 	var err error
 	sc.record, err = lookup(r, sc, spaceDEK, partition, id, sc.record[:0])
 	switch {
@@ -104,7 +136,7 @@ func (s *Store) getConsistent(ctx context.Context, h *keyring.Hold, sc *scratch,
 
 // absent returns ErrNotFound for a block without a DEK record, unless its data is
 // there, which is damage.
-func (s *Store) absent(r engine.Reader, sc *scratch, partition uint32, id []byte) error {
+func (s *Store) absent(r engine.Getter, sc *scratch, partition uint32, id []byte) error {
 	sc.lookup = appendKey(sc.lookup[:0], spaceData, partition, id)
 	_, closer, err := r.Get(sc.lookup)
 	if errors.Is(err, engine.ErrNotFound) {
@@ -114,7 +146,7 @@ func (s *Store) absent(r engine.Reader, sc *scratch, partition uint32, id []byte
 		return s.damage(err)
 	}
 	closer.Close()
-	if r == engine.Reader(s.db) {
+	if r == engine.Getter(s.db) {
 		// The block may have been written between the two look-ups.
 		snap := s.db.NewSnapshot()
 		defer snap.Close()
@@ -129,7 +161,7 @@ func (s *Store) absent(r engine.Reader, sc *scratch, partition uint32, id []byte
 }
 
 // lookup appends the value of a block's key in a space to dst.
-func lookup(r engine.Reader, sc *scratch, space byte, partition uint32, id, dst []byte) ([]byte, error) {
+func lookup(r engine.Getter, sc *scratch, space byte, partition uint32, id, dst []byte) ([]byte, error) {
 	sc.lookup = appendKey(sc.lookup[:0], space, partition, id)
 	v, closer, err := r.Get(sc.lookup)
 	if err != nil {
@@ -140,8 +172,9 @@ func lookup(r engine.Reader, sc *scratch, space byte, partition uint32, id, dst 
 }
 
 // openBlock opens the DEK in sc.record and with it the block, which it appends to
-// dst and, with a ticket, remembers.
-func (s *Store) openBlock(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Reader, partition uint32, id, dst []byte, t ticket) ([]byte, error) {
+// dst and, with a ticket, remembers; or it returns errAskVault and leaves the sealed
+// block in sc.
+func (s *Store) openBlock(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Getter, partition uint32, id, dst []byte, t ticket) ([]byte, error) {
 	sc.lookup = appendKey(sc.lookup[:0], spaceData, partition, id)
 	value, closer, err := r.Get(sc.lookup)
 	if errors.Is(err, engine.ErrNotFound) {
@@ -151,11 +184,9 @@ func (s *Store) openBlock(ctx context.Context, h *keyring.Hold, sc *scratch, r e
 		return nil, s.damage(err)
 	}
 	if len(sc.record) != keyring.RecordSize {
-		// The vault will be asked, and the hold let go meanwhile: keep nothing of
-		// the engine's.
-		value = bytes.Clone(value)
+		sc.sealed = bytes.Clone(value)
 		closer.Close()
-		return s.unseal(ctx, h, sc, value, dst)
+		return nil, errAskVault
 	}
 	defer closer.Close()
 	out, err := s.unseal(ctx, h, sc, value, dst)
@@ -181,6 +212,13 @@ func (s *Store) unseal(ctx context.Context, h *keyring.Hold, sc *scratch, value,
 	return out, nil
 }
 
+// unsealKept is unseal of the sealed block that openBlock left in sc.
+func (s *Store) unsealKept(ctx context.Context, h *keyring.Hold, sc *scratch, dst []byte) ([]byte, error) {
+	value := sc.sealed
+	sc.sealed = nil // which may be large, and scratches are kept
+	return s.unseal(ctx, h, sc, value, dst)
+}
+
 // Has reports whether there is a block with the given id. It opens nothing: a
 // damaged block is there too.
 func (s *Store) Has(ctx context.Context, id []byte) (bool, error) {
@@ -199,7 +237,7 @@ func (s *Store) Has(ctx context.Context, id []byte) (bool, error) {
 	return ok, nil
 }
 
-func (s *Store) has(r engine.Reader, id []byte) (bool, error) {
+func (s *Store) has(r engine.Getter, id []byte) (bool, error) {
 	_, closer, err := r.Get(appendKey(nil, spaceDEK, 0, id))
 	if errors.Is(err, engine.ErrNotFound) {
 		return false, nil

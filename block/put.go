@@ -19,6 +19,8 @@ type scratch struct {
 	aad     []byte          // of the sealed block: version | store id | partition | block id
 	lookup  []byte          // an engine key
 	record  []byte
+	sealed  []byte         // that the vault has to be asked about
+	reading engine.Reading // where it looked up before
 }
 
 // take returns a scratch that is bound to a block.

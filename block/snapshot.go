@@ -66,6 +66,9 @@ func (sn *Snapshot) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
 	sc := sn.s.take(0, id)
 	defer sn.s.give(sc)
 	out, err := sn.s.getConsistent(ctx, &h, sc, sn.snap, 0, id, dst)
+	if err == errAskVault {
+		out, err = sn.s.unsealKept(ctx, &h, sc, dst)
+	}
 	sn.s.counts.get(len(out)-len(dst), err)
 	if err != nil {
 		return nil, wrapErr("get", id, err)

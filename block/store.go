@@ -263,6 +263,7 @@ func (s *Store) openEngine() error {
 		FS: s.opts.FS, ReadOnly: s.opts.ReadOnly, Logger: s.opts.Keyring.Logger,
 		CacheBytes: s.opts.BlockCache, MemTableBytes: s.opts.MemTable,
 		ValueSeparation: s.opts.ValueSeparation, Inline: []byte{spaceData}, Fatal: s.opts.Fatal,
+		Spaces: [][]byte{{spaceDEK}, {spaceData}},
 	})
 	if err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))

@@ -37,6 +37,8 @@ func (b Batch) Empty() bool { return b.b.Empty() }
 func (d *DB) Apply(b Batch, sync bool) error {
 	d.quiet.RLock()
 	defer d.quiet.RUnlock()
+	d.lookups.begin()
+	defer d.lookups.end()
 	if sync {
 		return translate(d.p.ApplyNoSyncWait(b.b, pebble.Sync))
 	}
@@ -50,6 +52,8 @@ func (b Batch) Wait() error { return translate(b.b.SyncWait()) }
 func (d *DB) Commit(b Batch, sync bool) error {
 	d.quiet.RLock()
 	defer d.quiet.RUnlock()
+	d.lookups.begin()
+	defer d.lookups.end()
 	opts := pebble.NoSync
 	if sync {
 		opts = pebble.Sync

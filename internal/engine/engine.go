@@ -46,6 +46,9 @@ type Options struct {
 	ValueSeparation int
 	// Inline is the key up to which values are never separated. Default: none.
 	Inline []byte
+	// Spaces are prefixes of keys, none of another and none ending in 0xff, whose
+	// keys a Lookup finds. Default: none.
+	Spaces [][]byte
 	// Fatal is called when the engine cannot go on, with a message; it must not
 	// return. Default: write the message to the logger and end the process.
 	Fatal func(msg string)
@@ -56,6 +59,7 @@ type DB struct {
 	p       *pebble.DB
 	purging *atomic.Bool // see purgeFS
 	guard   *guard
+	lookups *lookups
 
 	readOnly bool
 	quiet    sync.RWMutex // held for writing while nothing may be written to the log
@@ -80,12 +84,14 @@ func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
 	if err != nil {
 		return nil, translateOpen(err)
 	}
-	return &DB{p: p, purging: files.purging, guard: new(guard), readOnly: o.ReadOnly}, nil
+	g := new(guard)
+	return &DB{p: p, purging: files.purging, guard: g, lookups: newLookups(p, g, o.Spaces), readOnly: o.ReadOnly}, nil
 }
 
 // Close closes the engine. Nothing may be open on it.
 func (d *DB) Close() (err error) {
 	defer d.guard.close(&err)
+	d.lookups.close()
 	return translate(d.p.Close())
 }
 
@@ -141,10 +147,15 @@ func translateOpen(err error) error {
 	return translate(err)
 }
 
-// Reader is what a DB and a Snapshot have in common.
-type Reader interface {
+// Getter is what finds keys.
+type Getter interface {
 	// Get returns the value of key, valid until closer is closed, or ErrNotFound.
 	Get(key []byte) (value []byte, closer io.Closer, err error)
+}
+
+// Reader is what a DB and a Snapshot have in common.
+type Reader interface {
+	Getter
 	// NewIter returns an iterator over the keys in [lower, upper).
 	NewIter(lower, upper []byte) (*Iter, error)
 }

@@ -47,6 +47,7 @@ const purgeRounds = memTables + 3
 func (d *DB) Purge(ctx context.Context, lower, upper []byte, touch func(Batch) error) error {
 	d.purging.Store(true)
 	defer d.purging.Store(false)
+	defer d.lookups.change()() // none is kept meanwhile, which would pin a file
 	for range purgeRounds {
 		b := d.NewBatch()
 		if err := touch(b); err != nil {
