@@ -161,3 +161,16 @@ func (l *load) everyoneWasRefused() {
 		}
 	}
 }
+
+// someAreAcknowledged waits until the workers have been acknowledged so many blocks
+// since the call, however little of the machine they get.
+func (l *load) someAreAcknowledged(n int) {
+	count := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.acked)
+	}
+	for was := count(); count() < was+n && !l.t.Failed(); {
+		time.Sleep(10 * time.Microsecond)
+	}
+}

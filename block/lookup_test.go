@@ -60,8 +60,8 @@ func TestReadersBetweenChanges(t *testing.T) {
 					}
 				})
 			}
-			for n := uint64(1); n <= 150 && !stop.Load(); n++ {
-				for until := reads.Load() + 150; reads.Load() < until && !stop.Load(); {
+			for n := uint64(1); n <= 90 && !stop.Load(); n++ {
+				for until := reads.Load() + 100; reads.Load() < until && !stop.Load(); {
 					runtime.Gosched()
 				}
 				switch n % 15 { // what changes the engine besides Put
