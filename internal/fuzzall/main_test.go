@@ -36,7 +36,7 @@ func FuzzBad(f *testing.F) {
 `)
 	t.Chdir(dir)
 	var out bytes.Buffer
-	require.ErrorContains(t, campaign(t.Context(), &out, "./...", "", time.Second, 0), "findings in FuzzBad")
+	require.ErrorContains(t, campaign(t.Context(), &out, "./...", "", time.Second, 0), "findings in FuzzBad", &out)
 	require.Regexp(t, regexp.MustCompile(`m +FuzzGood +[1-9]\d* .*none`), out.String())
 	require.Contains(t, out.String(), "found it")
 	require.Contains(t, out.String(), "2 targets, ")
