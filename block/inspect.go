@@ -32,8 +32,8 @@ type Inspection struct {
 	// PastKEKs are the KEK versions that wrapped a keyring document since the last
 	// Erase, oldest first.
 	PastKEKs []vault.KeyID
-	// Unfinished names the rewriting operations that were cut off and go on with
-	// their next call: "rotate-epoch", "rekey".
+	// Unfinished names the rewriting operations that were cut off: "rotate-epoch" and
+	// "rekey" go on with their next call, "renew" (Options.Keyring.RekeyAfter) by itself.
 	Unfinished []string
 
 	Files uint64 // in the directory
@@ -64,7 +64,7 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 	if err := errors.Join(in.count(ctx, s), in.measure(s)); err != nil {
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
 	}
-	for _, name := range []string{metaRotateEpoch, metaRekey} {
+	for _, name := range []string{metaRotateEpoch, metaRekey, metaRenew} {
 		found, err := s.hasMarker(name)
 		if err != nil {
 			return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)

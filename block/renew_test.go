@@ -183,6 +183,9 @@ func TestRekeyAfterIsPacedAndResumed(t *testing.T) {
 
 	half, epochs := s.Records(), s.State().Epochs
 	require.NoError(t, s.Close())
+	in, err := block.Inspect(g.ctx, g.dir, &g.opts)
+	require.NoError(t, err)
+	require.Equal(t, []string{"renew"}, in.Unfinished)
 	g.opts.RewriteRate = 0
 	s = g.open()
 	done := len(replaced(s, before))
