@@ -125,9 +125,9 @@ type Lookup struct {
 	bad   bool               // not to be used again
 }
 
-// Lookup returns what finds keys faster than Get does, unless they are in a memtable,
-// or nil if there is no such thing now, because the engine has just been written to. Only the keys of Options.Spaces can
-// be looked for.
+// Lookup returns what finds keys faster than Get does, unless they are in a memtable, or
+// nil if there is no such thing now, because the engine has just been written to. It
+// finds keys of Options.Spaces, and panics over others.
 func (d *DB) Lookup(r *Reading) *Lookup {
 	k := d.lookups
 	begun := k.begun.Load()
