@@ -104,7 +104,7 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested
 		return err
 	}
 	s := &session{cache: newDEKCache(r.opts.DEKCache)}
-	s.secret = *docSecret
+	secret.Do(func() { s.secret = *docSecret })
 	s.epochs.Store(set)
 
 	r.turn.Lock()
@@ -178,19 +178,13 @@ func (r *Keyring) prove(got []byte, p proof, requested bool) error {
 		}
 		return errSessionEnded
 	}
-	var err error
-	secret.Do(func() {
-		var docSecret [secretSize]byte
-		copy(docSecret[:], got)
-		defer clear(docSecret[:])
-		var b *body
-		if b, err = openBody(sealed, &docSecret, aad); err != nil {
-			return
-		}
-		defer b.destroy()
-		err = r.begin(b, &docSecret, p, requested)
-	})
-	return err
+	docSecret := (*[secretSize]byte)(got)
+	b, err := openBody(sealed, docSecret, aad)
+	if err != nil {
+		return err
+	}
+	defer b.destroy()
+	return r.begin(b, docSecret, p, requested)
 }
 
 // errSessionEnded says that a check came back after the session that it was to

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/blockseal/blockseal/internal/secret"
 )
 
 // take takes a saved document for the keyring's. docMu is held, or nobody else has
@@ -34,34 +32,32 @@ func (r *Keyring) mutate(ctx context.Context, h *Hold, f func(*body) error, afte
 }
 
 // mutateHeader is mutate for a change of the header too.
-func (r *Keyring) mutateHeader(ctx context.Context, h *Hold, f func(*header, *body) error, after func(*body) error) (err error) {
+func (r *Keyring) mutateHeader(ctx context.Context, h *Hold, f func(*header, *body) error, after func(*body) error) error {
 	if r.opts.ReadOnly {
 		return fmt.Errorf("keyring: %w", ErrReadOnly)
 	}
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
-	secret.Do(func() {
-		var b *body
-		if b, err = openBody(r.sealed, &h.s.secret, r.aad); err != nil {
-			return
+	b, err := openBody(r.sealed, &h.s.secret, r.aad)
+	if err != nil {
+		return err
+	}
+	defer b.destroy()
+	next := r.header.clone()
+	next.generation++
+	if err := f(&next, b); err != nil {
+		if err == errUnchanged {
+			return nil
 		}
-		defer func() { b.destroy() }()
-		next := r.header.clone()
-		next.generation++
-		if err = f(&next, b); err != nil {
-			if err == errUnchanged {
-				err = nil
-			}
-			return
-		}
-		if err = r.seal(ctx, next, b, &h.s.secret); err != nil {
-			return
-		}
-		if after != nil {
-			err = after(b)
-		}
-	})
-	return err
+		return err
+	}
+	if err := r.seal(ctx, next, b, &h.s.secret); err != nil {
+		return err
+	}
+	if after == nil {
+		return nil
+	}
+	return after(b)
 }
 
 // seal seals b under next, saves the document and takes it. docMu is held.

@@ -34,9 +34,14 @@ func sealBody(b *body, docSecret *[secretSize]byte, aad []byte) (sealed []byte, 
 	return sealed, err
 }
 
-// openBody opens a sealed body. It runs inside secret.Do for its callers, who
-// keep the body only as long as they need it.
-func openBody(sealed []byte, docSecret *[secretSize]byte, aad []byte) (*body, error) {
+// openBody opens a sealed body. Its callers keep it only as long as they need it,
+// and destroy it.
+func openBody(sealed []byte, docSecret *[secretSize]byte, aad []byte) (b *body, err error) {
+	secret.Do(func() { b, err = openBodyPlainly(sealed, docSecret, aad) })
+	return b, err
+}
+
+func openBodyPlainly(sealed []byte, docSecret *[secretSize]byte, aad []byte) (*body, error) {
 	aead, err := dek.NewAEAD(docSecret[:])
 	if err != nil {
 		return nil, err
@@ -63,15 +68,17 @@ func newBody(p policy, now time.Time) *body {
 // addEpoch appends a fresh epoch, which becomes the current one.
 func (b *body) addEpoch(now time.Time) {
 	// Not append: growing would leave the old array behind with its keys.
-	grown := make([]epochKey, len(b.epochs)+1)
-	copy(grown, b.epochs)
-	for i := range b.epochs {
-		clear(b.epochs[i].key[:])
-	}
-	e := &grown[len(b.epochs)]
+	secret.Do(func() {
+		grown := make([]epochKey, len(b.epochs)+1)
+		copy(grown, b.epochs)
+		for i := range b.epochs {
+			clear(b.epochs[i].key[:])
+		}
+		rand.Read(grown[len(b.epochs)].key[:])
+		b.epochs = grown
+	})
+	e := b.current()
 	e.id, e.created = b.nextEpoch, now.UTC().Truncate(time.Second)
-	rand.Read(e.key[:])
-	b.epochs = grown
 	b.nextEpoch++
 }
 
