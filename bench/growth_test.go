@@ -178,6 +178,7 @@ func BenchmarkWriteAmplification(b *testing.B) {
 			return openSealed(dir, v, key, &block.Options{NoSync: true, BlockCache: cacheBytes, FS: fs})
 		}},
 		{"pebble", func(dir string, fs vfs.FS) (kv, error) { return openPebbleOn(dir, false, fs) }},
+		{"pebble2", func(dir string, fs vfs.FS) (kv, error) { return openApartOn(dir, false, fs) }},
 	} {
 		open := im.open
 		b.Run(fmt.Sprintf("size=%d/impl=%s", size, im.name), func(b *testing.B) {
@@ -221,6 +222,8 @@ func rest(s kv) {
 		case *sealed:
 			running = s.Stats().Engine.CompactionsRunning
 		case *plain:
+			running = int(s.Metrics().Compact.NumInProgress)
+		case *apart:
 			running = int(s.Metrics().Compact.NumInProgress)
 		}
 		if running > 0 {

@@ -44,6 +44,7 @@ func implementations() []struct {
 	}{
 		{"blockseal", blockseal(nil)},
 		{"pebble", openPebble},
+		{"pebble2", openApart},
 		{"badger", func(dir string, sync bool) (kv, error) { return openBadger(dir, key, sync, cacheBytes) }},
 	}
 }
@@ -132,12 +133,17 @@ func (p *plain) put(batch [][2][]byte) error {
 	b := p.NewBatch()
 	defer b.Close()
 	for _, kv := range batch {
-		key, value := b.Reserve(len(prefix)+len(kv[0]), len(kv[1]))
-		copy(key, prefix)
-		copy(key[len(prefix):], kv[0])
-		copy(value, kv[1])
+		reserve(b, kv)
 	}
 	return p.Commit(b, p.sync)
+}
+
+// reserve adds a block to a batch.
+func reserve(b engine.Batch, kv [2][]byte) {
+	key, value := b.Reserve(len(prefix)+len(kv[0]), len(kv[1]))
+	copy(key, prefix)
+	copy(key[len(prefix):], kv[0])
+	copy(value, kv[1])
 }
 
 func (p *plain) get(id, dst []byte) ([]byte, error) {

@@ -28,9 +28,8 @@ type AEAD struct {
 
 	// inModule says that gcm draws its nonces itself, inside the FIPS 140-3 module,
 	// as the module's security policy asks of AES-GCM. Otherwise the nonces come
-	// from here: the same bytes of the same generator, but those of a key, its block
-	// and its wrap are read in one go, which is a fifth of what sealing a small block
-	// costs.
+	// from here: bytes of the same generator, but those of a key and of its nonce are
+	// read in one go, which is a fifth of what sealing a small block costs.
 	inModule bool
 }
 
@@ -65,8 +64,8 @@ func (a *AEAD) Seal(dst, plaintext, aad []byte) []byte {
 	return a.gcm.Seal(dst[:len(dst)+nonceSize], nonce, plaintext, aad)
 }
 
-// sealWith is Seal with a nonce that was drawn already and that nothing else was
-// or will be sealed with.
+// sealWith is Seal with a random nonce that was drawn already and that nothing else
+// was or will be sealed with under this key.
 func (a *AEAD) sealWith(nonce, dst, plaintext, aad []byte) []byte {
 	if a.inModule {
 		return a.gcm.Seal(dst, nil, plaintext, aad)

@@ -45,8 +45,8 @@ type Key struct {
 	// The bytes are behind a pointer because package fmt, given a struct that has a
 	// Key in an unexported field, prints the fields and calls no method; pointers
 	// it prints as addresses.
-	raw  *[endOfWrapNonce]byte // key | nonce of the first Seal | nonce of the wrap
-	aead AEAD                  // zero: destroyed, or never set
+	raw  *[Size + nonceSize]byte // key | nonce of its wrap, and of its first Seal
+	aead AEAD                    // zero: destroyed, or never set
 
 	// 1: the nonce of the first Seal is still to be used. Seal alone is concurrent
 	// with itself, so that only there it needs to be atomic.
@@ -54,13 +54,6 @@ type Key struct {
 
 	_ noCopy
 }
-
-// The parts of raw, which Generate reads at once: reading costs more by the call
-// than by the byte.
-const (
-	endOfSealNonce = Size + nonceSize
-	endOfWrapNonce = endOfSealNonce + nonceSize
-)
 
 // noCopy makes go vet's copylocks check refuse copies of a Key, each of which
 // would be one more secret that nobody destroys.
@@ -90,7 +83,8 @@ func FromBytes(b []byte) (*Key, error) {
 // the caller already has: one Key can serve many blocks, one after the other.
 func (k *Key) Generate() {
 	k.room()
-	// crypto/rand.Read fills the slice or ends the process; see its doc.
+	// Key and nonce at once, because reading costs by the call. crypto/rand.Read fills
+	// the slice or ends the process; see its doc.
 	rand.Read(k.raw[:])
 	k.expand()
 	k.fresh = 1
@@ -98,10 +92,16 @@ func (k *Key) Generate() {
 
 // GenerateWrapped is Generate, and appends the key, sealed under another one, to
 // dst: [WrappedSize] bytes more, which Unwrap takes with the same aad.
+//
+// The wrap and the key's first Seal have the same 12 random bytes for a nonce. What
+// GCM asks is that no nonce comes twice under one key (NIST SP 800-38D, section 8),
+// and these are two keys that know nothing of each other: under either, the nonce is
+// as random as any. Twelve bytes more would make sealing a small block some percent
+// slower.
 func (k *Key) GenerateWrapped(dst []byte, under *AEAD, aad []byte) []byte {
 	k.Generate()
 	under.mustLive()
-	return under.sealWith(k.raw[endOfSealNonce:], dst, k.raw[:Size:Size], aad)
+	return under.sealWith(k.raw[Size:], dst, k.raw[:Size:Size], aad)
 }
 
 // Set makes k the key with the given [Size] bytes, in memory that the caller
@@ -119,7 +119,7 @@ func (k *Key) Set(b []byte) error {
 // room makes room for the bytes, which stays for as long as k does.
 func (k *Key) room() {
 	if k.raw == nil {
-		k.raw = new([endOfWrapNonce]byte)
+		k.raw = new([Size + nonceSize]byte)
 	}
 }
 
@@ -141,7 +141,7 @@ func (k *Key) expand() {
 func (k *Key) Seal(dst, plaintext, aad []byte) []byte {
 	k.mustLive()
 	if atomic.CompareAndSwapUint32(&k.fresh, 1, 0) {
-		return k.aead.sealWith(k.raw[Size:endOfSealNonce], dst, plaintext, aad)
+		return k.aead.sealWith(k.raw[Size:], dst, plaintext, aad)
 	}
 	return k.aead.Seal(dst, plaintext, aad)
 }

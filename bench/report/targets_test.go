@@ -91,3 +91,19 @@ func TestSizes(t *testing.T) {
 	require.Equal(t, "820 ns", duration(820e-9))
 	require.Equal(t, "31.3 ms", duration(0.03126))
 }
+
+// What plain Pebble makes of a second entry stands beside the targets that it limits.
+func TestJudgeSaysWhatASecondEntryTakes(t *testing.T) {
+	r := newResults()
+	for impl, ns := range map[string]int{"pebble": 8000, "pebble2": 10000, "blockseal": 12000} {
+		require.NoError(t, r.parse("f", fmt.Appendf(nil, "BenchmarkPutNoSync/size=4096/impl=%s 1 %d ns/op\n", impl, ns)))
+		require.NoError(t, r.parse("f", fmt.Appendf(nil, "BenchmarkWriteAmplification/size=4096/impl=%s 1 %d ns/op %d writeamp\n", impl, ns, ns)))
+	}
+	groups := judge(r)
+	v := find(t, groups, "Beside plain Pebble", "Put 4 KiB, not synced")
+	require.Equal(t, "0.67", v.Measured)
+	require.Equal(t, "plain Pebble with a second entry: 0.80", v.Note)
+	v = find(t, groups, "Beside plain Pebble", "write amplification, in times of Pebble's")
+	require.Equal(t, "1.50", v.Measured)
+	require.Equal(t, "plain Pebble with a second entry: 1.25", v.Note)
+}
