@@ -29,6 +29,7 @@ type lookups struct {
 	p      *pebble.DB
 	guard  *guard
 	spaces [][]byte
+	keep   time.Duration // keepLookups
 
 	begun atomic.Uint64 // changes
 	_     [56]byte      // what writers write is not what readers read
@@ -58,7 +59,7 @@ const (
 )
 
 func newLookups(p *pebble.DB, g *guard, spaces [][]byte) *lookups {
-	return &lookups{p: p, guard: g, spaces: spaces, slots: make([]lookupSlot, min(max(4, 2*runtime.GOMAXPROCS(0)), 64))}
+	return &lookups{p: p, guard: g, spaces: spaces, keep: keepLookups, slots: make([]lookupSlot, min(max(4, 2*runtime.GOMAXPROCS(0)), 64))}
 }
 
 // change is called before the engine's state changes, and its result afterwards.
@@ -193,7 +194,7 @@ func (k *lookups) wake() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.timer == nil && !k.closed {
-		k.timer = time.AfterFunc(keepLookups, k.expire)
+		k.timer = time.AfterFunc(k.keep, k.expire)
 	}
 }
 

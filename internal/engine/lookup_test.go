@@ -27,6 +27,7 @@ func openDir(t *testing.T, dir string, fs vfs.FS) *DB {
 	require.NoError(t, err)
 	d, err := Open(dir, lock, Options{FS: fs, Spaces: spaces, Inline: []byte{3}})
 	require.NoError(t, err)
+	d.lookups.keep = time.Hour // tests that want it to pass call expire
 	t.Cleanup(func() {
 		require.NoError(t, d.Close()) // which finds iterators that were forgotten
 		require.NoError(t, lock.Close())
