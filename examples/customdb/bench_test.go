@@ -8,22 +8,23 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
-// plain is pages in plain Pebble: what the database would be without encryption.
-type plain struct{ db *pebble.DB }
+// plain is pages in Pebble alone: what the database would be without encryption.
+type plain struct{ db *engine.DB }
 
 func (p plain) read(_ context.Context, id pageID) ([]byte, error) { return plainRead(p.db, id) }
 
-func plainRead(r pebble.Reader, id pageID) ([]byte, error) {
+func plainRead(r engine.Getter, id pageID) ([]byte, error) {
 	v, closer, err := r.Get(id.block())
-	if errors.Is(err, pebble.ErrNotFound) {
+	if errors.Is(err, engine.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
@@ -37,26 +38,33 @@ func (p plain) commit(_ context.Context, changed map[pageID][]byte) error {
 	b := p.db.NewBatch()
 	defer b.Close()
 	for id, page := range changed {
-		err := b.Set(id.block(), page, nil)
+		err := b.Set(id.block(), page)
 		if page == nil {
-			err = b.Delete(id.block(), nil)
+			err = b.Delete(id.block())
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return b.Commit(pebble.Sync)
+	return p.db.Commit(b, true)
 }
 
 func (p plain) snapshot() snapshot { return plainSnapshot{p.db.NewSnapshot()} }
 
-type plainSnapshot struct{ s *pebble.Snapshot }
+type plainSnapshot struct{ s *engine.Snapshot }
 
 func (p plainSnapshot) read(_ context.Context, id pageID) ([]byte, error) { return plainRead(p.s, id) }
 func (p plainSnapshot) close() error                                      { return p.s.Close() }
 
-// onBoth runs f on the database over blockseal, and over plain Pebble with the
-// memory that the store gives its own.
+const (
+	blockCache = 64 << 20 // block.Options.BlockCache by default
+	// storeCaches is what a store takes for caches in bytes.
+	storeCaches = blockCache + block.DefaultRowCache + block.DefaultRecordCache
+)
+
+// onBoth runs f on the database over a store, and over Pebble as a store opens it: with
+// the same memtables, filters, thresholds and separation of values, and no compression.
+// All the memory that the store has for caches is Pebble's block cache there.
 func onBoth(b *testing.B, f func(b *testing.B, db *DB)) {
 	ctx := context.Background()
 	run := func(name string, p pages) {
@@ -75,19 +83,19 @@ func onBoth(b *testing.B, f func(b *testing.B, db *DB)) {
 		b.Run("pages="+name, func(b *testing.B) { f(b, db) })
 	}
 	v := vaulttest.New(nil)
-	s, err := block.Open(ctx, b.TempDir(), kek.New(v, v.CreateKey("k").Versionless()), nil)
+	s, err := block.Open(ctx, b.TempDir(), kek.New(v, v.CreateKey("k").Versionless()), &block.Options{BlockCache: blockCache})
 	require.NoError(b, err)
 	defer s.Close()
 	run("blockseal", sealed{s})
-	p, err := pebble.Open(b.TempDir(), &pebble.Options{MemTableSize: 64 << 20, CacheSize: 128 << 20, FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}})
+	dir := b.TempDir()
+	lock, err := engine.LockDir(dir, vfs.Default)
+	require.NoError(b, err)
+	defer lock.Close()
+	p, err := engine.Open(dir, lock, engine.Options{CacheBytes: storeCaches})
 	require.NoError(b, err)
 	defer p.Close()
 	run("pebble", plain{p})
 }
-
-type quiet struct{ pebble.Logger }
-
-func (quiet) Infof(string, ...any) {}
 
 func BenchmarkGet(b *testing.B) {
 	onBoth(b, func(b *testing.B, db *DB) {

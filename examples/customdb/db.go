@@ -43,6 +43,7 @@ type Tx struct {
 	next    pageID
 	loaded  map[pageID]*node // decoded
 	changed map[pageID]*node // to be written; nil: freed
+	failed  error            // a change that was half made: there is nothing to commit
 }
 
 var errReadOnly = errors.New("customdb: a View cannot change anything")
@@ -101,6 +102,9 @@ func (tx *Tx) begin() error {
 }
 
 func (tx *Tx) commit() error {
+	if tx.failed != nil {
+		return fmt.Errorf("customdb: commit: %w", tx.failed)
+	}
 	if len(tx.changed) == 0 {
 		return nil
 	}

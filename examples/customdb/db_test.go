@@ -18,6 +18,8 @@ import (
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
@@ -30,11 +32,15 @@ type rig struct {
 	fs  *vfs.MemFS
 	s   *block.Store
 	db  *DB
+
+	keyring keyring.Options
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB) *rig { return newRigWith(t, keyring.Options{}) }
+
+func newRigWith(t testing.TB, o keyring.Options) *rig {
 	v := vaulttest.New(nil)
-	g := &rig{t: t, ctx: context.Background(), v: v, k: kek.New(v, v.CreateKey("k").Versionless()), fs: vfs.NewCrashableMem()}
+	g := &rig{t: t, ctx: context.Background(), v: v, k: kek.New(v, v.CreateKey("k").Versionless()), fs: vfs.NewCrashableMem(), keyring: o}
 	g.open()
 	t.Cleanup(func() {
 		_, err := g.s.Verify(g.ctx, nil)
@@ -46,7 +52,8 @@ func newRig(t testing.TB) *rig {
 
 func (g *rig) open() {
 	var err error
-	g.s, err = block.Open(g.ctx, "db", g.k, &block.Options{FS: g.fs, MemTable: 1 << 20, BlockCache: 1 << 20, RowCache: 1 << 20, RecordCache: 1 << 20})
+	g.s, err = block.Open(g.ctx, "db", g.k, &block.Options{FS: g.fs, MemTable: 1 << 20, BlockCache: 1 << 20, RowCache: 1 << 20, RecordCache: 1 << 20,
+		Keyring: g.keyring, ManualRewrap: true, VaultRate: 1 << 30})
 	require.NoError(g.t, err)
 	g.db, err = OpenDB(g.ctx, sealed{g.s})
 	require.NoError(g.t, err)
@@ -245,6 +252,79 @@ func TestRefusals(t *testing.T) {
 		_, err := decode(page)
 		require.ErrorIs(t, err, errPage, page)
 	}
+}
+
+// The rest of the catalog is for names with a slash.
+func TestNamesWithASlash(t *testing.T) {
+	g := newRig(t)
+	key, row := []byte("k"), []byte("red")
+	require.NoError(t, g.db.Update(g.ctx, func(tx *Tx) error { return tx.Put(things, key, row) }))
+	index := Table{Name: "things/colour"}
+	for name, f := range map[string]func(tx *Tx) error{
+		"get":             func(tx *Tx) error { _, err := tx.Get(index, key); return err },
+		"put":             func(tx *Tx) error { return tx.Put(index, key, row) },
+		"delete":          func(tx *Tx) error { return tx.Delete(index, key) },
+		"scan":            func(tx *Tx) error { return tx.Scan(index, nil, func(_, _ []byte) bool { return true }) },
+		"lookup":          func(tx *Tx) error { return tx.Lookup(index, "colour", row, func(_, _ []byte) bool { return true }) },
+		"lookup in index": func(tx *Tx) error { return tx.Lookup(things, "a/b", row, func(_, _ []byte) bool { return true }) },
+		"index": func(tx *Tx) error {
+			return tx.Put(Table{Name: "things", Indexes: []Index{{Name: "a/b", Of: things.Indexes[0].Of}}}, key, row)
+		},
+	} {
+		require.ErrorContains(t, g.db.Update(g.ctx, f), "has a slash", name)
+	}
+	g.check(map[string]string{"k": "red"})
+}
+
+// Who handles the error of a row and commits finds it and the indexes as they were.
+func TestRefusedRowChangesNothing(t *testing.T) {
+	g := newRig(t)
+	both := things
+	both.Indexes = append(slices.Clip(both.Indexes), Index{Name: "all", Of: func(row []byte) []byte { return row }})
+	require.NoError(t, g.db.Update(g.ctx, func(tx *Tx) error { return tx.Put(both, []byte("k"), []byte("red")) }))
+	require.NoError(t, g.db.Update(g.ctx, func(tx *Tx) error {
+		row := append([]byte("blu"), make([]byte, MaxEntry/4)...)
+		require.ErrorContains(t, tx.Put(both, []byte("k"), row), "index things/all: a value of 259 bytes, the most is 256")
+		require.ErrorContains(t, tx.Put(both, []byte("new"), row), "the most is 256")
+		return nil
+	}))
+	g.check(map[string]string{"k": "red"})
+}
+
+// A change that the store fails in its middle is not committed.
+func TestHalfAChangeIsNotCommitted(t *testing.T) {
+	g := newRig(t)
+	both := things
+	both.Indexes = append(slices.Clip(both.Indexes), Index{Name: "all", Of: func(row []byte) []byte { return row }})
+	require.NoError(t, g.db.Update(g.ctx, func(tx *Tx) error { return tx.Put(both, []byte("k"), []byte("red")) }))
+	err := g.db.Update(g.ctx, func(tx *Tx) error {
+		// Of the three trees, the last index alone is not in the transaction yet.
+		require.NoError(t, tx.Lookup(both, "colour", []byte("red"), func(_, _ []byte) bool { return true }))
+		g.v.Revoke()
+		require.Error(t, g.s.Revalidate(g.ctx))
+		require.ErrorIs(t, tx.Put(both, []byte("k"), []byte("blu")), block.ErrInaccessible)
+		g.v.Restore()
+		require.NoError(t, g.s.Revalidate(g.ctx))
+		return nil
+	})
+	require.ErrorIs(t, err, block.ErrInaccessible)
+	g.check(map[string]string{"k": "red"})
+}
+
+// With DEKs that are wrapped ByKEK, a transaction that was sealed in part when the KEK
+// changed is committed all the same.
+func TestTheKEKChangesInATransaction(t *testing.T) {
+	g := newRigWith(t, keyring.Options{Wrapping: keyring.ByKEK})
+	stale := func() uint64 { return g.s.Stats().Failures["commit"]["stale"] }
+	was := stale()
+	g.v.Inject(vaulttest.Fault{Op: vault.OpWrapKey, Nth: 2, MutateWrapped: func(*vault.Wrapped) {
+		g.v.Rotate("k")
+		require.NoError(t, g.s.RotateKEK(g.ctx))
+		require.NoError(t, g.s.RewrapDEKs(g.ctx, nil))
+	}})
+	require.NoError(t, g.db.Update(g.ctx, func(tx *Tx) error { return tx.Put(things, []byte("k"), []byte("red")) }))
+	require.Equal(t, was+1, stale(), "one batch was refused")
+	g.check(map[string]string{"k": "red"})
 }
 
 // Without the key nothing is read or written, and nothing is lost.

@@ -42,6 +42,17 @@ func (p sealed) read(ctx context.Context, id pageID) ([]byte, error) {
 }
 
 func (p sealed) commit(ctx context.Context, changed map[pageID][]byte) error {
+	for {
+		err := p.commitOnce(ctx, changed)
+		if !errors.Is(err, block.ErrStale) {
+			return err
+		}
+		// The KEK was changed in between, and the store's DEKs are wrapped ByKEK: a new
+		// batch is sealed under the new one.
+	}
+}
+
+func (p sealed) commitOnce(ctx context.Context, changed map[pageID][]byte) error {
 	b := p.s.NewBatch()
 	defer b.Close()
 	for id, page := range changed {

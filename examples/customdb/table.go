@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strings"
 )
 
-// Table is a table of rows, ordered by key, with indexes.
+// Table is a table of rows, ordered by key, with indexes. No name has a slash.
 type Table struct {
 	Name    string
 	Indexes []Index
@@ -57,7 +58,23 @@ func (tx *Tx) on(name string, f func(tree) (tree, error)) error {
 	return tx.name(name, is)
 }
 
+// rows returns the tree of a table's rows.
+func (tx *Tx) rows(t Table) (rows tree, found bool, err error) {
+	if err := checkName(t.Name); err != nil {
+		return rows, false, err
+	}
+	return tx.tree(t.Name)
+}
+
 func (i Index) tree(t Table) string { return t.Name + "/" + i.Name }
+
+// checkName refuses a name that could be taken for a table's and an index's.
+func checkName(name string) error {
+	if strings.Contains(name, "/") {
+		return fmt.Errorf("customdb: the name %q has a slash", name)
+	}
+	return nil
+}
 
 // entry is an index's key for a row: the indexed value, its end marked so that the
 // order of entries is that of values and then keys, and the row's key.
@@ -69,14 +86,16 @@ func entry(value, key []byte) []byte {
 // Get returns the row with the given key, or nil. It is valid until the end of the
 // transaction.
 func (tx *Tx) Get(t Table, key []byte) ([]byte, error) {
-	rows, found, err := tx.tree(t.Name)
+	rows, found, err := tx.rows(t)
 	if err != nil || !found {
 		return nil, err
 	}
 	return rows.get(key)
 }
 
-// Put sets the row with the given key; row must not be nil.
+// Put sets the row with the given key; row must not be nil. A row that is refused, for
+// its size or that of what an index makes of it, changes nothing. An error of the store
+// in the middle spoils the transaction, and Update returns it.
 func (tx *Tx) Put(t Table, key, row []byte) error {
 	if n := len(key) + len(row); n > MaxEntry {
 		return fmt.Errorf("customdb: a row of %d bytes with its key, the most is %d", n, MaxEntry)
@@ -96,22 +115,40 @@ func (tx *Tx) set(t Table, key, row []byte) error {
 	if err != nil || was == nil && row == nil {
 		return err
 	}
-	for _, i := range t.Indexes {
+	// All that can be refused is refused before anything is changed: who handles the
+	// error commits a row and indexes that agree.
+	old, now := make([][]byte, len(t.Indexes)), make([][]byte, len(t.Indexes))
+	for n, i := range t.Indexes {
+		if err := checkName(i.Name); err != nil {
+			return err
+		}
+		old[n], now[n] = of(i, was), of(i, row)
+		if len(now[n]) > MaxEntry/4 {
+			return fmt.Errorf("customdb: index %s: a value of %d bytes, the most is %d", i.tree(t), len(now[n]), MaxEntry/4)
+		}
+	}
+	if err := tx.replace(t, key, row, old, now); err != nil {
+		tx.failed = fmt.Errorf("a row and its indexes may not agree: %w", err)
+		return err
+	}
+	return nil
+}
+
+// replace sets a row, or deletes it, and moves the entries of the indexes from their old
+// values to those that they have now.
+func (tx *Tx) replace(t Table, key, row []byte, old, now [][]byte) error {
+	for n, i := range t.Indexes {
+		if (old[n] == nil) == (now[n] == nil) && bytes.Equal(old[n], now[n]) {
+			continue
+		}
 		if err := tx.on(i.tree(t), func(index tree) (_ tree, err error) {
-			old, now := of(i, was), of(i, row)
-			if old != nil && now != nil && bytes.Equal(old, now) {
-				return index, nil
-			}
-			if old != nil {
-				if index, err = index.delete(entry(old, key)); err != nil {
+			if old[n] != nil {
+				if index, err = index.delete(entry(old[n], key)); err != nil {
 					return index, err
 				}
 			}
-			if now != nil {
-				if len(now) > MaxEntry/4 {
-					return index, fmt.Errorf("customdb: index %s: a value of %d bytes, the most is %d", i.tree(t), len(now), MaxEntry/4)
-				}
-				return index.put(entry(now, key), nil)
+			if now[n] != nil {
+				return index.put(entry(now[n], key), nil)
 			}
 			return index, nil
 		}); err != nil {
@@ -133,9 +170,10 @@ func of(i Index, row []byte) []byte {
 	return i.Of(row)
 }
 
-// Scan calls f for the rows from a key on, in order, until f returns false.
+// Scan calls f for the rows from a key on, in order, until f returns false. f must not
+// change the table: rows would be left out, or come twice.
 func (tx *Tx) Scan(t Table, from []byte, f func(key, row []byte) bool) error {
-	rows, found, err := tx.tree(t.Name)
+	rows, found, err := tx.rows(t)
 	if err != nil || !found {
 		return err
 	}
@@ -143,9 +181,15 @@ func (tx *Tx) Scan(t Table, from []byte, f func(key, row []byte) bool) error {
 }
 
 // Lookup calls f for the rows for which the index has the given value, in the order
-// of their keys, until f returns false.
+// of their keys, until f returns false. f must not change the table.
 func (tx *Tx) Lookup(t Table, index string, value []byte, f func(key, row []byte) bool) error {
-	entries, found, err := tx.tree(t.Name + "/" + index)
+	if err := checkName(index); err != nil {
+		return err
+	}
+	if err := checkName(t.Name); err != nil {
+		return err
+	}
+	entries, found, err := tx.tree(Index{Name: index}.tree(t))
 	if err != nil || !found {
 		return err
 	}

@@ -6,6 +6,15 @@
 // The file has 4 KiB pages. Each is sealed under a DEK of its own, a fresh one each
 // time that it is written; the DEKs are wrapped, in a file beside it; the keyring's
 // document is a third. journal.go makes a change of several pages one change.
+//
+// What is not noticed: a page that was put back together with the record that it had
+// at the time, until RotateEpoch, and one that was zeroed together with its record,
+// which then was never written. Who may write the files can do both, and RotateEpoch
+// helps only if the keyring's document is not put back too: keyring.Options.Expect
+// notices that.
+//
+// One File at a time has a page file open. Where there is flock it is made sure of
+// (lock_unix.go); elsewhere it is up to the program.
 package main
 
 import (
@@ -24,31 +33,44 @@ import (
 )
 
 // PageSize is the size of a page in bytes, and pageSlot and recordSlot are what a
-// page and its DEK's record take in the files. An all-zero record is a page that was
-// never written.
+// page and its DEK's record take in the files. A page that was never written is zeros
+// in both.
 const (
 	PageSize   = 4096
 	pageSlot   = PageSize + dek.Overhead
 	recordSlot = keyring.RecordSize
 )
 
-// ErrDamaged says that a page, or its record, is not what was written.
-var ErrDamaged = errors.New("pages: damaged page")
+var (
+	// ErrDamaged says that a page, or its record, is not what was written.
+	ErrDamaged = errors.New("pages: damaged page")
+	// ErrOpen says that the page file is open already, here or in another process.
+	ErrOpen = errors.New("pages: open already")
+	// ErrWrapping says that DEKs are to be wrapped ByKEK: such a record is larger than
+	// its slot.
+	ErrWrapping = errors.New("pages: DEKs can be wrapped ByKeyring only")
+)
 
 // File is a page file. It is safe for concurrent use: any number of readers, and one
 // writer at a time.
 type File struct {
 	keys           *keyring.Keyring
 	mu             sync.RWMutex
+	lock           io.Closer
 	pages, records *os.File
 	journal        *journal
-	broken         error // a change is in the journal and may be half in the files
+	broken         error // a change may be in the journal, or half in the files
 }
 
 // OpenFile opens the page file in dir, which it creates if it is not there. If the
-// vault refuses the key, that is the error; see keyring.Options.RequireAccess for
-// the other way.
+// vault refuses the key or does not answer, a file that is there is opened locked:
+// pages are inaccessible until a check of the keyring, or Revalidate, finds the vault
+// willing. With keyring.Options.RequireAccess, and for a new file, that is an error.
+// Errors beside those of the keyring: ErrOpen, ErrWrapping.
 func OpenFile(ctx context.Context, dir string, k *kek.KEK, opts *keyring.Options) (f *File, err error) {
+	if opts != nil && opts.Wrapping == keyring.ByKEK {
+		return nil, ErrWrapping // before it is in the document
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -58,6 +80,9 @@ func OpenFile(ctx context.Context, dir string, k *kek.KEK, opts *keyring.Options
 			f, err = nil, errors.Join(err, f.Close())
 		}
 	}()
+	if f.lock, err = lockFile(filepath.Join(dir, "lock")); err != nil {
+		return f, err
+	}
 	// The document is first: there is no page without it.
 	path := filepath.Join(dir, "keyring")
 	open := keyring.Open
@@ -66,6 +91,10 @@ func OpenFile(ctx context.Context, dir string, k *kek.KEK, opts *keyring.Options
 	}
 	if f.keys, err = open(ctx, keyring.FileStorage(path), k, opts); err != nil {
 		return f, err
+	}
+	// A keyring that is locked does not know. commit looks at each record.
+	if f.keys.Wrapping() == keyring.ByKEK {
+		return f, ErrWrapping
 	}
 	if f.pages, err = os.OpenFile(filepath.Join(dir, "pages"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return f, err
@@ -103,11 +132,18 @@ func (f *File) Read(ctx context.Context, n uint32, dst []byte) ([]byte, error) {
 	}
 	defer func() { h.Release() }()
 	record, sealed := make([]byte, recordSlot), make([]byte, pageSlot)
-	if written, err := readSlot(f.records, record, n); err != nil || !written {
-		return append(dst, make([]byte, PageSize)...), err
+	hasRecord, err := readSlot(f.records, record, n)
+	if err != nil {
+		return nil, fmt.Errorf("record of page %d: %w", n, err)
 	}
-	if written, err := readSlot(f.pages, sealed, n); err != nil || !written {
-		return nil, errors.Join(err, fmt.Errorf("%w: page %d has a record and no data", ErrDamaged, n))
+	hasData, err := readSlot(f.pages, sealed, n)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("page %d: %w", n, err)
+	case hasRecord != hasData:
+		return nil, fmt.Errorf("%w: page %d has data: %t, and a record: %t", ErrDamaged, n, hasData, hasRecord)
+	case !hasRecord:
+		return append(dst, make([]byte, PageSize)...), nil
 	}
 	var key dek.Key
 	defer key.Destroy()
@@ -123,7 +159,8 @@ func (f *File) Read(ctx context.Context, n uint32, dst []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Write replaces pages, all of them or none, durably.
+// Write replaces pages, all of them or none, durably. After an error of the disk it is
+// open which of the two: the file then refuses everything, and opening it again tells.
 func (f *File) Write(ctx context.Context, pages map[uint32][]byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -163,19 +200,26 @@ func seal(ctx context.Context, h *keyring.Hold, n uint32, page []byte) (s slot, 
 
 // commit makes a change durable in the journal, and then in the files. f.mu is held.
 func (f *File) commit(change []slot) error {
-	if err := f.journal.write(change); err != nil {
-		return err
+	for _, s := range change {
+		if len(s.record) != recordSlot {
+			return fmt.Errorf("%w: page %d: a record of %d bytes", ErrWrapping, s.n, len(s.record))
+		}
 	}
-	// From here on the change is made, whatever happens: if not now, when the file is
-	// opened again.
-	err := f.apply(change)
+	err := f.journal.write(change)
+	// From here on the change is made if it is whole in the journal, whatever happens:
+	// if not now, when the file is opened again. After an error nobody knows whether it
+	// is. Another change would be written over it, so that there must be none before
+	// replay has looked.
+	if err == nil {
+		err = f.apply(change)
+	}
 	if err == nil {
 		err = f.journal.clear()
 	}
 	if err != nil {
 		f.broken = fmt.Errorf("pages: close the file and open it again: %w", err)
 	}
-	return err
+	return f.broken
 }
 
 // apply writes slots to the files.
@@ -228,11 +272,12 @@ func (f *File) rewrap(ctx context.Context, h *keyring.Hold) (change []slot, err 
 	if err != nil {
 		return nil, err
 	}
-	for n := range uint32(info.Size() / recordSlot) {
+	// A last slot that was cut counts: it is an error before its epoch goes.
+	for n := range uint32((info.Size() + recordSlot - 1) / recordSlot) {
 		record := make([]byte, recordSlot)
 		written, err := readSlot(f.records, record, n)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("record of page %d: %w", n, err)
 		}
 		if !written {
 			continue
@@ -267,16 +312,21 @@ func (f *File) Close() error {
 	if f.journal != nil {
 		errs = append(errs, f.journal.close())
 	}
+	if f.lock != nil {
+		errs = append(errs, f.lock.Close())
+	}
 	f.broken = os.ErrClosed
 	return errors.Join(errs...)
 }
 
 // readSlot reads slot n of a file, and reports whether anything was ever written to
-// it.
+// it. Slots are written whole, if need be by replay: one that the file ends in was cut.
 func readSlot(file *os.File, slot []byte, n uint32) (written bool, err error) {
-	switch _, err := file.ReadAt(slot, int64(n)*int64(len(slot))); {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	switch got, err := file.ReadAt(slot, int64(n)*int64(len(slot))); {
+	case errors.Is(err, io.EOF) && got == 0:
 		return false, nil // the end of the file is a hole without end
+	case errors.Is(err, io.EOF):
+		return false, fmt.Errorf("%w: the file ends in its slot", ErrDamaged)
 	case err != nil:
 		return false, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
@@ -42,6 +43,16 @@ func (g *rig) open() {
 func (g *rig) reopen() {
 	require.NoError(g.t, g.f.Close())
 	g.open()
+}
+
+// sealed is a change of one page.
+func (g *rig) sealed(n uint32, b byte) []slot {
+	h, err := g.f.keys.Acquire()
+	require.NoError(g.t, err)
+	defer func() { h.Release() }()
+	s, err := seal(g.ctx, &h, n, page(b))
+	require.NoError(g.t, err)
+	return []slot{s}
 }
 
 func page(b byte) []byte { return bytes.Repeat([]byte{b}, PageSize) }
@@ -89,21 +100,13 @@ func TestCrash(t *testing.T) {
 	g := newRig(t)
 	was := map[uint32]byte{1: 'a', 2: 'b'}
 	require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('a'), 2: page('b')}))
-	h, err := g.f.keys.Acquire()
-	require.NoError(t, err)
-	var change []slot
-	for n, b := range map[uint32]byte{2: 'B', 3: 'C'} {
-		s, err := seal(g.ctx, &h, n, page(b))
-		require.NoError(t, err)
-		change = append(change, s)
-	}
-	h.Release()
+	change := append(g.sealed(2, 'B'), g.sealed(3, 'C')...)
 	require.NoError(t, g.f.journal.write(change))
 	path := filepath.Join(g.dir, "journal")
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
 
-	for _, n := range []int{0, 1, 31, 32, 33, 36, 40, 41, 200, len(whole) / 2, len(whole) - 1} {
+	for _, n := range []int{0, 1, 31, 32, 33, 39, 40, 41, 44, 45, 200, len(whole) / 2, len(whole) - 1} {
 		require.NoError(t, os.WriteFile(path, whole[:n], 0o600))
 		g.reopen()
 		g.check(was)
@@ -121,9 +124,72 @@ func TestCrash(t *testing.T) {
 	g.check(is)
 	g.reopen()
 	g.check(is)
+
+	// What an earlier, longer change has left behind is not of the change.
+	require.NoError(t, g.f.journal.write(append(g.sealed(1, 'x'), g.sealed(2, 'x')...)))
+	require.NoError(t, g.f.journal.write(g.sealed(1, 'A')))
+	g.reopen()
+	is[1] = 'A'
+	g.check(is)
+
+	// A change that failed may be whole in the journal. Then it is made, and nothing is
+	// written over it before.
+	for _, c := range []struct {
+		fails func(*faulty)
+		made  bool
+	}{
+		{func(f *faulty) { f.sync = errDisk }, true},
+		{func(f *faulty) { f.write = errDisk }, false},
+		{func(f *faulty) { f.truncate = errDisk }, true}, // in the files already
+	} {
+		disk := &faulty{storage: g.f.journal.file}
+		c.fails(disk)
+		g.f.journal.file = disk
+		require.ErrorIs(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('y'), 2: page('y')}), errDisk)
+		*disk = faulty{storage: disk.storage}
+		require.ErrorIs(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('z')}), errDisk)
+		require.ErrorIs(t, g.f.RotateEpoch(g.ctx), errDisk)
+		_, err := g.f.Read(g.ctx, 1, nil)
+		require.ErrorIs(t, err, errDisk)
+		g.reopen()
+		if c.made {
+			is[1], is[2] = 'y', 'y'
+		}
+		g.check(is)
+		is[1], is[2] = 'm', 'n'
+		require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('m'), 2: page('n')}))
+		g.check(is)
+	}
 }
 
-// Pages, and their records, cannot be altered, moved or taken from before.
+// faulty is a file of which single operations fail: a write in its middle, a sync after
+// it was done.
+type faulty struct {
+	storage
+	write, sync, truncate error
+}
+
+var errDisk = errors.New("the disk failed")
+
+func (f *faulty) WriteAt(p []byte, off int64) (int, error) {
+	if f.write != nil {
+		n, err := f.storage.WriteAt(p[:len(p)/2], off)
+		return n, errors.Join(f.write, err)
+	}
+	return f.storage.WriteAt(p, off)
+}
+
+func (f *faulty) Truncate(size int64) error {
+	if f.truncate != nil {
+		return f.truncate
+	}
+	return f.storage.Truncate(size)
+}
+
+func (f *faulty) Sync() error { return errors.Join(f.storage.Sync(), f.sync) }
+
+// Pages, and their records, cannot be altered, moved or cut, and neither can be taken
+// away alone.
 func TestDamage(t *testing.T) {
 	g := newRig(t)
 	require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('a'), 2: page('b')}))
@@ -131,21 +197,96 @@ func TestDamage(t *testing.T) {
 		path := filepath.Join(g.dir, name)
 		good, err := os.ReadFile(path)
 		require.NoError(t, err)
-		try := func(what string, damage func(b []byte)) {
-			b := bytes.Clone(good)
-			damage(b)
-			require.NoError(t, os.WriteFile(path, b, 0o600))
+		try := func(what string, damage func(b []byte) []byte) {
+			require.NoError(t, os.WriteFile(path, damage(bytes.Clone(good)), 0o600))
 			got, err := g.f.Read(g.ctx, 1, nil)
 			require.True(t, errors.Is(err, ErrDamaged) || errors.Is(err, keyring.ErrCorrupt) || errors.Is(err, keyring.ErrVersion), "%s: %v", what, err)
 			require.Nil(t, got)
 		}
-		try("moved", func(b []byte) { copy(b[size:2*size], b[2*size:]) })
+		try("moved", func(b []byte) []byte { copy(b[size:2*size], b[2*size:]); return b })
 		for i := 0; i < size; i += max(size/50, 1) {
-			try("altered", func(b []byte) { b[size+i] ^= 1 })
+			try("altered", func(b []byte) []byte { b[size+i] ^= 1; return b })
+		}
+		try("zeroed", func(b []byte) []byte { clear(b[size : 2*size]); return b })
+		for _, end := range []int{size, size + 1, 2*size - 1} {
+			try("cut", func(b []byte) []byte { return b[:end] })
 		}
 		require.NoError(t, os.WriteFile(path, good, 0o600))
 	}
 	g.check(map[uint32]byte{1: 'a', 2: 'b'})
+
+	// A record that was cut does not lose its epoch.
+	path := filepath.Join(g.dir, "records")
+	good, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(path, int64(len(good)-1)))
+	require.ErrorIs(t, g.f.RotateEpoch(g.ctx), ErrDamaged)
+	require.NoError(t, os.WriteFile(path, good, 0o600))
+	g.check(map[uint32]byte{1: 'a', 2: 'b'})
+}
+
+// What is not noticed, as the top of file.go says, and how long.
+func TestRollback(t *testing.T) {
+	g := newRig(t)
+	files := func() (b [2][]byte) {
+		for i, name := range []string{"pages", "records"} {
+			var err error
+			b[i], err = os.ReadFile(filepath.Join(g.dir, name))
+			require.NoError(t, err)
+		}
+		return b
+	}
+	putBack := func(b [2][]byte) {
+		for i, name := range []string{"pages", "records"} {
+			require.NoError(t, os.WriteFile(filepath.Join(g.dir, name), b[i], 0o600))
+		}
+	}
+	require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('a')}))
+	before := files()
+	require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('b')}))
+	now := files()
+	putBack(before)
+	g.check(map[uint32]byte{1: 'a'})
+	putBack([2][]byte{make([]byte, len(now[0])), make([]byte, len(now[1]))})
+	g.check(nil)
+
+	putBack(now)
+	require.NoError(t, g.f.RotateEpoch(g.ctx))
+	g.check(map[uint32]byte{1: 'b'})
+	putBack(before)
+	_, err := g.f.Read(g.ctx, 1, nil)
+	require.ErrorIs(t, err, keyring.ErrCorrupt)
+}
+
+// A record that was wrapped ByKEK is larger than its slot, and would lie over its
+// neighbours.
+func TestByKEKIsRefused(t *testing.T) {
+	g := newRig(t)
+	byKEK := &keyring.Options{Wrapping: keyring.ByKEK}
+	dir := filepath.Join(t.TempDir(), "new")
+	_, err := OpenFile(g.ctx, dir, g.k, byKEK)
+	require.ErrorIs(t, err, ErrWrapping)
+	require.NoDirExists(t, dir)
+
+	// The document says so.
+	dir = t.TempDir()
+	keys, err := keyring.Create(g.ctx, keyring.FileStorage(filepath.Join(dir, "keyring")), g.k, byKEK)
+	require.NoError(t, err)
+	require.NoError(t, keys.Close())
+	_, err = OpenFile(g.ctx, dir, g.k, nil)
+	require.ErrorIs(t, err, ErrWrapping)
+
+	// Opened locked, it is known only later.
+	g.v.Revoke()
+	f, err := OpenFile(g.ctx, dir, g.k, nil)
+	require.NoError(t, err)
+	defer f.Close()
+	g.v.Restore()
+	require.NoError(t, f.Keys().Revalidate(g.ctx))
+	require.ErrorIs(t, f.Write(g.ctx, map[uint32][]byte{0: page('a')}), ErrWrapping)
+	got, err := f.Read(g.ctx, 0, nil) // nothing was written, and the file is not broken
+	require.NoError(t, err)
+	require.Equal(t, page(0), got)
 }
 
 func TestWithoutTheKey(t *testing.T) {
@@ -157,6 +298,18 @@ func TestWithoutTheKey(t *testing.T) {
 	require.ErrorIs(t, err, keyring.ErrInaccessible)
 	require.ErrorIs(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('b')}), keyring.ErrInaccessible)
 	require.ErrorIs(t, g.f.RotateEpoch(g.ctx), keyring.ErrInaccessible)
+
+	// It opens without the key, unless that is to be an error; a new one does not.
+	g.reopen()
+	_, err = g.f.Read(g.ctx, 1, nil)
+	require.ErrorIs(t, err, keyring.ErrInaccessible)
+	require.NoError(t, g.f.Close())
+	_, err = OpenFile(g.ctx, g.dir, g.k, &keyring.Options{RequireAccess: true})
+	require.ErrorIs(t, err, vault.ErrAccessDenied)
+	_, err = OpenFile(g.ctx, t.TempDir(), g.k, nil)
+	require.ErrorIs(t, err, vault.ErrAccessDenied)
+	g.open()
+
 	g.v.Restore()
 	require.NoError(t, g.f.Keys().Revalidate(g.ctx))
 	g.check(map[uint32]byte{1: 'a'})

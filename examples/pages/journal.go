@@ -21,11 +21,24 @@ type slot struct {
 // a crash in between leaves either all of it or none. It holds what the files hold,
 // and nothing in clear.
 //
-//	SHA-256 of the rest, 32 | count, 4 | count x (page, 4 | 1 or 0 | record | sealed page, if 1)
+//	SHA-256 of size and change, 32 | size of the change, 8 | change
+//	change: count, 4 | count x (page, 4 | 1 or 0 | record | sealed page, if 1)
 //
 // The hash tells a change that was written whole from one that was not; who could
-// forge it could as well write the files.
-type journal struct{ file *os.File }
+// forge it could as well write the files. The size leaves out what an earlier, longer
+// change may have left behind.
+type journal struct{ file storage }
+
+// storage is what a journal needs of an os.File.
+type storage interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Truncate(size int64) error
+	Sync() error
+}
+
+const journalHead = sha256.Size + 8
 
 func openJournal(path string) (*journal, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -35,6 +48,8 @@ func openJournal(path string) (*journal, error) {
 	return &journal{file}, nil
 }
 
+// write makes a change durable. After an error all of it, a part or nothing may be
+// there.
 func (j *journal) write(change []slot) error {
 	body := binary.BigEndian.AppendUint32(nil, uint32(len(change)))
 	for _, s := range change {
@@ -45,9 +60,10 @@ func (j *journal) write(change []slot) error {
 		}
 		body = append(append(append(body, whole), s.record...), s.sealed...)
 	}
-	sum := sha256.Sum256(body)
-	if _, err := j.file.WriteAt(append(sum[:], body...), 0); err != nil {
-		return errors.Join(err, j.clear())
+	rest := append(binary.BigEndian.AppendUint64(nil, uint64(len(body))), body...)
+	sum := sha256.Sum256(rest)
+	if _, err := j.file.WriteAt(append(sum[:], rest...), 0); err != nil {
+		return err
 	}
 	return j.file.Sync()
 }
@@ -60,17 +76,31 @@ func (j *journal) replay(apply func([]slot) error) error {
 	if err != nil {
 		return err
 	}
-	if len(all) > sha256.Size {
-		sum := sha256.Sum256(all[sha256.Size:])
-		if change, ok := decodeJournal(all[sha256.Size:]); ok && bytes.Equal(sum[:], all[:sha256.Size]) {
-			if err := apply(change); err != nil {
-				return err
-			}
+	if change, ok := decodeJournal(wholeChange(all)); ok {
+		if err := apply(change); err != nil {
+			return err
 		}
 	}
 	return j.clear()
 }
 
+// wholeChange returns the change that a journal holds, or nil if it is not whole.
+func wholeChange(all []byte) []byte {
+	if len(all) < journalHead {
+		return nil
+	}
+	size := binary.BigEndian.Uint64(all[sha256.Size:])
+	if size > uint64(len(all)-journalHead) {
+		return nil
+	}
+	all = all[:journalHead+size]
+	if sum := sha256.Sum256(all[sha256.Size:]); !bytes.Equal(sum[:], all[:sha256.Size]) {
+		return nil
+	}
+	return all[journalHead:]
+}
+
+// decodeJournal reads a change.
 func decodeJournal(body []byte) (change []slot, ok bool) {
 	take := func(n int) []byte {
 		if len(body) < n {
