@@ -27,11 +27,12 @@ type message struct {
 	To        string    `json:"to,omitempty"`
 	Key       string    `json:"key,omitempty"`
 	LeftHours float64   `json:"left_hours,omitempty"` // to the key's expiry
+	Detail    string    `json:"detail,omitempty"`     // the copy, for one that could not be moved
 	Reason    string    `json:"reason,omitempty"`
 }
 
 func newMessage(e keyring.Event) message {
-	m := message{Event: e.Kind.String(), Time: e.Time.UTC(), Store: e.Store, LeftHours: e.Left.Hours()}
+	m := message{Event: e.Kind.String(), Time: e.Time.UTC(), Store: e.Store, LeftHours: e.Left.Hours(), Detail: e.Detail}
 	if e.To != 0 {
 		m.From, m.To = e.From.String(), e.To.String()
 	}
@@ -88,7 +89,7 @@ func newNotifier(url string, log *slog.Logger, r retry) *notifier {
 			// A redirect would take the message to somebody else.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		counts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "monitoring_webhook_messages_total",
-			Help: "Messages to the webhook, by what became of them."}, []string{"result"}),
+			Help: "Messages to the webhook, by what became of them: delivered, failed, or dropped before they were tried."}, []string{"result"}),
 	}
 	for _, result := range []string{"delivered", "failed", "dropped"} {
 		n.counts.WithLabelValues(result)
@@ -109,6 +110,7 @@ func (n *notifier) send(e keyring.Event) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.over {
+		n.counts.WithLabelValues("dropped").Inc()
 		return
 	}
 	if len(n.queue) == waiting {
@@ -126,7 +128,7 @@ func (n *notifier) signal() {
 	}
 }
 
-// Close delivers what waits, for a moment, and ends.
+// Close delivers what waits, for a moment, and ends. What is left is dropped.
 func (n *notifier) Close() {
 	n.mu.Lock()
 	n.over = true
@@ -138,6 +140,14 @@ func (n *notifier) Close() {
 	}
 	n.cancel()
 	<-n.done
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if left := len(n.queue); left > 0 {
+		n.queue = nil
+		n.counts.WithLabelValues("dropped").Add(float64(left))
+		// Nobody may come for the counter any more.
+		n.log.Warn("webhook: closed before all messages were tried", "dropped", left)
+	}
 }
 
 func (n *notifier) run() {
