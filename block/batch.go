@@ -2,6 +2,7 @@ package block
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
@@ -63,34 +64,37 @@ func (b *Batch) hold() (keyring.Hold, error) {
 
 // spoil makes every later call return err: a batch that could not take a change
 // must not commit the rest.
-func (b *Batch) spoil(op string, id []byte, err error) error {
+func (b *Batch) spoil(op failureOp, id []byte, err error) error {
 	if b.err == nil && b.state == batchOpen {
 		b.err = err
 	}
-	return wrapErr(op, id, err)
+	if !errors.Is(err, ErrInvalidID) && !errors.Is(err, ErrTooLarge) {
+		b.s.counts.fail(op, err)
+	}
+	return wrapErr("batch "+failureOpNames()[op], id, err)
 }
 
 // Put adds a block to the batch; see [Store.Put] for its limits and errors. After
 // an error the batch cannot be committed.
 func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 	if err := checkBlock(id, data); err != nil {
-		return b.spoil("batch put", id, err)
+		return b.spoil(failedPut, id, err)
 	}
 	if err := ctx.Err(); err != nil {
-		return b.spoil("batch put", id, err)
+		return b.spoil(failedPut, id, err)
 	}
 	h, err := b.hold()
 	if err != nil {
-		return b.spoil("batch put", id, err)
+		return b.spoil(failedPut, id, err)
 	}
 	defer func() { h.Release() }()
 	if grown := b.b.Size() + 2*len(id) + len(data) + 512; grown > MaxBatch {
-		return b.spoil("batch put", id, fmt.Errorf("the batch would have %d bytes, the most is %d: %w", grown, MaxBatch, ErrTooLarge))
+		return b.spoil(failedPut, id, fmt.Errorf("the batch would have %d bytes, the most is %d: %w", grown, MaxBatch, ErrTooLarge))
 	}
 	sc := b.s.take(0, id)
 	defer b.s.give(sc)
 	if err := b.s.seal(ctx, &h, b.b, sc, 0, id, data); err != nil {
-		return b.spoil("batch put", id, err)
+		return b.spoil(failedPut, id, err)
 	}
 	b.oldest = min(b.oldest, recordEpoch(sc.record))
 	b.tally.put(len(data))
@@ -101,18 +105,18 @@ func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 // cannot be committed.
 func (b *Batch) Delete(ctx context.Context, id []byte) error {
 	if err := checkID(id); err != nil {
-		return b.spoil("batch delete", id, err)
+		return b.spoil(failedDelete, id, err)
 	}
 	if err := ctx.Err(); err != nil {
-		return b.spoil("batch delete", id, err)
+		return b.spoil(failedDelete, id, err)
 	}
 	h, err := b.hold()
 	if err != nil {
-		return b.spoil("batch delete", id, err)
+		return b.spoil(failedDelete, id, err)
 	}
 	defer h.Release()
 	if err := remove(b.b, 0, id); err != nil {
-		return b.spoil("batch delete", id, err)
+		return b.spoil(failedDelete, id, err)
 	}
 	b.tally.deletes++
 	return nil
@@ -122,7 +126,7 @@ func (b *Batch) Delete(ctx context.Context, id []byte) error {
 // A batch is committed once; it needs no Close afterwards. An empty batch commits
 // nothing.
 func (b *Batch) Commit(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
+	if err := b.s.counts.fail(failedCommit, ctx.Err()); err != nil {
 		return fmt.Errorf("block: commit: %w", err)
 	}
 	h, err := b.hold()

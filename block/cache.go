@@ -22,24 +22,28 @@ type recordCache struct {
 	locks   [256]cacheLock
 }
 
-// cacheLock guards some buckets, and counts what is looked for in them.
+// cacheLock guards some buckets, and counts what is looked for in them and what they
+// hold.
 type cacheLock struct {
 	sync.Mutex
 	hits, misses uint64
+	held         int
 }
 
-// lookups returns how often a record was found, and how often not.
-func (c *recordCache) lookups() (hits, misses uint64) {
+// stats returns what the cache was asked, and holds.
+func (c *recordCache) stats() (t CacheStats) {
 	if c == nil {
-		return 0, 0
+		return t
 	}
 	for i := range c.locks {
 		l := &c.locks[i]
 		l.Lock()
-		hits, misses = hits+l.hits, misses+l.misses
+		t.Hits, t.Misses, t.Entries = t.Hits+l.hits, t.Misses+l.misses, t.Entries+l.held
 		l.Unlock()
 	}
-	return hits, misses
+	t.Bytes = int64(len(c.buckets)) * bucketSize // all of it from the beginning
+	t.Limit = t.Bytes
+	return t
 }
 
 // ways is how many records share a bucket.
@@ -111,7 +115,8 @@ func (c *recordCache) put(id, record []byte) {
 		return
 	}
 	s := c.slot(id)
-	defer c.lock(s).Unlock()
+	l := c.lock(s)
+	defer l.Unlock()
 	b := &c.buckets[s.bucket]
 	way := -1
 	for i := range b.hash {
@@ -127,6 +132,9 @@ func (c *recordCache) put(id, record []byte) {
 		way = int(b.next) % ways
 		b.next++
 	}
+	if b.hash[way] == 0 {
+		l.held++
+	}
 	b.hash[way] = s.hash
 	copy(b.record[way][:], record)
 }
@@ -137,11 +145,13 @@ func (c *recordCache) drop(id []byte) {
 		return
 	}
 	s := c.slot(id)
-	defer c.lock(s).Unlock()
+	l := c.lock(s)
+	defer l.Unlock()
 	b := &c.buckets[s.bucket]
 	for i := range b.hash {
 		if b.hash[i] == s.hash {
 			b.hash[i] = 0
+			l.held--
 		}
 	}
 }

@@ -106,6 +106,7 @@ func (c *collector) vault(e emitter, st keyring.Stats) {
 		for outcome, n := range call.Outcomes {
 			e.count(m.vaultCalls, n, op, outcome)
 		}
+		e.count(m.vaultNotMade, call.NotMade, op)
 		buckets, sum := map[float64]uint64{}, uint64(0)
 		for i, b := range call.Latency.Bounds {
 			sum += call.Latency.Counts[i]
@@ -146,6 +147,9 @@ func (c *collector) blocks(e emitter, st Stats) {
 	for name, cache := range map[string]CacheStats{"dek_record": st.RecordCache, "row": st.Rows} {
 		e.count(m.cacheLookups, cache.Hits, name, "hit")
 		e.count(m.cacheLookups, cache.Misses, name, "miss")
+		e.gauge(m.cacheEntries, float64(cache.Entries), name)
+		e.gauge(m.cacheBytes, float64(cache.Bytes), name)
+		e.gauge(m.cacheLimit, float64(cache.Limit), name)
 	}
 }
 

@@ -12,21 +12,22 @@ type metrics struct {
 	all    []*prometheus.Desc
 	labels prometheus.Labels
 
-	state, stateSince, leaseLeft, lease, lastCheck, lastSuccess     *prometheus.Desc
-	kekInfo, kekCreated, kekExpires, generation                     *prometheus.Desc
-	epochs, epoch, epochCreated, epochDEKs, epochMaxDEKs            *prometheus.Desc
-	eventsDropped                                                   *prometheus.Desc
-	vaultCalls, vaultLatency, vaultInFlight, vaultStuck, checks     *prometheus.Desc
-	dekLookups, deks                                                *prometheus.Desc
-	gets, readBytes, scanned, puts, writtenBytes                    *prometheus.Desc
-	deletes, commits, failures, openFailures, cacheLookups          *prometheus.Desc
-	workRunning, workDone, workRatio, workEnded, workFailed         *prometheus.Desc
-	engineDisk, engineWAL, engineWALWritten, engineMemTable         *prometheus.Desc
-	engineCache, engineLookups, engineFlushes, engineCompactions    *prometheus.Desc
-	engineCompactionsFailed, engineCompactionTime, engineDebt       *prometheus.Desc
-	engineCompacting, engineWritten, engineReadAmp                  *prometheus.Desc
-	engineBlobFiles, engineBlobBytes, engineTombstones              *prometheus.Desc
-	engineObsolete, engineSnapshots, engineTables, engineTableBytes *prometheus.Desc
+	state, stateSince, leaseLeft, lease, lastCheck, lastSuccess               *prometheus.Desc
+	kekInfo, kekCreated, kekExpires, generation                               *prometheus.Desc
+	epochs, epoch, epochCreated, epochDEKs, epochMaxDEKs                      *prometheus.Desc
+	eventsDropped                                                             *prometheus.Desc
+	vaultCalls, vaultNotMade, vaultLatency, vaultInFlight, vaultStuck, checks *prometheus.Desc
+	dekLookups, deks                                                          *prometheus.Desc
+	gets, readBytes, scanned, puts, writtenBytes                              *prometheus.Desc
+	deletes, commits, failures, openFailures                                  *prometheus.Desc
+	cacheLookups, cacheEntries, cacheBytes, cacheLimit                        *prometheus.Desc
+	workRunning, workDone, workRatio, workEnded, workFailed                   *prometheus.Desc
+	engineDisk, engineWAL, engineWALWritten, engineMemTable                   *prometheus.Desc
+	engineCache, engineLookups, engineFlushes, engineCompactions              *prometheus.Desc
+	engineCompactionsFailed, engineCompactionTime, engineDebt                 *prometheus.Desc
+	engineCompacting, engineWritten, engineReadAmp                            *prometheus.Desc
+	engineBlobFiles, engineBlobBytes, engineTombstones                        *prometheus.Desc
+	engineObsolete, engineSnapshots, engineTables, engineTableBytes           *prometheus.Desc
 }
 
 func (m *metrics) desc(name, help string, labels ...string) *prometheus.Desc {
@@ -62,6 +63,7 @@ func (m *metrics) describeAccess() {
 	m.eventsDropped = m.desc("events_dropped_total", "Events that were lost because OnEvent or the logger did not keep up.")
 
 	m.vaultCalls = m.desc("vault_calls_total", "Calls to the vault that have ended.", "operation", "outcome")
+	m.vaultNotMade = m.desc("vault_calls_not_made_total", "Calls to the vault that were not made because too many were stuck.", "operation")
 	m.vaultLatency = m.desc("vault_call_duration_seconds", "How long calls to the vault took, whatever their outcome.", "operation")
 	m.vaultInFlight = m.desc("vault_calls_in_flight", "Calls to the vault that have not ended.")
 	m.vaultStuck = m.desc("vault_calls_stuck", "Calls that were given up and that the vault's client still has.")
@@ -79,8 +81,11 @@ func (m *metrics) describeBlocks() {
 	m.deletes = m.desc("deletes_total", "Deletions, alone or in a batch.")
 	m.commits = m.desc("commits_total", "Batches that were committed.")
 	m.failures = m.desc("failures_total", "Operations that failed.", "operation", "kind")
-	m.openFailures = m.desc("open_failures_total", "Blocks that could not be read or opened: get, scan and verify of blockseal_failures_total together.", "kind")
+	m.openFailures = m.desc("open_failures_total", "Blocks that could not be read or opened: get, scan, verify and rewrite of blockseal_failures_total together.", "kind")
 	m.cacheLookups = m.desc("cache_lookups_total", "Look-ups in the store's caches, of DEK records and of sealed blocks.", "cache", "result")
+	m.cacheEntries = m.desc("cache_entries", "DEK records, or sealed blocks, in the store's caches.", "cache")
+	m.cacheBytes = m.desc("cache_bytes", "Memory that the store's caches take.", "cache")
+	m.cacheLimit = m.desc("cache_limit_bytes", "The most memory that the store's caches may take.", "cache")
 
 	m.workRunning = m.desc("work_running", "1 while a long operation is under way.", "work")
 	m.workDone = m.desc("work_done_records", "Records that the long operation has done.", "work")

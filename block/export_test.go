@@ -84,7 +84,7 @@ func (s *Store) ReloadKeyring(ctx context.Context, k *kek.KEK) error {
 
 // GetHeld is Get without the lease check: in a hold that the caller has.
 func (s *Store) GetHeld(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
-	if err := s.mayRead(ctx, id); err != nil {
+	if err := s.mayRead(ctx, failedGet, id); err != nil {
 		return nil, err
 	}
 	sc := s.take(0, id)

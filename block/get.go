@@ -16,7 +16,7 @@ import (
 // Errors: [ErrNotFound], [ErrInaccessible], [ErrCorrupt], [ErrInvalidID],
 // [ErrClosed].
 func (s *Store) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
-	if err := s.mayRead(ctx, id); err != nil {
+	if err := s.mayRead(ctx, failedGet, id); err != nil {
 		return nil, wrapErr("get", id, err)
 	}
 	h, err := s.keys.Acquire()
@@ -35,11 +35,11 @@ func (s *Store) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
 	return out, nil
 }
 
-func (s *Store) mayRead(ctx context.Context, id []byte) error {
+func (s *Store) mayRead(ctx context.Context, op failureOp, id []byte) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
-	return ctx.Err()
+	return s.counts.fail(op, ctx.Err())
 }
 
 // errMismatch says that a DEK record and a block that were read one after the
@@ -222,17 +222,17 @@ func (s *Store) unsealKept(ctx context.Context, h *keyring.Hold, sc *scratch, ds
 // Has reports whether there is a block with the given id. It opens nothing: a
 // damaged block is there too.
 func (s *Store) Has(ctx context.Context, id []byte) (bool, error) {
-	if err := s.mayRead(ctx, id); err != nil {
+	if err := s.mayRead(ctx, failedHas, id); err != nil {
 		return false, wrapErr("has", id, err)
 	}
 	h, err := s.keys.Acquire()
 	if err != nil {
-		return false, wrapErr("has", id, err)
+		return false, wrapErr("has", id, s.counts.fail(failedHas, err))
 	}
 	defer h.Release()
 	ok, err := s.has(s.db, id)
 	if err != nil {
-		return false, wrapErr("has", id, err)
+		return false, wrapErr("has", id, s.counts.fail(failedHas, err))
 	}
 	return ok, nil
 }

@@ -53,7 +53,7 @@ func (s *Store) Put(ctx context.Context, id, data []byte) error {
 	if err := checkBlock(id, data); err != nil {
 		return wrapErr("put", id, err)
 	}
-	if err := ctx.Err(); err != nil {
+	if err := s.counts.fail(failedPut, ctx.Err()); err != nil {
 		return wrapErr("put", id, err)
 	}
 	h, err := s.writeHold()
@@ -102,7 +102,7 @@ func (s *Store) Delete(ctx context.Context, id []byte) error {
 	if err := checkID(id); err != nil {
 		return wrapErr("delete", id, err)
 	}
-	if err := ctx.Err(); err != nil {
+	if err := s.counts.fail(failedDelete, ctx.Err()); err != nil {
 		return wrapErr("delete", id, err)
 	}
 	h, err := s.writeHold()

@@ -201,24 +201,20 @@ func (c *rowCache) report(hash uint64) {
 	s.underWay--
 }
 
-// rowStats is what a rowCache has done, and holds.
-type rowStats struct {
-	hits, misses uint64
-	rows, bytes  int
-}
-
-func (c *rowCache) stats() (t rowStats) {
+// stats returns what the cache was asked, and holds.
+func (c *rowCache) stats() (t CacheStats) {
 	if c == nil {
 		return t
 	}
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		t.hits += s.hits
-		t.misses += s.misses
-		t.rows += len(s.rows)
-		t.bytes += s.bytes
+		t.Hits += s.hits
+		t.Misses += s.misses
+		t.Entries += len(s.rows)
+		t.Bytes += int64(s.bytes)
 		s.mu.Unlock()
 	}
+	t.Limit = int64(c.limit) * rowShards
 	return t
 }

@@ -38,7 +38,10 @@ func (s *Store) Blocks(ctx context.Context, r Range) iter.Seq2[Block, error] {
 // walk is Blocks over what begin returns, which is called when the walk begins.
 func (s *Store) walk(ctx context.Context, r Range, begin func() (keyring.Hold, engine.Reader, error)) iter.Seq2[Block, error] {
 	return func(yield func(Block, error) bool) {
-		fail := func(err error) { yield(Block{}, fmt.Errorf("block: scan: %w", err)) }
+		fail := func(err error) {
+			s.counts.fail(failedScan, err)
+			yield(Block{}, fmt.Errorf("block: scan: %w", err))
+		}
 		if err := ctx.Err(); err != nil {
 			fail(err)
 			return
@@ -71,13 +74,16 @@ func (s *Store) walk(ctx context.Context, r Range, begin func() (keyring.Hold, e
 			}
 			b, ok, err := c.next(ctx, &h)
 			h.Release()
-			s.counts.scan(len(b.Data), ok, err)
 			if err != nil {
 				fail(err)
 				return
 			}
+			if !ok {
+				return
+			}
+			s.counts.scan(len(b.Data))
 			size += len(b.Data)
-			if !ok || !yield(b, nil) {
+			if !yield(b, nil) {
 				return
 			}
 			if err := ctx.Err(); err != nil {
@@ -102,7 +108,7 @@ func (s *Store) walkAhead(ctx context.Context, c *cursor, session uint64, size i
 	defer p.stop()
 	hand := func(h keyring.Hold, b Block) (more bool) {
 		h.Release()
-		s.counts.scan(len(b.Data), true, nil)
+		s.counts.scan(len(b.Data))
 		return yield(b, nil)
 	}
 	for {
@@ -131,7 +137,6 @@ func (s *Store) walkAhead(ctx context.Context, c *cursor, session uint64, size i
 			b, err := c.rest(ctx, &h, ch, i)
 			if err != nil {
 				h.Release()
-				s.counts.scan(0, false, err)
 				return err
 			}
 			if !hand(h, b) {
@@ -142,7 +147,6 @@ func (s *Store) walkAhead(ctx context.Context, c *cursor, session uint64, size i
 			}
 		}
 		if ch.err != nil {
-			s.counts.scan(0, false, ch.err)
 			return ch.err
 		}
 		p.release(ch)

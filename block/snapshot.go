@@ -54,7 +54,7 @@ func (sn *Snapshot) hold() (keyring.Hold, error) {
 
 // Get is [Store.Get] at the snapshot's moment.
 func (sn *Snapshot) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
-	if err := sn.s.mayRead(ctx, id); err != nil {
+	if err := sn.s.mayRead(ctx, failedGet, id); err != nil {
 		return nil, wrapErr("get", id, err)
 	}
 	h, err := sn.hold()
@@ -78,17 +78,17 @@ func (sn *Snapshot) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
 
 // Has is [Store.Has] at the snapshot's moment.
 func (sn *Snapshot) Has(ctx context.Context, id []byte) (bool, error) {
-	if err := sn.s.mayRead(ctx, id); err != nil {
+	if err := sn.s.mayRead(ctx, failedHas, id); err != nil {
 		return false, wrapErr("has", id, err)
 	}
 	h, err := sn.hold()
 	if err != nil {
-		return false, wrapErr("has", id, err)
+		return false, wrapErr("has", id, sn.s.counts.fail(failedHas, err))
 	}
 	defer h.Release()
 	ok, err := sn.s.has(sn.snap, id)
 	if err != nil {
-		return false, wrapErr("has", id, err)
+		return false, wrapErr("has", id, sn.s.counts.fail(failedHas, err))
 	}
 	return ok, nil
 }

@@ -32,10 +32,11 @@ type Stats struct {
 	// Blocks and plaintext bytes that were put, deletions, alone or in a batch, and
 	// batches that were committed.
 	Puts, WrittenBytes, Deletes, Commits uint64
-	// Failures counts operations that failed, by operation ("get", "scan", "put",
-	// "delete", "commit", "verify": blocks that it found damaged) and kind
-	// ("inaccessible", "corrupt", "version", "vault", "closed", "read_only", "stale",
-	// "canceled", "other"). Arguments that cannot be right are not counted.
+	// Failures counts operations that failed, by operation ("get", "has", "scan",
+	// "put", "delete", "commit"; "verify": blocks that it found damaged; "rewrite":
+	// rotations and rekeyings that one stopped) and kind ("inaccessible", "corrupt",
+	// "version", "vault", "closed", "read_only", "stale", "canceled", "other").
+	// Arguments that cannot be right are not counted.
 	Failures map[string]map[string]uint64
 
 	// RecordCache is the cache of wrapped DEK records, Rows that of sealed blocks.
@@ -51,10 +52,10 @@ type Stats struct {
 }
 
 // OpenFailures is how many blocks could not be opened, by kind: those of Failures
-// that are about reading ("get", "scan", "verify").
+// that are about reading ("get", "scan", "verify", "rewrite").
 func (s Stats) OpenFailures() map[string]uint64 {
 	out := map[string]uint64{}
-	for _, op := range []failureOp{failedGet, failedScan, failedVerify} {
+	for _, op := range []failureOp{failedGet, failedScan, failedVerify, failedRewrite} {
 		for kind, n := range s.Failures[failureOpNames()[op]] {
 			out[kind] += n
 		}
@@ -62,8 +63,14 @@ func (s Stats) OpenFailures() map[string]uint64 {
 	return out
 }
 
-// CacheStats is what a cache was asked.
-type CacheStats struct{ Hits, Misses uint64 }
+// CacheStats is what a cache was asked, and holds.
+type CacheStats struct {
+	Hits, Misses uint64
+	Entries      int
+	// Bytes is the memory that it takes, and Limit the most that it may: the cache of
+	// DEK records has all of its memory from the beginning. Zero: there is none.
+	Bytes, Limit int64
+}
 
 // EngineStats is a part of Pebble's metrics: what an operator looks at. Sizes are in
 // bytes; counts of what happened are since Open.
@@ -121,9 +128,7 @@ func (s *Store) Stats() Stats {
 		}
 		st.Failures[name] = kinds
 	}
-	st.RecordCache.Hits, st.RecordCache.Misses = s.records.lookups()
-	rows := s.rows.stats()
-	st.Rows = CacheStats{Hits: rows.hits, Misses: rows.misses}
+	st.RecordCache, st.Rows = s.records.stats(), s.rows.stats()
 	st.Running, st.Last = s.works()
 
 	s.usage.RLock()

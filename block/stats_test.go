@@ -94,15 +94,76 @@ func TestStatsTellTheLeaseAndTheKey(t *testing.T) {
 	require.ErrorIs(t, s.Put(g.ctx, []byte("a"), nil), block.ErrInaccessible)
 	require.ErrorIs(t, s.Delete(g.ctx, []byte("a")), block.ErrInaccessible)
 	require.ErrorIs(t, s.NewBatch().Commit(g.ctx), block.ErrInaccessible)
-	for _, op := range []string{"get", "put", "delete", "commit"} {
+	_, err = s.Has(g.ctx, []byte("a"))
+	require.ErrorIs(t, err, block.ErrInaccessible)
+	for _, err := range s.Blocks(g.ctx, block.Range{}) {
+		require.ErrorIs(t, err, block.ErrInaccessible)
+	}
+	for _, op := range []string{"get", "has", "scan", "put", "delete", "commit"} {
 		require.EqualValues(t, 1, s.Stats().Failures[op]["inaccessible"], op)
 	}
-	require.EqualValues(t, 1, s.Stats().OpenFailures()["inaccessible"])
+	require.EqualValues(t, 2, s.Stats().OpenFailures()["inaccessible"])
+	b := s.NewBatch()
+	require.ErrorIs(t, b.Put(g.ctx, []byte("a"), nil), block.ErrInaccessible)
+	require.ErrorIs(t, b.Delete(g.ctx, []byte("a")), block.ErrInaccessible)
+	require.ErrorIs(t, b.Put(g.ctx, nil, nil), block.ErrInvalidID)
+	require.NoError(t, b.Close())
+	for _, op := range []string{"put", "delete"} {
+		require.EqualValues(t, 2, s.Stats().Failures[op]["inaccessible"], op)
+		require.Zero(t, s.Stats().Failures[op]["other"], op)
+	}
 
 	require.NoError(t, s.Close())
 	st = s.Stats()
 	require.Equal(t, keyring.Closed, st.State.Status)
 	require.Zero(t, st.Engine)
+}
+
+// A scan that a lock ends in the middle has failed, whether it reads ahead by then or not.
+func TestStatsCountScansThatALockEnds(t *testing.T) {
+	for _, blocks := range []int{5, 200} {
+		g := newRig(t)
+		s := g.open()
+		for i := range blocks {
+			require.NoError(t, s.Put(g.ctx, fmt.Appendf(nil, "%04d", i), []byte("data")))
+		}
+		var last error
+		n := 0
+		for _, err := range s.Blocks(g.ctx, block.Range{}) {
+			if n++; n == blocks-1 {
+				g.vault.SetEnabled(g.key, false)
+				require.Error(t, s.Revalidate(g.ctx))
+			}
+			last = err
+		}
+		require.ErrorIs(t, last, block.ErrInaccessible)
+		require.Equal(t, blocks, n)
+		require.EqualValues(t, 1, s.Stats().Failures["scan"]["inaccessible"])
+		require.EqualValues(t, blocks-1, s.Stats().Scanned)
+	}
+}
+
+func TestStatsCountCallersThatGiveUp(t *testing.T) {
+	g := newRig(t)
+	s := g.open()
+	ctx, cancel := context.WithCancel(g.ctx)
+	cancel()
+	id := []byte("a")
+	_, err := s.Get(ctx, id, nil)
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = s.Has(ctx, id)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, s.Put(ctx, id, nil), context.Canceled)
+	require.ErrorIs(t, s.Delete(ctx, id), context.Canceled)
+	require.ErrorIs(t, s.NewBatch().Commit(ctx), context.Canceled)
+	for _, err := range s.Blocks(ctx, block.Range{}) {
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	for op, kinds := range s.Stats().Failures {
+		if op != "verify" && op != "rewrite" {
+			require.EqualValues(t, 1, kinds["canceled"], op)
+		}
+	}
 }
 
 func TestStatsCountWhatDoesNotOpen(t *testing.T) {
@@ -124,6 +185,10 @@ func TestStatsCountWhatDoesNotOpen(t *testing.T) {
 	require.EqualValues(t, 3, st.OpenFailures()["corrupt"])
 	require.Equal(t, "verify", st.Last[0].Name)
 	require.ErrorIs(t, st.Last[0].Err, block.ErrCorrupt)
+
+	require.ErrorIs(t, s.Rekey(g.ctx, block.Range{}, nil), block.ErrCorrupt)
+	require.EqualValues(t, 1, s.Stats().Failures["rewrite"]["corrupt"])
+	require.EqualValues(t, 4, s.Stats().OpenFailures()["corrupt"])
 }
 
 func TestStatsShowWorkUnderWay(t *testing.T) {

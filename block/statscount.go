@@ -95,12 +95,14 @@ const (
 	failedDelete
 	failedCommit
 	failedVerify
+	failedHas
+	failedRewrite
 	failureOps
 )
 
 // failureOpNames are stable: they are values of a metric's label.
 func failureOpNames() [failureOps]string {
-	return [failureOps]string{"get", "scan", "put", "delete", "commit", "verify"}
+	return [failureOps]string{"get", "scan", "put", "delete", "commit", "verify", "has", "rewrite"}
 }
 
 // failureKinds is how many kinds there are; the last is "other".
@@ -153,16 +155,8 @@ func (c *counts) get(n int, err error) {
 	}
 }
 
-// scan counts one step of a scan. The step that finds the end is none.
-func (c *counts) scan(n int, ok bool, err error) {
-	if err != nil {
-		c.fail(failedScan, err)
-		return
-	}
-	if ok {
-		c.shard().scanned.add(n)
-	}
-}
+// scan counts a block of n bytes that a scan came by.
+func (c *counts) scan(n int) { c.shard().scanned.add(n) }
 
 // put counts a Put of n bytes.
 func (c *counts) put(n int, err error) {

@@ -3,6 +3,7 @@ package block
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -96,6 +97,11 @@ func (s *Store) begin(name string, total uint64, count func(context.Context) (ui
 // end takes a work off the board, and remembers how it ended.
 func (s *Store) end(w *work, err error) {
 	w.stop()
+	// What stops a rotation because it does not open would stop who reads it; a
+	// verification counts what it finds itself.
+	if w.name != workVerify && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion)) {
+		s.counts.fail(failedRewrite, err)
+	}
 	s.work.mu.Lock()
 	defer s.work.mu.Unlock()
 	s.work.running = slices.DeleteFunc(s.work.running, func(o *work) bool { return o == w })

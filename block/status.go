@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"html/template"
 	"net/http"
-	"path"
 	"strconv"
 	"strings"
 )
@@ -44,7 +43,7 @@ func StatusAudit(f func() AuditStatus) StatusOption {
 // same as JSON: at a path that ends with "/status.json", with "?format=json", or to
 // a client that accepts application/json and no HTML. The page needs no script and
 // loads nothing. The answer is 200 in every state; what a load balancer asks is
-// Store.State.
+// Store.State. Icons that browsers ask for by themselves are 404.
 //
 // It asks nobody who they are: mount it where only operators get.
 func StatusHandler(s *Store, opts ...StatusOption) http.Handler {
@@ -81,15 +80,15 @@ func (h *statusHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this page is read-only", http.StatusMethodNotAllowed)
 		return
 	}
-	base := path.Base(r.URL.Path)
-	if base != "status.json" && strings.Contains(strings.Trim(base, "."), ".") {
-		http.NotFound(w, r) // /favicon.ico and the like, where it is mounted at the root
+	last := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+	if unasked(last) {
+		http.NotFound(w, r)
 		return
 	}
 	v := h.view()
 	var body bytes.Buffer
 	var err error
-	if wantsJSON(r, base) {
+	if wantsJSON(r, last) {
 		head.Set("Content-Type", "application/json; charset=utf-8")
 		e := json.NewEncoder(&body)
 		e.SetIndent("", "  ")
@@ -114,7 +113,15 @@ type pageData struct {
 	Style template.CSS
 }
 
-func wantsJSON(r *http.Request, base string) bool {
+// unasked reports whether a path's last element is what browsers and crawlers ask
+// for by themselves, which comes here where the page is mounted at the root. Other
+// names with a dot are those of a mount.
+func unasked(last string) bool {
+	return last == "favicon.ico" || last == "robots.txt" ||
+		strings.HasPrefix(last, "apple-touch-icon") && strings.HasSuffix(last, ".png")
+}
+
+func wantsJSON(r *http.Request, last string) bool {
 	switch r.URL.Query().Get("format") {
 	case "json":
 		return true
@@ -122,5 +129,5 @@ func wantsJSON(r *http.Request, base string) bool {
 		return false
 	}
 	accept := r.Header.Get("Accept")
-	return base == "status.json" || strings.Contains(accept, "application/json") && !strings.Contains(accept, "text/html")
+	return last == "status.json" || strings.Contains(accept, "application/json") && !strings.Contains(accept, "text/html")
 }

@@ -53,7 +53,14 @@ func TestStatusAnswersAsAsked(t *testing.T) {
 		{"the format", "GET", "/?format=json", browser, 200, "application/json"},
 		{"the format wins", "GET", "/?format=html", "application/json", 200, "text/html"},
 		{"the path", "GET", "/ops/status.json", "", 200, "application/json"},
+		{"a mount with a dot", "GET", "/stores/orders.db/", browser, 200, "text/html"},
+		{"a mount with a dot and no slash", "GET", "/stores/orders.db", browser, 200, "text/html"},
+		{"a version", "GET", "/v1.2/", browser, 200, "text/html"},
+		{"the path below a dot", "GET", "/v1.2/status.json", "", 200, "application/json"},
 		{"an icon", "GET", "/favicon.ico", "", 404, "text/plain"},
+		{"an icon of a phone", "GET", "/apple-touch-icon-120x120-precomposed.png", "", 404, "text/plain"},
+		{"an icon below a mount", "GET", "/stores/orders.db/favicon.ico", "", 404, "text/plain"},
+		{"a crawler", "GET", "/robots.txt", "", 404, "text/plain"},
 		{"post", "POST", "/", "", 405, "text/plain"},
 		{"delete", "DELETE", "/status.json", "", 405, "text/plain"},
 		{"options", "OPTIONS", "/", "", 405, "text/plain"},
@@ -92,11 +99,13 @@ type view struct {
 	}
 	Key struct {
 		Name, Version, Expires string
+		Known                  bool
 		Left                   *float64 `json:"left_seconds"`
 	}
 	Check struct {
 		Last, Error string
 		OK, Denied  int
+		Unknown     bool
 	}
 	Epochs struct{ Count, Current int }
 	Work   []struct {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // recentEvents is how many events a store keeps for its status page.
@@ -45,7 +46,12 @@ func sameCheck(a, b keyring.Event) bool {
 	if a.Kind != b.Kind || a.Key != b.Key || (a.Kind != keyring.CheckSucceeded && a.Kind != keyring.CheckFailed) {
 		return false
 	}
-	return a.Err == nil && b.Err == nil || a.Err != nil && b.Err != nil && a.Err.Error() == b.Err.Error()
+	if a.Err == nil || b.Err == nil {
+		return a.Err == b.Err
+	}
+	// The texts differ where they name the request, as Key Vault's do.
+	kind := vault.Kind(a.Err)
+	return a.Err.Error() == b.Err.Error() || kind != nil && kind == vault.Kind(b.Err)
 }
 
 // events returns the events that are left, the latest first.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // statusView is what the status page shows, and its JSON. Names are stable; times
@@ -51,13 +52,24 @@ type keyView struct {
 	Name    string    `json:"name"`
 	Version string    `json:"version"`
 	Created time.Time `json:"created,omitzero"`
+	Known   bool      `json:"known"` // the vault has said the next two since the store was opened
 	Expires time.Time `json:"expires,omitzero"`
-	Left    *float64  `json:"left_seconds,omitempty"` // to the expiry
+	Left    *float64  `json:"left_seconds,omitempty"` // to the expiry; negative after it
+}
+
+// Past is how long ago the key expired, if it has.
+func (k keyView) Past() *float64 {
+	if k.Left == nil || *k.Left > 0 {
+		return nil
+	}
+	past := -*k.Left
+	return &past
 }
 
 type checkView struct {
 	Last        time.Time `json:"last,omitzero"`
 	Error       string    `json:"error,omitempty"`
+	Unknown     bool      `json:"unknown,omitempty"` // the error is no answer: nothing was learned
 	LastSuccess time.Time `json:"last_success,omitzero"`
 	Every       float64   `json:"every_seconds"`
 	OK          uint64    `json:"ok"`
@@ -141,8 +153,8 @@ func (h *statusHandler) view() statusView {
 			Cause: text(st.State.Cause)},
 		Lease: leaseView{Left: st.Keys.LeaseLeft.Seconds(), Length: st.Keys.Lease.Seconds(), End: utc(st.State.LeaseEnd)},
 		Key: keyView{Vault: st.State.KEK.Vault, Name: st.State.KEK.Name, Version: st.State.KEK.Version,
-			Created: utc(st.Keys.KEKCreated), Expires: utc(st.State.KEKExpires)},
-		Check: checkView{Last: utc(st.State.LastCheck), Error: text(st.State.LastCheckErr), LastSuccess: utc(st.State.LastSuccess),
+			Created: utc(st.Keys.KEKCreated), Known: st.State.KEKKnown, Expires: utc(st.State.KEKExpires)},
+		Check: checkView{Last: utc(st.State.LastCheck), Error: text(st.State.LastCheckErr), Unknown: vault.Transient(st.State.LastCheckErr), LastSuccess: utc(st.State.LastSuccess),
 			Every: st.Keys.CheckEvery.Seconds(), OK: st.Keys.Checks.OK, Denied: st.Keys.Checks.Denied,
 			Unanswered: st.Keys.Checks.Unanswered, Other: st.Keys.Checks.Other},
 		Epochs: epochsView{Count: st.State.Epochs, Current: st.State.Epoch, Began: utc(st.Keys.Epoch.Created),

@@ -23,7 +23,13 @@ type access struct {
 	leaseRef time.Time     // wall clock of the unwrap that renewed it
 	keyEnd   time.Time     // the key's own expiry; zero: none
 
-	keyCreated time.Time // when the key version was made; zero: not known
+	// seen is what the vault last said of a KEK version, whatever came of the check:
+	// for people, and nothing else. seenID is the version.
+	seen   seen
+	seenID vault.KeyID
+
+	// notTaken is what was last said about a newer KEK version that is not taken up.
+	notTaken string
 
 	// The wall clock and Elapsed at one moment that is trusted: at Open and at
 	// each Revalidate. A wall clock that steps back later does not make a key
@@ -37,7 +43,27 @@ type proof struct {
 	sent    time.Duration // Clock.Elapsed when the unwrap was sent
 	wall    time.Time     // the wall clock then
 	expires time.Time     // the key's own; zero: none
-	created time.Time     // the key's; zero: not known
+}
+
+// seen is what people want to know of a KEK version.
+type seen struct {
+	expires, created time.Time // zero: never; not known
+	known            bool      // the vault has said it
+}
+
+// see notes what the vault said of a key version.
+func (r *Keyring) see(key vault.Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seenID, r.seen = key.ID, seen{expires: key.Expires, created: key.Created, known: true}
+}
+
+// seenOfKEK is what the vault last said of the version in use. r.mu is held.
+func (r *Keyring) seenOfKEK() seen {
+	if r.seenID != r.kekID {
+		return seen{}
+	}
+	return r.seen
 }
 
 // anchor trusts the wall clock of now.
@@ -77,7 +103,7 @@ func (r *Keyring) extend(s *session, p proof) {
 	defer r.mu.Unlock()
 	r.leaseEnd = p.sent + r.opts.Lease
 	r.leaseRef = p.wall
-	r.keyEnd, r.keyCreated = p.expires, p.created
+	r.keyEnd = p.expires
 	deadline := r.leaseEnd
 	if !p.expires.IsZero() {
 		// Sub saturates, so that a date far away must not be added to anything.

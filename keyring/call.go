@@ -50,6 +50,12 @@ var errNoAnswer = errors.New("no answer in time")
 // goroutine, and its late answer goes to discard and nowhere else.
 func vaultCall[T any](ctx context.Context, r *Keyring, op vault.Operation, id vault.KeyID,
 	f func(context.Context) (T, error), discard func(T)) (T, error) {
+	if r.calls.stuck.Load() >= maxStuck {
+		r.calls.ended[opIndex(op)].notMade.Add(1)
+		var zero T
+		return zero, &vault.Error{Op: op, Key: id, Kind: vault.ErrUnavailable,
+			Detail: fmt.Sprintf("no answer within %v to any of %d calls, which its client still holds; it was not asked again", r.opts.VaultTimeout, maxStuck)}
+	}
 	r.calls.of(op).Add(1)
 	start := r.clock.Elapsed()
 	v, err := bounded(ctx, r, f, discard)
@@ -67,9 +73,6 @@ func vaultCall[T any](ctx context.Context, r *Keyring, op vault.Operation, id va
 
 func bounded[T any](ctx context.Context, r *Keyring, f func(context.Context) (T, error), discard func(T)) (T, error) {
 	var zero T
-	if r.calls.stuck.Load() >= maxStuck {
-		return zero, errNoAnswer
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(r.ctx, func() { cancel(ErrClosed) })()

@@ -61,6 +61,11 @@ func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
 	took := r.clock.Elapsed() - start
+	if err != nil && ctx.Err() != nil && r.ctx.Err() == nil && vault.Transient(err) {
+		// The caller gave up: nothing was learned, of the vault either.
+		r.calls.checks.other.Add(1)
+		return err
+	}
 	r.calls.checks.add(err)
 	r.mu.Lock()
 	r.state.LastCheck, r.state.LastCheckErr = r.clock.Now(), err
@@ -73,9 +78,6 @@ func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
 		r.emit(Event{Kind: CheckSucceeded, Key: id, Duration: took})
 		r.takeUpVersion(ctx)
 		return r.savePolicy(ctx)
-	case ctx.Err() != nil && r.ctx.Err() == nil:
-		// The caller gave up: nothing was learned.
-		return err
 	case errors.Is(err, errSessionEnded):
 		// The vault said yes, and the lock stands: with the reason that it has.
 		return err
@@ -119,6 +121,9 @@ func (r *Keyring) ask(ctx context.Context, requested bool) error {
 	r.docMu.Unlock()
 	pinned := kek.New(k.Vault(), cur.key)
 	key, err := r.properties(ctx, k, pinned)
+	if key.ID == cur.key {
+		r.see(key) // also of one that may not be used
+	}
 	if err != nil {
 		return err
 	}
@@ -135,7 +140,7 @@ func (r *Keyring) ask(ctx context.Context, requested bool) error {
 	if _, err := r.wrap(ctx, pinned, probe); err != nil {
 		return err
 	}
-	p := proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires, created: key.Created}
+	p := proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires}
 	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: cur.key, Ciphertext: wrapped})
 	if err != nil {
 		return err
@@ -168,7 +173,7 @@ func (r *Keyring) properties(ctx context.Context, k, pinned *kek.KEK) (vault.Key
 	default:
 		// The newer version is not acceptable: that is no reason to stop using the
 		// one that is, and the event says why it is not taken up.
-		r.emit(Event{Kind: KEKNotChanged, Key: key.ID, Err: err})
+		r.tellNotTaken(key.ID, err)
 	}
 	return r.getKey(ctx, pinned)
 }
@@ -180,7 +185,25 @@ func (r *Keyring) noteVersion(version string) {
 	defer r.mu.Unlock()
 	r.newer = version
 	if version == "" {
-		r.lastNewest = r.clock.Elapsed()
+		r.lastNewest, r.notTaken = r.clock.Elapsed(), ""
+	}
+}
+
+// tellNotTaken says why a newer version is not taken up: once, and not at each check
+// that finds it so.
+func (r *Keyring) tellNotTaken(key vault.KeyID, err error) {
+	why := key.String() + ": "
+	if kind := vault.Kind(err); kind != nil {
+		why += kind.Error() // the text may name the request
+	} else {
+		why += err.Error()
+	}
+	r.mu.Lock()
+	news := r.notTaken != why
+	r.notTaken = why
+	r.mu.Unlock()
+	if news {
+		r.emit(Event{Kind: KEKNotChanged, Key: key, Err: err})
 	}
 }
 
@@ -196,7 +219,7 @@ func (r *Keyring) takeUpVersion(ctx context.Context) {
 	}
 	k := r.KEK()
 	if err := r.changeKEKHeld(ctx, k, k.WithVersion(version), Event{Detail: "a newer version", Duration: lag}); err != nil {
-		r.emit(Event{Kind: KEKNotChanged, Key: k.WithVersion(version).ID(), Err: err})
+		r.tellNotTaken(k.WithVersion(version).ID(), err)
 	}
 }
 

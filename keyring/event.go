@@ -59,7 +59,8 @@ func (e Event) level() slog.Level {
 	switch {
 	case e.Kind == StateChanged && e.To == Inaccessible:
 		return slog.LevelError
-	case e.Kind == StateChanged && e.To == Degraded, e.Kind == CheckFailed, e.Kind == KeyNearExpiry, e.Kind == KEKNotChanged, e.Kind == CopyNotRewrapped:
+	case e.Kind == StateChanged && e.To == Degraded, e.Kind == CheckFailed, e.Kind == KeyNearExpiry, e.Kind == KEKNotChanged, e.Kind == CopyNotRewrapped,
+		e.Kind == Progressed && e.Err != nil:
 		return slog.LevelWarn
 	case e.Kind == CheckSucceeded:
 		return slog.LevelDebug

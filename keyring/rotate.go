@@ -108,6 +108,7 @@ type move struct {
 	sealed []byte
 	secret [secretSize]byte
 	kek    *kek.KEK
+	key    vault.Key // its version, as the vault described it
 	proof  proof
 }
 
@@ -117,7 +118,7 @@ func (m *move) document() []byte { return append(m.aad[:len(m.aad):len(m.aad)], 
 // target is a KEK that was admitted, wrapped a fresh secret, and gave it back.
 type target struct {
 	kek         *kek.KEK
-	id          vault.KeyID
+	key         vault.Key
 	fingerprint [32]byte
 	secret      [secretSize]byte
 	wrapped     []byte
@@ -131,7 +132,7 @@ func (r *Keyring) prepare(ctx context.Context, k *kek.KEK) (t *target, err error
 	if err != nil {
 		return nil, err
 	}
-	t = &target{kek: k, id: key.ID}
+	t = &target{kek: k, key: key}
 	defer func(t *target) {
 		if err != nil {
 			clear(t.secret[:])
@@ -141,6 +142,7 @@ func (r *Keyring) prepare(ctx context.Context, k *kek.KEK) (t *target, err error
 		return nil, err
 	}
 	r.warnOfExpiry(key)
+	t.key = key
 	randomSecret(&t.secret)
 	pinned := k.WithVersion(key.ID.Version)
 	w, err := r.wrap(ctx, pinned, t.secret[:])
@@ -152,7 +154,7 @@ func (r *Keyring) prepare(ctx context.Context, k *kek.KEK) (t *target, err error
 			Detail: fmt.Sprintf("the vault wrapped with another key, %s", w.KeyID)}
 	}
 	t.wrapped = w.Ciphertext
-	t.proof = proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires, created: key.Created}
+	t.proof = proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires}
 	got, err := r.unwrap(ctx, pinned, w)
 	if err != nil {
 		return nil, err
@@ -176,11 +178,11 @@ func (r *Keyring) moveTo(ctx context.Context, k *kek.KEK, b *body) (*move, error
 
 // sealFor seals b for a target, as the generation after the current one.
 func (r *Keyring) sealFor(t *target, b *body) (*move, error) {
-	m := &move{header: r.header.clone(), secret: t.secret, kek: t.kek, proof: t.proof}
+	m := &move{header: r.header.clone(), secret: t.secret, kek: t.kek, key: t.key, proof: t.proof}
 	clear(t.secret[:])
 	m.header.generation++
 	m.header.wrapped = t.wrapped
-	if err := m.header.activate(t.id, t.fingerprint); err != nil {
+	if err := m.header.activate(t.key.ID, t.fingerprint); err != nil {
 		m.destroy()
 		return nil, err
 	}
@@ -227,6 +229,7 @@ func (r *Keyring) adopt(m *move) {
 	}
 	r.kek = m.kek
 	r.take(m.header, m.aad, m.sealed)
+	r.see(m.key)
 }
 
 // RotateKEK wraps the keyring with the newest version of its KEK. If it is the

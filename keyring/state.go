@@ -57,10 +57,12 @@ type State struct {
 	LastCheck    time.Time
 	LastCheckErr error
 
-	// KEK is the key version that wraps the keyring, and KEKExpires its expiry as
-	// the vault last said; zero if none or not known.
+	// KEK is the key version that wraps the keyring, and KEKExpires its expiry as the
+	// vault last said, which may be past; zero if it has none, or if the vault has not
+	// said since the keyring was opened, which KEKKnown tells.
 	KEK        vault.KeyID
 	KEKExpires time.Time
+	KEKKnown   bool
 	// Epoch is the current epoch and Epochs how many there are; zero when locked.
 	Epoch  uint32
 	Epochs int
@@ -85,7 +87,9 @@ func (r *Keyring) State() State {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st := r.state
-	st.KEK, st.KEKExpires, st.Generation = r.kekID, r.keyEnd, r.generation
+	st.KEK, st.Generation = r.kekID, r.generation
+	kek := r.seenOfKEK()
+	st.KEKExpires, st.KEKKnown = kek.expires, kek.known
 	st.DroppedEvents = r.events.dropped()
 	s := r.session.Load()
 	if s == nil {

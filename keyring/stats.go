@@ -13,10 +13,10 @@ type Stats struct {
 	// Calls are the calls to the vault, one entry for each operation, in the order
 	// get, wrapKey, unwrapKey.
 	Calls []CallStats
-	// InFlight is how many calls have not been answered yet.
+	// InFlight is how many calls are being waited for.
 	InFlight int
-	// Stuck is how many of them were given up and are still with a vault client
-	// that ignores its context. At 8 no more are made.
+	// Stuck is how many others were given up and are still with a vault client that
+	// ignores its context. At 8 no more are made.
 	Stuck int
 
 	// Checks counts the checks of access, by what came of them.
@@ -57,7 +57,7 @@ type CheckCounts struct {
 	OK         uint64 // the lease was renewed
 	Denied     uint64 // the vault said no, or its key is another one
 	Unanswered uint64 // the vault did not answer: nothing was learned
-	Other      uint64 // the keyring was not openable, the caller gave up, and so on
+	Other      uint64 // the caller gave up, or the keyring could not be opened
 }
 
 // CallStats is the calls of one operation.
@@ -66,6 +66,9 @@ type CallStats struct {
 	// Outcomes counts the calls that ended, by outcome; see [Outcomes]. All of
 	// those are there, with zero if none.
 	Outcomes map[string]uint64
+	// NotMade counts calls that were not made because Stats.Stuck was at its most.
+	// They are not among those that ended.
+	NotMade uint64
 	// Latency is how long the calls took, whatever their outcome.
 	Latency Histogram
 }
@@ -124,7 +127,8 @@ func (r *Keyring) Stats() Stats {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st.KEKCreated, st.KEKExpires = r.keyCreated, r.keyEnd
+	kek := r.seenOfKEK()
+	st.KEKCreated, st.KEKExpires = kek.created, kek.expires
 	s := r.session.Load()
 	if s == nil {
 		return st

@@ -74,8 +74,80 @@ func TestStatsTellTimeoutsFromCallersThatGiveUp(t *testing.T) {
 	get := statsOf(r, vault.OpGet)
 	require.EqualValues(t, 1, get.Outcomes["timeout"])
 	require.EqualValues(t, 1, get.Outcomes["canceled"])
+	require.Equal(t, keyring.CheckCounts{Unanswered: 1, Other: 1}, r.Stats().Checks)
+	require.ErrorIs(t, r.State().LastCheckErr, vault.ErrUnavailable, "who gave up has learned nothing")
 	remove()
 	require.Eventually(t, func() bool { return r.Stats().Stuck == 0 }, 20*time.Second, time.Millisecond)
+}
+
+// A vault that holds on to calls is not asked for ever more; what was not asked took no
+// time and is no call.
+func TestStatsTellCallsThatAreNotMade(t *testing.T) {
+	g := newRig(t)
+	r := g.create()
+	remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpGet, Stuck: true})
+	ended := make(chan error, 1)
+	const most = 8
+	for i := range most {
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { ended <- r.Revalidate(ctx) }()
+		require.Eventually(t, func() bool { return g.vault.Waiting() == i+1 }, 20*time.Second, time.Millisecond)
+		cancel()
+		require.ErrorIs(t, <-ended, context.Canceled)
+	}
+	calls := r.VaultCalls()
+	for range 3 {
+		err := r.Revalidate(t.Context())
+		require.ErrorIs(t, err, vault.ErrUnavailable)
+		require.ErrorContains(t, err, "8 calls, which its client still holds")
+	}
+	get := statsOf(r, vault.OpGet)
+	require.EqualValues(t, 3, get.NotMade)
+	require.EqualValues(t, most, get.Outcomes["canceled"])
+	require.EqualValues(t, 1+most, get.Ended(), "with that of Create")
+	require.EqualValues(t, 1+most, get.Latency.Count)
+	require.Equal(t, calls, r.VaultCalls())
+	require.Zero(t, r.Stats().InFlight)
+	require.Equal(t, most, r.Stats().Stuck)
+	require.Equal(t, keyring.Degraded, r.State().Status)
+	remove()
+	require.Eventually(t, func() bool { return r.Stats().Stuck == 0 }, 20*time.Second, time.Millisecond)
+	require.NoError(t, r.Revalidate(t.Context()))
+}
+
+// What the vault says of a key is known also when it says no.
+func TestStateTellsTheExpiryOfAKeyThatIsRefused(t *testing.T) {
+	g := newRig(t)
+	r := g.create()
+	require.True(t, r.State().KEKKnown)
+	require.Zero(t, r.State().KEKExpires)
+	expired := start.Add(-time.Hour)
+	g.vault.SetDates(g.key, time.Time{}, expired)
+	require.ErrorIs(t, r.Revalidate(t.Context()), vault.ErrKeyExpired)
+	require.Equal(t, expired, r.State().KEKExpires)
+	require.Equal(t, expired, r.Stats().KEKExpires)
+	require.NoError(t, r.Close())
+
+	r = g.open()
+	require.Equal(t, keyring.Inaccessible, r.State().Status)
+	require.True(t, r.State().KEKKnown)
+	require.Equal(t, expired, r.State().KEKExpires)
+	require.Equal(t, start, r.Stats().KEKCreated)
+	require.NoError(t, r.Close())
+
+	g.vault.SetOutage(vault.ErrUnavailable)
+	r = g.open()
+	require.False(t, r.State().KEKKnown, "nobody has said")
+	require.Zero(t, r.State().KEKExpires)
+	g.vault.SetOutage(nil)
+	g.vault.SetDates(g.key, time.Time{}, start.Add(time.Hour))
+	require.NoError(t, r.Revalidate(t.Context()))
+	require.Equal(t, start.Add(time.Hour), r.State().KEKExpires)
+	newest := g.vault.Rotate(g.key.Name)
+	require.NoError(t, r.RotateKEK(t.Context()))
+	require.Equal(t, newest, r.State().KEK)
+	require.True(t, r.State().KEKKnown)
+	require.Zero(t, r.State().KEKExpires, "that of the version in use")
 }
 
 func TestStatsMeasureCallsByTheClock(t *testing.T) {

@@ -82,6 +82,7 @@ type callEnds struct {
 	outcomes [outcomes]atomic.Uint64
 	buckets  [14]atomic.Uint64 // one more than latencyBounds: what is beyond
 	sum      atomic.Int64      // nanoseconds
+	notMade  atomic.Uint64     // because too many were stuck
 }
 
 func (e *callEnds) add(took time.Duration, err error) {
@@ -96,7 +97,7 @@ func (e *callEnds) add(took time.Duration, err error) {
 }
 
 func (e *callEnds) stats(op vault.Operation) CallStats {
-	st := CallStats{Operation: op, Outcomes: map[string]uint64{}, Latency: Histogram{Bounds: LatencyBounds(), Sum: time.Duration(e.sum.Load())}}
+	st := CallStats{Operation: op, Outcomes: map[string]uint64{}, NotMade: e.notMade.Load(), Latency: Histogram{Bounds: LatencyBounds(), Sum: time.Duration(e.sum.Load())}}
 	for i, name := range outcomeNames() {
 		st.Outcomes[name] = e.outcomes[i].Load()
 	}
