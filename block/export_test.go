@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -98,3 +101,14 @@ func (s *Store) Hold() (keyring.Hold, error) { return s.keys.Acquire() }
 // SetSteps makes rewriting operations that begin from now on take smaller steps:
 // records of them at a time, and a marker after every so many.
 func (s *Store) SetSteps(records, mark int) { s.steps.records, s.steps.mark = records, mark }
+
+// FillEpochs begins epochs until the keyring holds no more.
+func (s *Store) FillEpochs(t testing.TB, ctx context.Context) {
+	t.Helper()
+	for {
+		if err := s.keys.Rotate(ctx); err != nil {
+			require.ErrorIs(t, err, keyring.ErrLimit)
+			return
+		}
+	}
+}

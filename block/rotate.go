@@ -45,8 +45,15 @@ func (s *Store) rotateEpoch(ctx context.Context, p Progress, afresh bool) (dropp
 		return nil, err
 	}
 	if afresh || !resumed || m.epoch != current {
-		if err := s.keys.Rotate(ctx); err != nil {
-			return nil, err
+		err := s.keys.Rotate(ctx)
+		if errors.Is(err, keyring.ErrLimit) {
+			// No room for one more: it takes a rotation into the present one first.
+			if dropped, err = s.rewrapInto(ctx, session, marker{epoch: current}, p); err == nil {
+				err = s.keys.Rotate(ctx)
+			}
+		}
+		if err != nil {
+			return dropped, err
 		}
 		if h, err = s.keys.AcquireSession(session); err != nil {
 			return nil, err
@@ -60,6 +67,13 @@ func (s *Store) rotateEpoch(ctx context.Context, p Progress, afresh bool) (dropp
 			return nil, err
 		}
 	}
+	more, err := s.rewrapInto(ctx, session, m, p)
+	return append(dropped, more...), err
+}
+
+// rewrapInto is the rest of a rotation, from where the marker says: it rewraps what
+// names an epoch before the marker's, and destroys those. It returns which they were.
+func (s *Store) rewrapInto(ctx context.Context, session uint64, m marker, p Progress) (dropped []uint32, err error) {
 	mt := s.meter(workRotateEpoch, p, 0, s.countIn(Range{Start: m.next}))
 	defer func() { mt.end(err) }()
 	for step := 0; ; step++ {
@@ -74,7 +88,7 @@ func (s *Store) rotateEpoch(ctx context.Context, p Progress, afresh bool) (dropp
 	if dropped, err = s.keys.DropEpochs(ctx, m.epoch); err != nil {
 		return nil, err
 	}
-	h, err = s.keys.AcquireSession(session)
+	h, err := s.keys.AcquireSession(session)
 	if err != nil {
 		return dropped, err
 	}

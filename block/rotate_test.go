@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/keyring"
 )
 
 // After RotateEpoch every record is under the new epoch, and the old one is gone.
@@ -126,4 +127,33 @@ func check(t *testing.T, err error) bool {
 		t.Error(err)
 	}
 	return err == nil
+}
+
+// A store whose epochs are as many as a keyring holds can be written to, and rotated,
+// which leaves one.
+func TestRotateEpochOfTooManyEpochs(t *testing.T) {
+	g := newRig(t)
+	g.opts.NoSync = true
+	g.opts.Keyring.EpochMaxDEKs = 1
+	s := g.open()
+	for i := range keyring.MaxEpochs + 100 {
+		require.NoError(t, s.Put(g.ctx, fmt.Append(nil, i%3), fmt.Append(nil, i)))
+	}
+	require.Greater(t, s.State().Epochs, keyring.MaxEpochs-100)
+	var before uint32
+	for range 2 { // the second makes room for itself first
+		require.NoError(t, s.RotateEpoch(g.ctx, nil))
+		require.LessOrEqual(t, s.State().Epochs, 4)
+		require.Greater(t, s.State().Epoch, before)
+		before = s.State().Epoch
+		for i := range 3 {
+			_, err := s.Get(g.ctx, fmt.Append(nil, i), nil)
+			require.NoError(t, err)
+		}
+		s.FillEpochs(t, g.ctx)
+		require.Equal(t, keyring.MaxEpochs, s.State().Epochs)
+	}
+	_, err := s.Erase(g.ctx, nil)
+	require.NoError(t, err)
+	require.LessOrEqual(t, s.State().Epochs, 4)
 }

@@ -305,3 +305,76 @@ func (s *storage) Save(ctx context.Context, document []byte) error {
 	}
 	return err
 }
+
+// A keyring that holds as many epochs as it begins by itself goes on with the last, and
+// says so; who rotates to make room has some left.
+func TestTooManyEpochs(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		g.opts.EpochMaxDEKs = 1
+		e := g.listen()
+		r := g.create()
+		var records [][]byte
+		for range 4200 {
+			_, record, err := r.NewDEK(t.Context(), []byte("block"))
+			require.NoError(t, err)
+			records = append(records, record)
+		}
+		epochs, err := r.Epochs()
+		require.NoError(t, err)
+		require.Len(t, epochs, keyring.MaxEpochs-64)
+		full := e.take(keyring.Progressed)
+		require.Len(t, full, 1)
+		require.ErrorIs(t, full[0].Err, keyring.ErrLimit)
+
+		for range 64 {
+			require.NoError(t, r.Rotate(t.Context()))
+		}
+		require.ErrorIs(t, r.Rotate(t.Context()), keyring.ErrLimit)
+		_, _, err = r.NewDEK(t.Context(), []byte("block"))
+		require.NoError(t, err)
+		for _, record := range [][]byte{records[0], records[4000], records[4199]} {
+			_, err := r.OpenDEK(t.Context(), record, []byte("block"))
+			require.NoError(t, err)
+		}
+		require.NoError(t, r.Close())
+
+		r = g.open()
+		_, err = r.DropEpochs(t.Context(), epochs[len(epochs)-1])
+		require.NoError(t, err)
+		_, err = r.OpenDEK(t.Context(), records[4199], []byte("block"))
+		require.NoError(t, err)
+		for range 3 { // by the policy again
+			_, _, err = r.NewDEK(t.Context(), []byte("block"))
+			require.NoError(t, err)
+		}
+		left, err := r.Epochs()
+		require.NoError(t, err)
+		require.Greater(t, left[len(left)-1], epochs[len(epochs)-1]+64)
+	})
+}
+
+// A clock that is set back does not make epochs old, neither those that are there nor
+// those that begin: one that does would be followed by another at each look.
+func TestClockSetBackBeginsNoEpochs(t *testing.T) {
+	for _, step := range []time.Duration{-2 * time.Hour, -90 * 24 * time.Hour, 2 * time.Hour} {
+		t.Run(step.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, g *rig) {
+				g.opts.EpochMaxAge = time.Hour
+				r := g.create()
+				g.clock.Step(step)
+				for hours := range 4 {
+					if hours == 2 {
+						require.NoError(t, r.Revalidate(t.Context())) // trusts the clock anew
+					}
+					for range 60 {
+						g.pass(time.Minute)
+					}
+				}
+				epochs, err := r.Epochs()
+				require.NoError(t, err)
+				require.LessOrEqual(t, len(epochs), 1+4+1, "one an hour, and one for the step")
+				require.Greater(t, len(epochs), 1)
+			})
+		})
+	}
+}

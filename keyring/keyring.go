@@ -93,7 +93,7 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 
 	p := policy{wrapping: ByKeyring, maxDEKs: DefaultEpochMaxDEKs, maxAge: DefaultEpochMaxAge}
 	p.overlay(&o)
-	b := newBody(p, r.clock.Now())
+	b := newBody(p, r.wallNow())
 	defer b.destroy()
 	m, err := r.moveTo(ctx, k, b)
 	if err != nil {

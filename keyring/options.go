@@ -72,7 +72,8 @@ type Options struct {
 
 	// EpochMaxDEKs is how many DEKs an epoch key wraps before a new epoch
 	// begins. It is kept in the document. Default: what the document says, 2^28
-	// for a new one; at most [MaxEpochDEKs].
+	// for a new one; at most [MaxEpochDEKs]. Near [MaxEpochs] epochs no more begin by
+	// themselves, and the current one goes on to MaxEpochDEKs.
 	EpochMaxDEKs uint64
 	// EpochMaxAge is how old an epoch gets before a new one begins; negative is
 	// for ever. It is kept in the document. Default: what the document says, 90

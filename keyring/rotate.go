@@ -33,7 +33,7 @@ func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) 
 		if len(b.epochs) >= MaxEpochs {
 			return fmt.Errorf("keyring: rotate: there are %d epochs already; drop those that nothing names: %w", MaxEpochs, ErrLimit)
 		}
-		b.addEpoch(r.clock.Now())
+		b.addEpoch(r.wallNow())
 		b.current().reserved = b.policy.reserveStep()
 		started = b.current().id
 		return nil
@@ -56,9 +56,15 @@ func (r *Keyring) rotateByAge(now time.Time) {
 	if maxAge == 0 || s == nil {
 		return
 	}
-	old := func(created time.Time) bool { return now.Sub(created) >= maxAge }
+	// One from further ahead than that was begun by a clock that was wrong, and would
+	// not become old for as long as that was ahead.
+	old := func(created time.Time) bool { return now.Sub(created).Abs() >= maxAge }
 	set := s.epochs.Load()
 	if set == nil || !old(set.current.created) {
+		return
+	}
+	if len(set.all) >= autoEpochs {
+		r.tellTooManyEpochs(s, len(set.all))
 		return
 	}
 	go func() {
@@ -69,6 +75,14 @@ func (r *Keyring) rotateByAge(now time.Time) {
 			r.emit(Event{Kind: Progressed, Detail: "no new epoch, though the current one is too old", Err: err})
 		}
 	}()
+}
+
+// tellTooManyEpochs says, once in a session, that no epoch is begun any more.
+func (r *Keyring) tellTooManyEpochs(s *session, n int) {
+	if s.fullTold.CompareAndSwap(false, true) {
+		r.emit(Event{Kind: Progressed, Detail: "no new epoch, though one is due",
+			Err: fmt.Errorf("keyring: there are %d epochs; rotate epochs so that old ones are dropped: %w", n, ErrLimit)})
+	}
 }
 
 // Epochs returns the ids of the epochs, ascending; the last is the current one.

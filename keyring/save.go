@@ -95,24 +95,31 @@ func (h *Hold) epochForUse(ctx context.Context) (*epoch, error) {
 	}
 }
 
-// reserve extends e's reservation on disk or, if e has wrapped all that it may,
-// begins a new epoch.
+// reserve extends e's reservation on disk or, if e has wrapped all that the policy
+// allows, begins a new epoch. If there are too many for that, e goes on to what the
+// cipher allows: a store that cannot be written to could not be rotated either, which
+// is what makes room.
 func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 	var started uint32
+	var full bool
 	err := r.mutate(ctx, h, func(b *body) error {
 		cur := b.current()
 		if cur.id != e.id || e.used.Load() < e.reserved.Load() {
 			return errUnchanged // whoever came first did the work
 		}
-		if e.reserved.Load() < b.policy.maxDEKs {
-			cur.reserved = min(e.reserved.Load()+b.policy.reserveStep(), b.policy.maxDEKs)
+		limits := b.policy
+		if full = len(b.epochs) >= autoEpochs; full {
+			limits.maxDEKs = MaxEpochDEKs
+		}
+		if e.reserved.Load() < limits.maxDEKs {
+			cur.reserved = min(e.reserved.Load()+limits.reserveStep(), limits.maxDEKs)
 			return nil
 		}
-		if len(b.epochs) >= MaxEpochs {
+		if full {
 			return fmt.Errorf("keyring: the keyring has %d epochs and the current one is used up; "+
-				"rotate epochs so that old ones are dropped: %w", MaxEpochs, ErrLimit)
+				"rotate epochs so that old ones are dropped: %w", len(b.epochs), ErrLimit)
 		}
-		b.addEpoch(r.clock.Now())
+		b.addEpoch(r.wallNow())
 		b.current().reserved = b.policy.reserveStep()
 		started = b.current().id
 		return nil
@@ -126,6 +133,9 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 	})
 	if err == nil && started != 0 {
 		r.emit(Event{Kind: EpochStarted, Epoch: started, Detail: "the epoch before had wrapped all the DEKs it may"})
+	}
+	if full {
+		r.tellTooManyEpochs(h.s, autoEpochs)
 	}
 	return err
 }

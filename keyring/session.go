@@ -20,6 +20,7 @@ type session struct {
 	epochs   atomic.Pointer[epochSet]
 	cache    *dekCache
 	ending   atomic.Bool // somebody found the deadline passed and is locking
+	fullTold atomic.Bool // see tellTooManyEpochs
 
 	// Epochs that were dropped stay readable, in memory alone, for the snapshots
 	// and scans that began before: as long as there are pins.
