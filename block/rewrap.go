@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -59,6 +61,9 @@ func (s *Store) ForecastRewrap(ctx context.Context) (Forecast, error) {
 //
 // The store starts it by itself, in the background, after a change of the KEK and
 // at Open, unless Options.ManualRewrap.
+//
+// A record whose DEK does not open its block is left as it is, and its KEK version stays
+// needed: RewrapDEKs goes on with the others and returns [ErrCorrupt] at the end.
 // PauseRewrap stops it for a while.
 func (s *Store) RewrapDEKs(ctx context.Context, p Progress) error {
 	if err := s.rewrapDEKs(ctx, p, true); err != nil {
@@ -90,13 +95,14 @@ func (s *Store) rewrapDEKs(ctx context.Context, p Progress, pausable bool) (err 
 	}
 	mt := s.meter(workRewrap, p, total, count)
 	defer func() { mt.end(err) }()
+	var left leftRecords
 	for next, more := []byte(nil), true; more; {
 		if pausable {
 			if err := s.awaitResume(ctx, mt); err != nil {
 				return err
 			}
 		}
-		if next, more, err = s.rewrapChunk(ctx, next, active, pausable, mt); err != nil {
+		if next, more, err = s.rewrapChunk(ctx, next, active, pausable, mt, &left); err != nil {
 			return err
 		}
 	}
@@ -107,13 +113,22 @@ func (s *Store) rewrapDEKs(ctx context.Context, p Progress, pausable bool) (err 
 	if err := s.dropUnusedKEKs(ctx, active); err != nil {
 		return err
 	}
+	if left.n > 0 {
+		return fmt.Errorf("%d records were not rewrapped; the first: %w", left.n, left.first)
+	}
 	mt.done()
 	return nil
 }
 
+// leftRecords counts the records that errLeft is about.
+type leftRecords struct {
+	n     int
+	first error
+}
+
 // rewrapChunk rewraps the next records that need it, unless a pause begins, and
 // returns where to go on.
-func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pausable bool, mt *meter) (next []byte, more bool, err error) {
+func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pausable bool, mt *meter, left *leftRecords) (next []byte, more bool, err error) {
 	if err := s.takeRewriting(ctx, "rewrap DEKs"); err != nil {
 		return nil, false, err
 	}
@@ -136,7 +151,11 @@ func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pau
 		if pausable && s.RewrapPaused() {
 			return c.id, true, nil
 		}
-		if err := s.rewrapOne(ctx, c, mt); err != nil {
+		if err := s.rewrapOne(ctx, c, mt); errors.Is(err, errLeft) {
+			if left.n++; left.n == 1 {
+				left.first = err
+			}
+		} else if err != nil {
 			return nil, false, err
 		}
 		mt.add(1, 0)
@@ -161,15 +180,34 @@ func (s *Store) rewrapOne(ctx context.Context, c change, mt *meter) error {
 	}
 }
 
+// errLeft is why a record was left under its KEK: its DEK does not open the block. Either
+// is damaged, or the vault answered wrongly; as long as nobody knows which, the wrap that
+// is there is not replaced, and the others' need not wait.
+var errLeft = fmt.Errorf("its DEK does not open the block, and was left as it is: %w", ErrCorrupt)
+
 func (s *Store) tryRewrap(ctx context.Context, c change) error {
 	h, err := s.keys.Acquire()
 	if err != nil {
 		return err
 	}
 	defer func() { h.Release() }()
-	var bind keyring.Binding
-	bind.Set(appendKey(nil, spaceDEK, 0, c.id)[1:])
-	again, err := h.RewrapKEK(ctx, nil, c.old, &bind)
+	sc := s.take(0, c.id)
+	defer s.give(sc)
+	sealed, err := s.sealedWith(sc, c)
+	if errors.Is(err, errWritten) {
+		return nil // the writer won
+	}
+	var again []byte
+	if err == nil {
+		again, err = h.RewrapKEK(ctx, nil, c.old, &sc.binding, func(k *dek.Key) error {
+			plain, err := k.Open(nil, sealed, sc.aad)
+			clear(plain)
+			if err != nil {
+				return errLeft
+			}
+			return nil
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("block %s: %w", shownID(c.id), err)
 	}
@@ -188,6 +226,36 @@ func (s *Store) tryRewrap(ctx context.Context, c change) error {
 	}
 	_, err = w.flush(&h)
 	return err
+}
+
+// errWritten says that a block was written since its record was read.
+var errWritten = errors.New("block: written meanwhile")
+
+// sealedWith returns a copy of the sealed block that goes with a record: the vault is
+// asked next, and nothing of the engine's may be held then.
+func (s *Store) sealedWith(sc *scratch, c change) ([]byte, error) {
+	snap := s.db.NewSnapshot()
+	defer snap.Close()
+	var err error
+	sc.record, err = lookup(snap, sc, spaceDEK, 0, c.id, sc.record[:0])
+	if errors.Is(err, engine.ErrNotFound) || err == nil && !bytes.Equal(sc.record, c.old) {
+		return nil, errWritten
+	}
+	if err != nil {
+		return nil, s.damage(err)
+	}
+	value, err := lookup(snap, sc, spaceData, 0, c.id, nil)
+	if errors.Is(err, engine.ErrNotFound) {
+		return nil, errLeft
+	}
+	if err != nil {
+		return nil, s.damage(err)
+	}
+	sealed, err := checkSealed(value)
+	if err != nil {
+		return nil, errLeft
+	}
+	return sealed, nil
 }
 
 // dropUnusedKEKs takes the KEK versions out of the keyring that no record names any

@@ -1,6 +1,7 @@
 package block_test
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 	"time"
@@ -200,4 +201,65 @@ func TestStaleCopyNamesTheVersion(t *testing.T) {
 	err := block.RewrapCheckpoint(g.ctx, "offline", g.kek, kek.New(g.vault, second), &g.opts)
 	require.ErrorIs(t, err, vault.ErrKeyNotFound)
 	require.ErrorContains(t, err, g.key.String())
+}
+
+// A wrong answer of the vault, of the right size, takes the place of no good wrap; and a
+// block that is damaged keeps its KEK version needed, and keeps none of the others from
+// being rewrapped.
+func TestRewrapLeavesWhatDoesNotOpen(t *testing.T) {
+	g := newByKEKRig(t)
+	s := g.open()
+	for _, id := range []string{"a", "b", "c"} {
+		require.NoError(t, s.Put(g.ctx, []byte(id), []byte("data "+id)))
+	}
+	first := g.key
+	g.vault.Rotate(g.key.Name)
+	require.NoError(t, s.RotateKEK(g.ctx))
+	sealed := s.Engine([]byte(dataA))
+	damaged := bytes.Clone(sealed)
+	damaged[len(damaged)-1] ^= 1
+	s.SetEngine([]byte(dataA), damaged)
+	before := s.Records()
+
+	err := s.RewrapDEKs(g.ctx, nil)
+	require.ErrorIs(t, err, block.ErrCorrupt)
+	require.ErrorContains(t, err, `1 records were not rewrapped; the first: block "a"`)
+	after := s.Records()
+	require.Equal(t, before["a"], after["a"])
+	require.NotEqual(t, before["b"], after["b"])
+	require.NotEqual(t, before["c"], after["c"])
+	usage, err := s.KeyUsage(g.ctx)
+	require.NoError(t, err)
+	require.Len(t, usage, 2, "the version that wraps it is still needed")
+	require.EqualValues(t, 1, s.Stats().Failures["rewrite"]["corrupt"])
+
+	s.SetEngine([]byte(dataA), sealed) // repaired, from a copy
+	remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Nth: 1, Plaintext: make([]byte, 32)})
+	require.ErrorIs(t, s.RewrapDEKs(g.ctx, nil), block.ErrCorrupt)
+	remove()
+	require.NoError(t, s.RewrapDEKs(g.ctx, nil))
+	usage, err = s.KeyUsage(g.ctx)
+	require.NoError(t, err)
+	require.Len(t, usage, 1)
+	g.vault.DestroyVersion(first)
+	for _, id := range []string{"a", "b", "c"} {
+		got, err := s.Get(g.ctx, []byte(id), nil)
+		require.NoError(t, err)
+		require.Equal(t, "data "+id, string(got))
+	}
+}
+
+// A wrong answer of the vault spoils one Get, and not those after it.
+func TestWrongDEKIsNotKept(t *testing.T) {
+	g := newByKEKRig(t)
+	g.opts.Keyring.DEKCache = 0
+	s := g.open()
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("data")))
+	remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Plaintext: make([]byte, 32)})
+	_, err := s.Get(g.ctx, []byte("a"), nil)
+	require.ErrorIs(t, err, block.ErrCorrupt)
+	remove()
+	got, err := s.Get(g.ctx, []byte("a"), nil)
+	require.NoError(t, err)
+	require.Equal(t, "data", string(got))
 }

@@ -39,6 +39,10 @@ func vaultFailures() []vaultFailure {
 			// Of the wrap that a check tries nothing is kept, so that it does no harm.
 			return err == nil || vault.Kind(err) != nil || errors.Is(err, block.ErrCorrupt)
 		}},
+		// As many bytes as there should be, and others.
+		{"answers another secret", vaulttest.Fault{Plaintext: bytes.Repeat([]byte{7}, 32)}, func(err error) bool {
+			return err == nil || vault.Kind(err) != nil || errors.Is(err, block.ErrCorrupt)
+		}},
 	}
 }
 

@@ -111,7 +111,16 @@ func TestWritersDuringRotation(t *testing.T) {
 		}
 	}
 	for _, test := range []test{
-		{"RotateKEK", false, 15, func(c *counters, _ int) error { return c.s.RotateKEK(c.g.ctx) }},
+		{"RotateKEK", false, 15, func(c *counters, _ int) error {
+			newest := c.g.vault.Rotate(c.g.key.Name)
+			err := c.s.RotateKEK(c.g.ctx)
+			require.Equal(t, newest, c.s.State().KEK)
+			return err
+		}},
+		{"RotateKEK with DEKs wrapped by the KEK", true, 4, func(c *counters, _ int) error {
+			c.g.vault.Rotate(c.g.key.Name)
+			return errors.Join(c.s.RotateKEK(c.g.ctx), c.s.RewrapDEKs(c.g.ctx, nil))
+		}},
 		{"ChangeKEK", false, 15, change},
 		{"RotateEpoch", false, 15, func(c *counters, _ int) error { return c.s.RotateEpoch(c.g.ctx, nil) }},
 		{"RotateEpoch with DEKs wrapped by the KEK", true, 4, func(c *counters, _ int) error { return c.s.RotateEpoch(c.g.ctx, nil) }},

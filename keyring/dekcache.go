@@ -74,6 +74,15 @@ func (c *dekCache) put(ciphertext, key []byte) {
 	}
 }
 
+// forget takes the DEK of ciphertext out.
+func (c *dekCache) forget(ciphertext []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el := c.entries[sha256.Sum256(ciphertext)]; el != nil {
+		c.drop(el)
+	}
+}
+
 func (c *dekCache) drop(el *list.Element) {
 	e := c.order.Remove(el).(*cached)
 	clear(e.key[:])

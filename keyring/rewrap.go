@@ -16,7 +16,11 @@ import (
 // one wrap by the new, and one unwrap that proves it, because what comes back is put
 // in the place of a wrap that is good. A record that needs nothing is appended as it
 // is. Like NewDEK it lets go of the hold meanwhile.
-func (h *Hold) RewrapKEK(ctx context.Context, dst, record []byte, b *Binding) ([]byte, error) {
+//
+// opens is called with the DEK that the old KEK gave, and says whether it opens what it
+// has sealed; if not, its error is returned. A vault can answer with another secret of
+// the right size, which would then be wrapped, and proven, in the place of the DEK.
+func (h *Hold) RewrapKEK(ctx context.Context, dst, record []byte, b *Binding, opens func(*dek.Key) error) ([]byte, error) {
 	in, err := ParseRecord(record)
 	if err != nil {
 		return nil, err
@@ -28,6 +32,10 @@ func (h *Hold) RewrapKEK(ctx context.Context, dst, record []byte, b *Binding) ([
 	var key dek.Key
 	defer key.Destroy()
 	if err := h.OpenDEK(ctx, &key, record, b); err != nil {
+		return nil, err
+	}
+	if err := opens(&key); err != nil {
+		h.ForgetDEK(record, b)
 		return nil, err
 	}
 	start := len(dst)

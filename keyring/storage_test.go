@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -113,6 +114,7 @@ func TestRewrapKEKProvesTheNewWrap(t *testing.T) {
 	ctx := t.Context()
 	key, record, err := r.NewDEK(ctx, []byte("context"))
 	require.NoError(t, err)
+	sealed := key.Seal(nil, []byte("block"), nil)
 	g.vault.Rotate("customer")
 	require.NoError(t, r.RotateKEK(ctx))
 	rewrap := func() ([]byte, error) {
@@ -121,10 +123,14 @@ func TestRewrapKEKProvesTheNewWrap(t *testing.T) {
 		defer func() { h.Release() }()
 		var b keyring.Binding
 		b.Set([]byte("context"))
-		return h.RewrapKEK(ctx, nil, record, &b)
+		return h.RewrapKEK(ctx, nil, record, &b, func(k *dek.Key) error {
+			_, err := k.Open(nil, sealed, nil)
+			return err
+		})
 	}
 	for name, fault := range map[string]vaulttest.Fault{
 		"the old wrap cannot be undone": {Op: vault.OpUnwrapKey, Nth: 1, Err: vault.ErrUnavailable},
+		"the old wrap gives another":    {Op: vault.OpUnwrapKey, Nth: 1, Plaintext: make([]byte, 32)},
 		"it cannot be wrapped":          {Op: vault.OpWrapKey, Err: vault.ErrUnavailable},
 		"the new wrap cannot be undone": {Op: vault.OpUnwrapKey, Nth: 2, Err: vault.ErrUnavailable},
 		"it comes back as another":      {Op: vault.OpUnwrapKey, Nth: 2, Plaintext: make([]byte, 32)},
@@ -143,6 +149,37 @@ func TestRewrapKEKProvesTheNewWrap(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEqual(t, record, got)
 	again, err := r.OpenDEK(ctx, got, []byte("context"))
+	require.NoError(t, err)
+	require.Equal(t, key.Bytes(), again.Bytes())
+}
+
+// A DEK that the vault answered wrongly, and that therefore opens nothing, does not stay in
+// the cache once somebody noticed.
+func TestForgetDEK(t *testing.T) {
+	g := newRig(t)
+	g.opts.Wrapping = keyring.ByKEK
+	r := g.create()
+	ctx := t.Context()
+	key, record, err := r.NewDEK(ctx, []byte("context"))
+	require.NoError(t, err)
+	remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Plaintext: make([]byte, 32)})
+	wrong, err := r.OpenDEK(ctx, record, []byte("context"))
+	require.NoError(t, err, "nobody can know")
+	require.NotEqual(t, key.Bytes(), wrong.Bytes())
+	remove()
+	h, err := r.Acquire()
+	require.NoError(t, err)
+	var b keyring.Binding
+	b.Set([]byte("another context"))
+	h.ForgetDEK(record, &b)
+	h.ForgetDEK(nil, &b)
+	require.Equal(t, 1, r.Stats().DEKs)
+	b.Set()
+	b.Set([]byte("context"))
+	h.ForgetDEK(record, &b)
+	h.Release()
+	require.Zero(t, r.Stats().DEKs)
+	again, err := r.OpenDEK(ctx, record, []byte("context"))
 	require.NoError(t, err)
 	require.Equal(t, key.Bytes(), again.Bytes())
 }

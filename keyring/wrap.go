@@ -230,6 +230,20 @@ func (h *Hold) openByKEK(ctx context.Context, k *dek.Key, in RecordInfo, ciphert
 	return k.Set(got)
 }
 
+// ForgetDEK takes the DEK of a ByKEK record, bound to b, out of the cache, because it does
+// not open what it should: if the vault answered wrongly, the next OpenDEK asks it again.
+func (h *Hold) ForgetDEK(record []byte, b *Binding) {
+	in, err := ParseRecord(record)
+	if err != nil || in.Wrapping != ByKEK {
+		return
+	}
+	if e := h.s.epoch(in.Epoch); e != nil {
+		if ciphertext, err := e.aead.Open(nil, record[headByKEK:], b.aad(in, (*[storeIDSize]byte)(&h.r.storeID))); err == nil {
+			h.s.cache.forget(ciphertext)
+		}
+	}
+}
+
 // suspect passes an error of a vault call for a block on. If the vault said no,
 // there is no reason to wait for the next check to find out what that means for
 // all the others.
