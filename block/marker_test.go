@@ -3,6 +3,7 @@ package block_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -91,4 +92,70 @@ func TestForgedMarkers(t *testing.T) {
 		require.Equal(t, uint32(2), s.State().Epoch, "it began an epoch of its own")
 		require.Len(t, replaced(s, half), 40)
 	})
+}
+
+// Every byte of a genuine marker flipped, and every length of it: the operation begins
+// anew, or refuses with an error that matches; it leaves out nothing, and loses nothing.
+func TestEveryWayToAlterAMarker(t *testing.T) {
+	rekey := func(g *rig, s *block.Store) error { return s.Rekey(g.ctx, block.Range{}, nil) }
+	rotate := func(g *rig, s *block.Store) error { return s.RotateEpoch(g.ctx, nil) }
+	for name, op := range map[string]func(*rig, *block.Store) error{"rekey": rekey, "rotate-epoch": rotate} {
+		t.Run(name, func(t *testing.T) {
+			const blocks = 12
+			g := newRig(t)
+			s := g.open()
+			s.SetSteps(2, 1)
+			id := func(i int) string { return fmt.Sprintf("%02d", i) }
+			for i := range blocks {
+				require.NoError(t, s.Put(g.ctx, []byte(id(i)), fmt.Appendf(nil, "data %d", i)))
+			}
+			key := []byte("\x01" + name)
+			// half cuts an operation off and returns the marker that it left.
+			half := func() []byte {
+				require.NoError(t, op(g, s)) // what was cut off before
+				whole := g.ctx
+				for n := 3; n < 1000; n++ { // checks of the context, until some are done and not all
+					was := s.Records()
+					g.ctx = &steps{whole, n}
+					err := op(g, s)
+					g.ctx = whole
+					require.ErrorIs(t, err, context.Canceled)
+					if done := len(replaced(s, was)); done > 2 && done < blocks-2 {
+						return s.Engine(key)
+					}
+					require.NoError(t, op(g, s)) // to its end
+				}
+				t.Fatal("it was never cut off half way")
+				return nil
+			}
+			marker := half()
+			ways := map[string][]byte{}
+			for i := range marker {
+				flipped := bytes.Clone(marker)
+				flipped[i] ^= 1
+				ways[fmt.Sprint("byte ", i)] = flipped
+				ways[fmt.Sprint("cut to ", i)] = marker[:i]
+			}
+			ways["longer"] = append(bytes.Clone(marker), 0)
+			for what, bad := range ways {
+				half()
+				s.SetEngine(key, bad)
+				was := s.Records()
+				if err := op(g, s); err != nil {
+					require.True(t, errors.Is(err, block.ErrCorrupt) || errors.Is(err, block.ErrVersion), "%s: %v", what, err)
+					s.SetEngine(key, nil)
+					require.NoError(t, op(g, s))
+				}
+				require.Len(t, replaced(s, was), blocks, what)
+			}
+			rep, err := s.Verify(g.ctx, nil)
+			require.NoError(t, err)
+			require.EqualValues(t, blocks, rep.Blocks)
+			for i := range blocks {
+				got, err := s.Get(g.ctx, []byte(id(i)), nil)
+				require.NoError(t, err)
+				require.Equal(t, fmt.Sprintf("data %d", i), string(got))
+			}
+		})
+	}
 }
