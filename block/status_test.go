@@ -191,6 +191,27 @@ func TestStatusTellsTheStory(t *testing.T) {
 	require.Contains(t, body(t, fetch(h, "GET", "/")), "Closed")
 }
 
+// A vault that does not answer is not one that refuses: the page is as alarmed as the
+// state is.
+func TestStatusTellsARefusalFromNoAnswer(t *testing.T) {
+	const refused, unanswered = `<div class="big bad">failed</div>`, `<div class="big warn">unanswered</div>`
+	g := newRig(t)
+	s := g.open()
+	h := block.StatusHandler(s)
+	restore := g.vault.Inject(vaulttest.Fault{Err: vault.ErrThrottled})
+	require.Error(t, s.Revalidate(g.ctx))
+	page := body(t, fetch(h, "GET", "/"))
+	require.Contains(t, page, "Degraded")
+	require.Contains(t, page, unanswered)
+	require.NotContains(t, page, refused)
+	restore()
+	g.vault.Inject(vaulttest.Fault{Err: vault.ErrAccessDenied})
+	require.Error(t, s.Revalidate(g.ctx))
+	page = body(t, fetch(h, "GET", "/"))
+	require.Contains(t, page, refused)
+	require.NotContains(t, page, unanswered)
+}
+
 func TestChecksThatSayTheSameAreOneEvent(t *testing.T) {
 	g := newRig(t)
 	s := g.open()
