@@ -105,9 +105,24 @@ func parse(doc string) ([]runbook, error) {
 	return books, errors.Join(errs...)
 }
 
-// missing returns the lines of text blocks that are not in what was written. Runs of
-// spaces count as one, and "..." stands for anything within a line.
+// mark is the line that the script of a section writes before all others.
+func (b runbook) mark() string { return fmt.Sprintf("--- line %d: %s", b.line, b.title) }
+
+// marked returns the script with its mark, in the line of the heading.
+func (b runbook) marked() []string {
+	script := slices.Clone(b.script)
+	script[b.line-1] = "echo '" + strings.ReplaceAll(b.mark(), "'", `'\''`) + "'"
+	return script
+}
+
+// missing returns the lines of text blocks that were not written after the section's
+// mark: what the set-up wrote before it says nothing about the section. Runs of spaces
+// count as one, and "..." stands for anything within a line.
 func (b runbook) missing(output string) error {
+	_, output, ok := strings.Cut("\n"+output, "\n"+b.mark()+"\n")
+	if !ok {
+		return fmt.Errorf("line %d: the runbook did not begin", b.line)
+	}
 	var have []string
 	for line := range strings.Lines(output) {
 		have = append(have, strings.Join(strings.Fields(line), " "))

@@ -77,23 +77,26 @@ func TestWhatIsRefused(t *testing.T) {
 }
 
 func TestMissing(t *testing.T) {
-	output := "status       Available\noperator: local: open /tmp/1/vault: not a vault: no such file\n"
+	b := runbook{title: "Replica", line: 5}
+	output := "status Degraded\n" + b.mark() + "\nstatus       Available\noperator: local: open /tmp/1/vault: not a vault: no such file\n"
 	for text, ok := range map[string]bool{
 		"status Available":                            true,
 		"  status   Available":                        true,
 		"status ...able":                              true,
 		"operator: local: open ...: not a vault: ...": true,
-		"status Degraded":                             false,
+		"status Degraded":                             false, // the set-up's
 		"Available ... operator":                      false, // of one line
 		"stat.s Available":                            false,
 	} {
-		err := runbook{shown: []shown{{7, text}}}.missing(output)
+		b.shown = []shown{{7, text}}
+		err := b.missing(output)
 		if ok {
 			require.NoError(t, err, text)
 		} else {
 			require.ErrorContains(t, err, "line 7: no command wrote: "+text)
 		}
 	}
+	require.ErrorContains(t, b.missing("status Available\n"), "line 5: the runbook did not begin")
 }
 
 func published(t *testing.T, name string) string {
@@ -106,8 +109,21 @@ func published(t *testing.T, name string) string {
 func TestTheDocument(t *testing.T) {
 	books, err := parse(published(t, "docs/operations.md"))
 	require.NoError(t, err)
-	for _, b := range books {
-		require.NotEmpty(t, b.title)
+	// Whoever follows a runbook does so in a shell of the day: what the set-up's shell
+	// did not export is not there.
+	setUp := strings.Join(books[0].script, "\n")
+	for _, b := range books[1:] {
+		script := strings.Join(b.script, "\n")
+		for _, v := range regexp.MustCompile(`(?m)^(\w+)=`).FindAllStringSubmatch(setUp, -1) {
+			require.NotContains(t, script, "$"+v[1], "%s: a variable of another shell", b.title)
+		}
+	}
+}
+
+// The commands of both documents are found by the name that they are called by.
+func TestTheToolIsOnThePath(t *testing.T) {
+	for _, name := range []string{"docs/operations.md", "examples/operator/README.md"} {
+		require.Regexp(t, `(?m)^    go build -o operator \./examples/operator\n    export PATH=\$PWD:\$PATH$`, published(t, name))
 	}
 }
 

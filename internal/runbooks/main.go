@@ -8,7 +8,8 @@
 //
 //	operator store get s greeting || [ $? = 3 ]
 //
-// and must end with that very status. What a text block shows must be in the output.
+// and must end with that very status. What a text block shows must be in the output of
+// the section's own commands.
 // It prints a line for each runbook, the output of one that fails, and ends with
 // status 1 if one does, if a section has no block, or if a runbook is missing.
 package main
@@ -74,9 +75,9 @@ func tryAll(ctx context.Context, b *bench, books []runbook, only *regexp.Regexp,
 			continue
 		}
 		tried++
-		scripts := [][]string{book.script}
+		scripts := [][]string{book.marked()}
 		if i > 0 {
-			scripts = [][]string{books[0].script, book.script}
+			scripts = [][]string{books[0].script, book.marked()}
 		}
 		start := time.Now()
 		output, err := b.try(ctx, verbose, scripts...)

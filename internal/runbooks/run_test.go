@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,11 +24,16 @@ exit "$1"
 // tries tries a document in which Replica has the text, with the fake tool.
 func tries(t *testing.T, text string, match string, verbose bool) (string, error) {
 	t.Helper()
+	return triesDocument(t, document("Replica", text), match, verbose)
+}
+
+func triesDocument(t *testing.T, doc string, match string, verbose bool) (string, error) {
+	t.Helper()
 	if _, err := exec.LookPath("bash"); err != nil {
 		t.Skip("bash is not installed: no script is run")
 	}
 	t.Setenv("BLOCKSEAL_VAULT", "/a/vault/of/somebody's")
-	books, err := parse(document("Replica", text))
+	books, err := parse(doc)
 	require.NoError(t, err)
 	root := t.TempDir()
 	b := &bench{root: root, bin: filepath.Join(root, "bin")}
@@ -80,6 +86,23 @@ func TestWhatFails(t *testing.T) {
 			require.Contains(t, out, c.says)
 		})
 	}
+}
+
+// What the set-up writes is nothing that another runbook's commands have shown.
+func TestTheSetUpShowsNothing(t *testing.T) {
+	shown := "```text\nstatus is 0\n```\n"
+	setUp := func(doc string) string {
+		begin := "### " + first + "\n\n```sh\n"
+		require.Contains(t, doc, begin)
+		return strings.Replace(doc, begin, begin+"operator 0\n", 1)
+	}
+	out, err := triesDocument(t, setUp(document("Replica", sh("true")+shown)), "Replica", true)
+	require.ErrorContains(t, err, "1 of 1 runbooks failed")
+	require.Contains(t, out, "no command wrote: status is 0")
+	out, err = triesDocument(t, setUp(document("Replica", sh("operator 0")+shown)), "Replica", true)
+	require.NoError(t, err, out)
+	out, err = triesDocument(t, document(first, sh("operator 0")+shown), first, false)
+	require.NoError(t, err, out)
 }
 
 // The shell's line numbers are the document's.
