@@ -39,6 +39,7 @@ func (d *DB) Apply(b Batch, sync bool) error {
 	defer d.quiet.RUnlock()
 	d.lookups.begin()
 	defer d.lookups.end()
+	defer d.log.ended()
 	if sync {
 		return translate(d.p.ApplyNoSyncWait(b.b, pebble.Sync))
 	}
@@ -54,6 +55,7 @@ func (d *DB) Commit(b Batch, sync bool) error {
 	defer d.quiet.RUnlock()
 	d.lookups.begin()
 	defer d.lookups.end()
+	defer d.log.ended()
 	opts := pebble.NoSync
 	if sync {
 		opts = pebble.Sync

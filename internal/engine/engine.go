@@ -60,6 +60,7 @@ type DB struct {
 	purging *atomic.Bool // see purgeFS
 	guard   *guard
 	lookups *lookups
+	log     *logger
 
 	readOnly bool
 	quiet    sync.RWMutex // held for writing while nothing may be written to the log
@@ -80,12 +81,13 @@ func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
 		}
 	}()
 	files := purgeFS{FS: o.fs(), purging: new(atomic.Bool)}
-	p, err := pebble.Open(dir, pebbleOptions(o, lock, files))
+	log := &logger{log: o.Logger, fatal: o.Fatal}
+	p, err := pebble.Open(dir, pebbleOptions(o, lock, files, log))
 	if err != nil {
 		return nil, translateOpen(err)
 	}
 	g := new(guard)
-	return &DB{p: p, purging: files.purging, guard: g, lookups: newLookups(p, g, o.Spaces), readOnly: o.ReadOnly}, nil
+	return &DB{p: p, purging: files.purging, guard: g, lookups: newLookups(p, g, o.Spaces), log: log, readOnly: o.ReadOnly}, nil
 }
 
 // Close closes the engine. Nothing may be open on it.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -22,8 +23,7 @@ const (
 // pebbleOptions are the settings that were measured on sealed blocks of 512 B to
 // 64 KiB; bench_test.go of package block measures them. Against the defaults they
 // raise the rate of Put about five times, for four memtables of memory.
-func pebbleOptions(o Options, lock *Lock, fs vfs.FS) *pebble.Options {
-	log := &logger{log: o.Logger, fatal: o.Fatal}
+func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger) *pebble.Options {
 	p := &pebble.Options{
 		FS:       fs,
 		ReadOnly: o.ReadOnly,
@@ -149,4 +149,12 @@ func (l *logger) Fatalf(format string, args ...any) {
 	}
 	fmt.Fprintln(os.Stderr, "blockseal: the storage engine cannot go on: "+msg)
 	os.Exit(1)
+}
+
+// ended is deferred by what writes: where Pebble panics over the log instead of calling
+// Fatalf, in the middle of a commit, it cannot go on either.
+func (l *logger) ended() {
+	if r := recover(); r != nil {
+		l.Fatalf("a write to the log failed: %v\n%s", r, debug.Stack())
+	}
 }

@@ -27,14 +27,21 @@ func (d *DB) Checkpoint(dir string) error {
 
 // Flush writes the memtables out.
 func (d *DB) Flush() error {
-	d.quiet.RLock()
-	flushed, err := d.p.AsyncFlush() // begins another log
-	d.quiet.RUnlock()
+	flushed, err := d.beginFlush()
 	if err != nil {
-		return translate(err)
+		return err
 	}
 	<-flushed
 	return nil
+}
+
+// beginFlush begins another log, and the writing out of what the one before is for.
+func (d *DB) beginFlush() (flushed <-chan struct{}, err error) {
+	d.quiet.RLock()
+	defer d.quiet.RUnlock()
+	defer d.log.ended()
+	flushed, err = d.p.AsyncFlush()
+	return flushed, translate(err)
 }
 
 // Compact rewrites the keys in [lower, upper) so that deleted and overwritten

@@ -4,7 +4,6 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"reflect"
-	"sync"
 	"unsafe"
 )
 
@@ -26,8 +25,11 @@ type layout struct {
 	blockSize, gcmSize uintptr
 }
 
-// known inspects the types once. The result does not change.
-var known = sync.OnceValue(func() *layout {
+// known is inspected when the program starts, and does not change: looking whether it was
+// inspected already would cost a third of a wipe.
+var known = inspect()
+
+func inspect() *layout {
 	b, err := aes.NewCipher(make([]byte, 32))
 	if err != nil {
 		return new(layout)
@@ -45,10 +47,10 @@ var known = sync.OnceValue(func() *layout {
 		return new(layout)
 	}
 	return &layout{block: bt, gcm: gt, random: rt, blockSize: bt.Elem().Size(), gcmSize: gt.Elem().Size()}
-})
+}
 
 // Wipes reports whether Wipe erases anything with this standard library.
-func Wipes() bool { return known().block != nil }
+func Wipes() bool { return known.block != nil }
 
 func pointerFree(t reflect.Type) bool {
 	switch t.Kind() {
@@ -71,8 +73,8 @@ func pointerFree(t reflect.Type) bool {
 // WipeBlock overwrites the expanded key of an AES block cipher, which nobody may
 // use any more. A GCM that was made from it has a copy and goes on working.
 func WipeBlock(b cipher.Block) {
-	if l := known(); reflect.TypeOf(b) == l.block && b != nil {
-		wipe(reflect.ValueOf(b), l.blockSize)
+	if b != nil && reflect.TypeOf(b) == known.block {
+		wipe(reflect.ValueOf(b), known.blockSize)
 	}
 }
 
@@ -83,11 +85,11 @@ func WipeAEAD(a cipher.AEAD) {
 	if a == nil {
 		return
 	}
-	switch l := known(); reflect.TypeOf(a) {
-	case l.gcm:
-		wipe(reflect.ValueOf(a), l.gcmSize)
-	case l.random:
-		wipe(reflect.ValueOf(a).Field(0), l.gcmSize)
+	switch reflect.TypeOf(a) {
+	case known.gcm:
+		wipe(reflect.ValueOf(a), known.gcmSize)
+	case known.random:
+		wipe(reflect.ValueOf(a).Field(0), known.gcmSize)
 	}
 }
 

@@ -24,7 +24,7 @@ func TestWipeErasesTheKey(t *testing.T) {
 	a, err := cipher.NewGCMWithRandomNonce(b)
 	require.NoError(t, err)
 
-	l := known()
+	l := known
 	block := unsafe.Slice((*byte)(reflect.ValueOf(b).UnsafePointer()), l.blockSize)
 	gcm := unsafe.Slice((*byte)(reflect.ValueOf(a).Field(0).UnsafePointer()), l.gcmSize)
 	require.True(t, bytes.Contains(block, key), "the test looks in the wrong place")
