@@ -116,6 +116,7 @@ func (r *Keyring) degrade(cause error) {
 // ask puts the three questions. Each permission can go missing alone, and the
 // answers to GetKey and WrapKey renew nothing: only the unwrap does.
 func (r *Keyring) ask(ctx context.Context, requested bool) error {
+	ctx = vault.WithPriority(ctx)
 	r.docMu.Lock()
 	cur, wrapped, k := r.header.current(), r.header.wrapped, r.kek
 	r.docMu.Unlock()

@@ -1,6 +1,8 @@
 package keyring_test
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -141,4 +144,48 @@ func TestOtherLeases(t *testing.T) {
 			})
 		})
 	}
+}
+
+// marked notes which calls were marked as those that keep access alive.
+type marked struct {
+	vault.Vault
+	mu    sync.Mutex
+	calls map[string]int
+}
+
+func (m *marked) note(ctx context.Context, op vault.Operation) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.calls[fmt.Sprint(op, " ", vault.Priority(ctx))]++
+}
+
+func (m *marked) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+	m.note(ctx, vault.OpGet)
+	return m.Vault.GetKey(ctx, id)
+}
+
+func (m *marked) WrapKey(ctx context.Context, id vault.KeyID, secret []byte) (vault.Wrapped, error) {
+	m.note(ctx, vault.OpWrapKey)
+	return m.Vault.WrapKey(ctx, id, secret)
+}
+
+func (m *marked) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, error) {
+	m.note(ctx, vault.OpUnwrapKey)
+	return m.Vault.UnwrapKey(ctx, w)
+}
+
+// A client that makes callers wait lets the checks go before the blocks' calls.
+func TestChecksAreMarked(t *testing.T) {
+	g := newRig(t)
+	g.opts.Wrapping, g.opts.DEKCache = keyring.ByKEK, -1
+	m := &marked{Vault: g.vault, calls: map[string]int{}}
+	g.kek = kek.New(m, g.key.Versionless())
+	r := g.create()
+	clear(m.calls)
+	require.NoError(t, r.Revalidate(t.Context()))
+	_, record, err := r.NewDEK(t.Context(), []byte("block"))
+	require.NoError(t, err)
+	_, err = r.OpenDEK(t.Context(), record, []byte("block"))
+	require.NoError(t, err)
+	require.Equal(t, map[string]int{"get true": 1, "wrapKey true": 1, "unwrapKey true": 1, "wrapKey false": 1, "unwrapKey false": 1}, m.calls)
 }

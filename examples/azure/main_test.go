@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"flag"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -15,7 +19,72 @@ import (
 	"github.com/blockseal/blockseal/examples/internal/clitest"
 )
 
+// TestMain is the program itself where a test runs it as another process: what a
+// certificate authority's file and the authority of Azure are is read once a process.
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+const asProgram = "BLOCKSEAL_AZURE_AS_PROGRAM"
+
 func none(string) string { return "" }
+
+// The vault that internal/keyvaulttest/serve runs is used with what that exports, by the
+// program as it is used with Azure.
+func TestServedVault(t *testing.T) {
+	dir := t.TempDir()
+	serve := filepath.Join(dir, "serve")
+	out, err := exec.Command("go", "build", "-o", serve, "../../internal/keyvaulttest/serve").CombinedOutput()
+	require.NoError(t, err, string(out))
+	server := exec.Command(serve, "-env", "-purge-protection")
+	server.Stderr = os.Stderr
+	pipe, err := server.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, server.Start())
+	defer func() {
+		require.NoError(t, server.Process.Signal(os.Interrupt))
+		require.NoError(t, server.Wait())
+	}()
+	var exports []string
+	line := regexp.MustCompile(`^export (\w+)='(.*)'$`)
+	for lines := bufio.NewScanner(pipe); lines.Scan(); {
+		m := line.FindStringSubmatch(lines.Text())
+		require.NotNil(t, m, lines.Text())
+		exports = append(exports, m[1]+"="+m[2])
+		if m[1] == "ADMINISTRATOR_CLIENT_SECRET" {
+			break
+		}
+	}
+	program := func(without string, args ...string) (string, error) {
+		self, err := os.Executable()
+		require.NoError(t, err)
+		cmd := exec.Command(self, args...)
+		// Of this process's own, nothing that says who signs in where.
+		cmd.Env = []string{asProgram + "=1", "HOME=" + dir, "TMPDIR=" + dir, "PATH=" + os.Getenv("PATH")}
+		for _, e := range exports {
+			if without == "" || !strings.HasPrefix(e, without+"=") {
+				cmd.Env = append(cmd.Env, e)
+			}
+		}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	said, err := program("", "preflight")
+	require.NoError(t, err, said)
+	require.Contains(t, said, "pass  unwrap")
+	said, err = program("", "-blocks", "20", "-dir", filepath.Join(dir, "data"))
+	require.NoError(t, err, said)
+	require.Contains(t, said, "blocks        20 written and read")
+	require.NotContains(t, said, "eyJ", "no token")
+
+	said, err = program("BLOCKSEAL_TEST_VAULT", "preflight")
+	require.Error(t, err, "without it a vault on loopback gets no token")
+	require.Contains(t, said, "the client refused the vault's challenge")
+}
 
 // What the program says of each thing that is done to the key, against the emulated
 // vault, with azidentity signing in.
@@ -61,6 +130,13 @@ func TestCommandLine(t *testing.T) {
 	require.Equal(t, "other/", o.key.Name+"/"+o.key.Version)
 	for _, args := range [][]string{{}, {"-blocks", "0", "-emulate"}, {"postflight", "-emulate"}, {"-no-such-flag"}} {
 		require.ErrorIs(t, runWith(t.Context(), args, none, &clitest.Output{}), cli.ErrUsage)
+	}
+	for url, ok := range map[string]bool{"https://127.0.0.1:1": true, "https://[::1]:1": true, "https://contoso.vault.azure.net": false,
+		"https://127.0.0.1.example:1": false, "https://localhost:1": false, "https://203.0.113.7": false} {
+		_, err = parse([]string{"-test-vault", "-vault", url}, none, nil)
+		require.Equal(t, ok, err == nil, "%s: %v", url, err)
+		o, err = parse([]string{"-vault", url}, func(name string) string { return map[string]string{"BLOCKSEAL_TEST_VAULT": "1"}[name] }, nil)
+		require.Equal(t, ok, err == nil && o.testVault, "%s: %v", url, err)
 	}
 	var out clitest.Output
 	require.ErrorIs(t, runWith(t.Context(), []string{"-h"}, none, &out), flag.ErrHelp)

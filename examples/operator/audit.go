@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/vault/audit"
 )
 
@@ -27,25 +29,19 @@ type heads struct{ head, headFile, after string }
 
 func (h *heads) add(c *cobra.Command) {
 	c.Flags().StringVar(&h.head, "head", "", "the head, SEQ:HASH, that was kept: the log must contain that very record")
-	c.Flags().StringVar(&h.headFile, "head-file", "", "`file` with the head that was kept; one that does not exist is none")
+	c.Flags().StringVar(&h.headFile, "head-file", "", "`file` with the head that was kept; it must be there, but for the first use together with --save-head")
 	c.Flags().StringVar(&h.after, "after", "", "the head of the last record that was archived away from the front")
 	c.MarkFlagsMutuallyExclusive("head", "head-file")
 }
 
-func (h *heads) options() (*audit.VerifyOptions, error) {
+// headOptions returns what is known. save is the file that the head is to be saved to, or
+// "": if it is the head's file, that need not be there yet.
+func (a *app) headOptions(h *heads, save string) (*audit.VerifyOptions, error) {
 	var o audit.VerifyOptions
-	head := h.head
-	if h.headFile != "" {
-		b, err := os.ReadFile(h.headFile)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-		head = strings.TrimSpace(string(b))
-	}
 	for _, h := range []struct {
 		text string
 		to   *audit.Head
-	}{{head, &o.Head}, {h.after, &o.After}} {
+	}{{h.head, &o.Head}, {h.after, &o.After}} {
 		if h.text == "" {
 			continue
 		}
@@ -54,7 +50,30 @@ func (h *heads) options() (*audit.VerifyOptions, error) {
 			return nil, usageError{err}
 		}
 	}
+	if h.headFile == "" {
+		return &o, nil
+	}
+	b, err := os.ReadFile(h.headFile)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && save != "" && samePath(save, h.headFile):
+		a.note("%s is not there: no head was kept yet, so that a log whose end was cut off is not seen", h.headFile)
+		return &o, nil
+	case errors.Is(err, os.ErrNotExist):
+		// As without a head, a log whose end was cut off would verify.
+		return nil, fmt.Errorf("%w: the head that was kept is not there: %w", errHead, err)
+	case err != nil:
+		return nil, err
+	}
+	if o.Head, err = audit.ParseHead(strings.TrimSpace(string(b))); err != nil {
+		return nil, fmt.Errorf("%w: %s has no head in it: %w", errHead, h.headFile, err)
+	}
 	return &o, nil
+}
+
+func samePath(a, b string) bool {
+	a, errA := filepath.Abs(a)
+	b, errB := filepath.Abs(b)
+	return errA == nil && errB == nil && a == b
 }
 
 type recordView struct {
@@ -67,9 +86,61 @@ type recordView struct {
 	Version   string    `json:"version,omitempty"`
 	Outcome   string    `json:"outcome,omitempty"`
 	Reason    string    `json:"reason,omitempty"`
+	Code      string    `json:"code,omitempty"`
 	Detail    string    `json:"detail,omitempty"`
 	Duration  string    `json:"duration,omitempty"`
+	Request   string    `json:"request,omitempty"`
+	ByVault   string    `json:"vaultRequest,omitempty"`
 	Count     uint64    `json:"count,omitempty"`
+}
+
+func viewRecord(r audit.Record) recordView {
+	v := recordView{Time: r.Time, Event: string(r.Event), Identity: r.Identity, Store: r.Store, Operation: string(r.Operation),
+		Key: r.Key, Version: r.Version, Outcome: string(r.Outcome), Reason: r.Reason, Code: r.Code, Detail: r.Detail,
+		Request: r.RequestID, ByVault: r.VaultRequestID, Count: r.Count}
+	if r.Duration != 0 {
+		v.Duration = r.Duration.String()
+	}
+	return v
+}
+
+// detail is all that a line has no column for.
+func (v recordView) detail() string {
+	var parts []string
+	add := func(format, s string) {
+		if s != "" {
+			parts = append(parts, fmt.Sprintf(format, s))
+		}
+	}
+	reason := v.Reason
+	if v.Code != "" {
+		reason = strings.TrimSpace(reason + " [" + v.Code + "]")
+	}
+	add("%s", reason)
+	add("%s", v.Detail)
+	add("request %s", v.Request)
+	add("the vault's request %s", v.ByVault)
+	return strings.Join(parts, ", ")
+}
+
+// storeFilter returns what tells whether a record's store is the one of an argument: an
+// id, or a directory. A record has the store's id or, if that was not known yet, as when
+// the store was made, its directory.
+func storeFilter(arg string) (func(store string) bool, error) {
+	names := []string{arg}
+	if abs, err := filepath.Abs(arg); err == nil {
+		names = append(names, abs)
+	}
+	info, err := block.InspectKeyring(arg, nil)
+	switch {
+	case err == nil:
+		names = append(names, info.StoreID.String())
+	case !errors.Is(err, block.ErrNotStore):
+		return nil, fmt.Errorf("which store is in %s, by its id: %w; give the id itself (store state, store inspect)", arg, err)
+	}
+	return func(store string) bool {
+		return slices.Contains(names, store) || filepath.IsAbs(store) && filepath.Base(store) == arg
+	}, nil
 }
 
 func (a *app) auditShow() *cobra.Command {
@@ -79,9 +150,15 @@ func (a *app) auditShow() *cobra.Command {
 	c := a.command("show DIR", "show the records, each verified", `Show shows the records of the log in DIR, or those that the flags ask for. It verifies
 on the way, and ends with exit status 4 at the first record that is not what was
 written.`, func(ctx context.Context, args []string) error {
-		o, err := h.options()
+		o, err := a.headOptions(&h, "")
 		if err != nil {
 			return err
+		}
+		ofStore := func(string) bool { return true }
+		if store != "" {
+			if ofStore, err = storeFilter(store); err != nil {
+				return err
+			}
 		}
 		log, err := audit.ReadDir(args[0])
 		if err != nil {
@@ -95,17 +172,12 @@ written.`, func(ctx context.Context, args []string) error {
 				bad = err
 				break
 			}
-			if identity != "" && r.Identity != identity || store != "" && r.Store != store && filepath.Base(r.Store) != store ||
+			if identity != "" && r.Identity != identity || !ofStore(r.Store) ||
 				key != "" && r.Key != key && !strings.HasSuffix(r.Key, "/keys/"+key) ||
 				outcome != "" && string(r.Outcome) != outcome || since.set && r.Time.Before(since.t) {
 				continue
 			}
-			v := recordView{Time: r.Time, Event: string(r.Event), Identity: r.Identity, Store: r.Store, Operation: string(r.Operation),
-				Key: r.Key, Version: r.Version, Outcome: string(r.Outcome), Reason: r.Reason, Detail: r.Detail, Count: r.Count}
-			if r.Duration != 0 {
-				v.Duration = r.Duration.String()
-			}
-			views = append(views, v)
+			views = append(views, viewRecord(r))
 		}
 		return errors.Join(a.show(views, func(t *table) {
 			t.row("TIME", "IDENTITY", "OPERATION", "OUTCOME", "KEY", "VERSION", "STORE", "DETAIL")
@@ -115,14 +187,13 @@ written.`, func(ctx context.Context, args []string) error {
 					what = v.Event
 				}
 				name := v.Key[strings.LastIndex(v.Key, "/")+1:]
-				detail := strings.TrimPrefix(v.Reason+", "+v.Detail, ", ")
-				t.row(v.Time, dash(v.Identity), what, dash(v.Outcome), dash(name), dash(v.Version), dash(v.Store), strings.TrimSuffix(detail, ", "))
+				t.row(v.Time, dash(v.Identity), what, dash(v.Outcome), dash(name), dash(v.Version), dash(v.Store), v.detail())
 			}
 		}), bad)
 	})
 	h.add(c)
 	c.Flags().StringVar(&identity, "by", "", "only what this `identity` did; the owner is \"vault owner\"")
-	c.Flags().StringVar(&store, "store", "", "only what was done for this `store`: its directory, or the last part of it")
+	c.Flags().StringVar(&store, "store", "", "only what was done for this `store`: its id or its directory")
 	c.Flags().StringVar(&key, "key", "", "only what was done with the key of this `name`")
 	c.Flags().StringVar(&outcome, "outcome", "", "only with this outcome: `ok|denied|unavailable|failed`")
 	c.Flags().Var(&since, "since", "only since "+timeHelp)
@@ -144,9 +215,9 @@ missing, in all its files. Whoever can write the log can cut off its end, or wri
 of it anew; that is found only with a head that was kept where they cannot change it:
 --head or --head-file, and --save-head for the next time.
 
-Exit status 4 if anything is wrong, or if the last record is unfinished: then the
-program was stopped while writing it, or is at work.`, func(ctx context.Context, args []string) error {
-		o, err := h.options()
+Exit status 4 if anything is wrong, also with the file of --head-file, or if the last
+record is unfinished: then the program was stopped while writing it, or is at work.`, func(ctx context.Context, args []string) error {
+		o, err := a.headOptions(&h, save)
 		if err != nil {
 			return err
 		}
@@ -161,7 +232,7 @@ program was stopped while writing it, or is at work.`, func(ctx context.Context,
 		}
 		r, bad := audit.Verify(log, o)
 		if bad == nil && save != "" {
-			if err := saveHead(save, r.Head); err != nil {
+			if err := a.saveHead(save, r.Head); err != nil {
 				return err
 			}
 		}
@@ -187,13 +258,9 @@ program was stopped while writing it, or is at work.`, func(ctx context.Context,
 }
 
 // saveHead replaces a file by one with the head.
-func saveHead(path string, head audit.Head) error {
-	tmp := path + ".new"
+func (a *app) saveHead(path string, head audit.Head) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(bytes.TrimSpace(old), []byte(head.String())) {
 		return nil
 	}
-	if err := os.WriteFile(tmp, fmt.Appendln(nil, head), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return a.replaceFile(path, fmt.Appendln(nil, head), 0o644)
 }

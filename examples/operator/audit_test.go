@@ -66,6 +66,49 @@ func TestAuditTells(t *testing.T) {
 	require.NotContains(t, text, "a test's passphrase")
 }
 
+// Each record says which store by its id, which command it belongs to, how long it took,
+// and of a refusal all that the vault said.
+func TestAuditRecords(t *testing.T) {
+	g, dir, log := audited(t)
+	records := func(args ...string) (out []map[string]any) {
+		for _, r := range g.list(append([]string{"audit", "show", log}, args...)...) {
+			if m := r.(map[string]any); m["event"] == "operation" {
+				out = append(out, m)
+			}
+		}
+		return out
+	}
+	id := g.object("store", "inspect", dir)["store"].(string)
+	require.Len(t, id, 32)
+	require.Len(t, records("--store", id), 4, "the gets and the state; what made it was before it had one")
+	require.Len(t, records("--store", dir), 7)
+	require.Len(t, records("--store", "s"), 3)
+	require.Empty(t, records("--store", "other"))
+
+	requests := map[any]bool{}
+	for _, m := range records() {
+		require.NotEmpty(t, m["duration"])
+		require.Len(t, m["request"], 16)
+		requests[m["request"]] = true
+	}
+	require.Len(t, requests, 7, "one for each command")
+
+	denied := records("--by", "store", "--outcome", "denied")[0]
+	require.Equal(t, "access denied", denied["reason"])
+	require.Equal(t, "Forbidden/AccessDenied", denied["code"])
+	require.Equal(t, `identity "store" has no grant for rotate; the vault's owner can make one`, denied["detail"])
+	text := g.ok("audit", "show", log, "--outcome", "denied")
+	require.Contains(t, text, "access denied [Forbidden/AccessDenied], identity")
+	require.Contains(t, text, "request "+denied["request"].(string))
+	require.Contains(t, text, "key in use, disable; store "+dir+" needs version")
+
+	v := viewRecord(audit.Record{Code: "Forbidden", RequestID: "a", VaultRequestID: "b"})
+	require.Equal(t, "[Forbidden], request a, the vault's request b", v.detail())
+	b, err := json.Marshal(v)
+	require.NoError(t, err)
+	require.Contains(t, string(b), `"code":"Forbidden","request":"a","vaultRequest":"b"`)
+}
+
 // What was done to a log that lies about shows: edits in themselves, a removed end
 // against a head that was kept.
 func TestAuditVerify(t *testing.T) {
@@ -100,6 +143,21 @@ func TestAuditVerify(t *testing.T) {
 
 	cut := copied("cut")
 	require.NoError(t, os.Remove(cut[len(cut)-1]))
+	g.fails(exitVerification, "altered", "audit", "verify", g.path("cut"), "--head-file", g.path("head"))
+	g.fails(exitVerification, "altered", "audit", "show", g.path("cut"), "--head-file", g.path("head"))
+	// Whoever cuts it may get at the head as well.
+	for _, content := range []string{"", "\n", kept[:len(kept)-1], "no head"} {
+		g.fails(exitVerification, "has no head in it", "audit", "verify", g.path("cut"), "--head-file", g.file("emptied", content))
+		g.fails(exitVerification, "has no head in it", "audit", "show", g.path("cut"), "--head-file", g.path("emptied"))
+	}
+	g.fails(exitVerification, "has no head in it", "audit", "verify", g.path("cut"), "--head-file", g.path("emptied"), "--save-head", g.path("emptied"))
+	g.fails(exitVerification, "is not there", "audit", "verify", g.path("cut"), "--head-file", g.path("gone"))
+	g.fails(exitVerification, "is not there", "audit", "verify", g.path("cut"), "--head-file", g.path("gone"), "--save-head", g.path("other"))
+	g.fails(exitVerification, "is not there", "audit", "show", g.path("cut"), "--head-file", g.path("gone"))
+	require.NoFileExists(t, g.path("other"))
+	g.ok("audit", "verify", log, "--head-file", g.path("gone"), "--save-head", g.dir+"/./gone")
+	require.Contains(t, g.stderr, "no head was kept yet")
+	g.fails(exitVerification, "altered", "audit", "verify", g.path("cut"), "--head-file", g.path("gone"))
 	shorter := g.object("audit", "verify", g.path("cut"))["head"]
 	require.NotEqual(t, kept, shorter)
 	g.fails(exitVerification, "altered", "audit", "verify", g.path("cut"), "--head", kept)

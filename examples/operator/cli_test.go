@@ -38,6 +38,13 @@ func TestExitStatus(t *testing.T) {
 		{running, errors.New("no space"), exitFailure},
 		{running, block.ErrNotFound, exitFailure},
 		{running, usagef("what?"), exitUsage},
+		{running, fromFlags(fmt.Errorf("retention: %w", local.ErrInvalid)), exitUsage},
+		{running, fromFlags(fmt.Errorf("%w: %w", local.ErrInvalid, local.ErrFIPS)), exitRefused},
+		{running, local.ErrInvalid, exitFailure},
+		{running, fromFlags(denied), exitRefused},
+		{running, errHead, exitVerification},
+		{running, &inUseError{}, exitRefused},
+		{running, fmt.Errorf("done, and not recorded: %w", audit.ErrNotRecorded), exitFailure},
 		{running, fmt.Errorf("in use: %w", errRefused), exitRefused},
 		{running, denied, exitRefused},
 		{running, local.ErrWrongPassphrase, exitRefused},
@@ -59,6 +66,8 @@ func TestExitStatus(t *testing.T) {
 // A command line that cannot be right does nothing, and says what is wrong.
 func TestUsage(t *testing.T) {
 	g := newRig(t)
+	g.env["BLOCKSEAL_NEW_PASSPHRASE"] = "another"
+	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "in the safe"
 	before, err := os.ReadDir(g.dir)
 	require.NoError(t, err)
 	for _, c := range []struct{ args, says string }{
@@ -73,11 +82,23 @@ func TestUsage(t *testing.T) {
 		{"key show local:0/keys/customer", "another vault"},
 		{"key expire customer --at tomorrow", "tomorrow"},
 		{"key policy customer --rotate-after soon", "soon"},
+		{"key create other --not-before 2027-01-02 --expires 2027-01-01", "expire before it is valid"},
+		{"key create other --not-before 30d --expires-after 7d", "expire before it is valid"},
+		{"key import other " + importable + "rsa2048.pem --not-before 2027-01-02 --expires 2027-01-01", "expire before it is valid"},
+		{"key create other --expires 1969-01-01", "before 1970"},
+		{"key create other --rotate-after 1m", "a time of 60 seconds"},
+		{"key expire customer --at 1969-01-01", "before 1970"},
+		{"key policy customer --rotate-before-expiry 2d --expires-after 1d", "versions expire after 86400"},
 		{"key backup customer", "--out"},
 		{"grant add store sing", `no operation "sing"`},
 		{"grant add store", "1 arguments"},
 		{"grant list --identity store", "only the vault's owner"},
+		{"grant add two\u00fc get", "printable ASCII"},
 		{"vault init --kdf scrypt", "argon2id or pbkdf2"},
+		{"vault init --vault other --retention-days 5", "RetentionDays 5, want 7 to 90"},
+		{"vault init --vault other --id local:1", "want \"local:\""},
+		{"vault init --vault other --kdf pbkdf2 --kdf-lanes 2", "invalid argument"},
+		{"vault passphrase --kdf pbkdf2 --kdf-lanes 2", "invalid argument"},
 		{"vault init --kdf-passes 7", "need --kdf"},
 		{"vault init --backup-secret-file a --escrow-file b", "not both"},
 		{"vault backup-secret", "--out"},
@@ -96,6 +117,13 @@ func TestUsage(t *testing.T) {
 	after, err := os.ReadDir(g.dir)
 	require.NoError(t, err)
 	require.Len(t, after, len(before))
+
+	// What is wrong with a file is not the command line's fault.
+	g.fails(exitFailure, "several private keys", "key", "import", "other", importable+"two-keys.pem")
+	g.fails(exitFailure, "a backup secret has 32", "vault", "init", "--vault", g.path("other"), "--backup-secret-file", g.file("short", "x"))
+	g.fails(exitFailure, "not deleted", "key", "recover", "customer")
+	g.fails(exitFailure, "file exists", "vault", "init", "--vault", g.path("other"), "--backup-secret-out", g.path("short"))
+	require.NoDirExists(t, g.path("other"))
 }
 
 // eachCommand walks the tree of commands.
@@ -228,11 +256,12 @@ func TestTimes(t *testing.T) {
 // A file with a secret in it is the owner's alone, and replaces nothing.
 func TestWriteSecret(t *testing.T) {
 	path := t.TempDir() + "/secret"
-	require.NoError(t, writeSecret(path, []byte("a")))
+	a := &app{disk: system{}}
+	require.NoError(t, a.writeSecret(path, []byte("a")))
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())
-	require.ErrorIs(t, writeSecret(path, []byte("b")), os.ErrExist)
+	require.ErrorIs(t, a.writeSecret(path, []byte("b")), os.ErrExist)
 	b, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, "a", string(bytes.TrimSpace(b)))

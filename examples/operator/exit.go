@@ -41,6 +41,19 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 func (e usageError) Unwrap() error { return e.error }
 
+// fromFlags makes an error a usageError if it says that an argument cannot be right, and
+// all of those came from the command line. That a module for FIPS 140-3 does not permit
+// one is another matter.
+func fromFlags(err error) error {
+	if errors.Is(err, local.ErrInvalid) && !errors.Is(err, local.ErrFIPS) {
+		return usageError{err}
+	}
+	return err
+}
+
+// errHead says that the head of an audit log that was kept elsewhere is not there.
+var errHead = errors.New("the log's end cannot be verified")
+
 // errBusy is for what another process has open and no package has a sentinel for.
 var errBusy = errors.New("open in another process")
 
@@ -67,7 +80,7 @@ func exitStatus(ctx context.Context, err error) int {
 		return exitInterrupted
 	case is(errRefused, block.ErrInaccessible):
 		return exitRefused
-	case is(audit.ErrCorrupt, audit.ErrTorn, block.ErrCorrupt, block.ErrForeign, keyring.ErrUnexpected, local.ErrCorrupt, local.ErrRolledBack):
+	case is(audit.ErrCorrupt, audit.ErrTorn, errHead, block.ErrCorrupt, block.ErrForeign, keyring.ErrUnexpected, local.ErrCorrupt, local.ErrRolledBack):
 		return exitVerification
 	case is(block.ErrLocked, local.ErrLocked, errBusy):
 		return exitBusy

@@ -62,8 +62,7 @@ from its first grant on.`,
 			if err != nil {
 				return err
 			}
-			err = v.Grant(ctx, args[0], ops...)
-			return a.didGrant(ctx, v, "grant", args[0], shown(ops), err)
+			return a.regrant(ctx, v, opGrant, args[0], shown(ops), func(ctx context.Context) error { return v.Grant(ctx, args[0], ops...) })
 		}))
 	c.ValidArgsFunction = completeGrant
 	return c
@@ -81,36 +80,35 @@ func (a *app) grantRemove() *cobra.Command {
 			if len(ops) == 0 {
 				what = "everything"
 			}
-			err = v.Revoke(ctx, args[0], ops...)
-			return a.didGrant(ctx, v, "revoke", args[0], what, err)
+			return a.regrant(ctx, v, opRevoke, args[0], what, func(ctx context.Context) error { return v.Revoke(ctx, args[0], ops...) })
 		}))
 	c.ValidArgsFunction = completeGrant
 	return c
 }
 
-// didGrant records a change of grants and shows what the identity has now.
-func (a *app) didGrant(ctx context.Context, v *opened, op vault.Operation, identity, what string, err error) error {
-	detail := fmt.Sprintf("%s: %s", identity, what)
-	if err := v.record(ctx, op, vault.KeyID{Vault: v.ID()}, detail, err); err != nil {
-		return err
+// regrant runs and records a change of grants, and shows what the identity has then.
+func (a *app) regrant(ctx context.Context, v *opened, op vault.Operation, identity, what string, f func(context.Context) error) error {
+	var all []local.IdentityInfo
+	err := v.do(ctx, op, v.all(), fmt.Sprintf("%s: %s", identity, what), func(ctx context.Context) (_ vault.KeyID, err error) {
+		if err = f(ctx); err == nil {
+			all, err = v.Identities(ctx)
+		}
+		return vault.KeyID{}, err
+	})
+	if err != nil {
+		return fromFlags(err)
 	}
-	return a.showGrants(ctx, v, func(i local.IdentityInfo) bool { return i.Name == identity })
+	return a.showGrants(slices.DeleteFunc(all, func(i local.IdentityInfo) bool { return i.Name != identity }))
 }
 
-func (a *app) showGrants(ctx context.Context, v *opened, want func(local.IdentityInfo) bool) error {
-	all, err := v.Identities(ctx)
-	if err != nil {
-		return err
-	}
+func (a *app) showGrants(all []local.IdentityInfo) error {
 	type view struct {
 		Identity   string             `json:"identity"`
 		Operations []local.Permission `json:"operations"`
 	}
 	views := []view{}
 	for _, i := range all {
-		if want(i) {
-			views = append(views, view{i.Name, i.Grants})
-		}
+		views = append(views, view{i.Name, i.Grants})
 	}
 	return a.show(views, func(t *table) {
 		t.row("IDENTITY", "OPERATIONS")
@@ -123,6 +121,14 @@ func (a *app) showGrants(ctx context.Context, v *opened, want func(local.Identit
 func (a *app) grantList() *cobra.Command {
 	return a.command("list", "list the identities and what they may do", "List lists the identities that are granted something.",
 		a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error {
-			return a.showGrants(ctx, v, func(local.IdentityInfo) bool { return true })
+			var all []local.IdentityInfo
+			err := v.do(ctx, opGrants, v.all(), "", func(ctx context.Context) (_ vault.KeyID, err error) {
+				all, err = v.Identities(ctx)
+				return vault.KeyID{}, err
+			})
+			if err != nil {
+				return err
+			}
+			return a.showGrants(all)
 		}))
 }

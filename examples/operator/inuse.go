@@ -17,12 +17,14 @@ import (
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/audit"
 )
 
 // A vault's known stores are remembered beside it, in DIR.stores: a file of lines,
 // each the absolute path of a store's directory as a JSON string. The vault's own
 // directory holds nothing but the vault, and the list is no secret: it is there to
-// keep people from mistakes, and nothing else depends on it.
+// keep people from mistakes, and nothing else depends on it. DIR.stores.lock is locked
+// while it is changed; whoever reads it finds the old list or the new one.
 
 func storesFile(vaultDir string) string { return filepath.Clean(vaultDir) + ".stores" }
 
@@ -47,54 +49,61 @@ func knownStores(vaultDir string) ([]string, error) {
 	return dirs, nil
 }
 
-// remember adds a store to those that a vault is known to have. A line is appended
-// at once, so that two processes do not undo each other.
-func remember(vaultDir, store string) error {
-	dirs, err := knownStores(vaultDir)
+// remember adds a store to those that a vault is known to have.
+func (a *app) remember(vaultDir, store string) error {
+	store, err := filepath.Abs(store)
 	if err != nil {
 		return err
 	}
-	if store, err = filepath.Abs(store); err != nil || slices.Contains(dirs, store) {
-		return err
-	}
-	f, err := os.OpenFile(storesFile(vaultDir), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	line, err := json.Marshal(store)
-	if err == nil {
-		_, err = f.Write(append(line, '\n'))
-	}
-	return errors.Join(err, f.Sync(), f.Close())
+	return a.editStores(vaultDir, func(dirs []string) ([]string, error) {
+		if slices.Contains(dirs, store) {
+			return dirs, nil
+		}
+		return append(dirs, store), nil
+	})
 }
 
 // forget takes a store from them.
-func forget(vaultDir, store string) error {
-	dirs, err := knownStores(vaultDir)
+func (a *app) forget(vaultDir, store string) error {
+	store, err := filepath.Abs(store)
 	if err != nil {
 		return err
 	}
-	if store, err = filepath.Abs(store); err != nil {
+	return a.editStores(vaultDir, func(dirs []string) ([]string, error) {
+		i := slices.Index(dirs, store)
+		if i < 0 {
+			return nil, fmt.Errorf("the vault %s has no known store %s", vaultDir, store)
+		}
+		return slices.Delete(dirs, i, i+1), nil
+	})
+}
+
+// editStores replaces the list by what f makes of it. One process at a time does: what
+// another added meanwhile must not be lost, for its store's key would be.
+func (a *app) editStores(vaultDir string, f func(dirs []string) ([]string, error)) error {
+	path := storesFile(vaultDir)
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
 		return err
 	}
-	if !slices.Contains(dirs, store) {
-		return fmt.Errorf("the vault %s has no known store %s", vaultDir, store)
+	defer lock.Close()
+	before, err := knownStores(vaultDir)
+	if err != nil {
+		return err
+	}
+	after, err := f(slices.Clone(before))
+	if err != nil || slices.Equal(before, after) {
+		return err
 	}
 	var out []byte
-	for _, dir := range dirs {
-		if dir != store {
-			line, err := json.Marshal(dir)
-			if err != nil {
-				return err
-			}
-			out = append(append(out, line...), '\n')
+	for _, dir := range after {
+		line, err := json.Marshal(dir)
+		if err != nil {
+			return err
 		}
+		out = append(append(out, line...), '\n')
 	}
-	tmp := storesFile(vaultDir) + ".new"
-	if err := os.WriteFile(tmp, out, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, storesFile(vaultDir))
+	return a.replaceFile(path, out, 0o600)
 }
 
 // guard keeps keys that a store needs from being taken away by mistake.
@@ -157,7 +166,22 @@ func (g *guard) check(ctx context.Context, v *opened, key vault.KeyID) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("%s is in use: %s; move the stores to another version or key first, or --force: %w", key, strings.Join(reasons, "; "), errRefused)
+	return &inUseError{key, strings.Join(reasons, "; ")}
+}
+
+// inUseError is the tool's no to taking a key away.
+type inUseError struct {
+	key     vault.KeyID
+	reasons string
+}
+
+func (e *inUseError) Error() string {
+	return fmt.Sprintf("%s is in use: %s; move the stores to another version or key first, or --force: %v", e.key, e.reasons, errRefused)
+}
+
+// Unwrap gives the audit log what may be recorded.
+func (e *inUseError) Unwrap() []error {
+	return []error{errRefused, &audit.Refusal{Reason: "key in use", Detail: e.reasons}}
 }
 
 // neededFor says what needs a KEK version.
@@ -205,7 +229,7 @@ this vault's keys need not be kept for it. Nothing is done to the store.`, func(
 		if err != nil {
 			return err
 		}
-		if err := forget(dir, args[0]); err != nil {
+		if err := a.forget(dir, args[0]); err != nil {
 			return err
 		}
 		return a.show(map[string]string{"forgotten": args[0]}, func(t *table) { t.row("forgotten", args[0]) })

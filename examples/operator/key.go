@@ -137,16 +137,16 @@ func (k *keyFlags) add(c *cobra.Command, importing bool) {
 	k.policy.add(c)
 }
 
-func (k *keyFlags) options(c *cobra.Command) *local.KeyOptions {
+func (k *keyFlags) options(c *cobra.Command) (*local.KeyOptions, error) {
 	o := &local.KeyOptions{NotBefore: k.notBefore.t, Expires: k.expires.t, Disabled: k.disabled}
 	if k.importOnly {
 		o.Operations = []vault.Operation{local.OpImport}
 	}
-	if k.policy.given(c) {
+	if k.policy.given(c) != "" {
 		p := k.policy.onto(c, local.RotationPolicy{})
 		o.Policy = &p
 	}
-	return o
+	return o, fromFlags(o.Validate())
 }
 
 func (a *app) keyCreate() *cobra.Command {
@@ -159,19 +159,26 @@ of a key that exists. The private half never leaves the vault but in a key backu
 			if err != nil {
 				return err
 			}
-			key, err := v.admin().CreateKey(ctx, id.Name, flags.options(c))
-			return a.didKey(ctx, v, local.OpCreate, id, key, err)
+			o, err := flags.options(c)
+			if err != nil {
+				return err
+			}
+			return fromFlags(a.doKey(ctx, v, local.OpCreate, id, func(ctx context.Context) (vault.Key, error) {
+				return v.admin().CreateKey(ctx, id.Name, o)
+			}))
 		}))
 	flags.add(c, false)
 	return c
 }
 
-// didKey records an operation that returns a key, and shows the key.
-func (a *app) didKey(ctx context.Context, v *opened, op vault.Operation, id vault.KeyID, key vault.Key, err error) error {
-	if err == nil {
-		id = key.ID
-	}
-	if err := v.record(ctx, op, id, "", err); err != nil {
+// doKey runs and records an operation that returns a key, and shows the key.
+func (a *app) doKey(ctx context.Context, v *opened, op vault.Operation, id vault.KeyID, f func(context.Context) (vault.Key, error)) error {
+	var key vault.Key
+	err := v.do(ctx, op, id, "", func(ctx context.Context) (_ vault.KeyID, err error) {
+		key, err = f(ctx)
+		return key.ID, err
+	})
+	if err != nil {
 		return err
 	}
 	return a.showKey(key)
@@ -199,8 +206,12 @@ recovered.`,
 			if deleted {
 				list = v.admin().ListDeleted
 			}
-			keys, err := list(ctx)
-			if err := v.record(ctx, local.OpList, vault.KeyID{Vault: v.ID()}, "", err); err != nil {
+			var keys []local.KeyInfo
+			err := v.do(ctx, local.OpList, v.all(), "", func(ctx context.Context) (_ vault.KeyID, err error) {
+				keys, err = list(ctx)
+				return vault.KeyID{}, err
+			})
+			if err != nil {
 				return err
 			}
 			views := []keyView{}
@@ -234,11 +245,14 @@ the fingerprints of their public halves (SHA-256 of the SubjectPublicKeyInfo).`,
 			if err != nil {
 				return err
 			}
-			versions, err := v.admin().Versions(ctx, id.Name)
-			if err := v.record(ctx, local.OpList, id, "", err); err != nil {
-				return err
-			}
-			policy, err := v.policy(ctx, id.Name)
+			var versions []local.KeyVersion
+			var policy local.RotationPolicy
+			err = v.do(ctx, local.OpList, id, "", func(ctx context.Context) (_ vault.KeyID, err error) {
+				if versions, err = v.admin().Versions(ctx, id.Name); err == nil {
+					policy, err = v.policy(ctx, id.Name)
+				}
+				return vault.KeyID{}, err
+			})
 			if err != nil {
 				return err
 			}

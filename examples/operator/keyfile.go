@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"
 )
 
@@ -30,33 +31,47 @@ FILE stays where it is: destroy it when there is a key backup.`,
 			if err != nil {
 				return err
 			}
+			o, err := flags.options(c)
+			if err != nil {
+				return err
+			}
 			file, err := os.ReadFile(args[1])
 			if err != nil {
 				return err
 			}
 			defer clear(file)
 			source := secretSource{what: "password of " + args[1], file: password, flag: "password-file", env: "BLOCKSEAL_IMPORT_PASSWORD"}
-			var pass []byte
-			if password != "" || a.getenv(source.env) != "" {
-				if pass, err = a.readSecret(source, false); err != nil {
-					return err
-				}
+			pass, err := a.importPassword(source, file)
+			if err != nil {
+				return err
 			}
-			key, err := v.admin().ImportFile(ctx, id.Name, file, pass, flags.options(c))
-			if pass == nil && errors.Is(err, local.ErrWrongPassword) {
-				// It is encrypted: ask.
-				p, e := a.prompt(source.what)
-				if e == nil {
-					pass = p
-					key, err = v.admin().ImportFile(ctx, id.Name, file, pass, flags.options(c))
-				}
-			}
-			clear(pass)
-			return a.didKey(ctx, v, local.OpImport, id, key, err)
+			defer clear(pass)
+			return a.doKey(ctx, v, local.OpImport, id, func(ctx context.Context) (vault.Key, error) {
+				return v.admin().ImportFile(ctx, id.Name, file, pass, o)
+			})
 		}))
 	flags.add(c, true)
 	c.Flags().StringVar(&password, "password-file", "", "`file` with the password of FILE")
 	return c
+}
+
+// importPassword returns the password of a file to import, or nil if there is none. A
+// person is asked only if the file does not open without; where there is nobody, the
+// import says what is wrong.
+func (a *app) importPassword(source secretSource, file []byte) ([]byte, error) {
+	if source.file != "" || a.getenv(source.env) != "" {
+		return a.readSecret(source, false)
+	}
+	_, pemErr := local.ParsePEM(file, nil)
+	_, pfxErr := local.ParsePFX(file, "")
+	if !errors.Is(pemErr, local.ErrWrongPassword) && !errors.Is(pfxErr, local.ErrWrongPassword) {
+		return nil, nil
+	}
+	pass, err := a.prompt(source.what)
+	if errors.Is(err, errNoTerminal) {
+		return nil, nil
+	}
+	return pass, err
 }
 
 func (a *app) keyBackup() *cobra.Command {
@@ -72,17 +87,20 @@ Vaults that share the secret restore it: vault init --backup-secret-file.`,
 			if out == "" {
 				return usagef("where to? give --out")
 			}
-			b, err := v.admin().BackupKey(ctx, id.Name)
-			if err == nil {
-				err = writeSecret(out, b)
-			}
-			if err := v.record(ctx, local.OpBackup, id, "", err); err != nil {
+			size, err := a.keepSecret(out, func() (b []byte, err error) {
+				err = v.do(ctx, local.OpBackup, id, "", func(ctx context.Context) (_ vault.KeyID, err error) {
+					b, err = v.admin().BackupKey(ctx, id.Name)
+					return vault.KeyID{}, err
+				})
+				return b, err
+			})
+			if err != nil {
 				return err
 			}
-			return a.show(map[string]any{"name": id.Name, "file": out, "size": len(b)}, func(t *table) {
+			return a.show(map[string]any{"name": id.Name, "file": out, "size": size}, func(t *table) {
 				t.row("backup of", id.Name)
 				t.row("file", out)
-				t.row("size", len(b))
+				t.row("size", size)
 			})
 		}))
 	c.Flags().StringVar(&out, "out", "", "the new `file`, mode 0600")
@@ -97,9 +115,8 @@ be free. The vault shares the backup secret of the one that made the backup.`,
 			if err != nil {
 				return err
 			}
-			key, err := v.admin().RestoreKey(ctx, file)
-			id := key.ID
-			id.Vault = v.ID()
-			return a.didKey(ctx, v, local.OpRestore, id, key, err)
+			return a.doKey(ctx, v, local.OpRestore, v.all(), func(ctx context.Context) (vault.Key, error) {
+				return v.admin().RestoreKey(ctx, file)
+			})
 		}))
 }

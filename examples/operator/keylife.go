@@ -19,15 +19,32 @@ their next check, or with store rotate kek.`,
 			if err != nil {
 				return err
 			}
-			key, err := v.admin().RotateKey(ctx, id.Name)
-			return a.didKey(ctx, v, local.OpRotate, id, key, err)
+			return a.doKey(ctx, v, local.OpRotate, id, func(ctx context.Context) (vault.Key, error) {
+				return v.admin().RotateKey(ctx, id.Name)
+			})
 		}))
 }
 
-// update changes a version's properties, records that, and shows it.
-func (a *app) update(ctx context.Context, v *opened, id vault.KeyID, u local.Update, what string) error {
-	key, err := v.admin().UpdateKey(ctx, id, u)
-	if err := v.record(ctx, local.OpUpdate, id, what, err); err != nil {
+// update changes a version's properties, records that, and shows it. With a guard it is
+// a version that stores may need, and the one that is checked is the one that is
+// changed.
+func (a *app) update(ctx context.Context, v *opened, id vault.KeyID, u local.Update, what string, g *guard) error {
+	var key vault.Key
+	err := v.do(ctx, local.OpUpdate, id, what, func(ctx context.Context) (_ vault.KeyID, err error) {
+		if g != nil {
+			if id, err = v.pin(ctx, id); err == nil {
+				err = g.check(ctx, v, id)
+			}
+		}
+		if err == nil {
+			key, err = v.admin().UpdateKey(ctx, id, u)
+		}
+		if err == nil {
+			id = key.ID
+		}
+		return id, err
+	})
+	if err != nil {
 		return err
 	}
 	return a.showKey(key)
@@ -42,7 +59,7 @@ with store revalidate.`,
 				return err
 			}
 			enabled := true
-			return a.update(ctx, v, id, local.Update{Enabled: &enabled}, "enable")
+			return a.update(ctx, v, id, local.Update{Enabled: &enabled}, "enable", nil)
 		}))
 }
 
@@ -55,14 +72,8 @@ Inaccessible at its next check, within a minute.`+guardHelp,
 			if err != nil {
 				return err
 			}
-			if id, err = v.pin(ctx, id); err != nil {
-				return err
-			}
-			if err := g.check(ctx, v, id); err != nil {
-				return v.record(ctx, local.OpUpdate, id, "disable", err)
-			}
 			enabled := false
-			return a.update(ctx, v, id, local.Update{Enabled: &enabled}, "disable")
+			return a.update(ctx, v, id, local.Update{Enabled: &enabled}, "disable", &g)
 		}))
 	g.add(c)
 	return c
@@ -80,18 +91,14 @@ A moment that is over takes effect at once.`+guardHelp,
 			if err != nil {
 				return err
 			}
-			if id, err = v.pin(ctx, id); err != nil {
-				return err
-			}
 			if !at.set {
 				at.t = time.Now()
 			}
+			var check *guard
 			if !at.t.IsZero() && !at.t.After(time.Now()) {
-				if err := g.check(ctx, v, id); err != nil {
-					return v.record(ctx, local.OpUpdate, id, "expire", err)
-				}
+				check = &g
 			}
-			return a.update(ctx, v, id, local.Update{Expires: &at.t}, "expire")
+			return fromFlags(a.update(ctx, v, id, local.Update{Expires: &at.t}, "expire: "+shown(at.t), check))
 		}))
 	g.add(c)
 	c.Flags().Var(&at, "at", "when "+timeHelp+"; default now")
@@ -107,11 +114,14 @@ retention is over, and its name is not free before it is purged.`+guardHelp,
 			if err != nil {
 				return err
 			}
-			if err := g.check(ctx, v, id); err != nil {
-				return v.record(ctx, local.OpDelete, id, "", err)
-			}
-			purgeAt, err := v.admin().DeleteKey(ctx, id.Name)
-			if err := v.record(ctx, local.OpDelete, id, "", err); err != nil {
+			var purgeAt time.Time
+			err = v.do(ctx, local.OpDelete, id, "", func(ctx context.Context) (_ vault.KeyID, err error) {
+				if err = g.check(ctx, v, id); err == nil {
+					purgeAt, err = v.admin().DeleteKey(ctx, id.Name)
+				}
+				return vault.KeyID{}, err
+			})
+			if err != nil {
 				return err
 			}
 			return a.show(map[string]any{"name": id.Name, "purgeAt": date(purgeAt)}, func(t *table) {
@@ -130,8 +140,9 @@ func (a *app) keyRecover() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			key, err := v.admin().RecoverKey(ctx, id.Name)
-			return a.didKey(ctx, v, local.OpRecover, id, key, err)
+			return a.doKey(ctx, v, local.OpRecover, id, func(ctx context.Context) (vault.Key, error) {
+				return v.admin().RecoverKey(ctx, id.Name)
+			})
 		}))
 }
 
@@ -144,11 +155,13 @@ by nobody, unless there is a backup of the key.`+guardHelp,
 			if err != nil {
 				return err
 			}
-			if err := g.check(ctx, v, id); err != nil {
-				return v.record(ctx, local.OpPurge, id, "", err)
-			}
-			err = v.admin().PurgeKey(ctx, id.Name)
-			if err := v.record(ctx, local.OpPurge, id, "", err); err != nil {
+			err = v.do(ctx, local.OpPurge, id, "", func(ctx context.Context) (vault.KeyID, error) {
+				if err := g.check(ctx, v, id); err != nil {
+					return vault.KeyID{}, err
+				}
+				return vault.KeyID{}, v.admin().PurgeKey(ctx, id.Name)
+			})
+			if err != nil {
 				return err
 			}
 			return a.show(map[string]string{"purged": id.Name}, func(t *table) { t.row("purged", id.Name) })

@@ -23,10 +23,18 @@ func (p *policyFlags) add(c *cobra.Command) {
 	c.Flags().Var(&p.notify, "notify-before", "give notice so long before expiry (default 30d; negative: never)")
 }
 
-// given reports whether the command line changes the policy.
-func (p *policyFlags) given(c *cobra.Command) bool {
-	f := c.Flags()
-	return p.clear || f.Changed("rotate-after") || f.Changed("rotate-before-expiry") || f.Changed("expires-after") || f.Changed("notify-before")
+// given returns what the command line changes of the policy, or "".
+func (p *policyFlags) given(c *cobra.Command) string {
+	var parts []string
+	if p.clear {
+		parts = append(parts, "clear")
+	}
+	for _, name := range []string{"rotate-after", "rotate-before-expiry", "expires-after", "notify-before"} {
+		if f := c.Flags().Lookup(name); f.Changed {
+			parts = append(parts, name+" "+f.Value.String())
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // onto returns the policy old with what the command line changes.
@@ -105,19 +113,21 @@ version, and in vault maintain.`,
 			if err != nil {
 				return err
 			}
-			p, err := v.policy(ctx, id.Name)
-			if err != nil {
-				return err
+			op, what := local.OpList, ""
+			if change := flags.given(c); change != "" {
+				op, what = local.OpUpdate, "rotation policy: "+change
 			}
-			if flags.given(c) {
-				p = flags.onto(c, p)
-				err := v.admin().SetRotationPolicy(ctx, id.Name, p)
-				if err := v.record(ctx, local.OpUpdate, id, "rotation policy", err); err != nil {
-					return err
+			var p local.RotationPolicy
+			err = v.do(ctx, op, id, what, func(ctx context.Context) (_ vault.KeyID, err error) {
+				if p, err = v.policy(ctx, id.Name); err == nil && op == local.OpUpdate {
+					if err = v.admin().SetRotationPolicy(ctx, id.Name, flags.onto(c, p)); err == nil {
+						p, err = v.policy(ctx, id.Name)
+					}
 				}
-				if p, err = v.policy(ctx, id.Name); err != nil {
-					return err
-				}
+				return vault.KeyID{}, err
+			})
+			if err != nil {
+				return fromFlags(err)
 			}
 			w := viewPolicy(p)
 			return a.show(w, func(t *table) { t.row("rotation", w) })

@@ -110,7 +110,7 @@ func TestKeyProperties(t *testing.T) {
 	require.Equal(t, map[string]any{"rotateBeforeExpiry": "30d", "expiresAfter": "90d"}, withoutNotice(g.object("key", "policy", "dated", "--expires-after", "90d")))
 	require.Equal(t, map[string]any{"rotateAfter": "60d"}, withoutNotice(g.object("key", "policy", "dated", "--clear", "--rotate-after", "60d")))
 	require.Contains(t, g.ok("key", "policy", "dated", "--clear"), "by hand")
-	g.fails(exitFailure, "invalid", "key", "policy", "dated", "--rotate-after", "1m")
+	g.fails(exitUsage, "invalid", "key", "policy", "dated", "--rotate-after", "1m")
 	g.fails(exitRefused, "key not found", "key", "policy", "nobody")
 
 	require.Equal(t, "disabled", g.object("key", "import", "off", importable+"rsa2048.pem", "--disabled")["state"])

@@ -44,6 +44,8 @@ not() { ! grep -qF -- "$1" "$work/out" "$work/err" || fail "the output has: $1";
 field() { sed -n "s/^ *\"$1\": \"\\([^\"]*\\)\",*\$/\\1/p" "$work/out" | head -n 1; }
 
 step "the owner makes a vault, and keeps its backup secret elsewhere"
+expect 2 owner vault init --kdf pbkdf2 --kdf-passes 1000 --retention-days 5
+err "want 7 to 90"
 expect 0 owner vault init --kdf pbkdf2 --kdf-passes 1000 --retention-days 7 --backup-secret-out "$work/secret"
 expect 1 owner vault init --kdf pbkdf2 --kdf-passes 1000
 err "exists already"
@@ -125,6 +127,7 @@ expect 0 plain store inspect "$work/store" --json
 out '"deks": 5'
 expect 0 store state "$work/store" --json
 print=$(field fingerprint)
+store_id=$(field store)
 expect 4 store state "$work/store" --expect-fingerprint "$(printf '%064d' 0)"
 expect 0 store state "$work/store" --expect-fingerprint "$print" --expect-generation 1
 
@@ -237,14 +240,18 @@ expect 0 plain audit show "$work/audit" --by store --outcome denied
 out "no grant for unwrapKey"
 out "key deleted"
 out "key not found"
+out "[Forbidden/AccessDenied]"
+out "request "
+expect 0 plain audit show "$work/audit" --store "$work/store" --json
+out "\"store\": \"$store_id\""
 expect 0 plain audit show "$work/audit" --by "vault owner" --key customer
 out "purge"
 not "wrapKey "
 
 step "a copy of it that was tampered with fails, also one whose end was cut off"
 cp -r "$work/audit" "$work/edited"
-first=$(find "$work/edited" -name '*.jsonl' | sort | head -n 1)
-sed -i.bak 's/"outcome":"denied"/"outcome":"ok"/' "$first" && rm "$first.bak"
+denied=$(grep -rlF '"outcome":"denied"' "$work/edited" | head -n 1)
+sed -i.bak 's/"outcome":"denied"/"outcome":"ok"/' "$denied" && rm "$denied.bak"
 expect 4 plain audit verify "$work/edited"
 err "altered"
 cp -r "$work/audit" "$work/cut"
@@ -252,6 +259,11 @@ last=$(find "$work/cut" -name '*.jsonl' | sort | tail -n 1)
 rm "$last"
 expect 0 plain audit verify "$work/cut"
 expect 4 plain audit verify "$work/cut" --head-file "$work/head"
+expect 4 plain audit verify "$work/cut" --head-file "$work/no head"
+err "is not there"
+: >"$work/emptied"
+expect 4 plain audit verify "$work/cut" --head-file "$work/emptied"
+err "has no head in it"
 expect 4 plain audit show "$work/edited"
 
 step "the backup is restored into a vault that shares the backup secret, and no other"

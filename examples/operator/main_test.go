@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/vault/audit"
 )
 
 // Keys that openssl made, published with vault/local's tests.
@@ -27,7 +29,9 @@ type rig struct {
 	typed  []string // what a person types, prompt by prompt; nil: there is no terminal
 	asked  []string // the prompts
 	stdin  string
-	stderr string // of the last command
+	stderr string    // of the last command
+	disk   disk      // nil: the system's
+	log    io.Writer // nil: a directory
 }
 
 // newRig makes a vault with the key "customer" and an identity "store" that may use
@@ -52,8 +56,8 @@ func (g *rig) path(name string) string { return filepath.Join(g.dir, name) }
 func (g *rig) run(args ...string) (int, string) {
 	g.t.Helper()
 	var out, stderr bytes.Buffer
-	status := run(context.Background(), args, &app{
-		in: strings.NewReader(g.stdin), out: &out, err: &stderr,
+	a := &app{
+		in: strings.NewReader(g.stdin), out: &out, err: &stderr, disk: g.disk,
 		getenv: func(name string) string { return g.env[name] },
 		prompt: func(label string) ([]byte, error) {
 			g.asked = append(g.asked, label)
@@ -64,7 +68,11 @@ func (g *rig) run(args ...string) (int, string) {
 			g.typed = g.typed[1:]
 			return []byte(p), nil
 		},
-	})
+	}
+	if g.log != nil {
+		a.openLog = func(string, *audit.DirOptions) (*audit.Log, error) { return audit.NewLog(g.log, nil), nil }
+	}
+	status := run(context.Background(), args, a)
 	g.stderr = stderr.String()
 	return status, out.String()
 }

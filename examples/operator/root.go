@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/blockseal/blockseal/vault/audit"
 )
 
 // app is what the commands share: where they read and write, and the flags that
@@ -16,6 +18,8 @@ type app struct {
 	out, err io.Writer
 	getenv   func(string) string
 	prompt   func(label string) ([]byte, error) // asks a person, on the terminal
+	disk     disk                               // tests put others in the place of these two
+	openLog  func(dir string, opts *audit.DirOptions) (*audit.Log, error)
 
 	ran     bool // whether a command was begun
 	json    bool
@@ -90,6 +94,12 @@ func newRoot(a *app) *cobra.Command {
 
 // run runs one command line and returns the exit status.
 func run(ctx context.Context, args []string, a *app) int {
+	if a.disk == nil {
+		a.disk = system{}
+	}
+	if a.openLog == nil {
+		a.openLog = audit.OpenDir
+	}
 	root := newRoot(a)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -143,7 +153,7 @@ func (a *app) command(use, short, long string, do func(ctx context.Context, args
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			a.ran = true
-			return do(c.Context(), args)
+			return do(audit.WithRequestID(c.Context(), newRequest()), args)
 		},
 	}
 }

@@ -86,18 +86,3 @@ func promptTerminal(ctx context.Context, label string) ([]byte, error) {
 		return nil, errors.Join(ctx.Err(), term.Restore(fd, was))
 	}
 }
-
-// writeSecret writes a new file that only its owner can read. It replaces nothing.
-func writeSecret(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(data); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	return nil
-}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -59,13 +60,17 @@ func (f *auditFlags) add(c *cobra.Command) {
 // session is one or more open vaults and the log of what is done with them.
 type session struct {
 	app    *app
+	ctx    context.Context // of the command, for what a vault does by itself
 	vaults []*local.Vault
 	log    *audit.Log // nil: none
+
+	mu         sync.Mutex
+	unrecorded []error // of what a vault did by itself
 }
 
 // open returns a session with a's audit log, if there is one to be.
-func (a *app) open() (*session, error) {
-	s := &session{app: a}
+func (a *app) open(ctx context.Context) (*session, error) {
+	s := &session{app: a, ctx: ctx}
 	dir := a.audit.dir
 	if dir == "" {
 		dir = a.getenv("BLOCKSEAL_AUDIT")
@@ -73,7 +78,7 @@ func (a *app) open() (*session, error) {
 	if dir == "" {
 		return s, nil
 	}
-	log, err := audit.OpenDir(dir, &audit.DirOptions{MaxFileSize: a.audit.maxFile})
+	log, err := a.openLog(dir, &audit.DirOptions{MaxFileSize: a.audit.maxFile})
 	if err != nil {
 		// A lock that another process holds has no sentinel, and no path either.
 		if _, path := errors.AsType[*fs.PathError](err); !path && !errors.Is(err, audit.ErrCorrupt) {
@@ -107,25 +112,31 @@ func (s *session) vault(f *vaultFlags) (*opened, error) {
 		return nil, err
 	}
 	defer clear(passphrase)
-	v, err := local.Open(dir, passphrase, s.app.vaultOptions())
+	v, err := local.Open(dir, passphrase, s.vaultOptions(f.identity))
 	if err != nil {
 		return nil, err
 	}
+	return s.add(v, dir, f.identity), nil
+}
+
+// add makes the session close v.
+func (s *session) add(v *local.Vault, dir, identity string) *opened {
 	s.vaults = append(s.vaults, v)
-	return &opened{Vault: v, session: s, dir: dir, identity: f.identity}, nil
+	return &opened{Vault: v, session: s, dir: dir, identity: identity}
 }
 
 // vaultOptions are what this tool wants of a vault.
-func (a *app) vaultOptions() *local.Options {
+func (s *session) vaultOptions(identity string) *local.Options {
 	return &local.Options{OnEvent: func(e local.Event) {
 		switch {
 		case e.Kind == local.KeyNearExpiry:
-			a.note("%v: %s, in %v", e.Kind, e.Key, e.Left)
+			s.app.note("%v: %s, in %v", e.Kind, e.Key, e.Left)
 		case e.Err != nil:
-			a.note("%v: %s: %v", e.Kind, e.Key, e.Err)
+			s.app.note("%v: %s: %v", e.Kind, e.Key, e.Err)
 		default:
-			a.note("%v: %s", e.Kind, e.Key)
+			s.app.note("%v: %s", e.Kind, e.Key)
 		}
+		s.happened(identity, e)
 	}}
 }
 
@@ -137,7 +148,9 @@ func (s *session) close() error {
 	if s.log != nil {
 		errs = append(errs, s.log.Close())
 	}
-	return errors.Join(errs...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(append(errs, s.unrecorded...)...)
 }
 
 // opened is an open vault in somebody's hands.
@@ -156,56 +169,17 @@ func (o *opened) admin() *local.Administrator {
 	return o.Administer(o.identity)
 }
 
-// data is the data plane, recorded as used for a store.
+// data is the data plane, recorded as used for a store: its id.
 func (o *opened) data(store string) vault.Vault {
 	var v vault.Vault = o.Vault
 	if o.identity != "" {
 		v = o.As(o.identity)
 	}
 	if o.session.log != nil {
-		v = audit.New(v, o.session.log, &audit.Options{Identity: o.who(), Store: store, FailClosed: true,
+		v = audit.New(v, o.session.log, &audit.Options{Identity: who(o.identity), Store: store, FailClosed: true,
 			OnError: func(err error) { o.session.app.note("%v", err) }})
 	}
 	return v
-}
-
-func (o *opened) who() string {
-	if o.identity == "" {
-		return "vault owner" // with a space, which no identity's name has
-	}
-	return o.identity
-}
-
-// record puts an operation of the control plane into the log and returns its
-// error, joined with the log's.
-func (o *opened) record(ctx context.Context, op vault.Operation, id vault.KeyID, detail string, err error) error {
-	if o.session.log == nil {
-		return err
-	}
-	r := audit.Record{Event: audit.EventOperation, Identity: o.who(), Operation: op, Outcome: audit.OutcomeOK, Detail: detail}
-	r.Key, r.Version = id.Versionless().String(), id.Version
-	switch {
-	case err == nil:
-	case vault.Denied(err), errors.Is(err, errRefused):
-		r.Outcome = audit.OutcomeDenied
-	case vault.Transient(err):
-		r.Outcome = audit.OutcomeUnavailable
-	default:
-		r.Outcome = audit.OutcomeFailed
-	}
-	if err != nil {
-		r.Reason = err.Error()
-		if kind := vault.Kind(err); kind != nil {
-			r.Reason = kind.Error()
-		}
-	}
-	if notRecorded := o.session.log.Record(ctx, r); notRecorded != nil {
-		if err == nil {
-			return fmt.Errorf("%s of %s was done, and could not be recorded: %w", op, id, notRecorded)
-		}
-		return errors.Join(err, notRecorded)
-	}
-	return err
 }
 
 // withVault runs do with the vault of the flags open.
@@ -214,7 +188,7 @@ func (a *app) withVault(do func(ctx context.Context, v *opened, args []string) e
 		if _, err := a.vaultDir(&a.vault); err != nil {
 			return err
 		}
-		s, err := a.open()
+		s, err := a.open(ctx)
 		if err != nil {
 			return err
 		}

@@ -52,6 +52,7 @@ type openStore struct {
 	*block.Store
 	app   *app
 	dir   string // absolute
+	id    string // the store's, by which the audit log knows it
 	vault *opened
 	line  *cli.Line
 
@@ -76,12 +77,12 @@ func (a *app) withStoreAndCopies(f *storeFlags, copies bool, do func(ctx context
 		if err != nil {
 			return err
 		}
-		session, err := a.open()
+		session, err := a.open(ctx)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, session.close()) }()
-		s := &openStore{app: a, line: cli.NewLine(a.err)}
+		s := &openStore{app: a, id: info.StoreID.String(), line: cli.NewLine(a.err)}
 		if s.dir, err = filepath.Abs(args[0]); err != nil {
 			return err
 		}
@@ -118,7 +119,7 @@ func (a *app) withStoreAndCopies(f *storeFlags, copies bool, do func(ctx context
 			}
 		}
 		opts.Keyring.OtherKEKs = s.otherKEKs(info.KEK, ids, vaults)
-		s.Store, err = block.Open(ctx, args[0], kek.New(s.vault.data(s.dir), info.KEK.Versionless()), opts)
+		s.Store, err = block.Open(ctx, args[0], kek.New(s.vault.data(s.id), info.KEK.Versionless()), opts)
 		if err != nil {
 			return err
 		}
@@ -138,7 +139,7 @@ func (s *openStore) otherKEKs(own vault.KeyID, ids []vault.KeyID, vaults []*open
 		seen = append(seen, id)
 		for _, v := range vaults {
 			if v.ID() == id.Vault {
-				keks = append(keks, kek.New(v.data(s.dir), id))
+				keks = append(keks, kek.New(v.data(s.id), id))
 				break
 			}
 		}
@@ -236,13 +237,14 @@ The identity that the store works as needs get, wrapKey and unwrapKey: --identit
 				return fmt.Errorf("there is a store in %s already: %w", s.dir, keyring.ErrExists)
 			}
 			// Remembered first: a store that nobody knows of is what the list is against.
-			if err := remember(v.dir, s.dir); err != nil {
+			if err := a.remember(v.dir, s.dir); err != nil {
 				return err
 			}
+			// The store has no id yet: in the audit log its directory stands for it.
 			s.Store, err = block.Open(ctx, args[0], kek.New(v.data(s.dir), id), opts)
 			if err != nil {
 				if _, none := block.InspectKeyring(s.dir, nil); errors.Is(none, block.ErrNotStore) {
-					err = errors.Join(err, forget(v.dir, s.dir))
+					err = errors.Join(err, a.forget(v.dir, s.dir))
 				}
 				return err
 			}
@@ -324,7 +326,7 @@ remembers it (vault stores).`,
 			if err := s.Revalidate(ctx); err != nil {
 				return fmt.Errorf("%w: %w", block.ErrInaccessible, err)
 			}
-			if err := remember(s.vault.dir, s.dir); err != nil {
+			if err := a.remember(s.vault.dir, s.dir); err != nil {
 				return err
 			}
 			return a.showState(s)

@@ -14,12 +14,12 @@ import (
 )
 
 // writeJSON writes a new file.
-func writeJSON(path string, v any) error {
+func (a *app) writeJSON(path string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	return writeSecret(path, append(b, '\n'))
+	return a.writeSecret(path, append(b, '\n'))
 }
 
 func (a *app) storeCheckpoint(f *storeFlags) *cobra.Command {
@@ -97,7 +97,7 @@ func (a *app) rewrapCopy(ctx context.Context, f *storeFlags, dir, key string) (e
 	if err != nil {
 		return err
 	}
-	session, err := a.open()
+	session, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -118,10 +118,11 @@ func (a *app) rewrapCopy(ctx context.Context, f *storeFlags, dir, key string) (e
 			return err
 		}
 	}
-	s := &openStore{app: a, dir: abs, vault: to}
+	store := info.StoreID.String()
+	s := &openStore{app: a, dir: abs, id: store, vault: to}
 	opts := a.storeOptions(s)
 	opts.VaultRate = f.vaultRate
-	err = block.RewrapCheckpoint(ctx, dir, kek.New(from.data(abs), info.KEK.Versionless()), kek.New(to.data(abs), id), opts)
+	err = block.RewrapCheckpoint(ctx, dir, kek.New(from.data(store), info.KEK.Versionless()), kek.New(to.data(store), id), opts)
 	if err != nil {
 		return err
 	}

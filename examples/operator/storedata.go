@@ -103,7 +103,7 @@ in base64.`,
 			defer clear(data)
 			switch {
 			case out != "":
-				if err := writeSecret(out, data); err != nil {
+				if err := a.writeSecret(out, data); err != nil {
 					return err
 				}
 				return a.show(map[string]any{"id": ids.String(id), "size": len(data), "file": out}, func(t *table) { t.row("got", ids.String(id), len(data)) })

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/audit"
 	"github.com/blockseal/blockseal/vault/local"
 )
 
@@ -98,6 +99,9 @@ its --id too; an escrow file has it.`, func(ctx context.Context, _ []string) (er
 			if opts.BackupSecret, err = os.ReadFile(secretFile); err != nil {
 				return err
 			}
+			if n := len(opts.BackupSecret); n != local.BackupSecretSize {
+				return fmt.Errorf("%s has %d bytes, and a backup secret has %d", secretFile, n, local.BackupSecretSize)
+			}
 		}
 		if escrow != "" {
 			e, err := a.openEscrow(escrow, escrowFile)
@@ -110,7 +114,7 @@ its --id too; an escrow file has it.`, func(ctx context.Context, _ []string) (er
 			}
 		}
 		defer clear(opts.BackupSecret)
-		s, err := a.open()
+		s, err := a.open(ctx)
 		if err != nil {
 			return err
 		}
@@ -120,22 +124,35 @@ its --id too; an escrow file has it.`, func(ctx context.Context, _ []string) (er
 			return err
 		}
 		defer clear(passphrase)
-		opts.OnEvent = a.vaultOptions().OnEvent
-		v, err := local.Create(dir, passphrase, &opts)
-		if err != nil {
-			return err
+		opts.OnEvent = s.vaultOptions("").OnEvent
+		var v *opened
+		create := func() error {
+			return s.do(ctx, "", audit.Action{Operation: opInit, Key: vault.KeyID{Vault: opts.ID}}, func(context.Context) (vault.KeyID, error) {
+				made, err := local.Create(dir, passphrase, &opts)
+				if err != nil {
+					return vault.KeyID{}, err
+				}
+				v = s.add(made, dir, "")
+				return v.all(), nil
+			})
 		}
-		s.vaults = append(s.vaults, v)
-		o := &opened{Vault: v, session: s, dir: dir}
-		if err := o.record(ctx, "initVault", vault.KeyID{Vault: v.ID()}, "", nil); err != nil {
-			return err
-		}
-		if out != "" {
-			if err := a.writeBackupSecret(ctx, o, out); err != nil {
-				return fmt.Errorf("the vault was made, and its backup secret was not written; try vault backup-secret: %w", err)
+		if out == "" {
+			err = create()
+		} else {
+			_, err = a.keepSecret(out, func() ([]byte, error) {
+				if err := create(); err != nil {
+					return nil, err
+				}
+				return v.backupSecret(ctx)
+			})
+			if err != nil && v != nil {
+				err = fmt.Errorf("the vault was made, and its backup secret was not written; try vault backup-secret: %w", err)
 			}
 		}
-		return a.showVault(ctx, o)
+		if err != nil {
+			return fromFlags(err)
+		}
+		return a.showVault(ctx, v)
 	})
 	kdf.add(c)
 	f := c.Flags()
@@ -179,11 +196,16 @@ type vaultView struct {
 	PurgeProtection bool      `json:"purgeProtection"`
 }
 
+// showVault shows a vault after a change.
 func (a *app) showVault(ctx context.Context, v *opened) error {
 	in, err := v.Info(ctx)
 	if err != nil {
 		return err
 	}
+	return a.showInfo(v, in)
+}
+
+func (a *app) showInfo(v *opened, in local.Info) error {
 	view := vaultView{in.ID, v.dir, in.Created, in.Generation, in.KDF.Algorithm.String(), in.KDF.Passes, in.KDF.Memory,
 		in.KDF.Lanes, in.RetentionDays, in.PurgeProtection}
 	return a.show(view, func(t *table) {
@@ -215,7 +237,17 @@ func (a *app) ownersOnly(do func(context.Context, *opened, []string) error) func
 func (a *app) vaultInfo() *cobra.Command {
 	return a.command("info", "show a vault's properties", `Info shows a vault's properties. Its generation is one more at each change: kept
 elsewhere, it shows whether an old copy was put in the vault's place.`,
-		a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error { return a.showVault(ctx, v) }))
+		a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error {
+			var in local.Info
+			err := v.do(ctx, opInfo, v.all(), "", func(ctx context.Context) (_ vault.KeyID, err error) {
+				in, err = v.Info(ctx)
+				return vault.KeyID{}, err
+			})
+			if err != nil {
+				return err
+			}
+			return a.showInfo(v, in)
+		}))
 }
 
 func (a *app) vaultPassphrase() *cobra.Command {
@@ -233,9 +265,11 @@ An old copy of the vault's directory still opens with the old passphrase.`,
 				return err
 			}
 			defer clear(p)
-			err = v.ChangePassphrase(ctx, p, k)
-			if err := v.record(ctx, "changePassphrase", vault.KeyID{Vault: v.ID()}, "", err); err != nil {
-				return err
+			err = v.do(ctx, opPassphrase, v.all(), "", func(ctx context.Context) (vault.KeyID, error) {
+				return vault.KeyID{}, v.ChangePassphrase(ctx, p, k)
+			})
+			if err != nil {
+				return fromFlags(err)
 			}
 			return a.showVault(ctx, v)
 		}))
@@ -247,21 +281,23 @@ An old copy of the vault's directory still opens with the old passphrase.`,
 func (a *app) vaultPurgeProtection() *cobra.Command {
 	return a.command("purge-protection", "forbid purging keys early, for good", `Purge-protection forbids purging keys before their retention is over. It cannot be
 undone.`, a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error {
-		err := v.EnablePurgeProtection(ctx)
-		if err := v.record(ctx, "enablePurgeProtection", vault.KeyID{Vault: v.ID()}, "", err); err != nil {
+		err := v.do(ctx, opProtect, v.all(), "", func(ctx context.Context) (vault.KeyID, error) {
+			return vault.KeyID{}, v.EnablePurgeProtection(ctx)
+		})
+		if err != nil {
 			return err
 		}
 		return a.showVault(ctx, v)
 	}))
 }
 
-func (a *app) writeBackupSecret(ctx context.Context, v *opened, path string) error {
-	secret, err := v.BackupSecret(ctx)
-	if err == nil {
-		defer clear(secret)
-		err = writeSecret(path, secret)
-	}
-	return v.record(ctx, "readBackupSecret", vault.KeyID{Vault: v.ID()}, "", err)
+// backupSecret returns the vault's backup secret, once that is recorded.
+func (o *opened) backupSecret(ctx context.Context) (secret []byte, err error) {
+	err = o.do(ctx, opBackupSecret, o.all(), "", func(ctx context.Context) (_ vault.KeyID, err error) {
+		secret, err = o.BackupSecret(ctx)
+		return vault.KeyID{}, err
+	})
+	return secret, err
 }
 
 func (a *app) vaultBackupSecret() *cobra.Command {
@@ -272,7 +308,7 @@ one that is encrypted under a passphrase.`, a.ownersOnly(func(ctx context.Contex
 		if out == "" {
 			return usagef("where to? give --out")
 		}
-		if err := a.writeBackupSecret(ctx, v, out); err != nil {
+		if _, err := a.keepSecret(out, func() ([]byte, error) { return v.backupSecret(ctx) }); err != nil {
 			return err
 		}
 		return a.show(map[string]string{"file": out}, func(t *table) { t.row("backup secret", out) })
@@ -299,12 +335,15 @@ keys (vault init --escrow-file, then key restore).`, a.ownersOnly(func(ctx conte
 			return err
 		}
 		defer clear(p)
-		e, err := v.EscrowBackupSecret(ctx, p, k)
-		if err == nil {
-			err = writeSecret(out, e)
-		}
-		if err := v.record(ctx, "escrowBackupSecret", vault.KeyID{Vault: v.ID()}, "", err); err != nil {
-			return err
+		_, err = a.keepSecret(out, func() (e []byte, err error) {
+			err = v.do(ctx, opEscrow, v.all(), "", func(ctx context.Context) (_ vault.KeyID, err error) {
+				e, err = v.EscrowBackupSecret(ctx, p, k)
+				return vault.KeyID{}, err
+			})
+			return e, err
+		})
+		if err != nil {
+			return fromFlags(err)
 		}
 		return a.show(map[string]string{"file": out}, func(t *table) { t.row("escrow", out) })
 	}))
@@ -318,11 +357,14 @@ func (a *app) vaultMaintain() *cobra.Command {
 	return a.command("maintain", "do what is due: rotate, notify, purge", `Maintain rotates keys by their policies, gives notice of near expiry, and purges what
 was deleted when its retention is over. Run it once a day.`,
 		a.withVault(func(ctx context.Context, v *opened, _ []string) error {
-			rotated, err := v.admin().Maintain(ctx)
+			var rotated []vault.KeyID
+			err := v.do(ctx, opMaintain, v.all(), "", func(ctx context.Context) (_ vault.KeyID, err error) {
+				rotated, err = v.admin().Maintain(ctx) // its rotations and purges are events, and recorded as such
+				return vault.KeyID{}, err
+			})
 			keys := []string{}
 			for _, id := range rotated {
 				keys = append(keys, id.String())
-				err = errors.Join(err, v.record(ctx, local.OpRotate, id, "by policy", nil))
 			}
 			slices.Sort(keys)
 			return errors.Join(err, a.show(map[string]any{"rotated": keys}, func(t *table) {

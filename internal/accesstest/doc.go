@@ -2,7 +2,8 @@
 // when access to its key is taken away and given back: one file for each way, in
 // scripts/, against any vault that can be made to behave that way.
 //
-// Start with [Run], from a test. A script is lines of words; what follows a "#" is
+// Start with [Run], from a test, and with [RunAdministration] for what a vault's
+// administrators do. A script is lines of words; what follows a "#" is
 // a comment. A line that begins with the name of a world in brackets, such as
 // [local], is for that world alone. The commands:
 //
@@ -19,11 +20,15 @@
 //	state STATUS [ERR]            the status, and its cause
 //	revalidate ok                 asks the vault now; or: refused ERR
 //	checkpoint NAME               makes a copy
-//	advance D                     lets time pass, five seconds at a time
+//	advance D                     lets time pass, five seconds at a time; at once while no
+//	                              store is open
 //	step D                        moves the wall clock alone, also back
-//	vault VERB [ARG]              changes something at the vault; see [World]
+//	vault VERB [ARG...]           changes something at the vault; see [World]. With
+//	                              "refused ERR" at the end the vault says no
+//	told EVENT...                 what the vault has reported by itself since the last time,
+//	                              in order, each once for each time; "told nothing" for none
 //
-// ERR is the name of a sentinel of package vault, keyring or block. In a reason,
+// D is a duration of package time, which may begin with days: 7d, 6d23h. ERR is the name of a sentinel of package vault, keyring or block. In a reason,
 // <key> stands for the key's id without its version, <version> for a version and
 // <since> for the time at which the state began.
 //

@@ -113,14 +113,37 @@ func (in *interpreter) run(l line) {
 	case "step":
 		in.clock.Step(in.duration(l, l.arg(1)))
 	case "vault":
-		in.world.Verbs[l.arg(1)](l.arg(2))
+		in.vault(l)
+	case "told":
+		want := l.words[1:]
+		if l.arg(1) == "nothing" {
+			want = nil
+		}
+		require.Equal(t, strings.Join(want, " "), strings.Join(in.world.Told(), " "), "%s", l)
 	default:
 		t.Fatalf("%s: no such command", l)
 	}
 }
 
+// vault does a verb, which the vault must do or, if the script says so, refuse.
+func (in *interpreter) vault(l line) {
+	words, sentinel, refused := l.refused()
+	args := strings.Join(words[2:], " ")
+	do := in.world.Administration[l.arg(1)]
+	if do == nil {
+		in.world.Verbs[l.arg(1)](args)
+		return
+	}
+	err := do(args)
+	if refused {
+		require.ErrorIs(in.t, err, sentinelOf(in.t, l, sentinel), "%s", l)
+		return
+	}
+	require.NoError(in.t, err, "%s", l)
+}
+
 func (in *interpreter) duration(l line, s string) time.Duration {
-	d, err := time.ParseDuration(s)
+	d, err := duration(s)
 	require.NoError(in.t, err, "%s", l)
 	return d
 }
@@ -218,6 +241,11 @@ func (w *witness) UnwrapKey(ctx context.Context, wrapped vault.Wrapped) ([]byte,
 
 // advance lets time pass and looks often.
 func (in *interpreter) advance(l line, d time.Duration) {
+	if in.store == nil { // nothing to look at, however long
+		in.clock.Advance(d)
+		synctest.Wait()
+		return
+	}
 	for d > 0 {
 		step := min(d, stride)
 		d -= step

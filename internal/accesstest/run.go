@@ -28,6 +28,16 @@ var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // interpreter waits until whatever the step set off, such as a check, has come to
 // rest. Nothing sleeps, and nothing is left to chance.
 func Run(t *testing.T, newWorld func(t *testing.T, clock *vaulttest.Clock) World) {
+	run(t, newWorld, func([]line) bool { return true })
+}
+
+// RunAdministration is [Run] for those scripts alone that need a World with
+// Administration.
+func RunAdministration(t *testing.T, newWorld func(t *testing.T, clock *vaulttest.Clock) World) {
+	run(t, newWorld, func(lines []line) bool { return slices.ContainsFunc(lines, line.administers) })
+}
+
+func run(t *testing.T, newWorld func(t *testing.T, clock *vaulttest.Clock) World, wanted func([]line) bool) {
 	probe := newWorld(t, vaulttest.NewClock(start))
 	files, err := scripts.ReadDir("scripts")
 	require.NoError(t, err)
@@ -36,6 +46,9 @@ func Run(t *testing.T, newWorld func(t *testing.T, clock *vaulttest.Clock) World
 		text, err := scripts.ReadFile(path.Join("scripts", f.Name()))
 		require.NoError(t, err)
 		lines := parse(f.Name(), string(text), probe.Name)
+		if !wanted(lines) {
+			continue
+		}
 		if probe.DeletedIsNotFound {
 			for _, l := range lines {
 				if i := slices.Index(l.words, "ErrKeyDeleted"); i >= 0 {
@@ -61,11 +74,15 @@ func Run(t *testing.T, newWorld func(t *testing.T, clock *vaulttest.Clock) World
 // cannot says why the world cannot run a script, if it cannot.
 func (w World) cannot(t *testing.T, file string, lines []line) string {
 	for _, l := range lines {
+		if l.administers() && w.Administration == nil {
+			return l.words[0] + " " + l.arg(1) + ": the administrators' side of this vault is not the scripts'"
+		}
 		if l.words[0] != "vault" {
 			continue
 		}
 		verb := l.arg(1)
-		if w.Verbs[verb] != nil {
+		_, _, refused := l.refused()
+		if w.Administration[verb] != nil || w.Verbs[verb] != nil && !refused {
 			continue
 		}
 		why, ok := w.NotApplicable[verb]

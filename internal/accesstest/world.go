@@ -6,6 +6,9 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
+// administration is the verbs that only an Administration has.
+func administration() []string { return []string{"create", "policy", "maintain", "protect"} }
+
 // World is a vault with one key, and the hands to change it with.
 type World struct {
 	// Name is "mem" or another word: that of lines for this world alone.
@@ -38,6 +41,22 @@ type World struct {
 	//	stick                      so, and they do not end when the caller gives up
 	//	answer                     undoes the eight above
 	Verbs map[string]func(arg string)
+
+	// Administration is the verbs that the vault may refuse, for a vault whose
+	// administrators' side scripts are to see: its error is what a script expects with
+	// "refused ERR". Those of Verbs may be here instead, such as delete, recover and
+	// purge; and these, which a World without Administration does not have:
+	//
+	//	create                     a key of the name of the store's key, or a new version
+	//	policy WHAT D ...          the key's rotation policy, and nothing else in it:
+	//	                           after, before-expiry, expires-after, notice-before
+	//	maintain                   what is due
+	//	protect                    no purging before the retention, of 7 days, is over
+	Administration map[string]func(args string) error
+	// Told returns what the vault has reported by itself since it was called last, as
+	// "told" names it: KeyNearExpiry, KeyRotated, KeyPurged. It goes with Administration.
+	Told func() []string
+
 	// NotApplicable says of verbs that the world does not have why that is so.
 	// Scripts that use one are not run, and that is logged.
 	NotApplicable map[string]string

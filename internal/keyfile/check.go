@@ -47,5 +47,12 @@ func CheckPrivate(private *rsa.PrivateKey) error {
 	if err := private.Validate(); err != nil {
 		return fmt.Errorf("an RSA key whose parts do not fit together: %w", vault.ErrUnsupportedKey)
 	}
+	// crypto/rsa takes factors for prime without looking. With primes, what it does
+	// check leaves no other inconsistency.
+	for _, p := range private.Primes {
+		if !p.ProbablyPrime(20) {
+			return fmt.Errorf("an RSA key with a factor that is not prime: %w", vault.ErrUnsupportedKey)
+		}
+	}
 	return nil
 }

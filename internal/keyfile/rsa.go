@@ -90,20 +90,17 @@ func parsePKCS1(der []byte) (*rsa.PrivateKey, error) {
 	return admitParsed(key)
 }
 
-// admitPrivate says whether key may be imported: what [Administrator.ImportKey]
-// asks of every key, and that its factors are primes, which crypto/rsa takes on
-// trust. With primes, what it does check leaves no other inconsistency.
+// admitPrivate says whether key may be imported. What CheckPrivate says of the numbers
+// in a file is said as what to do about the file.
 func admitPrivate(key *rsa.PrivateKey) error {
 	if err := admitNumbers(key.N, big.NewInt(int64(key.E))); err != nil {
 		return err
 	}
-	if err := CheckPrivate(key); err != nil {
-		return err
-	}
-	for _, p := range key.Primes {
-		if !p.ProbablyPrime(20) {
-			return refuseNumbers()
-		}
+	switch {
+	case len(key.Primes) != 2:
+		return CheckPrivate(key)
+	case CheckPrivate(key) != nil:
+		return refuseNumbers()
 	}
 	return nil
 }

@@ -60,6 +60,7 @@ func (s *Server) create(r *request) (any, error) {
 		Size       int               `json:"key_size"`
 		KeyOps     []vault.Operation `json:"key_ops"`
 		Attributes *attributes       `json:"attributes"`
+		Tags       tags              `json:"tags"`
 	}
 	if err := r.read(&p); err != nil {
 		return nil, err
@@ -72,6 +73,7 @@ func (s *Server) create(r *request) (any, error) {
 		return nil, err
 	}
 	s.setKind(r.name, p.Kty)
+	s.setTags(k.ID, p.Tags)
 	return s.bundle(k), nil
 }
 
@@ -80,6 +82,7 @@ func (s *Server) importKey(r *request) (any, error) {
 		Key        jsonKey     `json:"key"`
 		HSM        bool        `json:"Hsm"`
 		Attributes *attributes `json:"attributes"`
+		Tags       tags        `json:"tags"`
 	}
 	if err := r.read(&p); err != nil {
 		return nil, err
@@ -116,6 +119,7 @@ func (s *Server) importKey(r *request) (any, error) {
 		return nil, err
 	}
 	s.setKind(r.name, kty)
+	s.setTags(k.ID, p.Tags)
 	return s.bundle(k), nil
 }
 
@@ -138,6 +142,7 @@ func (s *Server) update(r *request) (any, error) {
 	var p struct {
 		KeyOps     []vault.Operation          `json:"key_ops"`
 		Attributes map[string]json.RawMessage `json:"attributes"`
+		Tags       tags                       `json:"tags"`
 	}
 	if err := r.read(&p); err != nil {
 		return nil, err
@@ -170,14 +175,19 @@ func (s *Server) update(r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.Tags != nil {
+		s.setTags(k.ID, p.Tags)
+	}
 	return s.bundle(k), nil
 }
 
 func (s *Server) rotate(r *request) (any, error) {
+	before, _ := s.vault.GetKey(r.Context(), r.key()) // the new version has its tags
 	k, err := s.admin(r).RotateKey(r.Context(), r.name)
 	if err != nil {
 		return nil, err
 	}
+	s.setTags(k.ID, s.tagsOf(before.ID))
 	return s.bundle(k), nil
 }
 
@@ -217,7 +227,13 @@ func (s *Server) recover(r *request) (any, error) {
 }
 
 func (s *Server) purge(r *request) (any, error) {
-	return nil, s.admin(r).PurgeKey(r.Context(), r.name)
+	err := s.admin(r).PurgeKey(r.Context(), r.name)
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.notify, r.name)
+	}
+	return nil, err
 }
 
 // granted asks for a permission that the file vault does not ask for itself.
@@ -267,7 +283,7 @@ func (s *Server) listDeleted(r *request) (any, error) {
 	items := []map[string]any{}
 	for _, k := range all {
 		d := s.deletedKey(k)
-		items = append(items, map[string]any{"kid": s.kid(k.Current.ID.Versionless()), "attributes": d.Attributes,
+		items = append(items, map[string]any{"kid": s.kid(k.Current.ID.Versionless()), "attributes": d.Attributes, "tags": d.Tags,
 			"recoveryId": d.RecoveryID, "deletedDate": d.Deleted, "scheduledPurgeDate": d.ScheduledDate})
 	}
 	return map[string]any{"value": items, "nextLink": nil}, nil
@@ -280,7 +296,7 @@ func (s *Server) list(r *request) (any, error) {
 	}
 	items := []item{}
 	for _, k := range all {
-		items = append(items, item{KID: s.kid(k.Current.ID.Versionless()), Attributes: s.attributes(k.Current.Key)})
+		items = append(items, item{KID: s.kid(k.Current.ID.Versionless()), Attributes: s.attributes(k.Current.Key), Tags: s.tagsOf(k.Current.ID)})
 	}
 	return map[string]any{"value": items, "nextLink": nil}, nil
 }
@@ -294,7 +310,7 @@ func (s *Server) versions(r *request) (any, error) {
 	for _, v := range all {
 		a := s.attributes(v.Key)
 		a.Created, a.Updated = v.Created.Unix(), v.Updated.Unix()
-		items = append(items, item{KID: s.kid(v.ID), Attributes: a})
+		items = append(items, item{KID: s.kid(v.ID), Attributes: a, Tags: s.tagsOf(v.ID)})
 	}
 	slices.Reverse(items) // Key Vault promises no order
 	return map[string]any{"value": items, "nextLink": nil}, nil

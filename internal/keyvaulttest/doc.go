@@ -11,11 +11,12 @@
 // bearer tokens that are mapped to identities and grants, key identifiers, attributes,
 // versions, dates, soft delete, purge protection, rotation and its policy, backup,
 // restore, import (also of transfer blobs), error bodies with inner codes, request ids,
-// throttling in a sliding window. [Server.Inject] adds faults.
+// tags, throttling in a sliding window. [Server.Inject] adds faults.
 //
 // What it does not: keys other than RSA-2048, operations other than wrapKey and
-// unwrapKey with RSA-OAEP-256, certificates and secrets, tags, pages of lists, delays of
-// deletion. A key of type RSA-HSM is a software key that says it is one.
+// unwrapKey with RSA-OAEP-256, certificates and secrets, pages of lists, delays of
+// deletion, events. A key of type RSA-HSM is a software key that says it is one; which
+// those are, tags, and when a policy notifies are not kept with the file vault.
 //
 // It is for tests and rehearsals: its authority hands tokens to whoever has an
 // identity's secret, and its keys are in the process.

@@ -67,10 +67,10 @@ func (s *Server) faultFor(op, key, version string) *fault {
 			continue
 		}
 		if f.Times > 0 {
-			f.left--
 			if f.left == 0 {
-				f.end()
+				continue
 			}
+			f.left-- // its last request may hang until it is removed
 		}
 		return f
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -92,6 +93,36 @@ func TestHangEndsWithTheFaultOrTheCaller(t *testing.T) {
 	_, err = r.client.Do(req)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, 200, r.all("GET", "/keys/kek", "").StatusCode)
+}
+
+// So often, and no more; and each for as long as it says.
+func TestHangsSoOften(t *testing.T) {
+	r := newRig(t, nil)
+	remove := r.Inject(keyvaulttest.Fault{Op: "get", Hang: true, Times: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", r.URL()+"/keys/kek?api-version="+keyvaulttest.APIVersion, nil)
+	require.NoError(t, err)
+	req.Header.Set("Authorization", "Bearer "+r.token("all", audience))
+	done := make(chan error, 1)
+	go func() {
+		resp, err := r.client.Do(req)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		done <- err
+	}()
+	for r.Requests("get") == 0 {
+		runtime.Gosched()
+	}
+	require.Equal(t, 200, r.all("GET", "/keys/kek", "").StatusCode)
+	select {
+	case err := <-done:
+		t.Fatalf("the request that hangs was answered: %v", err)
+	default:
+	}
+	remove()
+	require.NoError(t, <-done)
 }
 
 func TestNoNetwork(t *testing.T) {

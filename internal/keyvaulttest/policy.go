@@ -1,6 +1,7 @@
 package keyvaulttest
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -75,6 +76,9 @@ func (s *Server) policyOf(r *request) (local.RotationPolicy, error) {
 	return local.RotationPolicy{}, &vault.Error{Op: vault.OpGet, Key: r.key(), Kind: vault.ErrKeyNotFound}
 }
 
+// defaultNotify is when Key Vault tells of an expiry of a key whose policy does not say.
+const defaultNotify = "P30D"
+
 func (s *Server) getPolicy(r *request) (any, error) {
 	if err := s.granted(r, vault.OpGet); err != nil {
 		return nil, err
@@ -98,7 +102,10 @@ func (s *Server) getPolicy(r *request) (any, error) {
 	if p.RotateBeforeExpiry > 0 {
 		add("Rotate", "", isoOf(p.RotateBeforeExpiry))
 	}
-	add("Notify", "", "P30D")
+	s.mu.Lock()
+	notify := s.notify[r.name]
+	s.mu.Unlock()
+	add("Notify", "", cmp.Or(notify, defaultNotify))
 	return out, nil
 }
 
@@ -117,23 +124,36 @@ func (s *Server) setPolicy(r *request) (any, error) {
 			return nil, badParameter("The expiryTime should be at least 28 days.")
 		}
 	}
+	notify := ""
 	for _, a := range in.Actions {
-		if !strings.EqualFold(a.Action.Type, "Rotate") {
-			continue
-		}
-		if t := a.Trigger.AfterCreate; t != "" {
-			if p.RotateAfter, err = period(t); err != nil {
-				return nil, err
+		switch t := a.Trigger; {
+		case strings.EqualFold(a.Action.Type, "Notify"):
+			before, err := period(t.BeforeExpiry)
+			if err != nil || t.AfterCreate != "" {
+				return nil, badParameter("The trigger of Notify is a time before expiry.")
 			}
-		}
-		if t := a.Trigger.BeforeExpiry; t != "" {
-			if p.RotateBeforeExpiry, err = period(t); err != nil {
-				return nil, err
+			notify = isoOf(before)
+		case !strings.EqualFold(a.Action.Type, "Rotate"):
+			return nil, badParameter("The action " + a.Action.Type + " is not supported.")
+		default:
+			if t.AfterCreate != "" {
+				if p.RotateAfter, err = period(t.AfterCreate); err != nil {
+					return nil, err
+				}
+			}
+			if t.BeforeExpiry != "" {
+				if p.RotateBeforeExpiry, err = period(t.BeforeExpiry); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
 	if err := s.admin(r).SetRotationPolicy(r.Context(), r.name, p); err != nil {
 		return nil, err
 	}
+	// The file vault tells nobody of anything.
+	s.mu.Lock()
+	s.notify[r.name] = notify
+	s.mu.Unlock()
 	return s.getPolicy(r)
 }

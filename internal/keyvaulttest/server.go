@@ -86,6 +86,8 @@ type Server struct {
 	tenant     string               // that owns the vault
 	identities map[string]*identity // by application id
 	hsm        map[string]bool      // keys of type RSA-HSM
+	notify     map[string]string    // by key: when its policy tells of an expiry
+	tags       map[string]tags      // by key and version
 	faults     []*fault
 	dialErr    func(host string) error
 	conns      map[net.Conn]struct{}
@@ -100,7 +102,7 @@ var passphrase = []byte("a key vault for tests")
 
 // New starts a server. Close stops it.
 func New(opts *Options) (_ *Server, err error) {
-	s := &Server{identities: map[string]*identity{}, hsm: map[string]bool{},
+	s := &Server{identities: map[string]*identity{}, hsm: map[string]bool{}, notify: map[string]string{}, tags: map[string]tags{},
 		conns: map[net.Conn]struct{}{}, requests: map[string]int{}, secret: make([]byte, 32)}
 	rand.Read(s.secret)
 	if opts != nil {

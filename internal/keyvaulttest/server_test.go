@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"os"
 	"strings"
@@ -228,6 +230,72 @@ func TestWhatIsNoRequest(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, 400, resp.StatusCode)
+}
+
+// Key Vault checks what it imports. A factor that is not prime passes crypto/rsa's own
+// checks, and what is wrapped under it is anybody's who can factor it.
+func TestImportsNoCompositeFactors(t *testing.T) {
+	r := newRig(t, nil)
+	pem, err := testKey()
+	require.NoError(t, err)
+	good, err := local.ParsePEM(pem, nil)
+	require.NoError(t, err)
+	one, e := big.NewInt(1), big.NewInt(int64(good.E))
+	p := good.Primes[0]
+	for q := new(big.Int).Add(good.Primes[1], big.NewInt(2)); ; q.Add(q, big.NewInt(2)) {
+		n := new(big.Int).Mul(p, q)
+		d := new(big.Int).ModInverse(e, new(big.Int).Mul(new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)))
+		if d == nil || n.BitLen() != 2048 || q.ProbablyPrime(20) {
+			continue
+		}
+		a := r.all("PUT", "/keys/composite", fmt.Sprintf(`{"key":{"kty":"RSA","n":%q,"e":"AQAB","d":%q,"p":%q,"q":%q}}`,
+			b64(string(n.Bytes())), b64(string(d.Bytes())), b64(string(p.Bytes())), b64(string(q.Bytes()))))
+		require.Equal(t, 400, a.StatusCode, a.body)
+		require.Equal(t, "BadParameter", a.code)
+		require.Equal(t, 404, r.all("GET", "/keys/composite", "").StatusCode)
+		return
+	}
+}
+
+// When a policy notifies, and a version's tags, are kept as they were given.
+func TestPoliciesAndTags(t *testing.T) {
+	r := newRig(t, nil)
+	notify := func(a answer) string {
+		t.Helper()
+		require.Equal(t, 200, a.StatusCode, a.body)
+		for _, action := range a.body["lifetimeActions"].([]any) {
+			action := action.(map[string]any)
+			if action["action"].(map[string]any)["type"] == "Notify" {
+				return action["trigger"].(map[string]any)["timeBeforeExpiry"].(string)
+			}
+		}
+		return ""
+	}
+	const policy = "/keys/kek/rotationpolicy"
+	require.Equal(t, "P30D", notify(r.all("GET", policy, "")), "Key Vault's default")
+	require.Equal(t, "P60D", notify(r.all("PUT", policy, `{"lifetimeActions":[{"trigger":{"timeBeforeExpiry":"P2M"},"action":{"type":"notify"}},{"trigger":{"timeAfterCreate":"P90D"},"action":{"type":"Rotate"}}]}`)))
+	require.Equal(t, "P60D", notify(r.all("GET", policy, "")))
+	require.Equal(t, "P30D", notify(r.all("PUT", policy, `{"lifetimeActions":[]}`)))
+	for _, bad := range []string{`{"timeBeforeExpiry":"soon"}`, `{"timeAfterCreate":"P1D"}`, `{}`} {
+		require.Equal(t, 400, r.all("PUT", policy, `{"lifetimeActions":[{"trigger":`+bad+`,"action":{"type":"Notify"}}]}`).StatusCode, bad)
+	}
+	require.Equal(t, 400, r.all("PUT", policy, `{"lifetimeActions":[{"trigger":{"timeAfterCreate":"P1D"},"action":{"type":"Explode"}}]}`).StatusCode)
+
+	a := r.all("POST", "/keys/tagged/create", `{"kty":"RSA","tags":{"a":"1","b":""}}`)
+	require.Equal(t, map[string]any{"a": "1", "b": ""}, a.body["tags"])
+	first := strings.TrimPrefix(a.body["key"].(map[string]any)["kid"].(string), r.URL())
+	tags := func(path string) any { return r.all("GET", path, "").body["tags"] }
+	require.Equal(t, map[string]any{"a": "1", "b": ""}, tags("/keys/tagged"))
+	require.Nil(t, tags("/keys/kek"))
+	require.Equal(t, map[string]any{"a": "1", "b": ""}, r.all("POST", "/keys/tagged/rotate", "").body["tags"], "the next version has them, too")
+	require.Equal(t, map[string]any{"c": "3"}, r.all("PATCH", "/keys/tagged", `{"tags":{"c":"3"}}`).body["tags"])
+	require.Equal(t, map[string]any{"c": "3"}, r.all("PATCH", "/keys/tagged", `{}`).body["tags"])
+	require.Equal(t, map[string]any{"a": "1", "b": ""}, tags(first))
+	listed := r.all("GET", "/keys", "").body["value"].([]any)[1].(map[string]any)
+	require.Equal(t, map[string]any{"c": "3"}, listed["tags"])
+	require.Len(t, r.all("GET", "/keys/tagged/versions", "").body["value"], 2)
+	require.Equal(t, map[string]any{"c": "3"}, r.all("DELETE", "/keys/tagged", "").body["tags"])
+	require.Equal(t, map[string]any{"c": "3"}, r.all("GET", "/deletedkeys", "").body["value"].([]any)[0].(map[string]any)["tags"])
 }
 
 // Any request gets an answer, and what is not as asked is one of Key Vault's errors.

@@ -38,14 +38,18 @@ type attributes struct {
 	RecoverableDays int    `json:"recoverableDays,omitempty"`
 }
 
+type tags map[string]string
+
 type bundle struct {
 	Key        *jsonKey    `json:"key,omitempty"`
 	Attributes *attributes `json:"attributes,omitempty"`
+	Tags       tags        `json:"tags,omitempty"`
 }
 
 type item struct {
 	KID        string      `json:"kid"`
 	Attributes *attributes `json:"attributes"`
+	Tags       tags        `json:"tags,omitempty"`
 }
 
 type deleted struct {
@@ -124,6 +128,7 @@ func (s *Server) bundle(k vault.Key) bundle {
 	b := bundle{
 		Key:        &jsonKey{KID: s.kid(k.ID), Kty: kty, KeyOps: ops, N: k.Public.N.Bytes(), E: big.NewInt(int64(k.Public.E)).Bytes()},
 		Attributes: s.attributes(k),
+		Tags:       s.tagsOf(k.ID),
 	}
 	if versions, err := s.vault.Versions(context.Background(), k.ID.Name); err == nil {
 		for _, v := range versions {
@@ -133,6 +138,20 @@ func (s *Server) bundle(k vault.Key) bundle {
 		}
 	}
 	return b
+}
+
+// tagsOf returns a version's tags, which the file vault has not, and setTags replaces
+// them. They are gone with the process.
+func (s *Server) tagsOf(id vault.KeyID) tags {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tags[id.Name+"/"+id.Version]
+}
+
+func (s *Server) setTags(id vault.KeyID, t tags) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tags[id.Name+"/"+id.Version] = t
 }
 
 func (s *Server) attributes(k vault.Key) *attributes {

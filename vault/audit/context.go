@@ -1,6 +1,10 @@
 package audit
 
-import "context"
+import (
+	"context"
+
+	"github.com/blockseal/blockseal/vault"
+)
 
 type contextKey int
 
@@ -8,7 +12,6 @@ const (
 	identityKey contextKey = iota
 	storeKey
 	requestKey
-	noteKey
 )
 
 // WithIdentity returns a context whose operations are recorded as identity's,
@@ -31,14 +34,19 @@ func WithRequestID(ctx context.Context, id string) context.Context {
 }
 
 // NoteRequestID tells the record of the operation that ctx belongs to how the
-// vault names the request. It is for what is beneath [New]'s vault, such as an
-// HTTP client's policy that sees the answer's x-ms-request-id; the last note
-// stays. Without a note the record has the request id of the vault's error, if
-// there is one. Outside an operation it does nothing.
-func NoteRequestID(ctx context.Context, id string) {
-	if n, ok := ctx.Value(noteKey).(*note); ok {
+// vault names the request; the last note stays. It is [vault.NoteRequestID], which
+// a vault's client calls, as vault/azure does for every answer. Without a note the
+// record has the request id of the vault's error, if there is one. Outside an
+// operation it does nothing.
+func NoteRequestID(ctx context.Context, id string) { vault.NoteRequestID(ctx, id) }
+
+// noting returns a context whose calls leave the vault's name for the request in n,
+// and with whoever else asked for it.
+func noting(ctx context.Context, n *note) context.Context {
+	return vault.OnRequestID(ctx, func(id string) {
 		n.set(id)
-	}
+		vault.NoteRequestID(ctx, id)
+	})
 }
 
 // value returns the string that the context carries, or else.

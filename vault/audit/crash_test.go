@@ -24,7 +24,7 @@ func copyDir(t *testing.T, from string) string {
 // and what was not is cut off and told of.
 func TestReopenAfterACrash(t *testing.T) {
 	dir := t.TempDir()
-	log := openDir(t, dir, smallFiles)
+	log := openLog(t, dir, smallFiles)
 	add(t, log, numbered(4)...)
 	require.NoError(t, log.Close())
 	last := names(t, dir)[1]
@@ -48,7 +48,7 @@ func TestReopenAfterACrash(t *testing.T) {
 			_, err := verifyDir(t, crashed, nil)
 			require.ErrorIs(t, err, ErrTorn)
 		}
-		log := openDir(t, crashed, smallFiles)
+		log := openLog(t, crashed, smallFiles)
 		add(t, log, record(9))
 		require.NoError(t, log.Close())
 		result, err := verifyDir(t, crashed, &VerifyOptions{Head: log.Head()})
@@ -63,7 +63,7 @@ func TestReopenAfterACrash(t *testing.T) {
 // TestEndsThatAreNoLog: OpenDir refuses, and changes nothing.
 func TestEndsThatAreNoLog(t *testing.T) {
 	dir := t.TempDir()
-	log := openDir(t, dir, smallFiles)
+	log := openLog(t, dir, smallFiles)
 	add(t, log, numbered(4)...)
 	require.NoError(t, log.Close())
 	files := names(t, dir)
@@ -138,8 +138,8 @@ type faultyFile struct {
 
 // faults are what the next operations on files do.
 type faults struct {
-	write, sync, open error
-	short             int // with write: bytes that are written all the same
+	write, sync, open, syncDir error
+	short                      int // with write: bytes that are written all the same
 }
 
 func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
@@ -152,6 +152,24 @@ func (f *faultyFile) WriteAt(p []byte, off int64) (int, error) {
 
 func (f *faultyFile) Sync() error { return errors.Join(f.fails.sync, f.file.Sync()) }
 
+// faultyFiles opens files that fail as told.
+type faultyFiles struct {
+	files
+	fails *faults
+}
+
+func (f faultyFiles) open(path string, create bool) (file, error) {
+	if f.fails.open != nil {
+		return nil, f.fails.open
+	}
+	opened, err := f.files.open(path, create)
+	return &faultyFile{opened, f.fails}, err
+}
+
+func (f faultyFiles) syncDir(dir string) error {
+	return errors.Join(f.fails.syncDir, f.files.syncDir(dir))
+}
+
 // TestDirectoryFaults: whatever fails, the log goes on in order and complete when
 // it does not fail any more, also for a process that opens it in between.
 func TestDirectoryFaults(t *testing.T) {
@@ -161,22 +179,16 @@ func TestDirectoryFaults(t *testing.T) {
 		"write of a line or more": {write: errFull, short: 400},
 		"sync":                    {sync: errFull},
 		"next file":               {open: errFull},
+		"sync of the directory":   {syncDir: errFull},
 	} {
 		for failAt := range 6 {
 			for _, restart := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s at %d restart %v", what, failAt, restart), func(t *testing.T) {
 					dir := t.TempDir()
-					log := openDir(t, dir, smallFiles)
 					now := new(faults)
-					s := log.out.(*dirSink)
-					s.file = &faultyFile{s.file, now}
-					s.open = func(path string, create bool) (file, error) {
-						if now.open != nil {
-							return nil, now.open
-						}
-						f, err := openFile(path, create)
-						return &faultyFile{f, now}, err
-					}
+					log, err := openDir(dir, smallFiles, faultyFiles{system{}, now})
+					require.NoError(t, err)
+					t.Cleanup(func() { log.Close() })
 					failed := 0
 					for i := range 9 {
 						*now = faults{}
@@ -192,7 +204,7 @@ func TestDirectoryFaults(t *testing.T) {
 							break
 						}
 					}
-					if what != "next file" {
+					if fails.open == nil && fails.syncDir == nil {
 						require.Equal(t, 2, failed)
 					}
 					if !restart {
@@ -203,10 +215,11 @@ func TestDirectoryFaults(t *testing.T) {
 						return
 					}
 					synced := log.Head() // by a caller that was told so
+					s := log.out.(*dirSink)
 					require.NoError(t, errors.Join(s.lock.Close(), s.file.Close()))
-					again := openDir(t, dir, smallFiles)
+					again := openLog(t, dir, smallFiles)
 					add(t, again, record(9))
-					_, err := verifyDir(t, dir, &VerifyOptions{Head: synced})
+					_, err = verifyDir(t, dir, &VerifyOptions{Head: synced})
 					require.NoError(t, err)
 					_, err = verifyDir(t, dir, &VerifyOptions{Head: again.Head()})
 					require.NoError(t, err)

@@ -54,7 +54,9 @@ type DirOptions struct {
 // OpenDir does not verify the whole chain; [Verify] does. If the last record is
 // damaged it fails with an error that matches [ErrCorrupt], and changes nothing:
 // move the directory away, for examination, to begin a new log.
-func OpenDir(dir string, opts *DirOptions) (*Log, error) {
+func OpenDir(dir string, opts *DirOptions) (*Log, error) { return openDir(dir, opts, system{}) }
+
+func openDir(dir string, opts *DirOptions, fs files) (*Log, error) {
 	var o DirOptions
 	if opts != nil {
 		o = *opts
@@ -62,18 +64,14 @@ func OpenDir(dir string, opts *DirOptions) (*Log, error) {
 	if o.MaxFileSize <= 0 {
 		o.MaxFileSize = DefaultMaxFileSize
 	}
-	if err := os.Mkdir(dir, 0o700); err == nil {
-		if err := syncDir(filepath.Dir(dir)); err != nil {
-			return nil, fmt.Errorf("audit: %w", err)
-		}
-	} else if !errors.Is(err, os.ErrExist) {
+	if err := fs.mkdir(dir); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
 	lock, err := lockFile(filepath.Join(dir, lockName))
 	if err != nil {
 		return nil, fmt.Errorf("audit: lock %s: %w", dir, err)
 	}
-	log, err := openLocked(dir, lock, &o)
+	log, err := openLocked(dir, lock, &o, fs)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -81,14 +79,19 @@ func OpenDir(dir string, opts *DirOptions) (*Log, error) {
 }
 
 // openLocked takes over lock if it succeeds.
-func openLocked(dir string, lock io.Closer, o *DirOptions) (*Log, error) {
+func openLocked(dir string, lock io.Closer, o *DirOptions, fs files) (*Log, error) {
 	end, err := findEnd(dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &dirSink{dir: dir, max: o.MaxFileSize, lock: lock, open: openFile}
-	if end.file != "" {
-		if s.file, err = openFile(filepath.Join(dir, end.file), false); err != nil {
+	s := &dirSink{dir: dir, max: o.MaxFileSize, lock: lock, fs: fs}
+	if end.file == "" {
+		// The directory's own name, whoever made it: one that died may not have got to it.
+		if err := fs.syncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
+			return nil, fmt.Errorf("audit: %w", err)
+		}
+	} else {
+		if s.file, err = fs.open(filepath.Join(dir, end.file), false); err != nil {
 			return nil, fmt.Errorf("audit: %w", err)
 		}
 		s.size = end.size
@@ -109,28 +112,12 @@ func openLocked(dir string, lock io.Closer, o *DirOptions) (*Log, error) {
 	return log, nil
 }
 
-// file is what the sink needs of an [*os.File]; tests put another in its place.
-type file interface {
-	io.WriterAt
-	Truncate(size int64) error
-	Sync() error
-	Close() error
-}
-
-func openFile(path string, create bool) (file, error) {
-	flags := os.O_WRONLY
-	if create {
-		flags |= os.O_CREATE | os.O_EXCL
-	}
-	return os.OpenFile(path, flags, 0o600)
-}
-
 // dirSink writes records to the last file of a directory.
 type dirSink struct {
 	dir  string
 	max  int64
 	lock io.Closer
-	open func(path string, create bool) (file, error)
+	fs   files
 
 	file file  // the last one; nil before the first record
 	size int64 // bytes of it that are synced
@@ -180,12 +167,12 @@ func (s *dirSink) next(e entry) error {
 		return nil
 	}
 	name := fmt.Sprintf(fileFormat, e.head.Seq)
-	f, err := s.open(filepath.Join(s.dir, name), true)
+	f, err := s.fs.open(filepath.Join(s.dir, name), true)
 	if err != nil {
 		return err
 	}
 	// The name is durable before the record in the file is called durable.
-	if err := syncDir(s.dir); err != nil {
+	if err := s.fs.syncDir(s.dir); err != nil {
 		return errors.Join(err, f.Close(), os.Remove(filepath.Join(s.dir, name)))
 	}
 	if s.file != nil {

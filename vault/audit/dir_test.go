@@ -15,7 +15,7 @@ import (
 // smallFiles holds about three numbered records in a file.
 var smallFiles = &DirOptions{MaxFileSize: 900, Clock: fixedClock{epoch}}
 
-func openDir(t *testing.T, dir string, opts *DirOptions) *Log {
+func openLog(t *testing.T, dir string, opts *DirOptions) *Log {
 	t.Helper()
 	log, err := OpenDir(dir, opts)
 	require.NoError(t, err)
@@ -63,7 +63,7 @@ func names(t *testing.T, dir string) []string {
 
 func TestFilesFollowOneAnother(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "audit")
-	log := openDir(t, dir, smallFiles)
+	log := openLog(t, dir, smallFiles)
 	add(t, log, numbered(9)...)
 	require.Equal(t, []string{
 		"audit-00000000000000000001.jsonl", "audit-00000000000000000004.jsonl",
@@ -87,7 +87,7 @@ func TestFilesFollowOneAnother(t *testing.T) {
 
 func TestALargeRecordHasAFileOfItsOwn(t *testing.T) {
 	dir := t.TempDir()
-	log := openDir(t, dir, smallFiles)
+	log := openLog(t, dir, smallFiles)
 	large := record(1)
 	large.Detail = strings.Repeat("x", MaxField)
 	add(t, log, large, record(2), large, large)
@@ -100,7 +100,7 @@ func TestReopenContinuesTheChain(t *testing.T) {
 	dir := t.TempDir()
 	var head Head
 	for i := 1; i <= 8; i++ {
-		log := openDir(t, dir, smallFiles)
+		log := openLog(t, dir, smallFiles)
 		require.Equal(t, head.Seq+1, log.Head().Seq)
 		add(t, log, record(i))
 		head = log.Head()
@@ -113,7 +113,7 @@ func TestReopenContinuesTheChain(t *testing.T) {
 
 func TestAlteredDirectories(t *testing.T) {
 	dir := t.TempDir()
-	log := openDir(t, dir, smallFiles)
+	log := openLog(t, dir, smallFiles)
 	add(t, log, numbered(11)...)
 	head := log.Head()
 	require.NoError(t, log.Close())
@@ -167,14 +167,14 @@ func TestAlteredDirectories(t *testing.T) {
 		result, err := verifyDir(t, rest, &VerifyOptions{After: archived.Head, Head: head})
 		require.NoError(t, err)
 		require.Equal(t, uint64(9), result.Records)
-		log := openDir(t, rest, smallFiles)
+		log := openLog(t, rest, smallFiles)
 		require.Equal(t, head.Seq+1, log.Head().Seq, "the log goes on")
 	})
 }
 
 func TestOnlyOneMayWrite(t *testing.T) {
 	dir := t.TempDir()
-	log := openDir(t, dir, nil)
+	log := openLog(t, dir, nil)
 	_, err := OpenDir(dir, nil)
 	require.ErrorContains(t, err, "open already")
 	require.ErrorContains(t, err, dir)
@@ -184,7 +184,7 @@ func TestOnlyOneMayWrite(t *testing.T) {
 	require.NoError(t, err, string(out))
 	require.Contains(t, string(out), "open already")
 	require.NoError(t, log.Close())
-	require.NoError(t, openDir(t, dir, nil).Close())
+	require.NoError(t, openLog(t, dir, nil).Close())
 }
 
 // TestAnotherProcess is the other process of TestOnlyOneMayWrite.
@@ -218,7 +218,7 @@ func TestOtherFilesAreLeftAlone(t *testing.T) {
 	for _, name := range others {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600))
 	}
-	log := openDir(t, dir, nil)
+	log := openLog(t, dir, nil)
 	require.Equal(t, []string{"audit-00000000000000000001.jsonl"}, names(t, dir))
 	_, err := verifyDir(t, dir, &VerifyOptions{Head: log.Head()})
 	require.NoError(t, err)
@@ -231,7 +231,7 @@ func TestOtherFilesAreLeftAlone(t *testing.T) {
 
 func TestReadDirReadsInPieces(t *testing.T) {
 	dir := t.TempDir()
-	log := openDir(t, dir, smallFiles)
+	log := openLog(t, dir, smallFiles)
 	add(t, log, numbered(9)...)
 	r, err := ReadDir(dir)
 	require.NoError(t, err)

@@ -12,6 +12,9 @@
 //	v := audit.New(inner, log, &audit.Options{Identity: "ingest", FailClosed: true})
 //	k := kek.New(v, id)
 //
+// [NewAdministrator] records what no vault.Vault does: the making of keys, grants, a
+// passphrase's change.
+//
 // # What the chain proves
 //
 // Each record holds the SHA-256 of the record before it, so that [Verify] finds
@@ -31,7 +34,8 @@
 // With [Options.FailClosed] nothing leaves the vault unrecorded: the record must
 // be written, and synced if the log's writer can do that, before the caller is
 // given the result; else the result is destroyed and the caller is told that
-// the vault is unavailable. Without it the operation goes on.
+// the vault is unavailable. Without it the operation goes on. A change of a vault
+// cannot be withheld once it was made; see [Administrator.Do].
 //
 // Either way a record that cannot be written is kept in memory, up to 64 KiB of
 // them, and written, in order, when the log can be written again. Beyond that

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 
+	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/audit"
+	"github.com/blockseal/blockseal/vault/local"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
@@ -39,4 +42,46 @@ func Example() {
 	// ingest store-1 unwrapKey mem:test/keys/kek: ok ""
 	// ingest store-1 unwrapKey mem:test/keys/kek: denied "key disabled"
 	// audit: the log was altered: line 1 (at byte 0, after record 0): the log ends here, but went on to record 3 when its head was kept
+}
+
+// What a file vault's owner does, beside what stores do with its keys.
+func ExampleAdministrator() {
+	dir, err := os.MkdirTemp("", "vault")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	v, err := local.Create(dir, []byte("a passphrase"), nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer v.Close()
+
+	var out bytes.Buffer // audit.OpenDir in a program
+	owner := audit.NewAdministrator(audit.NewLog(&out, nil), &audit.Options{Identity: "owner", FailClosed: true})
+	all := vault.KeyID{Vault: v.ID()}
+
+	ctx := context.Background()
+	owner.Do(ctx, audit.Action{Operation: "grant", Key: all, Detail: "ingest: get"}, func(ctx context.Context) (vault.KeyID, error) {
+		return vault.KeyID{}, v.Grant(ctx, "ingest", vault.OpGet)
+	})
+	var secret []byte
+	err = owner.Do(ctx, audit.Action{Operation: "readBackupSecret", Key: all}, func(ctx context.Context) (_ vault.KeyID, err error) {
+		secret, err = v.BackupSecret(ctx)
+		return vault.KeyID{}, err
+	})
+	if err == nil { // it is on record: now it may be kept somewhere
+		fmt.Println(len(secret), "bytes")
+	}
+	clear(secret)
+
+	for r := range audit.Records(&out, nil) {
+		fmt.Println(r.Identity, r.Operation, r.Outcome, r.Detail)
+	}
+	// Output:
+	// 32 bytes
+	// owner grant ok ingest: get
+	// owner readBackupSecret ok
 }

@@ -105,6 +105,18 @@ func (l *Log) Record(ctx context.Context, r Record) error {
 	return l.flush(ctx)
 }
 
+// Flush writes what waits in memory for the log to become writable. Nil says that
+// nothing waits any more, and that the log takes records. It is safe for concurrent
+// use.
+func (l *Log) Flush(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return fmt.Errorf("%w: %w", ErrNotRecorded, ErrClosed)
+	}
+	return l.flush(ctx)
+}
+
 // chain appends r to pending, after a word on what was lost before it.
 func (l *Log) chain(r Record) {
 	if l.unsaid > 0 {

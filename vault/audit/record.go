@@ -29,7 +29,7 @@ type Outcome string
 // The outcomes, as package vault tells them apart.
 const (
 	OutcomeOK          Outcome = "ok"
-	OutcomeDenied      Outcome = "denied"      // [vault.Denied]: the vault said no
+	OutcomeDenied      Outcome = "denied"      // [vault.Denied]: the vault said no; or a [Refusal] of the program
 	OutcomeUnavailable Outcome = "unavailable" // [vault.Transient]: the vault did not say
 	OutcomeFailed      Outcome = "failed"      // any other error, such as a secret of a wrong size
 )
@@ -51,8 +51,8 @@ type Record struct {
 	Outcome        Outcome         // how it ended
 	Reason         string          // the kind of error, such as "key disabled"; "" with OutcomeOK
 	Code           string          // the vault's own code for it
-	Detail         string          // what the vault said to do about it, or what is odd about its answer
-	Duration       time.Duration   // how long the vault took; recorded in nanoseconds
+	Detail         string          // what the vault said to do about it, or what is odd about its answer; of an [Action], its detail before that
+	Duration       time.Duration   // how long the vault took, or the [Action]; recorded in nanoseconds
 	RequestID      string          // the caller's name for its request, from the context
 	VaultRequestID string          // the vault's
 
@@ -82,12 +82,16 @@ func clean(s string) string {
 }
 
 // reason says of an error what may be recorded. Only what package vault
-// promises to be free of secrets is: the text of any other error might hold
-// anything.
+// promises to be free of secrets is, and what a [Refusal] does: the text of any
+// other error might hold anything.
 func (r *Record) reason(err error) {
+	own, refused := errors.AsType[*Refusal](err)
 	switch {
 	case err == nil:
 		r.Outcome = OutcomeOK
+		return
+	case refused:
+		r.Outcome, r.Reason, r.Detail = OutcomeDenied, own.Reason, own.Detail
 		return
 	case vault.Denied(err):
 		r.Outcome = OutcomeDenied
@@ -96,6 +100,7 @@ func (r *Record) reason(err error) {
 	default:
 		r.Outcome = OutcomeFailed
 	}
+	e, ok := errors.AsType[*vault.Error](err)
 	switch kind := vault.Kind(err); {
 	case kind != nil:
 		r.Reason = kind.Error()
@@ -103,10 +108,12 @@ func (r *Record) reason(err error) {
 		r.Reason = "deadline exceeded"
 	case errors.Is(err, context.Canceled):
 		r.Reason = "canceled"
+	case ok && e.Kind != nil: // one of the vault's own, such as that an argument is invalid
+		r.Reason = e.Kind.Error()
 	default:
 		r.Reason = "not an error of the vault"
 	}
-	if e, ok := errors.AsType[*vault.Error](err); ok {
+	if ok {
 		r.Code, r.Detail = e.Code, e.Detail
 		if r.VaultRequestID == "" {
 			r.VaultRequestID = e.RequestID

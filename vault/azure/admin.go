@@ -141,7 +141,7 @@ func (o KeyOptions) keyType() *azkeys.KeyType {
 // key runs an operation that answers with a key.
 func (a *Admin) key(ctx context.Context, op vault.Operation, id vault.KeyID, f func(context.Context) (azkeys.KeyBundle, error)) (vault.Key, error) {
 	var key vault.Key
-	err := a.do(ctx, op, id, nil, func(ctx context.Context) error {
+	err := a.do(ctx, op, id, func(ctx context.Context) error {
 		bundle, err := f(ctx)
 		if err != nil {
 			return err

@@ -146,6 +146,7 @@ func TestAdminRotationPolicy(t *testing.T) {
 		{RotateAfter: 90 * day, ExpiresAfter: 730 * day, NotifyBefore: 30 * day},
 		{RotateBeforeExpiry: 30 * day, ExpiresAfter: 365 * day, NotifyBefore: 30 * day},
 		{NotifyBefore: 30 * day},
+		{RotateAfter: 90 * day, ExpiresAfter: 730 * day, NotifyBefore: 60 * day},
 	} {
 		require.NoError(t, a.SetRotationPolicy(ctx, "kek", p))
 		got, err := a.RotationPolicy(ctx, "kek")
@@ -222,51 +223,6 @@ func TestAdminPermissions(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
-
-// A deletion and a recovery take Key Vault some seconds.
-func TestAdminWaits(t *testing.T) {
-	clock := vaulttest.NewClock(time.Now())
-	r := newRig(t, nil)
-	_, err := r.AddIdentity(officer, append(local.ControlPlane(), vault.OpGet)...)
-	require.NoError(t, err)
-	o := r.options()
-	o.Clock, o.Timeout = ticking{clock}, time.Hour
-	a, err := azure.NewAdmin(r.URL(), r.Credential(officer), o)
-	require.NoError(t, err)
-	ctx := t.Context()
-
-	before := r.Requests("getdeleted")
-	r.Inject(keyvaulttest.Fault{Op: "getdeleted", Times: 3, Status: 404, Code: "KeyNotFound"})
-	_, err = a.DeleteKey(ctx, "kek")
-	require.NoError(t, err)
-	require.Equal(t, 4, r.Requests("getdeleted")-before)
-	r.Inject(keyvaulttest.Fault{Op: "recover", Times: 1, Status: 409, Code: "Conflict", Inner: "ObjectIsBeingDeleted"})
-	_, err = a.RecoverKey(ctx, "kek")
-	require.ErrorIs(t, err, azure.ErrBusy)
-	before = r.Requests("get")
-	r.Inject(keyvaulttest.Fault{Op: "get", Times: 2, Status: 409, Code: "Conflict", Inner: "ObjectIsBeingRecovered"})
-	_, err = a.RecoverKey(ctx, "kek")
-	require.NoError(t, err)
-	require.Equal(t, 3, r.Requests("get")-before)
-
-	// Who may not look does not wait, and an ended context ends the wait alone.
-	r.Inject(keyvaulttest.Fault{Op: "getdeleted", Times: 1, Status: 403, Code: "Forbidden", Inner: "ForbiddenByRbac"})
-	_, err = a.DeleteKey(ctx, "kek")
-	require.NoError(t, err)
-	_, err = r.Server.Vault().GetKey(ctx, r.local(r.key))
-	require.ErrorIs(t, err, vault.ErrKeyDeleted)
-}
-
-// ticking is a clock whose timers ring at once.
-type ticking struct{ *vaulttest.Clock }
-
-func (c ticking) AfterFunc(d time.Duration, f func()) func() bool {
-	if d > time.Minute { // a call's bound
-		return c.Clock.AfterFunc(d, f)
-	}
-	go f()
-	return func() bool { return false }
-}
 
 // What makes no sense, from the administrator or from the vault.
 func TestAdminRefuses(t *testing.T) {

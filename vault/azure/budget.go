@@ -1,8 +1,9 @@
 package azure
 
 import (
+	"container/list"
 	"context"
-	"math"
+	"errors"
 	"sync"
 	"time"
 )
@@ -24,61 +25,197 @@ const (
 	patience = 5 * time.Second
 )
 
+// heaviest is the most units that one operation takes.
+const heaviest = 2
+
 // budget spaces the requests of one vault: a weighted token bucket, in the form of a
-// schedule (the generic cell rate algorithm), and a gate that closes for everybody
-// when the vault says 429. Nothing is sent while it is closed: a hundred goroutines
-// that were refused do not all ask again.
+// schedule (the generic cell rate algorithm), with a queue before it and a gate that
+// closes for everybody when the vault says 429. Nothing is sent while it is closed: a
+// hundred goroutines that were refused do not all ask again.
 //
 // The bucket holds a hundredth of the budget and fills at the rate that leaves the
-// rest for 10 s, so that no 10 s see more than the budget, whenever they begin.
+// rest for 10 s, so that no 10 s see more than the budget, whenever they begin. It is
+// spent when a place's turn comes and not before: who leaves the queue has spent
+// nothing, so that a budget that is asked for too much is still used to the full.
 type budget struct {
 	clock Clock
 	unit  time.Duration // the time in which one unit flows in
 	burst time.Duration // the bucket's size, as time
 
 	mu     sync.Mutex
-	spent  time.Duration // the moment up to which what flows in is spoken for
+	spent  time.Duration // the moment up to which what flows in is spent
+	lanes  [2]lane       // the calls that go first, and the others
+	stop   func() bool   // of the timer for the turn of the first place; nil without one
 	closed time.Duration // the gate is closed before this moment
 	said   time.Duration // the moment up to which the vault asked to be left alone
 	guess  time.Duration // the last pause that was guessed
 }
 
-// heaviest is the most units that one operation takes.
-const heaviest = 2
+// lane is places in the order in which they were taken.
+type lane struct {
+	list.List
+	units int // of them all
+}
+
+// place is a request's in the queue.
+type place struct {
+	budget *budget
+	units  int
+	lane   *lane
+	ends   time.Duration // when its turn is of no use any more
+	at     *list.Element // nil when it has left the queue
+	left   chan struct{} // closed then
+	err    error         // why it left without its turn; nil otherwise
+}
 
 func newBudget(clock Clock, perWindow int) *budget {
 	burst := max(heaviest, perWindow/100)
-	unit := window / time.Duration(perWindow-burst)
+	rest := time.Duration(perWindow - burst)
+	unit := (window + rest - 1) / rest // rounded up: rather a little less than the budget
 	// A full bucket at the start.
 	return &budget{clock: clock, unit: unit, burst: unit * time.Duration(burst), spent: clock.Elapsed()}
 }
 
-// reserve books units and returns how long to wait before they may be used. It books
-// nothing if that is longer than within. What is booked is not given back: the time
-// that it stood for may have passed, and then it would be spent twice.
-func (b *budget) reserve(units int, within time.Duration) (wait time.Duration, booked bool) {
+// enter takes a place in the queue: in the lane of the calls that go first, or behind
+// everybody. It takes none, and returns an error at once, if the turn would come too
+// late for a caller who has time until needed. Its turn is of no use after ends, which
+// is not before needed: others may come to wait for the same place.
+func (b *budget) enter(units int, first bool, needed, ends time.Duration) (*place, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.clock.Elapsed()
-	spent := max(b.spent, now, b.closed) + time.Duration(units)*b.unit
-	wait = max(spent-b.burst-now, b.closed-now, 0)
-	if wait > within {
-		return wait, false
+	into, before := &b.lanes[0], b.lanes[0].units
+	if !first {
+		into, before = &b.lanes[1], before+b.lanes[1].units
 	}
-	b.spent = spent
-	return wait, true
+	if err := b.refusal(now, before+units, needed); err != nil {
+		return nil, err
+	}
+	p := &place{budget: b, units: units, lane: into, ends: ends, left: make(chan struct{})}
+	p.at = into.PushBack(p)
+	into.units += units
+	if b.first() == p { // otherwise the timer is set
+		b.serve(now)
+	}
+	return p, nil
 }
 
-// pause returns how long the gate stays closed, and how long the vault asked to be
-// left alone, which may be longer.
-func (b *budget) pause() (left, asked time.Duration) {
+// refusal returns why a caller who has time until needed should not wait for the last
+// of so many units: a *closedGate if it is the vault that does not want to be asked,
+// errNoTurn if too many others are before it, or nil.
+//
+// A turn leaves a caller the last quarter of its time, for the answer. A request whose
+// answer nobody waits for is a waste of the budget, and where everybody is let in up to
+// the last moment, all are.
+func (b *budget) refusal(now time.Duration, units int, needed time.Duration) error {
+	turn := b.turn(now, units)
+	if late := turn > now && turn > needed-(needed-now)/4; late || b.closed-now > patience {
+		return b.why(now)
+	}
+	return nil
+}
+
+// why returns whose doing it is that a turn does not come.
+func (b *budget) why(now time.Duration) error {
+	if left := b.closed - now; left > 0 {
+		return &closedGate{retryAfter: max(left, b.said-now)}
+	}
+	return errNoTurn
+}
+
+// turn returns when the last of so many units may be spent, if they are the next.
+func (b *budget) turn(now time.Duration, units int) time.Duration {
+	full := max(b.spent, b.closed, now) + time.Duration(units)*b.unit
+	return max(full-b.burst, b.closed, now)
+}
+
+// first returns the place whose turn is next, or nil.
+func (b *budget) first() *place {
+	for i := range b.lanes {
+		if at := b.lanes[i].Front(); at != nil {
+			return at.Value.(*place)
+		}
+	}
+	return nil
+}
+
+// serve lets through whose turn has come, and sets a timer for the next.
+func (b *budget) serve(now time.Duration) {
+	if b.stop != nil {
+		b.stop()
+		b.stop = nil
+	}
+	for p := b.first(); p != nil; p = b.first() {
+		if p.ends <= now {
+			p.leave(b.why(now))
+			continue
+		}
+		if turn := b.turn(now, p.units); turn > now {
+			b.stop = b.clock.AfterFunc(turn-now, func() {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.serve(b.clock.Elapsed())
+			})
+			return
+		}
+		b.spent = max(b.spent, now) + time.Duration(p.units)*b.unit
+		p.leave(nil)
+	}
+}
+
+func (p *place) leave(err error) {
+	p.lane.Remove(p.at)
+	p.lane.units -= p.units
+	p.at, p.err = nil, err
+	close(p.left)
+}
+
+// wait returns when the request may be sent, or with an error if its turn does not
+// come: errNoTurn, a *closedGate, or that ctx ended, because of its time being up or
+// otherwise. The place is given up then.
+func (p *place) wait(ctx context.Context) error {
+	select {
+	case <-p.left:
+	case <-ctx.Done():
+	}
+	b := p.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := b.clock.Elapsed()
-	if left = b.closed - now; left <= 0 {
-		return 0, 0
+	err := ctx.Err()
+	if p.at == nil {
+		if p.err != nil {
+			return p.err
+		}
+		return err
 	}
-	return left, max(left, b.said-now)
+	if errors.Is(context.Cause(ctx), errTimeout) {
+		err = b.why(b.clock.Elapsed()) // others went first, or the gate was closed
+	}
+	next := b.first() == p
+	p.leave(err)
+	if next { // the turn of those behind comes earlier
+		b.serve(b.clock.Elapsed())
+	}
+	return err
+}
+
+// refuses returns why a caller who has time until needed should not wait for the
+// place's turn, too, or nil; see refusal.
+func (p *place) refuses(needed time.Duration) error {
+	b := p.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p.at == nil {
+		return nil
+	}
+	units := p.units
+	for at := p.at.Prev(); at != nil; at = at.Prev() {
+		units += at.Value.(*place).units
+	}
+	if p.lane == &b.lanes[1] {
+		units += b.lanes[0].units
+	}
+	return b.refusal(b.clock.Elapsed(), units, needed)
 }
 
 // throttled closes the gate after a 429, for as long as the vault said or, if
@@ -97,6 +234,12 @@ func (b *budget) throttled(retryAfter time.Duration) {
 	}
 	b.closed = max(b.closed, now+min(pause, longestPause))
 	b.said = max(b.said, now+retryAfter)
+	if b.closed-now > patience {
+		for p := b.first(); p != nil; p = b.first() {
+			p.leave(b.why(now))
+		}
+	}
+	b.serve(now)
 }
 
 // answered notes a request that was not throttled.
@@ -104,38 +247,6 @@ func (b *budget) answered() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.guess = 0
-}
-
-// wait returns when a request of that many units may be sent. It returns an error at
-// once if the gate stays closed for longer than within and patience permit, a
-// *closedGate, or if ctx ends before the request's turn comes, errNoTurn.
-func (b *budget) wait(ctx context.Context, units int, within time.Duration) error {
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if left, asked := b.pause(); left > min(within, patience) {
-			return &closedGate{retryAfter: asked}
-		}
-		turn := time.Duration(math.MaxInt64)
-		if end, ok := ctx.Deadline(); ok {
-			turn = time.Until(end)
-		}
-		d, booked := b.reserve(units, turn)
-		if !booked {
-			return errNoTurn
-		}
-		if d > 0 {
-			if err := sleep(ctx, b.clock, d); err != nil {
-				return err
-			}
-		}
-		// A 429 in the meantime closes the gate for those that wait, too: they queue
-		// again behind it.
-		if left, _ := b.pause(); left <= 0 {
-			return nil
-		}
-	}
 }
 
 // closedGate says that the vault asked not to be asked for longer than the caller
@@ -147,23 +258,10 @@ func (e *closedGate) Error() string { return "the vault asked for a pause" }
 // NonRetriable keeps azcore from trying again.
 func (e *closedGate) NonRetriable() {}
 
-// noTurn says that the context would end before the call's turn.
+// noTurn says that a call's turn comes too late for it.
 type noTurn struct{}
 
-func (noTurn) Error() string { return "the call's turn comes after its deadline" }
+func (noTurn) Error() string { return "the call's turn comes too late" }
 func (noTurn) NonRetriable() {}
 
 var errNoTurn error = noTurn{}
-
-// sleep waits for d or the end of ctx.
-func sleep(ctx context.Context, clock Clock, d time.Duration) error {
-	rang := make(chan struct{})
-	stop := clock.AfterFunc(d, func() { close(rang) })
-	select {
-	case <-rang:
-		return nil
-	case <-ctx.Done():
-		stop()
-		return ctx.Err()
-	}
-}

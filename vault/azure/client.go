@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
@@ -40,7 +41,7 @@ func newClient(vaultURL string, cred azcore.TokenCredential, opts *Options) (*cl
 		return nil, err
 	}
 	c := &client{url: u, opts: o, budget: newBudget(o.Clock, o.Budget), software: map[string]bool{}}
-	c.keys, err = azkeys.NewClient(u, cred, o.clientOptions(&guard{budget: c.budget, clock: o.Clock, challenge: c.setTenant}))
+	c.keys, err = azkeys.NewClient(u, credential{cred}, o.clientOptions(&guard{budget: c.budget, clock: o.Clock, challenge: c.setTenant}))
 	if err != nil {
 		return nil, fmt.Errorf("azure: make the client: %w", err)
 	}
@@ -49,22 +50,52 @@ func newClient(vaultURL string, cred azcore.TokenCredential, opts *Options) (*cl
 
 var errTimeout = errors.New("azure: the call's time is up")
 
-// do makes one operation: it waits for the budget, bounds the time, and turns what
-// goes wrong into an error of package vault. sent, which may be nil, is called when a
-// request is about to be sent.
-func (c *client) do(ctx context.Context, op vault.Operation, id vault.KeyID, sent func(), f func(context.Context) error) error {
-	if sent == nil {
-		sent = func() {}
-	}
-	cl := &call{units: c.weight(id.Name), sent: sent}
-	if err := c.budget.wait(ctx, cl.units, c.opts.Timeout); err != nil {
-		return c.fail(ctx, op, id, cl, err, false)
-	}
-	cl.paid = true
+// begin takes an operation's place in the queue for the budget, or says why its turn
+// would come too late for ctx. run goes on with it.
+func (c *client) begin(ctx context.Context, op vault.Operation, id vault.KeyID) (*call, error) {
+	cl := &call{op: op, id: id, units: c.weight(id.Name), first: vault.Priority(ctx), sent: func() {}}
 	cl.ends = c.opts.Clock.Elapsed() + c.opts.Timeout
+	err := ctx.Err()
+	if err == nil {
+		cl.place, err = c.budget.enter(cl.units, cl.first, c.needed(ctx, cl.ends), cl.ends)
+	}
+	if err != nil {
+		return nil, c.fail(ctx, cl, err, false)
+	}
+	return cl, nil
+}
+
+// needed returns until when the answer is of use: not after ends, nor after ctx ends.
+func (c *client) needed(ctx context.Context, ends time.Duration) time.Duration {
+	if d, ok := ctx.Deadline(); ok {
+		return min(ends, c.opts.Clock.Elapsed()+time.Until(d))
+	}
+	return ends
+}
+
+// board lets callers get on a flight of an operation.
+func (c *client) board(ctx context.Context, op vault.Operation, id vault.KeyID) boarding {
+	return func(have *call) (*call, error) {
+		if have == nil {
+			return c.begin(ctx, op, id)
+		}
+		if err := have.place.refuses(c.needed(ctx, c.opts.Clock.Elapsed()+c.opts.Timeout)); err != nil {
+			return nil, c.fail(ctx, &call{op: op, id: id}, err, false)
+		}
+		return have, nil
+	}
+}
+
+// run makes an operation that was begun: it waits for the budget, bounds the time, and
+// turns what goes wrong into an error of package vault.
+func (c *client) run(ctx context.Context, cl *call, f func(context.Context) error) error {
 	bounded, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer c.opts.Clock.AfterFunc(c.opts.Timeout, func() { cancel(errTimeout) })()
+	defer c.opts.Clock.AfterFunc(cl.ends-c.opts.Clock.Elapsed(), func() { cancel(errTimeout) })()
+	if err := cl.place.wait(bounded); err != nil {
+		return c.fail(ctx, cl, err, false)
+	}
+	cl.paid = true
 	err := f(withCall(bounded, cl))
 	cl.clearBody()
 	if err == nil {
@@ -74,7 +105,16 @@ func (c *client) do(ctx context.Context, op vault.Operation, id vault.KeyID, sen
 		return err // of an answer that was not believed
 	}
 	timedOut := ctx.Err() == nil && errors.Is(context.Cause(bounded), errTimeout)
-	return c.fail(ctx, op, id, cl, err, timedOut)
+	return c.fail(ctx, cl, err, timedOut)
+}
+
+// do begins an operation and runs it.
+func (c *client) do(ctx context.Context, op vault.Operation, id vault.KeyID, f func(context.Context) error) error {
+	cl, err := c.begin(ctx, op, id)
+	if err != nil {
+		return err
+	}
+	return c.run(ctx, cl, f)
 }
 
 // own returns id with this vault's URL, or refuses it if it names another one.
@@ -84,7 +124,7 @@ func (c *client) own(op vault.Operation, id vault.KeyID) (vault.KeyID, error) {
 	}
 	id.Vault = c.url
 	if err := id.Validate(); err != nil {
-		return id, fmt.Errorf("azure: %s %s: %w", op, id, err)
+		return id, invalid(op, id, err)
 	}
 	return id, nil
 }

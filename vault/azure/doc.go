@@ -23,9 +23,11 @@
 //
 // # Errors
 //
-// Every error of an operation is a [vault.Error] and matches one sentinel: what the
-// vault answered is told by its status, its code and its inner code, and the text
-// says who was refused what and where to look. In short:
+// Every error of an operation is a [vault.Error] and matches one sentinel, of package
+// vault or of this one: what the vault answered is told by its status, its code and its
+// inner code, and the text says who was refused what and where to look. An argument
+// that cannot be right (an empty secret, a name that Key Vault does not have, a wrapped
+// secret without a version) is [ErrInvalid], and nothing is sent. In short:
 //
 //	400 BadParameter                       unwrapKey: ErrBadCiphertext; wrapKey: ErrUnsupportedKey
 //	401 ... AKV10032                       ErrWrongTenant
@@ -37,7 +39,7 @@
 //	403 KeyOperationForbidden              ErrAccessDenied: the key's own operations
 //	403 Forbidden/KeyDisabled              ErrKeyDisabled
 //	403 Forbidden, outside the dates       ErrKeyExpired, ErrKeyNotYetValid
-//	403 anything else                      ErrAccessDenied
+//	403 anything else                      ErrAccessDenied; of a wrap, whatever its dates say
 //	404 KeyNotFound                        ErrKeyNotFound, also for a key that was deleted
 //	409 ObjectIsDeletedButRecoverable      ErrKeyDeleted
 //	409 ObjectIsBeingDeleted, -Recovered   ErrUnavailable; for an Admin, ErrBusy
@@ -47,16 +49,21 @@
 //
 // Key Vault's data plane does not tell a deleted key from one that never was. A host
 // name that does not resolve is no denial either: broken name resolution looks the
-// same. A credential that gives no token is ErrUnavailable, unless Microsoft Entra ID
-// says that the identity is gone or may not have one.
+// same. A credential that gives no token, for whatever reason, is ErrUnavailable, unless
+// Microsoft Entra ID says that the identity is gone or may not have one: what its token
+// endpoint answers is not the vault's answer.
 //
-// No error's text holds a token, a secret, or a credential's own text.
+// No error's text holds a token, a secret, or a credential's own text. The request id is
+// also noted of a request that succeeds ([vault.OnRequestID]), as package audit does.
 //
 // # Limits
 //
 // Key Vault serves 4,000 operations with RSA-2048 keys in 10 seconds, 2,000 with keys
 // in an HSM, all callers together. A Vault sends at most Options.Budget, makes one
 // request of identical ones, and sends nothing at all for as long as a 429 asks for.
+// Callers whose turn would come too late are told at once (ErrThrottled, by the client
+// itself), and calls of [vault.WithPriority] go first: a store that is asked for more
+// than the budget slows down, and does not lose its access.
 //
 // # What stays in memory
 //

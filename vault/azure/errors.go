@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
@@ -37,38 +36,46 @@ var (
 	// ErrBusy says that a deletion or recovery of the key is under way; try again in
 	// a few seconds.
 	ErrBusy = errors.New("an operation on the key is under way")
+	// ErrNotSeen says that Key Vault accepted a deletion or a recovery, and that it was
+	// not seen to be done yet: look later, it need not be asked for again.
+	ErrNotSeen = errors.New("accepted, and not seen to be done yet")
 )
 
 // fail returns the error of an operation, from what the client returned and what the
 // vault answered last.
-func (c *client) fail(ctx context.Context, op vault.Operation, id vault.KeyID, cl *call, err error, timedOut bool) error {
-	e := &vault.Error{Op: op, Key: id, Kind: vault.ErrUnavailable}
+func (c *client) fail(ctx context.Context, cl *call, err error, timedOut bool) error {
+	e := &vault.Error{Op: cl.op, Key: cl.id, Kind: vault.ErrUnavailable}
+	var token *tokenError
 	var gate *closedGate
 	var bad badChallenge
 	switch {
+	case errors.As(err, &token): // before isAnswer: Microsoft Entra ID's answer is not the vault's
+		noToken(e, token.err)
 	case isAnswer(err) && cl.last != nil:
-		c.answered(e, cl.last)
+		c.answered(e, cl)
 	case errors.As(err, &gate):
 		e.Kind, e.Code, e.Detail = vault.ErrThrottled, "Throttled", "too many requests to this vault"
 		e.RetryAfter = gate.retryAfter
 		if cl.last != nil {
 			e.RequestID = cl.last.requestID
 		}
+	case (timedOut || errors.Is(err, errNoTurn)) && cl.last != nil && silence(cl.last.status):
+		c.answered(e, cl) // the last that was heard
 	case errors.Is(err, errNoTurn):
 		e.Kind = vault.ErrThrottled
-		e.Detail = "the call's turn comes after its deadline; give it more time, or raise Options.Budget if the vault has room"
-		e.Err = context.DeadlineExceeded
+		e.Detail = fmt.Sprintf("not by the vault: this client's own budget of %d operations in 10 seconds is spent for longer than the call has time; make fewer calls at once, give them more time, or raise Options.Budget if the vault has room", c.opts.Budget)
 	case ctx.Err() != nil && !timedOut:
 		e.Err = ctx.Err()
-	case timedOut && cl.last != nil && silence(cl.last.status):
-		c.answered(e, cl.last) // the last that was heard
 	case timedOut:
 		e.Detail = fmt.Sprintf("no answer within %v", c.opts.Timeout)
+		if cl.signingIn {
+			e.Detail = fmt.Sprintf("the credential gave no token within %v", c.opts.Timeout)
+		}
 		e.Err = context.DeadlineExceeded
 	case errors.As(err, &bad):
 		e.Detail = bad.Error() + "; check that the URL is a Key Vault's and what stands between"
 	default:
-		unanswered(e, err)
+		unanswered(e, cl, err)
 	}
 	return e
 }
@@ -76,8 +83,9 @@ func (c *client) fail(ctx context.Context, op vault.Operation, id vault.KeyID, c
 // silence reports whether a status says nothing about the key.
 func silence(status int) bool { return status == 408 || status == 429 || status >= 500 }
 
-// answered fills in e from an answer of the vault that is an error.
-func (c *client) answered(e *vault.Error, a *answer) {
+// answered fills in e from the last answer of the vault, which is an error.
+func (c *client) answered(e *vault.Error, cl *call) {
+	a := cl.last
 	e.RequestID = a.requestID
 	if e.Code = a.outer; e.Code == "" {
 		e.Code = fmt.Sprintf("HTTP %d", a.status)
@@ -92,7 +100,7 @@ func (c *client) answered(e *vault.Error, a *answer) {
 	case a.status == 401:
 		c.unauthorized(e, a)
 	case a.status == 403:
-		c.forbidden(e, a)
+		cl.unexplained = !c.forbidden(e, a)
 	case a.status == 404:
 		notFound(e, a)
 	case a.status == 400:
@@ -179,9 +187,9 @@ func isAnswer(err error) bool {
 	return ok
 }
 
-// unanswered fills in e from an error without an answer: the token, the network, or
-// an answer that could not be read.
-func unanswered(e *vault.Error, err error) {
+// unanswered fills in e from an error without an answer: the network, an answer that
+// could not be read, or one that the client did not take.
+func unanswered(e *vault.Error, cl *call, err error) {
 	var dns *net.DNSError
 	var host *tls.CertificateVerificationError
 	var op *net.OpError
@@ -204,8 +212,14 @@ func unanswered(e *vault.Error, err error) {
 	case isTransport(err):
 		e.Detail = "the vault cannot be reached, check the network"
 		e.Err = errors.New(clean(innermost(err).Error(), "", 200))
+	case cl.last != nil && cl.last.status == 401:
+		// The client has looked at the vault's challenge, and sends its token to nobody
+		// whose name it does not know.
+		e.Detail = "the client refused the vault's challenge; check that the URL is a Key Vault's, and of the cloud that the challenge names"
+		e.Err = errors.New(clean(err.Error(), "", 200))
 	default:
-		noToken(e, err)
+		e.Detail = "the client could not do what was asked; check its options, and what stands between it and the vault"
+		e.Err = &hidden{text: fmt.Sprintf("%T", innermost(err)), err: err}
 	}
 }
 
@@ -227,52 +241,20 @@ func isMalformed(err error) bool {
 	return strings.HasPrefix(err.Error(), "unmarshalling type ")
 }
 
-var aadsts = regexp.MustCompile(`AADSTS[0-9]+`)
-
-// refusedByEntra holds the codes with which Microsoft Entra ID says that an identity
-// may not have a token ("Microsoft Entra authentication and authorization error
-// codes"). All others may pass: nothing is known then.
-var refusedByEntra = map[string]string{
-	"AADSTS50034":   "there is no such user in the tenant",
-	"AADSTS50057":   "the user is disabled",
-	"AADSTS50105":   "the identity is not assigned to the application",
-	"AADSTS53003":   "a conditional access policy forbids it",
-	"AADSTS70021":   "no federated identity credential matches",
-	"AADSTS700016":  "the tenant has no such application; it may have been deleted",
-	"AADSTS700027":  "the certificate is not the application's, or expired",
-	"AADSTS700211":  "no federated identity credential matches the issuer",
-	"AADSTS700213":  "no federated identity credential matches the subject",
-	"AADSTS7000112": "the application is disabled",
-	"AADSTS7000215": "the client secret is wrong",
-	"AADSTS7000222": "the client secret expired",
-	"AADSTS90002":   "there is no such tenant",
-}
-
-// noToken fills in e when the credential gave no token. The credential's own text is
-// left out: it is another library's, about secrets.
-func noToken(e *vault.Error, err error) {
-	e.Detail = "the credential gave no token; check the identity's configuration and sign-in"
-	code := aadsts.FindString(err.Error())
-	if code == "" {
-		e.Err = &credentialError{text: fmt.Sprintf("%T", innermost(err)), err: err}
-		return
-	}
-	e.Code = code
-	e.Err = &credentialError{text: "refused by Microsoft Entra ID", err: err}
-	if why, ok := refusedByEntra[code]; ok {
-		e.Kind = vault.ErrAccessDenied
-		e.Detail = "Microsoft Entra ID gives the caller's identity no token: " + why
-	}
-}
-
-// credentialError keeps the credential's error findable and out of every text.
-type credentialError struct {
+// hidden keeps another library's error findable, and its text, which may have secrets,
+// out of every text.
+type hidden struct {
 	text string
 	err  error
 }
 
-func (e *credentialError) Error() string { return e.text }
-func (e *credentialError) Unwrap() error { return e.err }
+func (e *hidden) Error() string { return e.text }
+func (e *hidden) Unwrap() error { return e.err }
+
+// invalid returns the error of an argument that cannot be right.
+func invalid(op vault.Operation, id vault.KeyID, err error) error {
+	return &vault.Error{Op: op, Key: id, Kind: ErrInvalid, Err: err}
+}
 
 // refuse returns the error of an operation that the vault was not asked for, or whose
 // answer was not believed.

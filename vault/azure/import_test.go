@@ -3,6 +3,8 @@ package azure_test
 import (
 	"bytes"
 	"crypto/fips140"
+	"crypto/rsa"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,7 +73,25 @@ func TestAdminImportsFiles(t *testing.T) {
 	require.ErrorIs(t, err, azure.ErrWrongPassword)
 	_, err = a.ImportKey(ctx, "refused", nil, nil)
 	require.ErrorIs(t, err, vault.ErrUnsupportedKey)
+	require.NoError(t, composite(want).Validate(), "crypto/rsa takes it")
+	_, err = a.ImportKey(ctx, "refused", composite(want), nil)
+	require.ErrorIs(t, err, vault.ErrUnsupportedKey)
+	require.ErrorContains(t, err, "a factor that is not prime")
 	require.Equal(t, before, r.Requests(""), "what is refused here is not sent")
+}
+
+// composite returns a key that passes what crypto/rsa checks, though its second factor is
+// not prime.
+func composite(good *rsa.PrivateKey) *rsa.PrivateKey {
+	one, two, e := big.NewInt(1), big.NewInt(2), big.NewInt(int64(good.E))
+	p := good.Primes[0]
+	for q := new(big.Int).Add(good.Primes[1], two); ; q.Add(q, two) {
+		k := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: new(big.Int).Mul(p, q), E: good.E}, Primes: []*big.Int{p, q}}
+		k.D = new(big.Int).ModInverse(e, new(big.Int).Mul(new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)))
+		if k.D != nil && k.N.BitLen() == 2048 && !q.ProbablyPrime(20) {
+			return k
+		}
+	}
 }
 
 // A key transfer blob made by OpenSSL, through to a wrap and an unwrap.

@@ -10,19 +10,24 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// pollEvery is how often a deletion or a recovery under way is looked at.
-const pollEvery = 2 * time.Second
+// A deletion or a recovery takes Key Vault some seconds, in which it is looked at every
+// pollEvery, for awaitFor and the time of one call at most.
+const (
+	pollEvery = 2 * time.Second
+	awaitFor  = 2 * time.Minute
+)
 
 // DeleteKey deletes a key with all its versions, softly: nothing can be done with it
 // until RecoverKey, and Key Vault purges it when the vault's retention is over. It
 // returns when that is, and waits until the deletion is done, which takes Key Vault some
-// seconds; the wait, not the deletion, ends with ctx.
+// seconds. The wait ends after two minutes or with ctx; the error matches [ErrNotSeen]
+// then, the deletion goes on, and purgeAt is what Key Vault said.
 func (a *Admin) DeleteKey(ctx context.Context, name string) (purgeAt time.Time, err error) {
 	id, err := a.own(OpDelete, vault.KeyID{Name: name})
 	if err != nil {
 		return time.Time{}, err
 	}
-	err = a.do(ctx, OpDelete, id, nil, func(ctx context.Context) error {
+	err = a.do(ctx, OpDelete, id, func(ctx context.Context) error {
 		resp, err := a.keys.DeleteKey(ctx, name, nil)
 		if err != nil {
 			return err
@@ -33,14 +38,14 @@ func (a *Admin) DeleteKey(ctx context.Context, name string) (purgeAt time.Time, 
 	if err != nil {
 		return time.Time{}, err
 	}
-	return purgeAt, a.await(ctx, func() error {
+	return purgeAt, a.await(ctx, OpDelete, id, func() error {
 		_, err := a.GetDeleted(ctx, name)
 		return err
 	})
 }
 
-// RecoverKey undoes DeleteKey and waits until that is done. The key's versions are as
-// they were.
+// RecoverKey undoes DeleteKey and waits until that is done, as DeleteKey does. The key's
+// versions are as they were.
 func (a *Admin) RecoverKey(ctx context.Context, name string) (vault.Key, error) {
 	id, err := a.own(OpRecover, vault.KeyID{Name: name})
 	if err != nil {
@@ -53,30 +58,42 @@ func (a *Admin) RecoverKey(ctx context.Context, name string) (vault.Key, error) 
 	if err != nil {
 		return vault.Key{}, err
 	}
-	return key, a.await(ctx, func() error {
+	return key, a.await(ctx, OpRecover, id, func() error {
 		_, err := a.GetKey(ctx, id)
 		return err
 	})
 }
 
 // await asks until the key is where it is on its way to. Who may not look does not wait:
-// Key Vault has accepted the operation.
-func (a *Admin) await(ctx context.Context, look func() error) error {
+// Key Vault has accepted the operation. A vault that does not answer for a while has not
+// taken that back either.
+func (a *Admin) await(ctx context.Context, op vault.Operation, id vault.KeyID, look func() error) error {
+	clock := a.opts.Clock
+	until := clock.Elapsed() + awaitFor
 	for {
 		err := look()
 		switch {
-		case errors.Is(err, vault.ErrAccessDenied):
+		case err == nil, errors.Is(err, vault.ErrAccessDenied):
 			return nil
-		case !errors.Is(err, vault.ErrKeyNotFound) && !errors.Is(err, ErrBusy):
+		case !errors.Is(err, vault.ErrKeyNotFound) && !errors.Is(err, ErrBusy) && !vault.Transient(err):
 			return err
 		}
+		// That there is no such key is no reason: it is what is waited for to end.
+		seen := &vault.Error{Op: op, Key: id, Kind: ErrNotSeen, Detail: "look at the key later; it need not be asked for again"}
+		if vault.Transient(err) {
+			seen.Err = err
+		}
+		if clock.Elapsed() >= until {
+			return seen
+		}
 		timer := make(chan struct{})
-		stop := a.opts.Clock.AfterFunc(pollEvery, func() { close(timer) })
+		stop := clock.AfterFunc(pollEvery, func() { close(timer) })
 		select {
 		case <-timer:
 		case <-ctx.Done():
 			stop()
-			return err
+			seen.Err = ctx.Err()
+			return seen
 		}
 	}
 }
@@ -90,7 +107,7 @@ func (a *Admin) PurgeKey(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return a.do(ctx, OpPurge, id, nil, func(ctx context.Context) error {
+	return a.do(ctx, OpPurge, id, func(ctx context.Context) error {
 		_, err := a.keys.PurgeDeletedKey(ctx, name, nil)
 		return err
 	})
@@ -104,7 +121,7 @@ func (a *Admin) BackupKey(ctx context.Context, name string) (blob []byte, err er
 	if err != nil {
 		return nil, err
 	}
-	err = a.do(ctx, OpBackup, id, nil, func(ctx context.Context) error {
+	err = a.do(ctx, OpBackup, id, func(ctx context.Context) error {
 		resp, err := a.keys.BackupKey(ctx, name, nil)
 		switch {
 		case err != nil:
@@ -127,7 +144,7 @@ func (a *Admin) RestoreKey(ctx context.Context, blob []byte) (vault.Key, error) 
 		return vault.Key{}, refuse(OpRestore, id, ErrInvalid, "the backup is empty")
 	}
 	var key vault.Key
-	err := a.do(ctx, OpRestore, id, nil, func(ctx context.Context) error {
+	err := a.do(ctx, OpRestore, id, func(ctx context.Context) error {
 		resp, err := a.keys.RestoreKey(ctx, azkeys.RestoreKeyParameters{KeyBackup: blob}, nil)
 		if err != nil {
 			return err

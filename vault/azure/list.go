@@ -45,7 +45,7 @@ func (a *Admin) info(op vault.Operation, kid *azkeys.ID, at *azkeys.KeyAttribute
 // pages runs a list to its end, one operation a page.
 func pages[T any](ctx context.Context, a *Admin, id vault.KeyID, more func() bool, next func(context.Context) ([]T, error), add func(T) error) error {
 	for more() {
-		err := a.do(ctx, OpList, id, nil, func(ctx context.Context) error {
+		err := a.do(ctx, OpList, id, func(ctx context.Context) error {
 			items, err := next(ctx)
 			if err != nil {
 				return err
@@ -147,7 +147,7 @@ func (a *Admin) GetDeleted(ctx context.Context, name string) (KeyInfo, error) {
 		return KeyInfo{}, err
 	}
 	var info KeyInfo
-	err = a.do(ctx, vault.OpGet, id, nil, func(ctx context.Context) error {
+	err = a.do(ctx, vault.OpGet, id, func(ctx context.Context) error {
 		resp, err := a.keys.GetDeletedKey(ctx, name, nil)
 		if err != nil {
 			return err

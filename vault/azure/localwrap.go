@@ -82,8 +82,9 @@ func (v *Vault) wrapLocally(ctx context.Context, id vault.KeyID, secret []byte) 
 	k, ok := v.local.get(id, clock.Elapsed(), v.opts.LocalWrapAge)
 	if !ok {
 		var err error
-		k, err = v.local.flights.do(ctx, id, func(ctx context.Context, sent func()) (localKey, error) {
-			return v.admit(ctx, id, sent)
+		k, err = v.local.flights.do(ctx, id, nil, func(ctx context.Context, _ *call) (localKey, error) {
+			// All wraps depend on these few calls.
+			return v.admit(vault.WithPriority(ctx), id)
 		}, func(k localKey) localKey { return k }, nil)
 		if err != nil {
 			return vault.Wrapped{}, v.noted(vault.OpWrapKey, id, err)
@@ -102,9 +103,8 @@ func (v *Vault) wrapLocally(ctx context.Context, id vault.KeyID, secret []byte) 
 
 // admit asks the vault for a key and, the first time that it sees a version, has it
 // unwrap something that was wrapped here.
-func (v *Vault) admit(ctx context.Context, id vault.KeyID, sent func()) (localKey, error) {
+func (v *Vault) admit(ctx context.Context, id vault.KeyID) (localKey, error) {
 	asked := v.opts.Clock.Elapsed()
-	sent()
 	key, err := v.GetKey(ctx, id)
 	if err != nil {
 		return localKey{}, err

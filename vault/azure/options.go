@@ -39,16 +39,19 @@ type Options struct {
 	// and each request; that of an operation that failed holds the vault's error body.
 	ClientOptions azkeys.ClientOptions
 
-	// Timeout bounds each call with its retries, from when the budget lets it start.
-	// Default: 9 seconds, a little less than a keyring waits, so that the reason for
-	// a silence that is known here (503, DNS) is the one that is reported.
+	// Timeout bounds each call, with its wait for the budget and its retries. Default: 9
+	// seconds, a little less than a keyring waits, so that the reason for a silence that
+	// is known here (503, DNS) is the one that is reported.
 	Timeout time.Duration
 
 	// Budget is how many operations are sent in any 10 seconds at most, in units of
 	// one operation with an RSA-2048 software key; an operation with a key that is in
 	// an HSM, or not known to be in software, takes 2. Callers wait their turn, first
-	// come first served. Divide what the vault serves among the processes that share
-	// it. At least 10. Default: 2,000, half of the documented limit.
+	// come first served, after those of [vault.WithPriority]. A caller whose turn would
+	// come in the last quarter of its time or later, by its context's deadline or
+	// Timeout, is refused at once with [vault.ErrThrottled]; one that gives up leaves its
+	// turn to others. Divide what the vault serves among the processes that share it. At
+	// least 10. Default: 2,000, half of the documented limit.
 	Budget int
 
 	// WrapLocally makes WrapKey encrypt in this process with the public key, after

@@ -13,18 +13,27 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+
+	"github.com/blockseal/blockseal/vault"
 )
 
 // call is one operation on its way through the client: what it costs, and what came
 // back. It travels in the context of the operation. The client works on a call from
 // one goroutine at a time.
 type call struct {
+	op    vault.Operation
+	id    vault.KeyID
 	units int
+	first bool          // it goes before those that are not
+	place *place        // of the first request
 	paid  bool          // the first request is paid for before the client starts
 	ends  time.Duration // when the operation's time is up
 	sent  func()        // called before each request
-	last  *answer       // the last complete answer that was an error
+	last  *answer       // the last complete answer, if that was an error
 	body  *http.Response
+
+	unexplained bool // a 403 whose code does not say why
+	signingIn   bool // it waits for its credential
 }
 
 type callKey struct{}
@@ -68,23 +77,35 @@ func (g *guard) Do(req *policy.Request) (*http.Response, error) {
 	if c == nil {
 		return nil, errors.New("azure: a request outside a call")
 	}
+	ctx := req.Raw().Context()
 	if !c.paid {
-		if err := g.budget.wait(req.Raw().Context(), c.units, c.ends-g.clock.Elapsed()); err != nil {
+		// What answers the challenge is the same operation, which has had its turn.
+		first := c.first || c.last != nil && c.last.status == http.StatusUnauthorized
+		p, err := g.budget.enter(c.units, first, c.ends, c.ends)
+		if err == nil {
+			err = p.wait(ctx)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
-	c.paid = false
+	c.paid, c.signingIn = false, false
 	c.sent()
 	resp, err := req.Next()
 	if err != nil {
 		return resp, err
 	}
+	token := strings.TrimPrefix(req.Raw().Header.Get("Authorization"), "Bearer ")
+	id := clean(resp.Header.Get("x-ms-request-id"), token, 64)
+	vault.NoteRequestID(ctx, id)
 	c.body = resp
 	if resp.StatusCode < http.StatusBadRequest {
+		c.last = nil
 		g.budget.answered()
 		return resp, nil
 	}
-	c.last = readAnswer(resp, g.clock.Now())
+	c.last = readAnswer(resp, token, g.clock.Now())
+	c.last.requestID = id
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests:
 		g.budget.throttled(c.last.retryAfter)
@@ -108,22 +129,23 @@ func (badChallenge) Error() string {
 }
 func (badChallenge) NonRetriable() {}
 
-// checkChallenge checks that a challenge has the one form that azkeys v1.5.0 parses:
+// checkChallenge checks that a challenge has the one form that azkeys v1.5.0 takes:
 //
 //	Bearer authorization="https://HOST/TENANT", resource="https://..."
 //
-// With another number of slashes in the authority it would index out of range.
+// It is taken apart as azkeys does, which would index out of range where the authority
+// has another number of slashes.
 func (g *guard) checkChallenge(header string) error {
-	if header == "" {
-		return nil
+	authority, found := "", false
+	for part := range strings.SplitSeq(strings.ReplaceAll(header, "Bearer ", ""), " ") {
+		if f := strings.Split(part, "="); len(f) == 2 && f[0] == "authorization" {
+			authority, found = strings.TrimSuffix(strings.ReplaceAll(f[1], `"`, ""), ","), true // the last one counts
+		}
 	}
-	_, rest, ok := strings.Cut(header, "authorization=")
-	if !ok {
-		return nil // a challenge of another kind, such as insufficient claims
+	if !found {
+		return nil // a challenge of another kind, such as insufficient claims, or none
 	}
-	authority, _, _ := strings.Cut(strings.TrimPrefix(rest, `"`), `"`)
-	authority, _, _ = strings.Cut(authority, " ")
-	u, err := url.Parse(strings.TrimSuffix(authority, ","))
+	u, err := url.Parse(authority)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
 		return badChallenge{}
 	}
@@ -142,8 +164,9 @@ func (g *guard) checkChallenge(header string) error {
 //	{"error": {"code": "Forbidden", "message": "...", "innererror": {"code": "KeyDisabled"}}}
 //
 // where the inner error may be missing, or be spelt innerError.
-func readAnswer(resp *http.Response, now time.Time) *answer {
-	a := &answer{status: resp.StatusCode, requestID: clean(resp.Header.Get("x-ms-request-id"), "", 64), retryAfter: retryAfter(resp.Header, now)}
+// token is the request's, which has no business in the answer.
+func readAnswer(resp *http.Response, token string, now time.Time) *answer {
+	a := &answer{status: resp.StatusCode, retryAfter: retryAfter(resp.Header, now)}
 	body, err := runtime.Payload(resp)
 	if err != nil {
 		return a
@@ -161,7 +184,6 @@ func readAnswer(resp *http.Response, now time.Time) *answer {
 	if json.Unmarshal(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), &e) != nil {
 		return a
 	}
-	token := strings.TrimPrefix(resp.Request.Header.Get("Authorization"), "Bearer ")
 	a.known = e.Error.Code != ""
 	a.outer = clean(e.Error.Code, token, 64)
 	a.inner = clean(e.Error.InnerError.Code, token, 64)

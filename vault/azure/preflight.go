@@ -58,7 +58,7 @@ func (v *Vault) Preflight(ctx context.Context, id vault.KeyID, opts *PreflightOp
 	var bundle azkeys.KeyBundle
 	var key vault.Key
 	took := p.timed(func() {
-		err = v.do(ctx, vault.OpGet, id, nil, func(ctx context.Context) error {
+		err = v.do(ctx, vault.OpGet, id, func(ctx context.Context) error {
 			resp, err := v.keys.GetKey(ctx, id.Name, id.Version, nil)
 			if err != nil {
 				return err
@@ -204,7 +204,7 @@ func (p *preflight) use(ctx context.Context, id vault.KeyID) {
 	var err error
 	took := p.timed(func() { w, err = p.v.wrapRemotely(ctx, id, secret) })
 	if err != nil {
-		p.failed("wrap", p.v.whyForbidden(ctx, id, err))
+		p.failed("wrap", err)
 		return
 	}
 	p.passed("wrap", took, "the identity may wrap")

@@ -37,8 +37,9 @@ func first(re *regexp.Regexp, text string) string {
 	return ""
 }
 
-// forbidden reads a 403, by the most telling of its two codes.
-func (c *client) forbidden(e *vault.Error, a *answer) {
+// forbidden reads a 403, by the most telling of its two codes. It reports whether that
+// says why.
+func (c *client) forbidden(e *vault.Error, a *answer) (explained bool) {
 	e.Kind = vault.ErrAccessDenied
 	code := a.inner
 	if code == "" {
@@ -67,12 +68,14 @@ func (c *client) forbidden(e *vault.Error, a *answer) {
 		e.Kind, e.Detail = vault.ErrKeyNotYetValid, "it can be used from its activation date on"
 	default:
 		// 403 with "Forbidden" alone is how a wrap outside the key's dates is refused,
-		// too; WrapKey asks for the dates then.
+		// too; WrapKey asks for the dates then, and whatever the code that is new here.
 		e.Detail = fmt.Sprintf("the vault refuses it to %s", who(a))
 		if a.message != "" {
 			e.Err = said(a.message)
 		}
+		return false
 	}
+	return true
 }
 
 // roleFor names the built-in role with the least that permits an operation.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -103,3 +104,13 @@ func (r *rig) update(id vault.KeyID, u local.Update) {
 func (r *rig) setEnabled(enabled bool) { r.update(r.key, local.Update{Enabled: &enabled}) }
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
+
+// bubble runs a test in a bubble of package testing/synctest, where time stands still
+// until nothing else is left to do, with a server without a network.
+func bubble(t *testing.T, o keyvaulttest.Options, f func(t *testing.T, r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		o.InMemory = true
+		f(t, newRig(t, &o))
+	})
+}

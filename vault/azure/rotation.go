@@ -145,7 +145,7 @@ func (a *Admin) SetRotationPolicy(ctx context.Context, name string, p RotationPo
 	if err := p.validate(); err != nil {
 		return refuse(OpSetRotationPolicy, id, ErrInvalid, "a rotation policy: %v", err)
 	}
-	return a.do(ctx, OpSetRotationPolicy, id, nil, func(ctx context.Context) error {
+	return a.do(ctx, OpSetRotationPolicy, id, func(ctx context.Context) error {
 		_, err := a.keys.UpdateKeyRotationPolicy(ctx, name, p.encode(), nil)
 		return err
 	})
@@ -158,7 +158,7 @@ func (a *Admin) RotationPolicy(ctx context.Context, name string) (RotationPolicy
 		return RotationPolicy{}, err
 	}
 	var p RotationPolicy
-	err = a.do(ctx, OpGetRotationPolicy, id, nil, func(ctx context.Context) error {
+	err = a.do(ctx, OpGetRotationPolicy, id, func(ctx context.Context) error {
 		resp, err := a.keys.GetKeyRotationPolicy(ctx, name, nil)
 		if err != nil {
 			return err

@@ -20,7 +20,11 @@ type spans struct {
 	mu    sync.Mutex
 	begun []string // name and, later, attributes and status
 	ended int
+	lost  int // spans that were begun without what the caller's context carries
 }
+
+// callers is the key of what the test puts into its context, as a span would be.
+type callers struct{}
 
 func (s *spans) provider() tracing.Provider {
 	return tracing.NewProvider(func(name, version string) tracing.Tracer {
@@ -29,6 +33,9 @@ func (s *spans) provider() tracing.Provider {
 			defer s.mu.Unlock()
 			i := len(s.begun)
 			s.begun = append(s.begun, name)
+			if ctx.Value(callers{}) != "span" {
+				s.lost++
+			}
 			note := func(text string) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
@@ -50,7 +57,7 @@ func TestTracing(t *testing.T) {
 	r := newRig(t, nil)
 	s := &spans{}
 	v := r.client(retries, func(o *azure.Options) { o.ClientOptions.TracingProvider = s.provider() })
-	ctx := t.Context()
+	ctx := context.WithValue(t.Context(), callers{}, "span")
 	const secret = "do not trace this secret"
 	w, err := v.WrapKey(ctx, r.key.Versionless(), []byte(secret))
 	require.NoError(t, err)
@@ -65,6 +72,7 @@ func TestTracing(t *testing.T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	require.Equal(t, len(s.begun), s.ended)
+	require.Zero(t, s.lost, "each span is a child of the caller's")
 	names := map[string]int{}
 	for _, span := range s.begun {
 		name, _, _ := strings.Cut(strings.TrimPrefix(span, "HTTP "), " ")

@@ -71,14 +71,13 @@ func (v *Vault) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error) {
 	if err != nil {
 		return vault.Key{}, err
 	}
-	key, err := v.gets.do(ctx, id, func(ctx context.Context, sent func()) (vault.Key, error) {
-		return v.getKey(ctx, id, sent)
-	}, cloneKey, nil)
+	key, err := v.gets.do(ctx, id, v.board(ctx, vault.OpGet, id), v.getKey, cloneKey, nil)
 	return key, v.noted(vault.OpGet, id, err)
 }
 
-func (v *Vault) getKey(ctx context.Context, id vault.KeyID, sent func()) (key vault.Key, err error) {
-	err = v.do(ctx, vault.OpGet, id, sent, func(ctx context.Context) error {
+func (v *Vault) getKey(ctx context.Context, cl *call) (key vault.Key, err error) {
+	id := cl.id
+	err = v.run(ctx, cl, func(ctx context.Context) error {
 		resp, err := v.keys.GetKey(ctx, id.Name, id.Version, nil)
 		if err != nil {
 			return err
@@ -117,20 +116,24 @@ func (v *Vault) WrapKey(ctx context.Context, id vault.KeyID, secret []byte) (vau
 		return vault.Wrapped{}, err
 	}
 	if len(secret) == 0 || len(secret) > vault.MaxSecret {
-		return vault.Wrapped{}, fmt.Errorf("azure: %s %s: a secret has 1 to %d bytes, not %d", vault.OpWrapKey, id, vault.MaxSecret, len(secret))
+		return vault.Wrapped{}, invalid(vault.OpWrapKey, id, fmt.Errorf("a secret has 1 to %d bytes, not %d", vault.MaxSecret, len(secret)))
 	}
 	if v.local != nil {
 		return v.wrapLocally(ctx, id, secret)
 	}
 	w, err := v.wrapRemotely(ctx, id, secret)
 	if err != nil {
-		return vault.Wrapped{}, v.noted(vault.OpWrapKey, id, v.whyForbidden(ctx, id, err))
+		return vault.Wrapped{}, v.noted(vault.OpWrapKey, id, err)
 	}
 	return w, nil
 }
 
 func (v *Vault) wrapRemotely(ctx context.Context, id vault.KeyID, secret []byte) (w vault.Wrapped, err error) {
-	err = v.do(ctx, vault.OpWrapKey, id, nil, func(ctx context.Context) error {
+	cl, err := v.begin(ctx, vault.OpWrapKey, id)
+	if err != nil {
+		return w, err
+	}
+	err = v.run(ctx, cl, func(ctx context.Context) error {
 		resp, err := v.keys.WrapKey(ctx, id.Name, id.Version, oaep(secret), nil)
 		if err != nil {
 			return err
@@ -148,17 +151,21 @@ func (v *Vault) wrapRemotely(ctx context.Context, id vault.KeyID, secret []byte)
 		w = vault.Wrapped{KeyID: used, Ciphertext: resp.Result}
 		return nil
 	})
+	if cl.unexplained {
+		err = v.whyForbidden(ctx, id, err)
+	}
 	return w, err
 }
 
 // whyForbidden finds out why a wrap was refused when the vault said no more than
 // "Forbidden", as it does outside a key's dates: the key's properties say why.
 func (v *Vault) whyForbidden(ctx context.Context, id vault.KeyID, err error) error {
-	e, ok := errors.AsType[*vault.Error](err)
-	if !ok || e.Kind != vault.ErrAccessDenied || e.Code != "Forbidden" {
+	refusal, ok := errors.AsType[*vault.Error](err)
+	if !ok {
 		return err
 	}
-	key, getErr := v.GetKey(ctx, id)
+	// The request that matters is the wrap's.
+	key, getErr := v.GetKey(vault.OnRequestID(ctx, func(string) {}), id)
 	if getErr != nil {
 		return err
 	}
@@ -166,7 +173,7 @@ func (v *Vault) whyForbidden(ctx context.Context, id vault.KeyID, err error) err
 	if !ok {
 		return err
 	}
-	why.Code, why.RequestID = e.Code, e.RequestID
+	why.Code, why.RequestID = refusal.Code, refusal.RequestID
 	return why
 }
 
@@ -179,20 +186,21 @@ func (v *Vault) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, error) 
 		return nil, err
 	}
 	if id.Version == "" {
-		return nil, fmt.Errorf("azure: %s %s: the wrapped secret names no key version", vault.OpUnwrapKey, id)
+		return nil, invalid(vault.OpUnwrapKey, id, errors.New("the wrapped secret names no key version"))
 	}
 	if len(w.Ciphertext) != vault.WrappedSize {
 		return nil, refuse(vault.OpUnwrapKey, id, vault.ErrBadCiphertext, "it has %d bytes, want %d", len(w.Ciphertext), vault.WrappedSize)
 	}
 	same := ciphertext{id, string(w.Ciphertext)}
-	secret, err := v.unwraps.do(ctx, same, func(ctx context.Context, sent func()) ([]byte, error) {
-		return v.unwrapKey(ctx, id, []byte(same.bytes), sent)
+	secret, err := v.unwraps.do(ctx, same, v.board(ctx, vault.OpUnwrapKey, id), func(ctx context.Context, cl *call) ([]byte, error) {
+		return v.unwrapKey(ctx, cl, []byte(same.bytes))
 	}, bytes.Clone, func(secret []byte) { clear(secret) })
 	return secret, v.noted(vault.OpUnwrapKey, id, err)
 }
 
-func (v *Vault) unwrapKey(ctx context.Context, id vault.KeyID, c []byte, sent func()) (secret []byte, err error) {
-	err = v.do(ctx, vault.OpUnwrapKey, id, sent, func(ctx context.Context) error {
+func (v *Vault) unwrapKey(ctx context.Context, cl *call, c []byte) (secret []byte, err error) {
+	id := cl.id
+	err = v.run(ctx, cl, func(ctx context.Context) error {
 		resp, err := v.keys.UnwrapKey(ctx, id.Name, id.Version, oaep(c), nil)
 		if err != nil {
 			return err

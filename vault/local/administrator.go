@@ -91,7 +91,10 @@ func (a *Administrator) add(ctx context.Context, op Permission, name string, opt
 		return vault.Key{}, err
 	}
 	defer c.leave()
-	v, err := opts.version(name)
+	if err := checkName(name); err != nil {
+		return vault.Key{}, c.invalid(op, id, err)
+	}
+	v, err := opts.version()
 	if err != nil {
 		return vault.Key{}, c.invalid(op, id, err)
 	}
@@ -184,29 +187,6 @@ func newVersion() string {
 	var b [versionDigits / 2]byte
 	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
-}
-
-// version returns a version with the properties of o, which may be nil.
-func (o *KeyOptions) version(name string) (*version, error) {
-	if err := checkName(name); err != nil {
-		return nil, err
-	}
-	v := &version{Enabled: true, Operations: DataPlane()}
-	if o == nil {
-		return v, nil
-	}
-	v.Enabled = !o.Disabled
-	if o.Operations != nil {
-		v.Operations = slices.Clone(o.Operations)
-	}
-	var err error
-	if v.NotBefore, err = toUnix(o.NotBefore); err != nil {
-		return nil, err
-	}
-	if v.Expires, err = toUnix(o.Expires); err != nil {
-		return nil, err
-	}
-	return v, errors.Join(checkDates(v.NotBefore, v.Expires), checkOperations(v.Operations))
 }
 
 // Update is a change of a key version's properties. What is nil stays as it is.

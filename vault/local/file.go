@@ -47,6 +47,7 @@ func steps() []step {
 // directory is the vault's directory and what is done to its files.
 type directory struct {
 	path string
+	fs   files
 	hook func(step) error // before each step; nil outside of tests
 }
 
@@ -93,7 +94,7 @@ func (d *directory) replace(b []byte) (err error) {
 	if err := d.at(stepCreate); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := d.fs.create(temp)
 	if err != nil {
 		return err
 	}
@@ -106,19 +107,19 @@ func (d *directory) replace(b []byte) (err error) {
 	if err := d.at(stepRename); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
-	if err := rename(temp, d.file()); err != nil {
+	if err := d.fs.rename(temp, d.file()); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
 	if err := d.at(stepSyncDir); err != nil {
 		return fmt.Errorf("%w: %w", errUncertain, err)
 	}
-	if err := syncDir(d.path); err != nil {
+	if err := d.fs.syncDir(d.path); err != nil {
 		return fmt.Errorf("%w: %w", errUncertain, err)
 	}
 	return d.at(stepDone)
 }
 
-func (d *directory) fill(f *os.File, b []byte) error {
+func (d *directory) fill(f file, b []byte) error {
 	if err := d.at(stepWrite); err != nil {
 		return err
 	}

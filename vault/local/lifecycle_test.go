@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"testing"
@@ -90,6 +91,8 @@ func TestArgumentsThatCannotBeRight(t *testing.T) {
 		"a time of 60 seconds":          {Policy: &local.RotationPolicy{RotateAfter: time.Minute}},
 		"but versions expire after 360": {Policy: &local.RotationPolicy{RotateBeforeExpiry: 2 * time.Hour, ExpiresAfter: time.Hour}},
 	} {
+		require.ErrorIs(t, o.Validate(), local.ErrInvalid, says)
+		require.ErrorContains(t, o.Validate(), says)
 		_, err := r.CreateKey(ctx, "other", &o)
 		require.ErrorIs(t, err, local.ErrInvalid, says)
 		require.ErrorContains(t, err, says)
@@ -98,6 +101,9 @@ func TestArgumentsThatCannotBeRight(t *testing.T) {
 		require.ErrorAs(t, err, &e)
 		require.False(t, vault.Denied(err) || vault.Transient(err))
 	}
+	require.NoError(t, (*local.KeyOptions)(nil).Validate())
+	good := local.KeyOptions{NotBefore: start, Expires: start.Add(day), Policy: &local.RotationPolicy{RotateAfter: time.Hour}}
+	require.NoError(t, good.Validate())
 	_, err := r.CreateKey(ctx, "no/slashes", nil)
 	require.ErrorIs(t, err, local.ErrInvalid)
 	before := start.Add(-time.Hour)
@@ -263,13 +269,14 @@ func TestImportKeyAdmitsRSA2048Alone(t *testing.T) {
 	even := *good
 	even.PublicKey.E = 3
 	for says, key := range map[string]*rsa.PrivateKey{
-		"there is no key":          nil,
-		"there is no RSA key":      {},
-		"an RSA key of 3072 bits":  large,
-		"public exponent 3":        &even,
-		"do not fit together":      &mixed,
-		"with 0 primes":            {PublicKey: good.PublicKey},
-		"without its private part": {PublicKey: good.PublicKey, Primes: good.Primes},
+		"a factor that is not prime": composite(t, good),
+		"there is no key":            nil,
+		"there is no RSA key":        {},
+		"an RSA key of 3072 bits":    large,
+		"public exponent 3":          &even,
+		"do not fit together":        &mixed,
+		"with 0 primes":              {PublicKey: good.PublicKey},
+		"without its private part":   {PublicKey: good.PublicKey, Primes: good.Primes},
 	} {
 		_, err := r.ImportKey(t.Context(), "bad", key, nil)
 		require.ErrorIs(t, err, vault.ErrUnsupportedKey, says)
@@ -277,6 +284,26 @@ func TestImportKeyAdmitsRSA2048Alone(t *testing.T) {
 	}
 	_, err = r.GetKey(t.Context(), vault.KeyID{Name: "bad"})
 	require.ErrorIs(t, err, vault.ErrKeyNotFound)
+}
+
+// composite returns a key that is consistent in itself, and whose second factor is no
+// prime: crypto/rsa does not look.
+func composite(t *testing.T, like *rsa.PrivateKey) *rsa.PrivateKey {
+	one, two, e := big.NewInt(1), big.NewInt(2), big.NewInt(int64(like.E))
+	p, q := like.Primes[0], new(big.Int).Set(like.Primes[1])
+	for {
+		q.Sub(q, two)
+		p1, q1 := new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)
+		lcm := new(big.Int).Div(new(big.Int).Mul(p1, q1), new(big.Int).GCD(nil, nil, p1, q1))
+		d := new(big.Int).ModInverse(e, lcm)
+		if q.ProbablyPrime(20) || d == nil {
+			continue
+		}
+		k := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: new(big.Int).Mul(p, q), E: like.E}, D: d, Primes: []*big.Int{p, q}}
+		k.Precompute()
+		require.NoError(t, k.Validate())
+		return k
+	}
 }
 
 func TestListKeys(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -61,6 +62,15 @@ func child(mode, dir, arg string) error {
 			if err := v.Grant(context.Background(), fmt.Sprintf("%d-%d", os.Getpid(), i), vault.OpGet); err != nil {
 				return err
 			}
+		}
+	case "revoke": // everything that an identity has, or "NAME OPERATION"
+		name, op, alone := strings.Cut(arg, " ")
+		var ops []local.Permission
+		if alone {
+			ops = append(ops, local.Permission(op))
+		}
+		if err := v.Revoke(context.Background(), name, ops...); err != nil {
+			return err
 		}
 	case "update": // until it is killed
 		for i := int64(1); ; i++ {

@@ -3,9 +3,11 @@ package local
 import (
 	"crypto/rand"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/blockseal/blockseal/internal/keyfile"
@@ -69,6 +71,7 @@ type Options struct {
 	OnEvent func(Event)
 
 	generate func() (*rsa.PrivateKey, error) // tests put a pool of keys in its place
+	files    files                           // tests watch them
 	hook     func(step) error                // see directory
 }
 
@@ -89,6 +92,9 @@ func (o *Options) withDefaults() Options {
 		c.RetentionDays = DefaultRetentionDays
 	}
 	c.KDF = c.KDF.withDefaults()
+	if c.files == nil {
+		c.files = system{}
+	}
 	if c.generate == nil {
 		c.generate = func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyfile.KeyBits) }
 	}
@@ -141,4 +147,41 @@ type KeyOptions struct {
 	Operations []vault.Operation
 	// Policy replaces the key's rotation policy. Default: as it is; none for a new key.
 	Policy *RotationPolicy
+}
+
+// Validate reports whether a key version can have these properties. The error matches
+// [ErrInvalid]; without one, they can be refused only together with what the vault has:
+// a rotation policy by which the version would expire before it is valid.
+func (o *KeyOptions) Validate() error {
+	if o == nil {
+		return nil
+	}
+	_, err := o.version()
+	if err == nil && o.Policy != nil {
+		_, err = o.Policy.encode()
+	}
+	if err != nil {
+		return fmt.Errorf("local: key options: %w: %w", err, ErrInvalid)
+	}
+	return nil
+}
+
+// version returns a version with the properties of o, which may be nil.
+func (o *KeyOptions) version() (*version, error) {
+	v := &version{Enabled: true, Operations: DataPlane()}
+	if o == nil {
+		return v, nil
+	}
+	v.Enabled = !o.Disabled
+	if o.Operations != nil {
+		v.Operations = slices.Clone(o.Operations)
+	}
+	var err error
+	if v.NotBefore, err = toUnix(o.NotBefore); err != nil {
+		return nil, err
+	}
+	if v.Expires, err = toUnix(o.Expires); err != nil {
+		return nil, err
+	}
+	return v, errors.Join(checkDates(v.NotBefore, v.Expires), checkOperations(v.Operations))
 }

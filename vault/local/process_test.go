@@ -146,6 +146,40 @@ func TestManyWriters(t *testing.T) {
 	require.EqualValues(t, 1+(processes+1)*each, info.Generation)
 }
 
+// What another process takes away is gone with the next call of a handle that has been
+// open all the time, however much of the key it has in memory.
+func TestGrantsRevokedByAnotherProcess(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	id := r.create("kek")
+	require.NoError(t, r.Grant(ctx, "ingest", append(local.DataPlane(), local.OpList)...))
+	data, admin := r.As("ingest"), r.Administer("ingest")
+	w, secret := r.wrap(data, id)
+	r.unwraps(data, w, secret)
+	revoke := func(arg string) {
+		cmd, out := r.start("revoke", r.dir, arg)
+		require.NoError(t, cmd.Wait(), out)
+	}
+
+	revoke("ingest " + string(vault.OpUnwrapKey))
+	_, err := data.UnwrapKey(ctx, w)
+	require.ErrorIs(t, err, vault.ErrAccessDenied)
+	_, err = data.GetKey(ctx, id)
+	require.NoError(t, err, "that grant alone")
+	_, err = admin.ListKeys(ctx)
+	require.NoError(t, err)
+
+	revoke("ingest")
+	_, err = admin.ListKeys(ctx)
+	require.ErrorIs(t, err, vault.ErrAccessDenied)
+	_, err = data.GetKey(ctx, id)
+	require.ErrorIs(t, err, vault.ErrAccessDenied)
+	_, err = data.WrapKey(ctx, id, secret)
+	require.ErrorIs(t, err, vault.ErrAccessDenied)
+	require.NoError(t, r.Grant(ctx, "ingest", vault.OpUnwrapKey))
+	r.unwraps(data, w, secret)
+}
+
 // While one process changes, and is killed in the middle of it, readers see one
 // change after the other, each whole, and never go back.
 func TestReadersSeeWholeChanges(t *testing.T) {

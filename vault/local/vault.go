@@ -49,7 +49,7 @@ func Create(dir string, passphrase []byte, opts *Options) (v *Vault, err error) 
 	if err != nil {
 		return fail(err)
 	}
-	c := &core{dir: directory{path: abs, hook: o.hook}, opts: o, master: new(masterKey)}
+	c := &core{dir: directory{path: abs, fs: o.files, hook: o.hook}, opts: o, master: new(masterKey)}
 	if err := c.chooseID(); err != nil {
 		return fail(err)
 	}
@@ -67,7 +67,7 @@ func Create(dir string, passphrase []byte, opts *Options) (v *Vault, err error) 
 	if err != nil {
 		return fail(err)
 	}
-	if err := prepareDirectory(abs); err != nil {
+	if err := c.dir.prepare(); err != nil {
 		return fail(err)
 	}
 	lock, err := c.dir.lock(context.Background(), o.LockWait)
@@ -76,10 +76,10 @@ func Create(dir string, passphrase []byte, opts *Options) (v *Vault, err error) 
 	}
 	defer lock.Close()
 	// Again, now that no other process can be making one.
-	if err := checkEmpty(abs); err != nil {
+	if err := c.dir.checkEmpty(); err != nil {
 		return fail(err)
 	}
-	if err := errors.Join(c.dir.replace(b), syncDir(filepath.Dir(abs))); err != nil {
+	if err := errors.Join(c.dir.replace(b), o.files.syncDir(filepath.Dir(abs))); err != nil {
 		return fail(err)
 	}
 	s, err := c.load(nil)
@@ -125,35 +125,6 @@ func (c *core) begin(passphrase []byte) (*header, *state, error) {
 	}, nil
 }
 
-// prepareDirectory makes dir, or checks that it may become a vault.
-func prepareDirectory(dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err == nil || !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	return checkEmpty(dir)
-}
-
-// checkEmpty permits what a Create that was killed leaves behind.
-func checkEmpty(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		switch e.Name() {
-		case vaultName:
-			return fmt.Errorf("there is a vault: %w", ErrExists)
-		case tempName, lockName, lockName + ".held":
-		default:
-			return fmt.Errorf("the directory is not empty: it has %q: %w", e.Name(), ErrExists)
-		}
-	}
-	return nil
-}
-
 // Open opens the vault in dir. The error matches [ErrNotVault], [ErrVersion],
 // [ErrCorrupt] or [ErrWrongPassphrase]; nothing is changed. Any number of
 // processes may have a vault open; a directory that cannot be written to will do
@@ -164,8 +135,9 @@ func Open(dir string, passphrase []byte, opts *Options) (*Vault, error) {
 	if err != nil {
 		return fail(err)
 	}
-	c := &core{dir: directory{path: abs}, opts: opts.withDefaults(), master: new(masterKey)}
-	c.opts.BackupSecret = nil
+	o := opts.withDefaults()
+	o.BackupSecret = nil
+	c := &core{dir: directory{path: abs, fs: o.files}, opts: o, master: new(masterKey)}
 	f, info, b, err := c.dir.read()
 	if errors.Is(err, os.ErrNotExist) {
 		return fail(fmt.Errorf("there is no file %q: %w: %w", vaultName, ErrNotVault, err))

@@ -4,8 +4,9 @@
 //	go run ./internal/keyvaulttest/serve
 //
 // It says where the vault and its authority are, and with which client ids and secrets
-// to sign in; with -env as lines for a shell. It ends when it is interrupted, and then
-// the vault is gone, unless -dir says where it is kept.
+// to sign in; with -env as lines for a shell, as examples/azure and azidentity read them.
+// It ends when it is interrupted, and then the vault is gone, unless -dir says where it is
+// kept.
 package main
 
 import (
@@ -167,6 +168,7 @@ func exports(out io.Writer, s *keyvaulttest.Server, o options, ids []keyvaulttes
 	line := func(name, value string) { fmt.Fprintf(out, "export %s='%s'\n", name, value) }
 	line("BLOCKSEAL_VAULT_URL", s.URL())
 	line("BLOCKSEAL_KEY", o.key)
+	line("BLOCKSEAL_TEST_VAULT", "1") // no client of Azure's takes a vault on loopback otherwise
 	line("SSL_CERT_FILE", o.cert)
 	line("AZURE_AUTHORITY_HOST", s.URL())
 	line("AZURE_TENANT_ID", s.Tenant())

@@ -60,6 +60,7 @@ func TestAnotherProgramTalksToIt(t *testing.T) {
 	dir := t.TempDir()
 	env, stop := serve(t, "-dir", filepath.Join(dir, "vault"), "-cert", filepath.Join(dir, "ca.pem"),
 		"-identity", "store=get,wrapKey,unwrapKey", "-identity", "last=get")
+	require.Equal(t, "1", env["BLOCKSEAL_TEST_VAULT"], "what examples/azure needs; its tests use it")
 	pem, err := os.ReadFile(env["SSL_CERT_FILE"])
 	require.NoError(t, err)
 	roots := x509.NewCertPool()
