@@ -18,14 +18,13 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	defer s.usage.RUnlock()
 	s.openMu.Lock()
 	defer s.openMu.Unlock()
-	if s.identity.copyOf == (instanceID{}) || s.opts.ReadOnly || s.closed {
+	if s.copyOf == (instanceID{}) || s.opts.ReadOnly || s.closed {
 		return nil
 	}
-	own := identity{instance: s.identity.instance}
-	if err := writeIdentity(s.opts.FS, s.dir, own); err != nil {
+	if err := writeIdentity(s.opts.FS, s.dir, identity{instance: s.instance}); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
-	s.identity = own
+	s.copyOf = instanceID{}
 	return nil
 }
 
@@ -48,6 +47,7 @@ func (s *Store) RotateKEK(ctx context.Context) error {
 // DEKs that were wrapped ByKEK are rewrapped in the background; see
 // [Store.RewrapDEKs].
 func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error {
+	s.given.add(k)
 	if err := s.keys.ChangeKEK(ctx, k); err != nil {
 		return err
 	}
@@ -55,20 +55,59 @@ func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error {
 }
 
 // followKEK moves along what was wrapped by the KEK before: the copies now, and
-// ByKEK records in the background.
+// ByKEK records in the background. A copy with DEKs that the vault wrapped can take
+// hours, so that ctx and Close end it.
 func (s *Store) followKEK(ctx context.Context) error {
 	s.upkeep.hurry()
-	s.usage.RLock()
-	defer s.usage.RUnlock()
-	if s.closed {
-		return fmt.Errorf("block: %w", ErrClosed)
+	err := s.takeTurn(ctx, s.following)
+	if err == nil {
+		err = s.lookAtCopies(ctx)
+		<-s.following
 	}
-	s.following.Lock()
-	defer s.following.Unlock()
-	if err := s.rewrapCopies(ctx); err != nil {
+	if err != nil {
 		return fmt.Errorf("block: the KEK was changed, and the copies were not all looked at: %w", err)
 	}
 	return nil
+}
+
+// lookAtCopies is rewrapCopies, until ctx ends or the store is being closed.
+func (s *Store) lookAtCopies(ctx context.Context) error {
+	s.usage.RLock()
+	defer s.usage.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	ctx, cancel := s.whileOpen(ctx)
+	defer cancel()
+	return s.ending(s.rewrapCopies(ctx))
+}
+
+// takeTurn takes one of the store's turns; give it back by receiving from it.
+func (s *Store) takeTurn(ctx context.Context, turn chan struct{}) error {
+	select {
+	case turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ctx.Done():
+		return ErrClosed
+	}
+}
+
+// whileOpen returns a context that also ends when the store begins to close, for what
+// keeps the engine open and may take long.
+func (s *Store) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// ending says of what failed because the store is being closed that it is.
+func (s *Store) ending(err error) error {
+	if err != nil && s.ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", ErrClosed, err)
+	}
+	return err
 }
 
 // onKEKChanged is for a KEK version that the keyring picked up by itself.

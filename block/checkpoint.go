@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -18,11 +21,19 @@ import (
 // Inaccessible and waits for [Store.Revalidate] with the vault client that its
 // Open was given; from then on it can be given another KEK with
 // [Store.ChangeKEK], so that the source's can be destroyed. The store remembers
-// the copy and where it was made; see [Store.Copies].
+// the copy and where it was made, as an absolute path; see [Store.Copies].
 func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
+	dir, err := s.absolute(dir)
+	if err != nil {
+		return fmt.Errorf("block: checkpoint: %w", err)
+	}
+	if err := s.takeTurn(ctx, s.copying); err != nil {
+		return fmt.Errorf("block: checkpoint: %w", err)
+	}
+	defer func() { <-s.copying }()
 	s.usage.RLock()
 	defer s.usage.RUnlock()
 	if s.closed {
@@ -34,8 +45,8 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	// Without its identity file the copy is not a store, so that one that was cut
 	// off cannot be taken for a whole one. It is registered before, so that there is
 	// no whole one that the store does not remember.
-	id := identity{instance: newInstance(), copyOf: s.identity.instance}
-	err := s.register(dir, id.instance)
+	id := identity{instance: newInstance(), copyOf: s.instance}
+	err = s.register(dir, id.instance)
 	if err == nil {
 		err = writeIdentity(s.opts.FS, dir, id)
 	}
@@ -48,4 +59,13 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
 	return nil
+}
+
+// absolute is where dir is, whatever the working directory of whoever looks for it. A
+// file system that is not the operating system's has paths of its own kind.
+func (s *Store) absolute(dir string) (string, error) {
+	if s.opts.FS != vfs.Default {
+		return dir, nil
+	}
+	return filepath.Abs(dir)
 }

@@ -70,8 +70,8 @@ func (s *Store) commitMany(ctx context.Context, h *keyring.Hold, b engine.Batch,
 // is being replaced: those of a batch that was begun before RotateEpoch was.
 // s.gate is held.
 func (s *Store) refresh(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
-	if dropping := s.dropping.Load(); dropping != nil {
-		if err := s.checkKEKs(b, *dropping); err != nil {
+	if oldest != noEpoch && h.Wrapping() == keyring.ByKEK {
+		if err := s.checkKEKs(b); err != nil {
 			return err
 		}
 	}
@@ -90,25 +90,6 @@ func (s *Store) refresh(ctx context.Context, h *keyring.Hold, b engine.Batch, ol
 			return err
 		}
 		copy(value, again) // a record's size depends on its type alone
-		return nil
-	})
-}
-
-// checkKEKs refuses a batch with a record that is wrapped by a KEK which is leaving
-// the keyring: it would never open again. s.gate is held.
-func (s *Store) checkKEKs(b engine.Batch, dropping map[uint32]bool) error {
-	_, active := s.keys.KEKs()
-	return b.Each(func(key, value []byte, deleted bool) error {
-		if deleted || key[0] != spaceDEK {
-			return nil
-		}
-		in, err := keyring.ParseRecord(value)
-		if err != nil {
-			return err
-		}
-		if in.Wrapping == keyring.ByKEK && dropping[in.KEK] && in.KEK != active {
-			return ErrStale
-		}
 		return nil
 	})
 }

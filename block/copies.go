@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
@@ -22,34 +24,83 @@ type Copy struct {
 	Made       time.Time // whole seconds
 	KEK        vault.KeyID
 	Generation uint64 // of its keyring document
+	// KEKs are all KEK versions that the copy needs, sorted by their identifiers: KEK,
+	// which wraps its document, and those that wrap records of it (ByKEK). Nil for a copy
+	// of which an older release remembered KEK alone, until the store's KEK changes next
+	// and the copy can be reached.
+	KEKs []vault.KeyID `json:",omitempty"`
 }
+
+// needs returns the KEK versions that the copy is known to need.
+func (c Copy) needs() []vault.KeyID {
+	if c.KEKs == nil {
+		return []vault.KeyID{c.KEK}
+	}
+	return c.KEKs
+}
+
+// NeedsOnly reports whether the copy needs no KEK version but id.
+func (c Copy) NeedsOnly(id vault.KeyID) bool {
+	return len(c.KEKs) == 1 && c.KEKs[0] == id && c.KEK == id
+}
+
+// take takes over what the copy's keyring document says.
+func (c *Copy) take(in keyring.Info) {
+	c.KEK, c.Generation, c.KEKs = in.KEK, in.Generation, nil
+	c.need(slices.Collect(maps.Values(in.KEKs))...)
+}
+
+// need adds KEK versions to those that the copy needs.
+func (c *Copy) need(ids ...vault.KeyID) {
+	c.KEKs = append(append(slices.Clone(c.KEKs), c.KEK), ids...)
+	slices.SortFunc(c.KEKs, byIdentifier)
+	c.KEKs = slices.Compact(c.KEKs)
+}
+
+func byIdentifier(a, b vault.KeyID) int { return strings.Compare(a.String(), b.String()) }
 
 // The record of a copy, in the meta space under "copy/", the instance of the store
 // that made it, "/", and the copy's own instance: a copy holds the records of its
 // siblings, and has nothing to do with them. On disk, and must not change.
 //
 //	offset  size  field
-//	     0     1  version, 1
+//	     0     1  version, 2
 //	     1     8  made, seconds since 1970-01-01 UTC
 //	     9     8  generation of the copy's keyring document
 //	    17     4  length of the following
 //	    21     .  key identifier of the KEK that wraps it
+//	     .     2  number of the following: KEK versions that may wrap records of it, beside
+//	              that one, ascending by their identifiers
+//	     .     .  for each, its length in 2 bytes, and the key identifier
 //	     .     .  path, to the end
+//
+// Version 1 lacks the KEK versions that wrap records.
 const (
-	copyVersion = 1
-	metaCopy    = "copy/"
+	copyVersion1 = 1
+	copyVersion  = 2
+	metaCopy     = "copy/"
 )
 
 func (c Copy) encode() []byte {
 	b := []byte{copyVersion}
+	if c.KEKs == nil {
+		b[0] = copyVersion1
+	}
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Made.Unix()))
 	b = binary.BigEndian.AppendUint64(b, c.Generation)
 	b = appendLong(b, []byte(c.KEK.String()))
+	if c.KEKs != nil {
+		others := slices.DeleteFunc(slices.Clone(c.KEKs), func(id vault.KeyID) bool { return id == c.KEK })
+		b = binary.BigEndian.AppendUint16(b, uint16(len(others))) // a keyring has 1,024 at the most
+		for _, id := range others {
+			b = appendKeyID(b, id)
+		}
+	}
 	return append(b, c.Path...)
 }
 
 func decodeCopy(instance string, b []byte) (c Copy, err error) {
-	if len(b) > 0 && b[0] != copyVersion {
+	if len(b) > 0 && b[0] != copyVersion1 && b[0] != copyVersion {
 		return c, fmt.Errorf("block: the record of copy %s: %w", instance, ErrVersion)
 	}
 	if len(b) < 21 || uint64(binary.BigEndian.Uint32(b[17:])) > uint64(len(b)-21) {
@@ -60,15 +111,45 @@ func decodeCopy(instance string, b []byte) (c Copy, err error) {
 	if err != nil {
 		return c, fmt.Errorf("block: the record of copy %s: %w: %w", instance, ErrCorrupt, err)
 	}
-	return Copy{
-		Instance: instance, Path: string(b[n:]), KEK: id,
+	c = Copy{
+		Instance: instance, KEK: id,
 		Made:       time.Unix(int64(binary.BigEndian.Uint64(b[1:])), 0).UTC(),
 		Generation: binary.BigEndian.Uint64(b[9:]),
-	}, nil
+	}
+	rest := b[n:]
+	if b[0] == copyVersion {
+		if rest, err = c.decodeKEKs(rest); err != nil {
+			return Copy{}, fmt.Errorf("block: the record of copy %s: %w: %w", instance, ErrCorrupt, err)
+		}
+	}
+	c.Path = string(rest)
+	return c, nil
 }
 
-// Copies returns the checkpoints that the store remembers, with the KEK that each
-// was last known to need. It needs no access.
+// decodeKEKs reads the KEK versions that may wrap records, and returns what follows.
+func (c *Copy) decodeKEKs(b []byte) (rest []byte, err error) {
+	if len(b) < 2 {
+		return nil, errors.New("it is cut off")
+	}
+	n := int(binary.BigEndian.Uint16(b))
+	b = b[2:]
+	var others []vault.KeyID
+	for range n {
+		var id vault.KeyID
+		if id, b, err = cutKeyID(b); err != nil {
+			return nil, err
+		}
+		if id == c.KEK || len(others) > 0 && byIdentifier(others[len(others)-1], id) >= 0 {
+			return nil, errors.New("its key identifiers are out of order")
+		}
+		others = append(others, id)
+	}
+	c.need(others...)
+	return b, nil
+}
+
+// Copies returns the checkpoints that the store remembers, with the KEK versions that
+// each was last known to need. It needs no access.
 func (s *Store) Copies(ctx context.Context) ([]Copy, error) {
 	s.usage.RLock()
 	defer s.usage.RUnlock()
@@ -135,14 +216,15 @@ func (s *Store) writeMeta(name string, value []byte) error {
 }
 
 // register remembers a copy that was just made. Reading the document back from the
-// copy shows which KEK it needs, whatever was rotated meanwhile, and that the copy
-// opens.
+// copy shows which KEK versions it needs, whatever was rotated meanwhile, and that the
+// copy opens.
 func (s *Store) register(dir string, instance instanceID) error {
 	in, err := s.copyDocument(dir)
 	if err != nil || s.opts.ReadOnly {
 		return err
 	}
-	c := Copy{Path: dir, Made: s.keys.Now(), KEK: in.KEK, Generation: in.Generation}
+	c := Copy{Path: dir, Made: s.keys.Now()}
+	c.take(in)
 	return s.writeMeta(s.copyRecord(instance.String()), c.encode())
 }
 
@@ -182,26 +264,37 @@ func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *
 	if err != nil || !found {
 		return errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
 	}
-	s, err := Open(ctx, dir, from, &o)
-	if errors.Is(err, keyring.ErrWrongKEK) {
-		// Perhaps it was moved before, and cut off before its records were.
+	s, err := openCopy(ctx, dir, from, &o)
+	if errors.Is(err, keyring.ErrWrongKEK) || from.ID().Vault == "" && vault.Denied(err) {
+		// Perhaps it was moved before, and cut off before its records were; to a key of
+		// the same name, if from does not say which vault it is in.
 		o.Keyring.OtherKEKs = append(slices.Clone(o.Keyring.OtherKEKs), from)
-		if again, errTo := Open(ctx, dir, to, &o); errTo == nil {
+		if again, errTo := openCopy(ctx, dir, to, &o); errTo == nil {
 			s, err = again, nil
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("block: rewrap checkpoint: %w", err)
 	}
-	if err = s.keys.Revalidate(ctx); err == nil {
-		if err = s.keys.ChangeKEK(ctx, to); err == nil {
-			err = s.rewrapDEKs(ctx, nil, false)
-		}
+	if err = s.keys.ChangeKEK(ctx, to); err == nil {
+		err = s.rewrapDEKs(ctx, nil, false)
 	}
 	if err = errors.Join(err, s.Close()); err != nil {
 		return fmt.Errorf("block: rewrap checkpoint %s (instance %v, wrapped by %s): %w", dir, id.instance, s.keys.State().KEK, err)
 	}
 	return nil
+}
+
+// openCopy opens a copy and makes it available, but leaves it a copy.
+func openCopy(ctx context.Context, dir string, k *kek.KEK, o *Options) (*Store, error) {
+	s, err := Open(ctx, dir, k, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.keys.Revalidate(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err), s.Close())
+	}
+	return s, nil
 }
 
 // rewrapCopies moves the copies that can be reached to the KEK that wraps the store
@@ -218,40 +311,47 @@ func (s *Store) rewrapCopies(ctx context.Context) error {
 		return nil // changed meanwhile: whoever did that looks at the copies next
 	}
 	for _, c := range copies {
-		if c.KEK == now {
+		if c.NeedsOnly(now) {
 			continue
 		}
-		err := s.rewrapCopy(ctx, c, to)
-		if err != nil {
+		if err := s.rewrapCopy(ctx, &c, to); err != nil {
 			s.keys.Emit(keyring.Event{Kind: keyring.CopyNotRewrapped, Key: c.KEK, Detail: c.Path, Err: err})
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			continue
-		}
-		c.KEK = now
-		if err := s.writeMeta(s.copyRecord(c.Instance), c.encode()); err != nil {
-			return err
 		}
 		s.keys.Emit(keyring.Event{Kind: keyring.CopyRewrapped, Key: now, Detail: c.Path})
 	}
 	return nil
 }
 
-func (s *Store) rewrapCopy(ctx context.Context, c Copy, to *kek.KEK) error {
+// rewrapCopy moves a copy to a KEK, and keeps written down what it needs, also when it
+// does not come to its end.
+func (s *Store) rewrapCopy(ctx context.Context, c *Copy, to *kek.KEK) error {
 	id, found, err := readIdentity(s.opts.FS, c.Path)
 	if err != nil {
 		return err
 	}
 	if !found || id.instance.String() != c.Instance {
-		return fmt.Errorf("block: copy %s is not at %s any more; where it is, it needs %s", c.Instance, c.Path, c.KEK)
+		return fmt.Errorf("block: copy %s is not at %s any more; where it is, it needs %s", c.Instance, c.Path, named(c.needs()))
 	}
 	// A crash may have come between moving the copy and writing that down.
 	in, err := s.copyDocument(c.Path)
 	if err != nil {
 		return err
 	}
-	if in.KEK == to.ID() && len(in.KEKs) == 1 {
-		return nil
-	}
+	c.take(in)
 	from, ok := s.keys.KEKFor(in.KEK)
+	done := c.NeedsOnly(to.ID())
+	// Before it is moved, so that nobody takes the new version for unneeded in between.
+	record := *c
+	if ok && !done {
+		record.need(to.ID())
+	}
+	if err := s.writeMeta(s.copyRecord(c.Instance), record.encode()); err != nil || done {
+		return err
+	}
 	if !ok {
 		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with RewrapCheckpoint: %w",
 			c.Instance, in.KEK, keyring.ErrWrongKEK)
@@ -263,5 +363,20 @@ func (s *Store) rewrapCopy(ctx context.Context, c Copy, to *kek.KEK) error {
 			o.Keyring.OtherKEKs = append(o.Keyring.OtherKEKs, k)
 		}
 	}
-	return RewrapCheckpoint(ctx, c.Path, from, to, &o)
+	err = RewrapCheckpoint(ctx, c.Path, from, to, &o)
+	in, again := s.copyDocument(c.Path)
+	if again != nil {
+		return errors.Join(err, again)
+	}
+	c.take(in)
+	return errors.Join(err, s.writeMeta(s.copyRecord(c.Instance), c.encode()))
+}
+
+// named lists key versions.
+func named(ids []vault.KeyID) string {
+	var texts []string
+	for _, id := range ids {
+		texts = append(texts, id.String())
+	}
+	return strings.Join(texts, ", ")
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
@@ -16,6 +17,9 @@ import (
 
 // Receipt says what Erase has done, and what it cannot have done.
 type Receipt struct {
+	// Version is 2; 0 in a receipt of a release that did not ask the vault, whose Keys
+	// are those since the Erase before, and have no State.
+	Version    int             `json:"version,omitempty"`
 	Store      keyring.StoreID `json:"store"`
 	Instance   string          `json:"instance"`
 	Time       time.Time       `json:"time"`
@@ -23,11 +27,15 @@ type Receipt struct {
 	Epochs     []uint32        `json:"epochs"`     // whose keys were destroyed
 	Kept       uint64          `json:"kept"`       // DEK records that are left, all under a newer epoch
 
-	// Keys are the KEK versions that wrapped keyring documents since the last
-	// Erase. Whoever made a copy of the store's files before this one can open
-	// what was erased as long as one of these exists and serves them: purge those
-	// that nothing else needs; see KeyUsage.
-	Keys []vault.KeyID `json:"keys"`
+	// Keys are the KEK versions that ever wrapped a keyring document of the store,
+	// oldest first, with what the vault said of each. Whoever made a copy of the store's
+	// files before can open what was erased as long as one of these exists and serves
+	// them: purge those that nothing else needs; see KeyUsage. A version that the vault
+	// has not found for a year is named no more.
+	Keys []ReceiptKey `json:"keys"`
+	// Incomplete is whether versions may be missing from Keys: of a store that an older
+	// release erased, which forgot them, or one with more than 1,024.
+	Incomplete bool `json:"incomplete,omitempty"`
 	// Copies are the registered checkpoints, which hold what they held.
 	Copies []Copy `json:"copies"`
 	// Pinned is whether a snapshot, scan or batch was begun while Erase was at work
@@ -37,6 +45,31 @@ type Receipt struct {
 	// Hash is the SHA-256 of the receipt's JSON with an empty hash.
 	Hash string `json:"hash"`
 }
+
+// receiptVersion is that of the receipts that Erase makes.
+const receiptVersion = 2
+
+// ReceiptKey is a KEK version with which copies of the files may open.
+type ReceiptKey struct {
+	vault.KeyID
+	State KeyState `json:"state,omitempty"`
+}
+
+// KeyState is what the vault said of a KEK version.
+type KeyState string
+
+const (
+	// KeyExists: the version exists, usable or not. A key that the vault says is deleted
+	// exists, because it can be recovered until it is purged.
+	KeyExists KeyState = "exists"
+	// KeyNotFound: the vault has no such version. It was purged; or it was deleted, and
+	// the vault does not tell the two apart, as Key Vault: then it can be recovered until
+	// it is purged. Who has a backup of a purged key can restore it.
+	KeyNotFound KeyState = "notFound"
+	// KeyUnknown: the vault did not answer, or not that, or the store was given no client
+	// for it.
+	KeyUnknown KeyState = "unknown"
+)
 
 // seal fills in the hash.
 func (r *Receipt) seal() error {
@@ -59,10 +92,14 @@ func (r *Receipt) seal() error {
 // It refuses with [ErrPinned] while snapshots, scans or batches are open.
 //
 // It can be called again after a crash; the receipt of one that had come to its end
-// is kept, see [Store.LastReceipt]. It takes no vault call. What was erased can still be opened from copies of the
-// files that somebody made before, with the KEK versions that the receipt names;
+// is kept, see [Store.LastReceipt]. What was erased can still be opened from copies of
+// the files that somebody made before, with the KEK versions that the receipt names;
 // see docs/threat-model.md. That the file system or the medium forgets the bytes
 // of deleted files is theirs to say.
+//
+// It takes one vault call, GetKey, for each KEK version that the receipt names, to say
+// whether it exists, and does the same without an answer. It waits for walks over the
+// store that are under way, such as KeyUsage, and for a Checkpoint.
 func (s *Store) Erase(ctx context.Context, p Progress) (Receipt, error) {
 	if err := s.takeRewriting(ctx, "erase"); err != nil {
 		return Receipt{}, err
@@ -86,7 +123,10 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if err != nil {
 		return r, err
 	}
-	keys := s.storage.pastKEKs()
+	ctx, cancel := s.whileOpen(ctx)
+	defer cancel()
+	defer func() { err = s.ending(err) }()
+	keys := s.askForKEKs(ctx, s.storage.pastKEKs().ids())
 	s.usage.RLock()
 	defer s.usage.RUnlock()
 	if s.closed {
@@ -94,16 +134,30 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	}
 	err = s.db.Purge(ctx, []byte{spaceMeta}, []byte{spaceData}, func(b engine.Batch) error {
 		return b.Set(metaKey(metaErased), []byte(s.keys.Now().UTC().Format(time.RFC3339)))
-	})
-	if err != nil {
+	}, func() bool { return s.keys.Pins() > 0 })
+	held := errors.Is(err, engine.ErrHeld)
+	if err != nil && !held {
 		return r, s.damage(err)
+	}
+	// What has come to wrap the document since they were asked for is there.
+	past := s.storage.pastKEKs()
+	for _, id := range past.ids() {
+		if !slices.ContainsFunc(keys, func(k ReceiptKey) bool { return k.KeyID == id }) {
+			keys = append(keys, ReceiptKey{id, KeyExists})
+		}
 	}
 	st := s.keys.State()
 	r = Receipt{
-		Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: st.Generation,
-		Epochs: dropped, Keys: keys, Pinned: s.keys.Pins() > 0,
+		Version: receiptVersion, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: st.Generation,
+		Epochs: dropped, Keys: keys, Incomplete: past.incomplete, Pinned: held || s.keys.Pins() > 0,
 	}
-	if r.Copies, err = s.copies(); err != nil {
+	// A copy that is being made has the files of before, and is registered next.
+	if err := s.takeTurn(ctx, s.copying); err != nil {
+		return r, err
+	}
+	r.Copies, err = s.copies()
+	<-s.copying
+	if err != nil {
 		return r, err
 	}
 	if r.Kept, err = s.countRecords(ctx); err != nil {
@@ -115,16 +169,19 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if err := s.writeReceipt(r); err != nil {
 		return r, err
 	}
-	// From here on, what is deleted was under documents of the present KEK alone.
-	if err := s.storage.forgetKEKs(); err != nil {
+	said := map[vault.KeyID]KeyState{}
+	for _, k := range keys {
+		said[k.KeyID] = k.State
+	}
+	if err := s.storage.noteKEKs(said, s.keys.Now()); err != nil {
 		return r, err
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "erased what was deleted or overwritten; receipt " + r.Hash})
 	return r, nil
 }
 
-// metaReceipt is the receipt of the last Erase, as JSON, before the KEK versions that
-// it names are forgotten.
+// metaReceipt is the receipt of the last Erase, as JSON, before any of the KEK versions
+// that it names is forgotten.
 const metaReceipt = "receipt"
 
 func (s *Store) writeReceipt(r Receipt) error {
@@ -153,6 +210,9 @@ func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err err
 	}
 	if err := json.Unmarshal(b, &r); err != nil {
 		return Receipt{}, false, fmt.Errorf("block: last receipt: %w: %w", ErrCorrupt, err)
+	}
+	if r.Version != 0 && r.Version != receiptVersion {
+		return Receipt{}, false, fmt.Errorf("block: last receipt: %w", ErrVersion)
 	}
 	want := r.Hash
 	if err := r.seal(); err != nil || r.Hash != want {

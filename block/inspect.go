@@ -29,8 +29,9 @@ type Inspection struct {
 	// Keys says what each KEK version is needed for, as [Store.KeyUsage] does, but for
 	// how many epochs: that is not in clear.
 	Keys []KeyUse
-	// PastKEKs are the KEK versions that wrapped a keyring document since the last
-	// Erase, oldest first.
+	// PastKEKs are the KEK versions that ever wrapped a keyring document, oldest first, but
+	// for those that have been gone for so long that no vault can bring them back; see
+	// [Receipt].
 	PastKEKs []vault.KeyID
 	// Unfinished names the rewriting operations that were cut off: "rotate-epoch" and
 	// "rekey" go on with their next call, "renew" (Options.Keyring.RekeyAfter) by itself.
@@ -57,9 +58,9 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 			in, err = Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, s.damage(e))
 		}
 	}()
-	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.pastKEKs(), Epochs: map[uint32]uint64{}}
-	if s.identity.copyOf != (instanceID{}) {
-		in.CopyOf = s.identity.copyOf.String()
+	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.pastKEKs().ids(), Epochs: map[uint32]uint64{}}
+	if s.copyOf != (instanceID{}) {
+		in.CopyOf = s.copyOf.String()
 	}
 	if err := errors.Join(in.count(ctx, s), in.measure(s)); err != nil {
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
@@ -105,7 +106,7 @@ func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 	if err != nil {
 		return nil, keyring.Info{}, err
 	}
-	s := &Store{opts: o, dir: dir, identity: id, storage: &metaStorage{}}
+	s := &Store{opts: o, dir: dir, instance: id.instance, copyOf: id.copyOf, storage: &metaStorage{}}
 	info, err := s.openClear()
 	if err != nil {
 		return nil, keyring.Info{}, errors.Join(err, s.release())
@@ -167,7 +168,9 @@ func (in *Inspection) count(ctx context.Context, s *Store) error {
 		return err
 	}
 	for _, c := range copies {
-		use(c.KEK).Copies = append(use(c.KEK).Copies, c)
+		for _, id := range c.needs() {
+			use(id).Copies = append(use(id).Copies, c)
+		}
 	}
 	for _, u := range uses {
 		in.Keys = append(in.Keys, *u)

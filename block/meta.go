@@ -5,9 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
+	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
@@ -18,9 +17,8 @@ import (
 //
 //	store         version byte 1, then the store's id, 16 bytes
 //	keyring       the keyring document
-//	past-keks     version byte 1, then the identifiers of the KEK versions that
-//	              wrapped a document since the last Erase, each ended by a newline
-//	erased        when Erase last ran, RFC 3339; nothing reads it
+//	past-keks     see pastKEKs
+//	erased        when Erase last ran, RFC 3339; see attach
 //	copy/...      see Copy
 //	rotate-epoch  see marker
 //	rekey         see marker
@@ -36,7 +34,6 @@ const (
 	metaErased  = "erased"
 
 	storeRecordVersion = 1
-	pastVersion        = 1
 )
 
 // metaStorage keeps the keyring document in the engine. A new store makes its
@@ -46,7 +43,7 @@ type metaStorage struct {
 	mu      sync.Mutex
 	db      *engine.DB
 	pending []byte
-	past    []vault.KeyID // the KEK versions of the past-keks record
+	past    pastKEKs
 }
 
 // Load implements [keyring.Storage].
@@ -89,6 +86,15 @@ func (m *metaStorage) attach(db *engine.DB) error {
 	if err == nil {
 		m.past, err = decodePast(record)
 	}
+	if err == nil && len(record) > 0 && record[0] == pastVersion1 {
+		// Its writer forgot, at each Erase, all but the version of that moment.
+		switch _, err := readMeta(db, metaErased); {
+		case err == nil:
+			m.past.incomplete = true
+		case !errors.Is(err, engine.ErrNotFound):
+			return err
+		}
+	}
 	return err
 }
 
@@ -97,15 +103,12 @@ func (m *metaStorage) write(document []byte) error {
 	if err != nil {
 		return err
 	}
-	past := m.past
-	if !slices.Contains(past, in.KEK) {
-		past = append(slices.Clone(past), in.KEK)
-	}
+	past := m.past.with(in.KEK)
 	b := m.db.NewBatch()
 	defer b.Close()
 	record := append([]byte{storeRecordVersion}, in.StoreID[:]...)
 	err = errors.Join(b.Set(metaKey(metaStore), record), b.Set(metaKey(metaKeyring), document),
-		b.Set(metaKey(metaPast), encodePast(past)))
+		b.Set(metaKey(metaPast), past.encode()))
 	if err != nil {
 		return err
 	}
@@ -116,50 +119,31 @@ func (m *metaStorage) write(document []byte) error {
 	return nil
 }
 
-// pastKEKs returns the KEK versions that wrapped a document since forgetKEKs.
-func (m *metaStorage) pastKEKs() []vault.KeyID {
+// pastKEKs returns the KEK versions that wrapped a document.
+func (m *metaStorage) pastKEKs() pastKEKs {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.past)
+	return m.past.clone()
 }
 
-// forgetKEKs forgets all of them but the one that wraps the document now.
-func (m *metaStorage) forgetKEKs() error {
+// noteKEKs writes down what the vaults said of past KEK versions.
+func (m *metaStorage) noteKEKs(said map[vault.KeyID]KeyState, now time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	document, err := readMeta(m.db, metaKeyring)
-	if err != nil {
+	past, changed := m.past.after(said, now)
+	if !changed {
+		return nil
+	}
+	b := m.db.NewBatch()
+	defer b.Close()
+	if err := b.Set(metaKey(metaPast), past.encode()); err != nil {
 		return err
 	}
-	m.past = nil
-	return m.write(document)
-}
-
-func encodePast(ids []vault.KeyID) []byte {
-	b := []byte{pastVersion}
-	for _, id := range ids {
-		b = append(append(b, id.String()...), '\n')
+	if err := m.db.Commit(b, true); err != nil {
+		return err
 	}
-	return b
-}
-
-func decodePast(b []byte) (ids []vault.KeyID, err error) {
-	if len(b) > 0 && b[0] != pastVersion {
-		return nil, fmt.Errorf("block: the record of past KEKs: %w", ErrVersion)
-	}
-	lines := strings.Split(string(b), "\n")
-	if len(b) == 0 || lines[len(lines)-1] != "" && len(b) > 1 {
-		return nil, fmt.Errorf("block: the record of past KEKs is cut off: %w", ErrCorrupt)
-	}
-	lines[0] = lines[0][1:]
-	for _, line := range lines[:len(lines)-1] {
-		id, err := vault.ParseKeyID(line)
-		if err != nil {
-			return nil, fmt.Errorf("block: the record of past KEKs: %w: %w", ErrCorrupt, err)
-		}
-		ids = append(ids, id)
-	}
-	return ids, nil
+	m.past = past
+	return nil
 }
 
 func readMeta(r engine.Reader, name string) ([]byte, error) {

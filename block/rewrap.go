@@ -72,8 +72,19 @@ func (s *Store) RewrapDEKs(ctx context.Context, p Progress) error {
 	return nil
 }
 
-// rewrapDEKs has the turn of rewriting operations for a chunk at a time.
-func (s *Store) rewrapDEKs(ctx context.Context, p Progress, pausable bool) (err error) {
+func (s *Store) rewrapDEKs(ctx context.Context, p Progress, pausable bool) error {
+	for {
+		err := s.rewrapAll(ctx, p, pausable)
+		if !errors.Is(err, keyring.ErrMoved) {
+			return err
+		}
+		// The KEK was changed meanwhile: what was rewrapped before needs it again.
+	}
+}
+
+// rewrapAll has the turn of rewriting operations for a chunk at a time.
+func (s *Store) rewrapAll(ctx context.Context, p Progress, pausable bool) (err error) {
+	moves := s.keys.KEKMoves() // first: what is active now was so then, or DropKEKs says
 	keks, active := s.keys.KEKs()
 	switch {
 	case s.opts.ReadOnly:
@@ -94,7 +105,13 @@ func (s *Store) rewrapDEKs(ctx context.Context, p Progress, pausable bool) (err 
 		}
 	}
 	mt := s.meter(workRewrap, p, total, count)
-	defer func() { mt.end(err) }()
+	defer func() {
+		if errors.Is(err, keyring.ErrMoved) {
+			mt.end(nil) // another begins
+			return
+		}
+		mt.end(err)
+	}()
 	var left leftRecords
 	for next, more := []byte(nil), true; more; {
 		if pausable {
@@ -102,7 +119,12 @@ func (s *Store) rewrapDEKs(ctx context.Context, p Progress, pausable bool) (err 
 				return err
 			}
 		}
-		if next, more, err = s.rewrapChunk(ctx, next, active, pausable, mt, &left); err != nil {
+		next, more, err = s.rewrapChunk(ctx, next, active, pausable, mt, &left)
+		if errors.Is(err, vault.ErrThrottled) {
+			// Without the turn, and with a look at the pause before the next call.
+			err = s.keys.Sleep(ctx, max(vault.RetryAfter(err), time.Second))
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -110,7 +132,7 @@ func (s *Store) rewrapDEKs(ctx context.Context, p Progress, pausable bool) (err 
 		return err
 	}
 	defer func() { <-s.rewriting }()
-	if err := s.dropUnusedKEKs(ctx, active); err != nil {
+	if err := s.dropUnusedKEKs(ctx, moves); err != nil {
 		return err
 	}
 	if left.n > 0 {
@@ -126,8 +148,8 @@ type leftRecords struct {
 	first error
 }
 
-// rewrapChunk rewraps the next records that need it, unless a pause begins, and
-// returns where to go on.
+// rewrapChunk rewraps the next records that need it, unless a pause begins or the vault
+// throttles, and returns where to go on.
 func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pausable bool, mt *meter, left *leftRecords) (next []byte, more bool, err error) {
 	if err := s.takeRewriting(ctx, "rewrap DEKs"); err != nil {
 		return nil, false, err
@@ -148,36 +170,23 @@ func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pau
 		return nil, false, err
 	}
 	for _, c := range todo {
+		if err := s.budget.take(ctx, callsPerRewrap); err != nil {
+			return nil, false, err
+		}
 		if pausable && s.RewrapPaused() {
 			return c.id, true, nil
 		}
-		if err := s.rewrapOne(ctx, c, mt); errors.Is(err, errLeft) {
+		mt.called(callsPerRewrap)
+		if err := s.tryRewrap(ctx, c); errors.Is(err, errLeft) {
 			if left.n++; left.n == 1 {
 				left.first = err
 			}
 		} else if err != nil {
-			return nil, false, err
+			return c.id, true, err
 		}
 		mt.add(1, 0)
 	}
 	return next, more, nil
-}
-
-// rewrapOne rewraps one record, as often as the vault throttles.
-func (s *Store) rewrapOne(ctx context.Context, c change, mt *meter) error {
-	for {
-		if err := s.budget.take(ctx, callsPerRewrap); err != nil {
-			return err
-		}
-		mt.called(callsPerRewrap)
-		err := s.tryRewrap(ctx, c)
-		if !errors.Is(err, vault.ErrThrottled) {
-			return err
-		}
-		if err := s.keys.Sleep(ctx, max(vault.RetryAfter(err), time.Second)); err != nil {
-			return err
-		}
-	}
 }
 
 // errLeft is why a record was left under its KEK: its DEK does not open the block. Either
@@ -256,45 +265,6 @@ func (s *Store) sealedWith(sc *scratch, c change) ([]byte, error) {
 		return nil, errLeft
 	}
 	return sealed, nil
-}
-
-// dropUnusedKEKs takes the KEK versions out of the keyring that no record names any
-// more: one more walk, because writers may have been wrapping with the old one
-// when the first began.
-func (s *Store) dropUnusedKEKs(ctx context.Context, active uint32) error {
-	h, err := s.keys.Acquire()
-	if err != nil {
-		return err
-	}
-	keks, _ := s.keys.KEKs()
-	dropping := map[uint32]bool{}
-	for id := range keks {
-		dropping[id] = id != active
-	}
-	s.gate.Lock()
-	s.dropping.Store(&dropping)
-	s.gate.Unlock()
-	err = s.makeDurable()
-	h.Release()
-	if err != nil {
-		return err
-	}
-	used := map[uint32]bool{active: true}
-	if err := s.eachRecord(ctx, nil, func(_, _ []byte, in keyring.RecordInfo) (bool, error) {
-		if in.Wrapping == keyring.ByKEK {
-			used[in.KEK] = true
-		}
-		return true, nil
-	}); err != nil {
-		return err
-	}
-	var drop []uint32
-	for id := range dropping {
-		if !used[id] {
-			drop = append(drop, id)
-		}
-	}
-	return s.keys.DropKEKs(ctx, drop...)
 }
 
 // eachRecord calls f for each DEK record from the given id on, until f returns

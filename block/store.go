@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -18,16 +19,17 @@ import (
 // Every use of the engine happens inside a hold of the keyring or under usage, so
 // that Close, which ends both, finds the engine at rest.
 type Store struct {
-	opts     Options
-	dir      string
-	lock     *engine.Lock
-	db       *engine.DB
-	keys     *keyring.Keyring
-	storage  *metaStorage
-	records  *recordCache
-	rows     *rowCache
-	scratch  sync.Pool
-	identity identity
+	opts    Options
+	dir     string
+	lock    *engine.Lock
+	db      *engine.DB
+	keys    *keyring.Keyring
+	storage *metaStorage
+	records *recordCache
+	rows    *rowCache
+	scratch sync.Pool
+	// instance tells the store from its copies. It never changes once Open returned.
+	instance instanceID
 
 	// proven is whether the keyring was seen to open a record of this store. A
 	// keyring document can be made by anyone who has the KEK's public key; it
@@ -51,8 +53,11 @@ type Store struct {
 	background sync.WaitGroup
 	ctx        context.Context
 	cancel     context.CancelFunc
-	spawning   sync.Mutex // orders the start of background work and Close
-	following  sync.Mutex // one look at the copies at a time
+	spawning   sync.Mutex    // orders the start of background work and Close
+	following  chan struct{} // admits one look at the copies at a time
+	// copying admits one Checkpoint at a time, from before it takes the files until the
+	// copy is registered: whoever has this turn knows of every copy that was begun before.
+	copying chan struct{}
 	// rewriting admits one rewriting operation at a time.
 	rewriting chan struct{}
 	steps     steps
@@ -74,6 +79,9 @@ type Store struct {
 
 	openMu sync.Mutex
 	open   map[io.Closer]struct{} // snapshots and scans, for Close
+	copyOf instanceID             // as in the identity file; guarded by openMu once Open returned
+
+	given given // the KEKs that Open and ChangeKEK were given
 }
 
 // Open opens the store in dir, creating it if dir does not exist or is empty, with
@@ -99,8 +107,10 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 		return nil, err
 	}
 	storage := &metaStorage{}
-	s := &Store{opts: o, storage: storage, dir: dir, identity: id, open: map[io.Closer]struct{}{}, rewriting: make(chan struct{}, 1),
+	s := &Store{opts: o, storage: storage, dir: dir, instance: id.instance, copyOf: id.copyOf, open: map[io.Closer]struct{}{},
+		following: make(chan struct{}, 1), copying: make(chan struct{}, 1), rewriting: make(chan struct{}, 1),
 		steps: defaultSteps(), upkeep: newUpkeep()}
+	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.watchKEK()
 	s.scratch.New = func() any { return new(scratch) }
@@ -171,8 +181,8 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) er
 	if _, found, err := readIdentity(s.opts.FS, s.dir); err != nil || found {
 		return errors.Join(err, fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.dir, ErrLocked))
 	}
-	s.identity = identity{instance: newInstance()}
-	if err := writeIdentity(s.opts.FS, s.dir, s.identity); err != nil {
+	s.instance = newInstance()
+	if err := writeIdentity(s.opts.FS, s.dir, identity{instance: s.instance}); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.dir, err)
 	}
 	if err := s.openEngine(); err != nil {
@@ -206,7 +216,7 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 		return err
 	}
 	ko := s.opts.Keyring
-	ko.AwaitRevalidate = ko.AwaitRevalidate || s.identity.copyOf != (instanceID{})
+	ko.AwaitRevalidate = ko.AwaitRevalidate || s.copyOf != (instanceID{})
 	if s.keys, err = keyring.Open(ctx, storage, k, &ko); err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, err)
 	}
@@ -284,7 +294,7 @@ func (s *Store) damage(err error) error {
 func (s *Store) StoreID() keyring.StoreID { return s.keys.StoreID() }
 
 // Instance returns 32 hexadecimal digits that tell this store from its copies.
-func (s *Store) Instance() string { return s.identity.instance.String() }
+func (s *Store) Instance() string { return s.instance.String() }
 
 // Fingerprint is for Options.Keyring.Expect; see [keyring.Keyring.Fingerprint].
 func (s *Store) Fingerprint() string { return s.keys.Fingerprint() }

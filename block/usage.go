@@ -13,10 +13,10 @@ import (
 // KeyUse is what still needs a KEK version.
 type KeyUse struct {
 	Key      vault.KeyID
-	Document bool   // it wraps the store's keyring, and with it all epochs
+	Document bool   // it wraps the store's keyring, and with it all epochs, or did when the question was asked
 	Epochs   int    // how many those are; 0 if the store is Inaccessible
 	Records  uint64 // DEK records that are wrapped by it (ByKEK)
-	Copies   []Copy // registered checkpoints that are wrapped by it
+	Copies   []Copy // registered checkpoints that need it, for their document or for records
 }
 
 // Needed reports whether anything needs the version.
@@ -28,7 +28,6 @@ func (u KeyUse) Needed() bool { return u.Document || u.Records > 0 || len(u.Copi
 // anything. It reads every DEK record, calls no vault, and needs no access.
 func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	keks, active := s.keys.KEKs()
-	epochs := s.keys.State().Epochs
 	uses := map[vault.KeyID]*KeyUse{}
 	use := func(id vault.KeyID) *KeyUse {
 		if uses[id] == nil {
@@ -37,7 +36,6 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 		return uses[id]
 	}
 	use(keks[active]).Document = true
-	use(keks[active]).Epochs = epochs
 	err := s.eachRecord(ctx, nil, func(id, _ []byte, in keyring.RecordInfo) (bool, error) {
 		if in.Wrapping != keyring.ByKEK {
 			return true, nil
@@ -61,8 +59,15 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 		return nil, err
 	}
 	for _, c := range copies {
-		use(c.KEK).Copies = append(use(c.KEK).Copies, c)
+		for _, id := range c.needs() {
+			use(id).Copies = append(use(id).Copies, c)
+		}
 	}
+	// The document may have moved during the walk. The version before stays marked:
+	// records may have been wrapped by it behind the walk, up to then.
+	keks, active = s.keys.KEKs()
+	use(keks[active]).Document = true
+	use(keks[active]).Epochs = s.keys.State().Epochs
 	var out []KeyUse
 	for _, u := range uses {
 		out = append(out, *u)

@@ -33,6 +33,8 @@ var (
 	// ErrUnexpected says that the keyring is not the one that Options.Expect
 	// describes: another store's, or an older generation.
 	ErrUnexpected = errors.New("not the expected keyring")
+	// ErrMoved says that the KEK was changed while somebody looked for what it wraps.
+	ErrMoved = errors.New("the KEK was changed meanwhile")
 	// ErrLimit says that a bound on epochs or on wrapped DEKs was reached.
 	ErrLimit = errors.New("limit reached")
 )

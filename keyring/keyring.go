@@ -7,12 +7,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/blockseal/blockseal/kek"
-	"github.com/blockseal/blockseal/vault"
 )
 
 // StoreID names a store: 16 random bytes, fixed for its life, part of every AAD.
@@ -57,7 +57,8 @@ type Keyring struct {
 	header header
 	aad    []byte // the header's bytes as saved
 	sealed []byte
-	kek    *kek.KEK   // the KEK of new documents, as the caller gave it
+	table  kekTable
+	kek    *kek.KEK   // the KEK of new documents: a version if the caller gave one, and always a vault
 	others []*kek.KEK // other KEKs, for older ByKEK records
 
 	mu    sync.Mutex // what follows
@@ -97,17 +98,17 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 	defer b.destroy()
 	m, err := r.moveTo(ctx, k, b)
 	if err != nil {
-		r.cancel(ErrClosed)
+		r.abandon()
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
 	defer m.destroy()
 	if err := s.Save(ctx, m.document()); err != nil {
-		r.cancel(ErrClosed)
+		r.abandon()
 		return nil, fmt.Errorf("keyring: create: save: %w", err)
 	}
 	r.adopt(m)
 	if err := r.begin(b, &m.secret, m.proof, true); err != nil {
-		r.cancel(ErrClosed)
+		r.abandon()
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
 	r.startMonitor()
@@ -121,7 +122,9 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 // one of another KEK or another store, is an error.
 //
 // A KEK without a version follows the key: the document says which version to
-// unwrap with.
+// unwrap with. One without a vault is taken for that of the document's vault, and the
+// vault refused if it answers as another: to move to a key of the same name in
+// another vault, open with the one and ChangeKEK to the other.
 func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, error) {
 	o, err := opts.withDefaults()
 	if err != nil {
@@ -139,7 +142,7 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 		return nil, fmt.Errorf("keyring: open: the keyring is wrapped by %s, not by %s: %w; open it with that key, then ChangeKEK",
 			cur, k.ID().Versionless(), ErrWrongKEK)
 	}
-	r := newKeyring(s, k, o)
+	r := newKeyring(s, inVault(k, h.current().key.Vault), o)
 	r.storeID = h.storeID
 	r.take(h, bytes.Clone(aad), bytes.Clone(sealed))
 
@@ -147,7 +150,7 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 		r.awaiting = true
 		r.stayLocked(errCopy)
 	} else if err := r.firstCheck(ctx); err != nil {
-		r.cancel(ErrClosed)
+		r.abandon()
 		return nil, fmt.Errorf("keyring: open: %w", err)
 	}
 	r.startMonitor()
@@ -155,7 +158,9 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 }
 
 // firstCheck is Open's: an error of the vault leaves the keyring locked, unless
-// access is required; an error of the document or of the caller's is returned.
+// access is required; an error of the document or of the caller's is returned. With
+// access required that of the storage is too, if the policy could not be saved;
+// without, the next check tries again.
 func (r *Keyring) firstCheck(ctx context.Context) error {
 	err := r.checkNow(ctx)
 	switch {
@@ -163,6 +168,8 @@ func (r *Keyring) firstCheck(ctx context.Context) error {
 		return nil
 	case ctx.Err() != nil, errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion), errors.Is(err, ErrUnexpected):
 		return err
+	case r.opts.RequireAccess && r.session.Load() != nil:
+		return err // the vault said yes
 	case r.opts.RequireAccess:
 		return &lockedError{since: r.clock.Now(), cause: err}
 	}
@@ -175,7 +182,7 @@ func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 		clock:   o.Clock,
 		storage: s,
 		kek:     k,
-		others:  o.OtherKEKs,
+		others:  slices.Clone(o.OtherKEKs), // which is the caller's, who may give it to several
 		checks:  make(chan struct{}, 1),
 		events:  events{logger: o.Logger, onEvent: o.OnEvent},
 	}
@@ -184,11 +191,6 @@ func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 	r.state = State{Status: Inaccessible, Since: r.clock.Now(), Cause: errUnchecked}
 	r.locked.Store(&lockedError{since: r.clock.Now(), cause: errUnchecked})
 	return r
-}
-
-// sameKey reports whether want, which may lack vault and version, names got.
-func sameKey(want, got vault.KeyID) bool {
-	return want.Name == got.Name && (want.Vault == "" || want.Vault == got.Vault)
 }
 
 // StoreID returns the store's id.
@@ -221,10 +223,23 @@ func (r *Keyring) KEK() *kek.KEK {
 // wrapped stays openable by the next Open. Closing twice does nothing.
 func (r *Keyring) Close() error {
 	err := r.settleReservations()
+	if !r.end(true) {
+		return nil
+	}
+	return err
+}
+
+// abandon ends a keyring that nobody is given, because something failed: the keys
+// that the vault gave already are destroyed, and no timer is left. Unlike Close it
+// saves nothing, and tells of its end only those who heard of a beginning.
+func (r *Keyring) abandon() { r.end(r.session.Load() != nil) }
+
+// end reports whether it was the first.
+func (r *Keyring) end(tell bool) bool {
 	r.turn.Lock()
 	defer r.turn.Unlock()
 	if r.closed.Swap(true) {
-		return nil
+		return false
 	}
 	r.cancel(ErrClosed)
 	r.stopMonitor()
@@ -232,8 +247,10 @@ func (r *Keyring) Close() error {
 	r.mu.Lock()
 	r.state.Status, r.state.Cause, r.state.Since = Closed, nil, r.clock.Now()
 	r.mu.Unlock()
-	r.emit(Event{Kind: StateChanged, From: from, To: Closed})
-	return err
+	if tell {
+		r.emit(Event{Kind: StateChanged, From: from, To: Closed})
+	}
+	return true
 }
 
 // Elapsed is the keyring's monotonic clock; see [Clock].

@@ -88,7 +88,8 @@ type Options struct {
 
 	// OtherKEKs are KEKs that the keyring was moved away from, for DEKs that are
 	// still wrapped by them (ByKEK). Those that it is moved away from while it is
-	// open it knows. Default: none.
+	// open it knows. Keys of one name are told apart by the vaults in their ids, where
+	// those are given. Default: none.
 	OtherKEKs []*kek.KEK
 
 	// DEKCache is how many DEKs that were opened by the vault (ByKEK) stay in

@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/subtle"
 	"fmt"
-	"slices"
 
 	"github.com/blockseal/blockseal/dek"
-	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -61,50 +59,4 @@ func (r *Keyring) keyOf(id uint32) vault.KeyID {
 	defer r.docMu.Unlock()
 	e, _ := r.header.kek(id)
 	return e.key
-}
-
-// DropKEKs takes KEK versions out of the document that no record is wrapped by any
-// more, which the caller has made sure of. The one that wraps the document stays.
-func (r *Keyring) DropKEKs(ctx context.Context, ids ...uint32) error {
-	h, err := r.Acquire()
-	if err != nil {
-		return err
-	}
-	defer h.Release()
-	err = r.mutateHeader(ctx, &h, func(next *header, _ *body) error {
-		n := len(next.keks)
-		next.keks = slices.DeleteFunc(next.keks, func(e kekEntry) bool {
-			return e.id != next.active && slices.Contains(ids, e.id)
-		})
-		if len(next.keks) == n {
-			return errUnchanged
-		}
-		return nil
-	}, nil)
-	if err != nil {
-		return fmt.Errorf("keyring: drop KEKs: %w", err)
-	}
-	return nil
-}
-
-// KEKFor returns the KEK with which something wrapped by id can be unwrapped, if
-// this keyring was given one: its own, or one that it was moved away from since it
-// was opened.
-func (r *Keyring) KEKFor(id vault.KeyID) (*kek.KEK, bool) {
-	r.docMu.Lock()
-	defer r.docMu.Unlock()
-	return r.clientFor(id)
-}
-
-// clientFor is KEKFor. docMu is held.
-func (r *Keyring) clientFor(id vault.KeyID) (*kek.KEK, bool) {
-	if r.header.current().key.Versionless() == id.Versionless() {
-		return kek.New(r.kek.Vault(), id), true
-	}
-	for _, k := range r.others {
-		if sameKey(k.ID(), id) {
-			return kek.New(k.Vault(), id), true
-		}
-	}
-	return nil, false
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/blockseal/blockseal/kek"
@@ -196,7 +195,7 @@ func (r *Keyring) sealFor(t *target, b *body) (*move, error) {
 	clear(t.secret[:])
 	m.header.generation++
 	m.header.wrapped = t.wrapped
-	if err := m.header.activate(t.key.ID, t.fingerprint); err != nil {
+	if err := m.header.activate(t.key.ID, t.fingerprint, r.table.last); err != nil {
 		m.destroy()
 		return nil, err
 	}
@@ -209,39 +208,15 @@ func (r *Keyring) sealFor(t *target, b *body) (*move, error) {
 	return m, nil
 }
 
-// activate makes a KEK version the one that wraps the document, adding it to the
-// table if it is new there. Versions that wrap no record leave the table.
-func (h *header) activate(key vault.KeyID, fingerprint [32]byte) error {
-	next, found := uint32(1), false
-	for _, e := range h.keks {
-		if e.key == key {
-			if e.fingerprint != fingerprint {
-				return &vault.Error{Op: vault.OpGet, Key: key, Kind: vault.ErrUnsupportedKey,
-					Detail: "its public key is not the one that this version had before"}
-			}
-			h.active, found = e.id, true
-		}
-		next = e.id + 1
-	}
-	h.keks = slices.DeleteFunc(h.keks, func(e kekEntry) bool { return e.key != key && !e.records })
-	if found {
-		return nil
-	}
-	if len(h.keks) >= maxKEKs {
-		return fmt.Errorf("keyring: %d KEK versions are still named by records; rewrap them first: %w", maxKEKs, ErrLimit)
-	}
-	h.keks = append(h.keks, kekEntry{id: next, key: key, fingerprint: fingerprint})
-	h.active = next
-	return nil
-}
-
 // adopt takes a saved move for the document. docMu is held, or nobody else has
 // the keyring yet.
 func (r *Keyring) adopt(m *move) {
-	if old := r.header.current().key; old.Name != "" && !sameKey(m.kek.ID(), old) {
-		r.others = append(r.others, r.kek)
+	now := m.header.current().key
+	if old := r.header.current().key; old.Name != "" && old.Versionless() != now.Versionless() {
+		r.leave(r.kek)
 	}
-	r.kek = m.kek
+	r.kek = inVault(m.kek, now.Vault)
+	r.table.moves++
 	r.take(m.header, m.aad, m.sealed)
 	r.see(m.key)
 }

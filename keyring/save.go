@@ -9,6 +9,7 @@ import (
 // take takes a saved document for the keyring's. docMu is held, or nobody else has
 // the keyring yet.
 func (r *Keyring) take(h header, aad, sealed []byte) {
+	r.table.follow(&r.header, &h)
 	r.header, r.aad, r.sealed = h, aad, sealed
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -111,8 +112,10 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 		if full = len(b.epochs) >= autoEpochs; full {
 			limits.maxDEKs = MaxEpochDEKs
 		}
-		if e.reserved.Load() < limits.maxDEKs {
-			cur.reserved = min(e.reserved.Load()+limits.reserveStep(), limits.maxDEKs)
+		// From what the document says, not from e.reserved, which is 0 once
+		// settleReservations has been here.
+		if from := max(cur.reserved, e.used.Load()); from < limits.maxDEKs {
+			cur.reserved = min(from+limits.reserveStep(), limits.maxDEKs)
 			return nil
 		}
 		if full {
@@ -174,9 +177,10 @@ func (r *Keyring) settleReservations() error {
 			return errUnchanged
 		}
 		// From here on nobody counts one more, but those who looked at the
-		// reservation a moment ago, who are in flight still.
+		// reservation a moment ago: they are in flight still, or have counted by then.
 		e.reserved.Store(0)
-		cur.reserved = e.used.Load() + r.holds() - 1
+		inFlight := r.holds() - 1
+		cur.reserved = e.used.Load() + inFlight
 		return nil
 	}, nil)
 }

@@ -181,6 +181,14 @@ func (h Hold) Session() uint64 { return h.s.id }
 // CurrentEpoch is the epoch that new DEKs are wrapped by.
 func (h Hold) CurrentEpoch() uint32 { return h.s.epochs.Load().current.id }
 
+// Wrapping is how new DEKs are wrapped, which does not change while a keyring is open.
+func (h Hold) Wrapping() Wrapping {
+	if h.r.wrapsByKEK.Load() {
+		return ByKEK
+	}
+	return ByKeyring
+}
+
 // Release ends the hold, unless a method of it has ended it already.
 func (h Hold) Release() {
 	if h.c != nil {

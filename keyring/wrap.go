@@ -105,28 +105,34 @@ func (h *Hold) wrapByKEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding
 
 // kekForRecords returns the KEK that new ByKEK records are wrapped by. Before the
 // first one, the document says that there are such records, so that the KEK's
-// version is not forgotten when the document moves to another.
+// version is not forgotten when the document moves to another. It moves at any time,
+// so that what is returned was seen to be marked in the document, as one.
 func (h *Hold) kekForRecords(ctx context.Context) (kekEntry, *kek.KEK, error) {
 	r := h.r
-	current := func() (kekEntry, *kek.KEK) {
+	for {
 		r.docMu.Lock()
-		defer r.docMu.Unlock()
-		return r.header.current(), r.kek
-	}
-	cur, client := current()
-	if cur.records {
-		return cur, client, nil
-	}
-	err := r.mutateHeader(ctx, h, func(next *header, _ *body) error {
-		for i := range next.keks {
-			if next.keks[i].id == next.active {
-				next.keks[i].records = true
-			}
+		cur, client := r.header.current(), r.kek
+		r.docMu.Unlock()
+		if cur.records {
+			return cur, client, nil
 		}
-		return nil
-	}, nil)
-	cur, client = current()
-	return cur, client, err
+		if err := r.mutateHeader(ctx, h, markRecords, nil); err != nil {
+			return kekEntry{}, nil, err
+		}
+	}
+}
+
+// markRecords says of the KEK that wraps the document that it wraps records too.
+func markRecords(next *header, _ *body) error {
+	for i := range next.keks {
+		if e := &next.keks[i]; e.id == next.active {
+			if e.records {
+				return errUnchanged
+			}
+			e.records = true
+		}
+	}
+	return nil
 }
 
 // outside runs f without the hold, because it waits for a vault, and then takes
@@ -252,18 +258,4 @@ func (r *Keyring) suspect(err error) error {
 		r.checkSoon()
 	}
 	return err
-}
-
-// kekFor returns the KEK to unwrap a record with, from the id that it names.
-func (r *Keyring) kekFor(id uint32) (*kek.KEK, vault.KeyID, error) {
-	r.docMu.Lock()
-	defer r.docMu.Unlock()
-	e, ok := r.header.kek(id)
-	if !ok {
-		return nil, vault.KeyID{}, corrupt("the DEK record names KEK %d, which the keyring does not list", id)
-	}
-	if k, ok := r.clientFor(e.key); ok {
-		return k, e.key, nil
-	}
-	return nil, e.key, fmt.Errorf("keyring: the DEK is wrapped by %s, for which no KEK was given: %w", e.key, ErrWrongKEK)
 }

@@ -19,13 +19,21 @@ type copyView struct {
 	Path       string    `json:"path"`
 	Made       time.Time `json:"made"`
 	KEK        string    `json:"kek"`
+	KEKs       []string  `json:"keks"` // all that it needs
 	Generation uint64    `json:"generation"`
-	Current    *bool     `json:"current,omitempty"` // whether it is on the store's own KEK version
+	Current    *bool     `json:"current,omitempty"` // whether it needs the store's own KEK version alone
 	Error      string    `json:"error,omitempty"`   // why it was not moved there
 }
 
 func viewCopy(c block.Copy) copyView {
-	return copyView{Instance: c.Instance, Path: c.Path, Made: c.Made, KEK: c.KEK.String(), Generation: c.Generation}
+	w := copyView{Instance: c.Instance, Path: c.Path, Made: c.Made, KEK: c.KEK.String(), KEKs: []string{}, Generation: c.Generation}
+	for _, id := range c.KEKs {
+		w.KEKs = append(w.KEKs, id.String())
+	}
+	if len(c.KEKs) == 0 { // registered by a release that knew no more
+		w.KEKs = append(w.KEKs, w.KEK)
+	}
+	return w
 }
 
 // useView is what needs a KEK version.
@@ -117,7 +125,7 @@ is known only to whoever opened the store.`,
 					t.row("  needed for", k.For)
 				}
 				for _, k := range w.PastKEKs {
-					t.row("since last erasure on", k)
+					t.row("older copies may need", k)
 				}
 				for _, u := range w.Unfinished {
 					t.row("unfinished", u)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 	"github.com/blockseal/blockseal/examples/internal/cli"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 )
 
 func (a *app) storeRotate(f *storeFlags) *cobra.Command {
@@ -70,13 +72,14 @@ func (a *app) afterMove(ctx context.Context, s *openStore, from string, rewrap b
 }
 
 func copyState(c copyView) string {
+	on := strings.Join(c.KEKs, " and ")
 	switch {
 	case c.Current == nil || *c.Current:
-		return "on " + c.KEK
+		return "on " + on
 	case c.Error != "":
-		return "still on " + c.KEK + ": " + c.Error
+		return "still on " + on + ": " + c.Error
 	}
-	return "still on " + c.KEK
+	return "still on " + on
 }
 
 // quietly is progress for those who keep count themselves.
@@ -96,7 +99,7 @@ func (s *openStore) viewCopies(ctx context.Context) ([]copyView, error) {
 	now := s.State().KEK
 	behind := 0
 	for _, c := range copies {
-		if c.KEK != now {
+		if !current(c, now) {
 			behind++
 		}
 	}
@@ -104,14 +107,20 @@ func (s *openStore) viewCopies(ctx context.Context) ([]copyView, error) {
 	views := []copyView{}
 	for _, c := range copies {
 		w := viewCopy(c)
-		current := c.KEK == now
-		w.Current = &current
-		if err := failures[c.Path]; err != nil && !current {
+		is := current(c, now)
+		w.Current = &is
+		if err := failures[c.Path]; err != nil && !is {
 			w.Error = err.Error()
 		}
 		views = append(views, w)
 	}
 	return views, nil
+}
+
+// current is whether a copy needs no KEK version but the store's own. Of one that an older
+// release registered only one is known.
+func current(c block.Copy, now vault.KeyID) bool {
+	return c.NeedsOnly(now) || len(c.KEKs) == 0 && c.KEK == now
 }
 
 // rates bound how much of the vault and of the disk an operation takes.
@@ -165,10 +174,10 @@ one is let go. Then it does what store rotate kek does.`,
 			}
 			from := s.State().KEK.String()
 			// Remembered before the move: a list that names one too many keeps a key.
-			if err := remember(target.dir, s.dir); err != nil {
+			if err := a.remember(target.dir, s.dir); err != nil {
 				return err
 			}
-			if err := s.ChangeKEK(ctx, kek.New(target.data(s.dir), id)); err != nil {
+			if err := s.ChangeKEK(ctx, kek.New(target.data(s.id), id)); err != nil {
 				return err
 			}
 			return a.afterMove(ctx, s, from, !noRewrap)
@@ -264,8 +273,8 @@ func (a *app) storeErase(f *storeFlags) *cobra.Command {
 	c := a.command("erase DIR", "make what was deleted unreadable", `Erase makes everything that was deleted or overwritten so far unreadable in the store's
 files, and shows a receipt: the epochs whose keys were destroyed, and what could still
 open copies of the files that were made before (the KEK versions in "keys", and the
-registered copies). Keep the receipt, and purge those versions when nothing else needs
-them (store usage).`,
+registered copies), and whether those versions exist, as far as the vault says. Keep the
+receipt, and purge those versions when nothing else needs them (store usage).`,
 		a.withStore(f, func(ctx context.Context, s *openStore, _ []string) error {
 			if out != "" {
 				// What cannot be kept is not begun.
@@ -280,7 +289,7 @@ them (store usage).`,
 			}
 			var kept error
 			if out != "" {
-				kept = writeJSON(out, r)
+				kept = a.writeJSON(out, r)
 			}
 			return errors.Join(a.show(r, func(t *table) {
 				t.row("store", r.Store)
@@ -291,7 +300,14 @@ them (store usage).`,
 				}
 				t.row("DEKs kept", r.Kept)
 				for _, k := range r.Keys {
-					t.row("older copies of the files open with", k)
+					switch k.State {
+					case block.KeyExists:
+						t.row("older copies of the files open with", k)
+					case block.KeyNotFound:
+						t.row("older copies of the files opened with", fmt.Sprint(k, " (which the vault does not find)"))
+					default:
+						t.row("older copies of the files open with", fmt.Sprint(k, " (whether it exists is not known)"))
+					}
 				}
 				for _, c := range r.Copies {
 					t.row("registered copy", c.Path)

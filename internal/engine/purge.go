@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -38,13 +39,20 @@ func (f purgeFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCa
 // in use, and once more.
 const purgeRounds = memTables + 3
 
+// ErrHeld says that a purge did all it could, and that files are left which somebody
+// reads who may do so for long.
+var ErrHeld = errors.New("engine: what is purged is being read")
+
 // Purge makes the files forget what was deleted and overwritten in [lower, upper),
 // whose values are small enough to be in the tables: it writes the memtables out,
-// compacts, begins the log anew until no log from before is left, and waits until
-// obsolete files have been removed. touch is called before each round, and sets a
-// key, because an empty memtable is not written out. What open snapshots and
-// iterators see stays.
-func (d *DB) Purge(ctx context.Context, lower, upper []byte, touch func(Batch) error) error {
+// compacts, begins the log anew until no log from before is left, and waits until the
+// files from before have been removed. touch is called before each round, and sets a
+// key, because an empty memtable is not written out.
+//
+// A file stays as long as an iterator from before is open: Purge waits for those too,
+// until ctx ends, unless held says that one is open which it must not wait for. Then it
+// returns ErrHeld. What open snapshots see stays.
+func (d *DB) Purge(ctx context.Context, lower, upper []byte, touch func(Batch) error, held func() bool) error {
 	d.purging.Store(true)
 	defer d.purging.Store(false)
 	defer d.lookups.change()() // none is kept meanwhile, which would pin a file
@@ -67,9 +75,12 @@ func (d *DB) Purge(ctx context.Context, lower, upper []byte, touch func(Batch) e
 		return err
 	}
 	for {
-		m := d.p.Metrics()
-		if m.Table.ObsoleteCount == 0 {
+		read, waiting := d.left()
+		switch {
+		case read == 0 && waiting == 0:
 			return nil
+		case waiting == 0 && held():
+			return ErrHeld
 		}
 		select {
 		case <-ctx.Done():
@@ -77,4 +88,12 @@ func (d *DB) Purge(ctx context.Context, lower, upper []byte, touch func(Batch) e
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// left counts the files that the present state does not need and that are there: Pebble
+// calls one a zombie as long as an iterator from before reads it, and then obsolete
+// until it is removed.
+func (d *DB) left() (read, waiting uint64) {
+	m := d.p.Metrics()
+	return count(m.Table.ZombieCount) + m.BlobFiles.ZombieCount, count(m.Table.ObsoleteCount) + m.BlobFiles.ObsoleteCount
 }

@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+)
+
+// purgeRig is an engine whose oldest level has what is to be purged.
+type purgeRig struct {
+	*DB
+	t  *testing.T
+	fs vfs.FS
+}
+
+// The values that are to be forgotten; their keys are in the range that is purged.
+const oldA, oldB = "the value of before, which was deleted", "the value of before, which was overwritten"
+
+func newPurgeRig(t *testing.T) *purgeRig {
+	fs := vfs.NewMem()
+	require.NoError(t, fs.MkdirAll("db", 0o755))
+	d := &purgeRig{openDir(t, "db", fs), t, fs}
+	set(t, d.DB, "\x02a", oldA, "\x02b", oldB, "\x02c", "stays")
+	require.NoError(t, d.Flush())
+	require.NoError(t, d.Compact(t.Context(), []byte{2}, []byte{3}))
+	levels := d.p.Metrics().Levels
+	require.NotZero(t, levels[len(levels)-1].TablesCount, "they are in the deepest level")
+	b := d.NewBatch()
+	defer b.Close()
+	require.NoError(t, b.Delete([]byte("\x02a")))
+	require.NoError(t, b.Set([]byte("\x02b"), []byte("the value of now")))
+	require.NoError(t, d.Commit(b, true))
+	require.NoError(t, d.Flush())
+	require.NotEmpty(t, d.holding(oldA), "the search must be able to find it")
+	require.NotEmpty(t, d.holding(oldB))
+	return d
+}
+
+// holding returns the files that have a text.
+func (d *purgeRig) holding(text string) (found []string) {
+	names, err := d.fs.List("db")
+	require.NoError(d.t, err)
+	for _, name := range names {
+		f, err := d.fs.Open("db/" + name)
+		require.NoError(d.t, err)
+		b, err := io.ReadAll(f)
+		require.NoError(d.t, err)
+		require.NoError(d.t, f.Close())
+		if bytes.Contains(b, []byte(text)) {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+func (d *purgeRig) purge(ctx context.Context, held func() bool) error {
+	return d.Purge(ctx, []byte{2}, []byte{3}, func(b Batch) error { return b.Set([]byte("\x01"), nil) }, held)
+}
+
+func (d *purgeRig) purged() {
+	d.t.Helper()
+	require.Empty(d.t, d.holding(oldA))
+	require.Empty(d.t, d.holding(oldB))
+	_, err := valueOf(d.t, d.DB, "\x02a")
+	require.ErrorIs(d.t, err, ErrNotFound)
+	for key, want := range map[string]string{"\x02b": "the value of now", "\x02c": "stays"} {
+		got, err := valueOf(d.t, d.DB, key)
+		require.NoError(d.t, err)
+		require.Equal(d.t, want, got)
+	}
+}
+
+// What was deleted and overwritten leaves the deepest level too, where the flushes of a
+// purge, and the compactions that those bring about, do not come.
+func TestPurgeReachesTheDeepestLevel(t *testing.T) {
+	d := newPurgeRig(t)
+	require.NoError(t, d.purge(t.Context(), func() bool { return false }))
+	d.purged()
+}
+
+// A purge has not ended as long as an iterator keeps a file from before.
+func TestPurgeWaitsForIterators(t *testing.T) {
+	d := newPurgeRig(t)
+	it, err := d.NewIter([]byte{2}, []byte{3})
+	require.NoError(t, err)
+	require.True(t, it.First())
+
+	require.ErrorIs(t, d.purge(t.Context(), func() bool { return true }), ErrHeld)
+	require.NotEmpty(t, d.holding(oldA))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	err = d.purge(ctx, func() bool { cancel(); return false })
+	require.ErrorIs(t, err, context.Canceled)
+	require.NotEmpty(t, d.holding(oldA))
+
+	waits, done := make(chan struct{}, 1), make(chan error, 1)
+	go func() {
+		done <- d.purge(t.Context(), func() bool {
+			select {
+			case waits <- struct{}{}:
+			default:
+			}
+			return false
+		})
+	}()
+	select {
+	case <-waits:
+	case err := <-done:
+		t.Fatalf("it did not wait: %v", err)
+	}
+	require.NoError(t, it.Close())
+	require.NoError(t, <-done)
+	d.purged()
+}
