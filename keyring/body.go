@@ -31,10 +31,6 @@ const (
 	// MaxEpochs is the most epochs a keyring holds; rotation that drops old ones
 	// makes room.
 	MaxEpochs = 4096
-
-	// autoEpochs is how many there are before the keyring begins no more by itself.
-	// The rest is for those who rotate to get rid of the others.
-	autoEpochs = MaxEpochs - 64
 )
 
 // policy is what the document remembers of the options, so that a rotation

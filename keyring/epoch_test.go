@@ -310,29 +310,29 @@ func (s *storage) Save(ctx context.Context, document []byte) error {
 // says so; who rotates to make room has some left.
 func TestTooManyEpochs(t *testing.T) {
 	bubble(t, func(t *testing.T, g *rig) {
-		g.opts.EpochMaxDEKs = 1
+		g.opts.EpochMaxDEKs, g.opts.MaxEpochs = 1, 256
 		e := g.listen()
 		r := g.create()
 		var records [][]byte
-		for range 4200 {
+		for range 300 {
 			_, record, err := r.NewDEK(t.Context(), []byte("block"))
 			require.NoError(t, err)
 			records = append(records, record)
 		}
 		epochs, err := r.Epochs()
 		require.NoError(t, err)
-		require.Len(t, epochs, keyring.MaxEpochs-64)
+		require.Len(t, epochs, 256-4)
 		full := e.take(keyring.Progressed)
 		require.Len(t, full, 1)
 		require.ErrorIs(t, full[0].Err, keyring.ErrLimit)
 
-		for range 64 {
+		for range 4 {
 			require.NoError(t, r.Rotate(t.Context()))
 		}
 		require.ErrorIs(t, r.Rotate(t.Context()), keyring.ErrLimit)
 		_, _, err = r.NewDEK(t.Context(), []byte("block"))
 		require.NoError(t, err)
-		for _, record := range [][]byte{records[0], records[4000], records[4199]} {
+		for _, record := range [][]byte{records[0], records[200], records[299]} {
 			_, err := r.OpenDEK(t.Context(), record, []byte("block"))
 			require.NoError(t, err)
 		}
@@ -341,7 +341,7 @@ func TestTooManyEpochs(t *testing.T) {
 		r = g.open()
 		_, err = r.DropEpochs(t.Context(), epochs[len(epochs)-1])
 		require.NoError(t, err)
-		_, err = r.OpenDEK(t.Context(), records[4199], []byte("block"))
+		_, err = r.OpenDEK(t.Context(), records[299], []byte("block"))
 		require.NoError(t, err)
 		for range 3 { // by the policy again
 			_, _, err = r.NewDEK(t.Context(), []byte("block"))
@@ -349,7 +349,7 @@ func TestTooManyEpochs(t *testing.T) {
 		}
 		left, err := r.Epochs()
 		require.NoError(t, err)
-		require.Greater(t, left[len(left)-1], epochs[len(epochs)-1]+64)
+		require.Greater(t, left[len(left)-1], epochs[len(epochs)-1]+4)
 	})
 }
 

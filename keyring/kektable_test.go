@@ -144,7 +144,9 @@ func TestSameNameInOtherVaults(t *testing.T) {
 
 	// After a restart it is the caller who knows the others: those that say their vault
 	// come before one that may be in any.
-	exact := func(i int) *kek.KEK { return kek.New(vaults[i], vault.KeyID{Vault: vaults[i].Name(), Name: "customer"}) }
+	exact := func(i int) *kek.KEK {
+		return kek.New(vaults[i], vault.KeyID{Vault: vaults[i].Name(), Name: "customer"})
+	}
 	g.opts.OtherKEKs = []*kek.KEK{keks[3], exact(1), exact(2)}
 	r = g.open()
 	require.Equal(t, g.key.Versionless(), r.KEK().ID(), "the document says in which vault")

@@ -72,9 +72,12 @@ type Options struct {
 
 	// EpochMaxDEKs is how many DEKs an epoch key wraps before a new epoch
 	// begins. It is kept in the document. Default: what the document says, 2^28
-	// for a new one; at most [MaxEpochDEKs]. Near [MaxEpochs] epochs no more begin by
+	// for a new one; at most [MaxEpochDEKs]. Near MaxEpochs epochs no more begin by
 	// themselves, and the current one goes on to MaxEpochDEKs.
 	EpochMaxDEKs uint64
+	// MaxEpochs is how many epochs there may be, each 52 bytes of the document. Default
+	// and most: [MaxEpochs]; at least 2.
+	MaxEpochs int
 	// EpochMaxAge is how old an epoch gets before a new one begins; negative is
 	// for ever. It is kept in the document. Default: what the document says, 90
 	// days for a new one.
@@ -150,6 +153,9 @@ func (o *Options) withDefaults() (Options, error) {
 	if c.DEKCache == 0 {
 		c.DEKCache = DefaultDEKCache
 	}
+	if c.MaxEpochs == 0 {
+		c.MaxEpochs = MaxEpochs
+	}
 	if c.Clock == nil {
 		c.Clock = newSystemClock()
 	}
@@ -162,6 +168,8 @@ func (o *Options) withDefaults() (Options, error) {
 		return c, fmt.Errorf("keyring: options: Lease %v is longer than %v; set AllowLongLease to mean it", c.Lease, MaxLease)
 	case c.CheckEvery > c.Lease/2:
 		return c, fmt.Errorf("keyring: options: CheckEvery %v is longer than half the Lease %v, so that one missed check would end it", c.CheckEvery, c.Lease)
+	case c.MaxEpochs < 0 || c.MaxEpochs == 1 || c.MaxEpochs > MaxEpochs:
+		return c, fmt.Errorf("keyring: options: MaxEpochs %d is not from 2 to %d", c.MaxEpochs, MaxEpochs)
 	case c.EpochMaxDEKs > MaxEpochDEKs:
 		return c, fmt.Errorf("keyring: options: EpochMaxDEKs %d is more than %d", c.EpochMaxDEKs, MaxEpochDEKs)
 	}

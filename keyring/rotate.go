@@ -29,8 +29,8 @@ func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) 
 		if !due(b) {
 			return errUnchanged
 		}
-		if len(b.epochs) >= MaxEpochs {
-			return fmt.Errorf("keyring: rotate: there are %d epochs already; drop those that nothing names: %w", MaxEpochs, ErrLimit)
+		if len(b.epochs) >= r.opts.MaxEpochs {
+			return fmt.Errorf("keyring: rotate: there are %d epochs already; drop those that nothing names: %w", len(b.epochs), ErrLimit)
 		}
 		b.addEpoch(r.wallNow())
 		b.current().reserved = b.policy.reserveStep()
@@ -62,7 +62,7 @@ func (r *Keyring) rotateByAge(now time.Time) {
 	if set == nil || !old(set.current.created) {
 		return
 	}
-	if len(set.all) >= autoEpochs {
+	if len(set.all) >= r.autoEpochs() {
 		r.tellTooManyEpochs(s, len(set.all))
 		return
 	}
@@ -75,6 +75,10 @@ func (r *Keyring) rotateByAge(now time.Time) {
 		}
 	}()
 }
+
+// autoEpochs is how many epochs there are before the keyring begins no more by itself.
+// The rest is for those who rotate to get rid of the others.
+func (r *Keyring) autoEpochs() int { return r.opts.MaxEpochs - max(r.opts.MaxEpochs/64, 1) }
 
 // tellTooManyEpochs says, once in a session, that no epoch is begun any more.
 func (r *Keyring) tellTooManyEpochs(s *session, n int) {

@@ -109,7 +109,7 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 			return errUnchanged // whoever came first did the work
 		}
 		limits := b.policy
-		if full = len(b.epochs) >= autoEpochs; full {
+		if full = len(b.epochs) >= r.autoEpochs(); full {
 			limits.maxDEKs = MaxEpochDEKs
 		}
 		// From what the document says, not from e.reserved, which is 0 once
@@ -138,7 +138,7 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 		r.emit(Event{Kind: EpochStarted, Epoch: started, Detail: "the epoch before had wrapped all the DEKs it may"})
 	}
 	if full {
-		r.tellTooManyEpochs(h.s, autoEpochs)
+		r.tellTooManyEpochs(h.s, r.autoEpochs())
 	}
 	return err
 }
