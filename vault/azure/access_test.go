@@ -50,7 +50,7 @@ func world(t *testing.T, clock *vaulttest.Clock) accesstest.World {
 	return accesstest.World{
 		Name: "azure", Vault: v, Key: r.key, DeletedIsNotFound: true,
 		Hide:          strings.NewReplacer(" [request "+requestID+"]", "", "the caller (application "+who.ClientID+", object "+who.ObjectID+")", "<caller>"),
-		NotApplicable: map[string]string{"stick": "a call ends with its caller, whatever the transport does: TestACallEndsWithItsCaller"},
+		NotApplicable: map[string]string{"stick": "a call ends with its caller, whatever its transport does: TestACallEndsWithItsCallerBeforeItsTransport"},
 		Verbs: map[string]func(string){
 			"revoke":   func(op string) { require.NoError(t, owner.Revoke(ctx, store, vault.Operation(op))) },
 			"grant":    func(op string) { require.NoError(t, owner.Grant(ctx, store, vault.Operation(op))) },

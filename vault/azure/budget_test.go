@@ -130,6 +130,16 @@ func TestWhoGivesUpSpendsNothing(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, p.wait(t.Context()))
 		require.Equal(t, b.unit, b.clock.Elapsed()-start, "the next that flowed in")
+
+		// One that takes more than the one behind it would keep that waiting.
+		start = b.clock.Elapsed()
+		heavy, err := b.enterFor(heaviest, false, 8*time.Second)
+		require.NoError(t, err)
+		light, err := b.enterFor(1, false, 8*time.Second)
+		require.NoError(t, err)
+		require.ErrorIs(t, heavy.wait(gone), context.Canceled)
+		require.NoError(t, light.wait(t.Context()))
+		require.Equal(t, b.unit, b.clock.Elapsed()-start)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,10 +114,11 @@ func TestAStoreOutlivesTheTokenEndpoint(t *testing.T) {
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		ctx := t.Context()
 		inner := r.Credential(store)
-		var failing error
+		var failing atomic.Pointer[error]
+		fail := func(err error) { failing.Store(&err) }
 		cred := credentialFunc(func(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
-			if failing != nil {
-				return azcore.AccessToken{}, failing
+			if err := failing.Load(); err != nil && *err != nil {
+				return azcore.AccessToken{}, *err
 			}
 			token, err := inner.GetToken(ctx, o)
 			token.ExpiresOn = time.Now().Add(6 * time.Minute) // renewed from 5 minutes before
@@ -130,16 +132,16 @@ func TestAStoreOutlivesTheTokenEndpoint(t *testing.T) {
 		defer func() { require.NoError(t, s.Close()) }()
 		require.NoError(t, s.Put(ctx, []byte("a"), []byte("data")))
 
-		failing = entraAnswers(503, "upstream")
+		fail(entraAnswers(503, "upstream"))
 		time.Sleep(7 * time.Minute)
 		require.Equal(t, keyring.Degraded, s.State().Status)
 		require.ErrorIs(t, s.State().Cause, vault.ErrUnavailable)
 		require.NoError(t, second(s.Get(ctx, []byte("a"), nil)))
-		failing = nil
+		fail(nil)
 		require.NoError(t, s.Revalidate(ctx))
 		require.Equal(t, keyring.Available, s.State().Status)
 
-		failing = entraAnswers(401, "AADSTS7000222: expired")
+		fail(entraAnswers(401, "AADSTS7000222: expired"))
 		time.Sleep(7 * time.Minute)
 		require.Equal(t, keyring.Inaccessible, s.State().Status)
 		require.ErrorIs(t, s.State().Cause, vault.ErrAccessDenied)

@@ -212,7 +212,7 @@ func unanswered(e *vault.Error, cl *call, err error) {
 	case isTransport(err):
 		e.Detail = "the vault cannot be reached, check the network"
 		e.Err = errors.New(clean(innermost(err).Error(), "", 200))
-	case cl.last != nil && cl.last.status == 401:
+	case cl.challenged():
 		// The client has looked at the vault's challenge, and sends its token to nobody
 		// whose name it does not know.
 		e.Detail = "the client refused the vault's challenge; check that the URL is a Key Vault's, and of the cloud that the challenge names"

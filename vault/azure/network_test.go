@@ -3,6 +3,7 @@ package azure_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"testing"
 	"time"
@@ -41,4 +42,28 @@ func TestCertificates(t *testing.T) {
 			require.Zero(t, r.Requests(""))
 		})
 	}
+}
+
+// broken is a body that ends in an error of nobody's kind.
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, errors.New("hunter2") }
+func (broken) Close() error             { return nil }
+
+// An error that is none of those that are known says nothing about the key, nor of the
+// credential or the challenge, and its text, which may be anything, is left out.
+func TestAnUnknownError(t *testing.T) {
+	r := newRig(t, nil)
+	v := r.client(func(o *azure.Options) {
+		o.ClientOptions.Transport = &sends{Client: r.Client(), change: func(_ *http.Request, resp *http.Response) {
+			if resp.StatusCode == http.StatusOK { // after the challenge
+				resp.Body.Close()
+				resp.Body = broken{}
+			}
+		}}
+	})
+	_, err := v.GetKey(t.Context(), r.key)
+	require.True(t, vault.Transient(err))
+	require.ErrorContains(t, err, "the client could not do what was asked; check its options, and what stands between it and the vault: *")
+	require.NotContains(t, err.Error(), "hunter2")
 }

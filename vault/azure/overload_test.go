@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -107,41 +109,14 @@ func TestOverload(t *testing.T) {
 	})
 }
 
-// marking marks the calls of a keyring's checks as those that keep access alive. In a
-// store that wraps each DEK by itself those are its GetKey and WrapKey, and the
-// UnwrapKey of what it unwrapped first.
-type marking struct {
-	vault.Vault
-	mu  sync.Mutex
-	own string
-}
-
-func (m *marking) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error) {
-	return m.Vault.GetKey(vault.WithPriority(ctx), id)
-}
-
-func (m *marking) WrapKey(ctx context.Context, id vault.KeyID, secret []byte) (vault.Wrapped, error) {
-	return m.Vault.WrapKey(vault.WithPriority(ctx), id, secret)
-}
-
-func (m *marking) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, error) {
-	m.mu.Lock()
-	if m.own == "" {
-		m.own = string(w.Ciphertext)
-	}
-	if m.own == string(w.Ciphertext) {
-		ctx = vault.WithPriority(ctx)
-	}
-	m.mu.Unlock()
-	return m.Vault.UnwrapKey(ctx, w)
-}
-
 // Readers of cold blocks that want more than the budget do not cost the store its
-// access, and get what there is.
+// access, whose checks go first, and get what there is: whether they wait for half a
+// second or for as long as the store does, which fills the queue with seconds of calls.
 func TestOverloadedStoreStaysAvailable(t *testing.T) {
 	const (
 		budget  = 100
 		readers = 40
+		waiters = 160
 		blocks  = 400
 	)
 	bubble(t, keyvaulttest.Options{Limit: budget}, func(t *testing.T, r *rig) {
@@ -167,7 +142,7 @@ func TestOverloadedStoreStaysAvailable(t *testing.T) {
 				t.Logf("%v: %v", e.To, e.Err)
 			}
 		}
-		reader := &marking{Vault: r.client(func(o *azure.Options) { o.Budget = budget })}
+		reader := r.client(func(o *azure.Options) { o.Budget = budget })
 		s, err = block.Open(ctx, "store", kek.New(reader, r.key.Versionless()), opts)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, s.Close()) }()
@@ -175,17 +150,21 @@ func TestOverloadedStoreStaysAvailable(t *testing.T) {
 		end := time.Now().Add(time.Minute)
 		var next, served atomic.Int64
 		var wg sync.WaitGroup
-		for range readers {
+		for n := range readers + waiters {
+			has := 500 * time.Millisecond
+			if n >= readers {
+				has = time.Hour
+			}
 			wg.Go(func() {
 				for time.Now().Before(end) {
-					c, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+					c, cancel := context.WithTimeout(ctx, has)
 					_, err := s.Get(c, id(next.Add(1)), nil)
 					cancel()
 					if err == nil {
 						served.Add(1)
 						continue
 					}
-					time.Sleep(100 * time.Millisecond) // 400 attempts a second, for 10 that there are
+					time.Sleep(100 * time.Millisecond) // a thousand attempts a second, for 10 that there are
 				}
 			})
 		}
@@ -195,5 +174,38 @@ func TestOverloadedStoreStaysAvailable(t *testing.T) {
 		t.Logf("served %d", served.Load())
 		checks := 60 / 5 * 3
 		require.GreaterOrEqual(t, served.Load(), int64((6*budget-checks)*9/10))
+	})
+}
+
+// The vault's challenge to a new client is answered before others get their turn: the
+// operation has had its own.
+func TestAChallengeIsAnsweredFirst(t *testing.T) {
+	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
+		cold := r.wraps(10)
+		slow := &sends{Client: r.Client(), change: func(_ *http.Request, resp *http.Response) {
+			if resp.StatusCode == http.StatusUnauthorized {
+				time.Sleep(50 * time.Millisecond)
+			}
+		}}
+		v := r.client(func(o *azure.Options) { o.Budget, o.ClientOptions.Transport = 100, slow })
+		before := r.Requests("")
+		first := make(chan int, 1)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := v.GetKey(t.Context(), r.key); err != nil {
+				t.Error(err)
+			}
+			first <- r.Requests("") - before
+		})
+		synctest.Wait()
+		for _, w := range cold {
+			wg.Go(func() {
+				if _, err := v.UnwrapKey(t.Context(), w); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 1, <-first)
 	})
 }

@@ -29,7 +29,7 @@ type call struct {
 	paid  bool          // the first request is paid for before the client starts
 	ends  time.Duration // when the operation's time is up
 	sent  func()        // called before each request
-	last  *answer       // the last complete answer, if that was an error
+	last  *answer       // the last complete answer that was an error
 	body  *http.Response
 
 	unexplained bool // a 403 whose code does not say why
@@ -51,6 +51,10 @@ func (c *call) clearBody() {
 		}
 	}
 }
+
+// challenged reports whether the vault's last answer is a challenge, which the client has
+// not answered yet.
+func (c *call) challenged() bool { return c.last != nil && c.last.status == http.StatusUnauthorized }
 
 // answer is what is kept of an error that the vault answered with.
 type answer struct {
@@ -80,8 +84,7 @@ func (g *guard) Do(req *policy.Request) (*http.Response, error) {
 	ctx := req.Raw().Context()
 	if !c.paid {
 		// What answers the challenge is the same operation, which has had its turn.
-		first := c.first || c.last != nil && c.last.status == http.StatusUnauthorized
-		p, err := g.budget.enter(c.units, first, c.ends, c.ends)
+		p, err := g.budget.enter(c.units, c.first || c.challenged(), c.ends, c.ends)
 		if err == nil {
 			err = p.wait(ctx)
 		}
@@ -90,6 +93,9 @@ func (g *guard) Do(req *policy.Request) (*http.Response, error) {
 		}
 	}
 	c.paid, c.signingIn = false, false
+	if c.challenged() {
+		c.last = nil // the client has taken the challenge
+	}
 	c.sent()
 	resp, err := req.Next()
 	if err != nil {
@@ -100,7 +106,6 @@ func (g *guard) Do(req *policy.Request) (*http.Response, error) {
 	vault.NoteRequestID(ctx, id)
 	c.body = resp
 	if resp.StatusCode < http.StatusBadRequest {
-		c.last = nil
 		g.budget.answered()
 		return resp, nil
 	}

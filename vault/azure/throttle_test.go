@@ -115,7 +115,7 @@ func TestNoRetryStorm(t *testing.T) {
 // the vault said, and without asking.
 func TestALongPauseIsTold(t *testing.T) {
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
-		v, ctx := r.client(), t.Context()
+		v, ctx := r.client(patient), t.Context()
 		r.Inject(keyvaulttest.Fault{Op: "get", Times: 1, Status: 429, Code: "Throttled", RetryAfter: "60"})
 		start := time.Now()
 		_, err := v.GetKey(ctx, r.key)
