@@ -38,6 +38,7 @@ type crashRig struct {
 	begun   map[string][]byte // what may be, because it was not acknowledged yet
 	crashes []crash
 	seen    int
+	over    bool     // nothing more is recorded: Pebble's own goroutines go on changing files
 	remains [][]byte // DEK records that were deleted or overwritten
 	rng     *rand.Rand
 }
@@ -106,6 +107,9 @@ func (c *crashRig) observe(f func() error) error {
 	err := f()
 	<-done
 	c.see("the end", "")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true // a flush that found the watch before it was taken away is too late
 	return err
 }
 
@@ -114,6 +118,9 @@ func (c *crashRig) observe(f func() error) error {
 func (c *crashRig) see(op, name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.over {
+		return
+	}
 	ways := []int{0, 50, 100}
 	if !*crashAll {
 		ways = ways[c.seen%3 : c.seen%3+1]
@@ -126,7 +133,7 @@ func (c *crashRig) see(op, name string) {
 	}
 }
 
-// sample returns the crashes to look at.
+// sample returns the crashes to look at, when observe is over.
 func (c *crashRig) sample() []crash {
 	c.mu.Lock()
 	defer c.mu.Unlock()
