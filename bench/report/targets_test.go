@@ -107,3 +107,15 @@ func TestJudgeSaysWhatASecondEntryTakes(t *testing.T) {
 	require.Equal(t, "1.50", v.Measured)
 	require.Equal(t, "plain Pebble with a second entry: 1.25", v.Note)
 }
+
+// And the least that the promises take, beside those of the floor.
+func TestJudgeSaysWhatThePromisesTake(t *testing.T) {
+	r := newResults()
+	for impl, ns := range map[string]int{"floor": 1000, "promised": 1180, "blockseal": 1300} {
+		require.NoError(t, r.parse("f", fmt.Appendf(nil, "BenchmarkSeal/size=512/impl=%s 1 %d ns/op\n", impl, ns)))
+	}
+	v := find(t, judge(r), "Beside the floor", "seal 512 B")
+	require.Equal(t, "1.30", v.Measured)
+	require.Equal(t, notMet, v.Verdict)
+	require.Equal(t, "floor, wrap, clock and erasing: 1.18", v.Note)
+}

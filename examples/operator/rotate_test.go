@@ -116,8 +116,19 @@ func TestErase(t *testing.T) {
 	require.Equal(t, "record a", g.ok("store", "get", g.path("stolen"), "a"))
 	g.ok("key", "create", "next")
 	g.ok("store", "rotate", "change-kek", dir, "--to-key", "next")
+	// The vault is asked of keys that the store was on before, too.
+	states := func() map[string]any {
+		out := map[string]any{}
+		for _, k := range g.object("store", "erase", dir)["keys"].([]any) {
+			k := k.(map[string]any)
+			out[k["Name"].(string)] = k["state"]
+		}
+		return out
+	}
+	require.Equal(t, map[string]any{"customer": "exists", "next": "exists"}, states())
 	g.ok("key", "delete", "customer")
 	g.ok("key", "purge", "customer")
+	require.Equal(t, map[string]any{"customer": "notFound", "next": "exists"}, states())
 	g.fails(exitRefused, "key not found", "store", "get", g.path("stolen"), "a")
 	require.Equal(t, "record b", g.ok("store", "get", dir, "b"))
 }

@@ -66,8 +66,8 @@ func (a *app) withStore(f *storeFlags, do func(ctx context.Context, s *openStore
 	return a.withStoreAndCopies(f, false, do)
 }
 
-// withStoreAndCopies is withStore, with the keys at hand that registered copies are
-// on, which takes a walk over the DEK records.
+// withStoreAndCopies is withStore, with the keys at hand that registered copies are on and
+// that the keyring was on before, which takes a walk over the DEK records.
 func (a *app) withStoreAndCopies(f *storeFlags, copies bool, do func(ctx context.Context, s *openStore, args []string) error) func(context.Context, []string) error {
 	return func(ctx context.Context, args []string) (err error) {
 		if _, err := a.vaultDir(&a.vault); err != nil {
@@ -117,6 +117,7 @@ func (a *app) withStoreAndCopies(f *storeFlags, copies bool, do func(ctx context
 			for _, u := range in.Keys {
 				ids = append(ids, u.Key)
 			}
+			ids = append(ids, in.PastKEKs...)
 		}
 		opts.Keyring.OtherKEKs = s.otherKEKs(info.KEK, ids, vaults)
 		s.Store, err = block.Open(ctx, args[0], kek.New(s.vault.data(s.id), info.KEK.Versionless()), opts)

@@ -275,7 +275,7 @@ files, and shows a receipt: the epochs whose keys were destroyed, and what could
 open copies of the files that were made before (the KEK versions in "keys", and the
 registered copies), and whether those versions exist, as far as the vault says. Keep the
 receipt, and purge those versions when nothing else needs them (store usage).`,
-		a.withStore(f, func(ctx context.Context, s *openStore, _ []string) error {
+		a.withStoreAndCopies(f, true, func(ctx context.Context, s *openStore, _ []string) error {
 			if out != "" {
 				// What cannot be kept is not begun.
 				if _, err := os.Lstat(out); err == nil {
