@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
 	"testing"
@@ -11,67 +10,68 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
+const (
+	nonceSize   = 12
+	storeIDSize = 16
+	// What the standard library expands a key to, in bytes: an AES block cipher and a GCM
+	// (Go 1.26).
+	blockSize, gcmSize = 488, 760
+	// lease is one that no benchmark outlives.
+	lease = 24 * time.Hour
+)
+
 // promised is the floor with the least that blockseal's promises take beyond it, and
 // nothing around that: the block's key is wrapped under another key or unwrapped, the time
-// is looked at for the lease, and what the key was expanded to is overwritten, of which
-// there are 488 and 760 bytes in Go 1.26. It is what blockseal could come down to, and no
-// scheme: it cannot lock, keeps no count and belongs to one goroutine.
+// is looked at for the lease, and as much is overwritten as the key was expanded to. It is
+// what blockseal could come down to, and no scheme: it cannot lock, keeps no count and
+// belongs to one goroutine.
 type promised struct {
 	epoch           cipher.AEAD
 	aad, wrapAAD    []byte
-	key             [32 + 12]byte // and the nonce of the wrap and of the block, drawn at once
+	key             [dek.Size + nonceSize]byte // and the nonce of the wrap and of the block, drawn at once
 	wrapped, sealed []byte
 	plaintext       []byte
 	began           time.Time
-	expanded        [488 + 760]byte
+	block           [blockSize]byte
+	gcm             [gcmSize]byte
 }
 
-// lease is one that no benchmark outlives.
-const lease = 24 * time.Hour
-
 func newPromised(b testing.TB, size int) *promised {
-	return &promised{epoch: plainGCM(b, random(32)), aad: []byte(aad), wrapAAD: random(keyring.RecordSize - 60 + 16 + len(aad)),
-		wrapped: make([]byte, 0, 60), sealed: make([]byte, 0, size+dek.Overhead), plaintext: make([]byte, 0, size), began: time.Now()}
+	const head = keyring.RecordSize - dek.WrappedSize // of a record, in clear
+	return &promised{epoch: plainGCM(b, random(dek.Size)), aad: []byte(aad), wrapAAD: random(head + storeIDSize + len(aad)),
+		wrapped: make([]byte, 0, dek.WrappedSize), sealed: make([]byte, 0, size+dek.Overhead), plaintext: make([]byte, 0, size), began: time.Now()}
 }
 
 // plainGCM is the standard library's AES-256-GCM with nonces that are given.
-func plainGCM(b testing.TB, key []byte) cipher.AEAD {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		b.Fatal(err)
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return aead
-}
+func plainGCM(b testing.TB, key []byte) cipher.AEAD { return setUp(b, key, cipher.NewGCM) }
 
 func (p *promised) seal(b testing.TB, data []byte) {
-	if time.Since(p.began) > lease {
-		b.Fatal("the lease is over")
-	}
+	p.checkLease(b)
 	rand.Read(p.key[:])
-	nonce := p.key[32:]
-	p.wrapped = p.epoch.Seal(append(p.wrapped[:0], nonce...), nonce, p.key[:32], p.wrapAAD)
-	p.sealed = plainGCM(b, p.key[:32]).Seal(append(p.sealed[:0], nonce...), nonce, data, p.aad)
+	key, nonce := p.key[:dek.Size], p.key[dek.Size:]
+	p.wrapped = p.epoch.Seal(append(p.wrapped[:0], nonce...), nonce, key, p.wrapAAD)
+	p.sealed = plainGCM(b, key).Seal(append(p.sealed[:0], nonce...), nonce, data, p.aad)
 	p.erase()
 }
 
 func (p *promised) open(b testing.TB) (err error) {
-	if time.Since(p.began) > lease {
-		b.Fatal("the lease is over")
-	}
-	if _, err := p.epoch.Open(p.key[:0], p.wrapped[:12], p.wrapped[12:], p.wrapAAD); err != nil {
+	p.checkLease(b)
+	if _, err := p.epoch.Open(p.key[:0], p.wrapped[:nonceSize], p.wrapped[nonceSize:], p.wrapAAD); err != nil {
 		return err
 	}
-	p.plaintext, err = plainGCM(b, p.key[:32]).Open(p.plaintext[:0], p.sealed[:12], p.sealed[12:], p.aad)
+	p.plaintext, err = plainGCM(b, p.key[:dek.Size]).Open(p.plaintext[:0], p.sealed[:nonceSize], p.sealed[nonceSize:], p.aad)
 	p.erase()
 	return err
 }
 
+func (p *promised) checkLease(b testing.TB) {
+	if time.Since(p.began) > lease {
+		b.Fatal("the lease is over")
+	}
+}
+
 func (p *promised) erase() {
 	clear(p.key[:])
-	clear(p.expanded[:488])
-	clear(p.expanded[488:])
+	clear(p.block[:])
+	clear(p.gcm[:])
 }

@@ -82,11 +82,16 @@ func (s *sealer) open() (err error) {
 
 // gcm is the standard library's AES-256-GCM with random nonces.
 func gcm(b testing.TB, key []byte) cipher.AEAD {
+	return setUp(b, key, cipher.NewGCMWithRandomNonce)
+}
+
+// setUp is AES-256 under a key, in a mode of the standard library's.
+func setUp(b testing.TB, key []byte, mode func(cipher.Block) (cipher.AEAD, error)) cipher.AEAD {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		b.Fatal(err)
 	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
+	aead, err := mode(block)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -20,6 +20,8 @@ type target struct {
 	atMost  bool // or at least
 	limit   float64
 	measure func(*results) ([]float64, string) // by round, and a remark
+
+	name, other, unit string // of a comparison: the benchmark, blockseal's rival, the metric
 }
 
 // group is some targets under a heading.
@@ -47,22 +49,32 @@ const (
 
 // atMost is a target for time, or for another metric, in times of the other's.
 func atMost(limit float64, label, name, other, unit string) target {
-	return target{label, true, limit, func(r *results) ([]float64, string) {
-		return ratios(r.get(name, ours, unit), r.get(name, other, unit)), ""
-	}}
+	return comparison(target{label: label, atMost: true, limit: limit, name: name, other: other, unit: unit})
 }
 
 // atLeast is a target for the rate in times of the other's: the inverse of the times.
 func atLeast(limit float64, label, name, other string) target {
-	return target{label, false, limit, func(r *results) ([]float64, string) {
-		return ratios(r.get(name, other, seconds), r.get(name, ours, seconds)), ""
-	}}
+	return comparison(target{label: label, limit: limit, name: name, other: other, unit: seconds})
+}
+
+func comparison(t target) target {
+	t.measure = func(r *results) ([]float64, string) { return t.ratios(r, ours), "" }
+	return t
+}
+
+// ratios are what an implementation reaches of a comparison's target.
+func (t target) ratios(r *results, impl string) []float64 {
+	its, others := r.get(t.name, impl, t.unit), r.get(t.name, t.other, t.unit)
+	if t.atMost {
+		return ratios(its, others)
+	}
+	return ratios(others, its)
 }
 
 // flat is a target for vault calls that do not grow with the number of blocks. The remark
 // says over which numbers that was measured.
 func flat(label, bench string) target {
-	return target{label, true, 1, func(r *results) ([]float64, string) {
+	return target{label: label, atMost: true, limit: 1, measure: func(r *results) ([]float64, string) {
 		counts := r.counts(bench)
 		series := make([][]sample, len(counts))
 		for i, n := range counts {
@@ -113,7 +125,7 @@ func floorTargets() (t []target) {
 }
 
 func besideFloor(limit float64, label, name string) target {
-	return atMost(limit, label, name, "floor", seconds).limitedBy("promised", name, "floor", seconds)
+	return atMost(limit, label, name, "floor", seconds).limitedBy("promised")
 }
 
 // stored are the operations that all three stores do.
@@ -141,24 +153,18 @@ func storedOps() (ops []stored) {
 
 func pebbleTargets() (t []target) {
 	for _, op := range storedOps() {
-		t = append(t, atLeast(op.limit, op.label, op.name, "pebble").limitedBy("pebble2", op.name, "pebble", seconds))
+		t = append(t, atLeast(op.limit, op.label, op.name, "pebble").limitedBy("pebble2"))
 	}
-	const amplification = "WriteAmplification/size=4096"
-	return append(t, atMost(1.05, "write amplification, in times of Pebble's", amplification, "pebble", "writeamp").
-		limitedBy("pebble2", amplification, "pebble", "writeamp"))
+	return append(t, atMost(1.05, "write amplification, in times of Pebble's", "WriteAmplification/size=4096", "pebble", "writeamp").limitedBy("pebble2"))
 }
 
-// limitedBy adds to the remark of a target beside an implementation what a third one, which
-// has a part of blockseal's work to do, reaches.
-func (t target) limitedBy(impl, name, beside, unit string) target {
+// limitedBy adds to the remark of a comparison what a third implementation, which has a part
+// of blockseal's work to do, reaches.
+func (t target) limitedBy(impl string) target {
 	measure := t.measure
 	t.measure = func(r *results) ([]float64, string) {
 		got, note := measure(r)
-		other := ratios(r.get(name, beside, unit), r.get(name, impl, unit))
-		if t.atMost {
-			other = ratios(r.get(name, impl, unit), r.get(name, beside, unit))
-		}
-		if s := over(other); s.n > 0 {
+		if s := over(t.ratios(r, impl)); s.n > 0 {
 			note = fmt.Sprintf("%s: %.2f", label(impl), s.median)
 		}
 		return got, note
@@ -179,8 +185,8 @@ func growthTargets() (t []target) {
 		limit float64
 	}{{4096, 1.5}, {65536, 1.9}} {
 		name := fmt.Sprintf("SealScaling/size=%d/goroutines=", s.size)
-		t = append(t, target{fmt.Sprintf("seal %s, rate of 2 goroutines in times of 1", size(s.size)), false, s.limit,
-			func(r *results) ([]float64, string) {
+		t = append(t, target{label: fmt.Sprintf("seal %s, rate of 2 goroutines in times of 1", size(s.size)), limit: s.limit,
+			measure: func(r *results) ([]float64, string) {
 				return ratios(r.get(name+"1", ours, seconds), r.get(name+"2", ours, seconds)), ""
 			}})
 	}

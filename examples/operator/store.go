@@ -63,12 +63,12 @@ type openStore struct {
 // withStore runs do with the store open that the first argument names. That the
 // store is Inaccessible is for do to notice.
 func (a *app) withStore(f *storeFlags, do func(ctx context.Context, s *openStore, args []string) error) func(context.Context, []string) error {
-	return a.withStoreAndCopies(f, false, do)
+	return a.withStoreAndKEKs(f, false, do)
 }
 
-// withStoreAndCopies is withStore, with the keys at hand that registered copies are on and
-// that the keyring was on before, which takes a walk over the DEK records.
-func (a *app) withStoreAndCopies(f *storeFlags, copies bool, do func(ctx context.Context, s *openStore, args []string) error) func(context.Context, []string) error {
+// withStoreAndKEKs is withStore; with all, the keys are at hand too that registered copies are
+// on and that the keyring was on before, which takes a walk over the DEK records.
+func (a *app) withStoreAndKEKs(f *storeFlags, all bool, do func(ctx context.Context, s *openStore, args []string) error) func(context.Context, []string) error {
 	return func(ctx context.Context, args []string) (err error) {
 		if _, err := a.vaultDir(&a.vault); err != nil {
 			return err
@@ -109,7 +109,7 @@ func (a *app) withStoreAndCopies(f *storeFlags, copies bool, do func(ctx context
 		for _, id := range info.KEKs {
 			ids = append(ids, id)
 		}
-		if copies {
+		if all {
 			in, err := block.Inspect(ctx, args[0], nil)
 			if err != nil {
 				return err

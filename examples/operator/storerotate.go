@@ -138,7 +138,7 @@ func (a *app) rotateKEK(f *storeFlags) *cobra.Command {
 	c := a.command("kek DIR", "move to the newest version of the KEK", `Kek wraps the store's keyring with the newest version of its KEK, then rewraps the DEKs that
 the vault wraps (store init --wrapping kek). Registered copies that can be reached are
 moved along; the others are listed with what they need.`,
-		a.withStoreAndCopies(f, true, func(ctx context.Context, s *openStore, _ []string) error {
+		a.withStoreAndKEKs(f, true, func(ctx context.Context, s *openStore, _ []string) error {
 			from := s.State().KEK.String()
 			if err := s.RotateKEK(ctx); err != nil {
 				return err
@@ -157,7 +157,7 @@ func (a *app) changeKEK(f *storeFlags) *cobra.Command {
 	c := a.command("change-kek DIR", "move to another key, of this vault or another", `Change-kek wraps the store's keyring with another key: --to-key, of --vault or, if it is
 given, of --to-vault. The new wrap is proven by an unwrap and durable before the old
 one is let go. Then it does what store rotate kek does.`,
-		a.withStoreAndCopies(f, true, func(ctx context.Context, s *openStore, _ []string) error {
+		a.withStoreAndKEKs(f, true, func(ctx context.Context, s *openStore, _ []string) error {
 			if key == "" {
 				return usagef("to which key? give --to-key")
 			}
@@ -275,7 +275,7 @@ files, and shows a receipt: the epochs whose keys were destroyed, and what could
 open copies of the files that were made before (the KEK versions in "keys", and the
 registered copies), and whether those versions exist, as far as the vault says. Keep the
 receipt, and purge those versions when nothing else needs them (store usage).`,
-		a.withStoreAndCopies(f, true, func(ctx context.Context, s *openStore, _ []string) error {
+		a.withStoreAndKEKs(f, true, func(ctx context.Context, s *openStore, _ []string) error {
 			if out != "" {
 				// What cannot be kept is not begun.
 				if _, err := os.Lstat(out); err == nil {
