@@ -54,49 +54,55 @@ func TestStoresAgree(t *testing.T) {
 	}
 }
 
-func benchPut(b *testing.B, s kv, size, batch int) {
+// putter puts batches of blocks into a store, some ids over and over.
+func putter(s kv, size, batch int) func() error {
 	data := random(size)
 	ids := make([]byte, 0, 8*batch)
 	kvs := make([][2][]byte, batch)
 	i := 0
-	for b.Loop() {
+	return func() error {
 		for j := range kvs {
 			kvs[j] = [2][]byte{id(ids[8*j:8*j:8*j+8], i, 10_000), data}
 			i++
 		}
-		if err := s.put(kvs); err != nil {
-			b.Fatal(err)
-		}
+		return s.put(kvs)
 	}
 }
 
-// BenchmarkPutSync is a Put, or a batch of 16, that is durable when it returns.
+// BenchmarkPutSync is a Put, or a batch of 16, that is durable when it returns, in turns
+// with plain Pebble.
 func BenchmarkPutSync(b *testing.B) {
 	for _, size := range []int{4 << 10, 64 << 10} {
 		for _, batch := range []int{1, 16} {
 			for _, im := range implementations() {
 				b.Run(fmt.Sprintf("size=%d/batch=%d/impl=%s", size, batch, im.name), func(b *testing.B) {
+					op, plain := putter(open(b, im.open, true), size, batch), putter(open(b, openPebble, true), size, batch)
 					b.SetBytes(int64(size * batch))
 					b.ReportAllocs()
-					benchPut(b, open(b, im.open, true), size, batch)
+					turns(b, 4, op, "pebble", plain)
 				})
 			}
 		}
 	}
 }
 
-// BenchmarkPutNoSync is a Put whose durability is left to the system, into a store whose
-// memory has been written to before: memtables and caches are taken as they are used.
+// BenchmarkPutNoSync is a Put whose durability is left to the system, in turns with plain
+// Pebble, into stores whose memory has been written to before: memtables and caches are
+// taken as they are used.
 func BenchmarkPutNoSync(b *testing.B) {
 	bySize(b, []int{4 << 10, 64 << 10}, func(b *testing.B, size int, o opener) {
-		s := open(b, o, false)
 		warm := 256 << 20
 		if testing.Short() {
 			warm = 1 << 20
 		}
-		fill(b, s, warm/size, size)
+		warmed := func(o opener) func() error {
+			s := open(b, o, false)
+			fill(b, s, warm/size, size)
+			return putter(s, size, 1)
+		}
+		op, plain := warmed(o), warmed(openPebble)
 		b.ResetTimer()
-		benchPut(b, s, size, 1)
+		turns(b, 4<<20/size, op, "pebble", plain)
 	})
 }
 

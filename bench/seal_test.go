@@ -170,14 +170,10 @@ func bySealSize(b *testing.B, impls map[string]func(data []byte) func() error) {
 		data := random(size)
 		for _, name := range []string{"promised", "floor", "blockseal", "cipher"} {
 			b.Run(fmt.Sprintf("size=%d/impl=%s", size, name), func(b *testing.B) {
-				op := impls[name](data)
+				op, floor := impls[name](data), impls["floor"](data)
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
-				for b.Loop() {
-					if err := op(); err != nil {
-						b.Fatal(err)
-					}
-				}
+				turns(b, min(4096, 4<<20/size), op, "floor", floor)
 			})
 		}
 	}

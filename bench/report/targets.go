@@ -62,9 +62,13 @@ func comparison(t target) target {
 	return t
 }
 
-// ratios are what an implementation reaches of a comparison's target.
+// ratios are what an implementation reaches of a comparison's target. What the other took in
+// turns with it is better than what it took by itself.
 func (t target) ratios(r *results, impl string) []float64 {
-	its, others := r.get(t.name, impl, t.unit), r.get(t.name, t.other, t.unit)
+	its, others := r.get(t.name, impl, t.unit), r.get(t.name, impl, t.other+"-"+t.unit)
+	if len(others) == 0 {
+		others = r.get(t.name, t.other, t.unit)
+	}
 	if t.atMost {
 		return ratios(its, others)
 	}
