@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
@@ -169,7 +170,7 @@ func BenchmarkWriteAmplification(b *testing.B) {
 		n = 2_000
 	}
 	v := vaulttest.New(nil)
-	key := v.CreateKey("k").Versionless()
+	key, epochKey := v.CreateKey("k").Versionless(), random(dek.Size)
 	for _, im := range []struct {
 		name string
 		open func(dir string, fs vfs.FS) (kv, error)
@@ -178,7 +179,7 @@ func BenchmarkWriteAmplification(b *testing.B) {
 			return openSealed(dir, v, key, &block.Options{NoSync: true, BlockCache: cacheBytes, FS: fs})
 		}},
 		{"pebble", func(dir string, fs vfs.FS) (kv, error) { return openPebbleOn(dir, false, fs) }},
-		{"pebble2", func(dir string, fs vfs.FS) (kv, error) { return openApartOn(dir, false, fs) }},
+		{"promised", func(dir string, fs vfs.FS) (kv, error) { return openPromisedOn(dir, false, fs, epochKey) }},
 	} {
 		open := im.open
 		b.Run(fmt.Sprintf("size=%d/impl=%s", size, im.name), func(b *testing.B) {
@@ -223,7 +224,7 @@ func rest(s kv) {
 			running = s.Stats().Engine.CompactionsRunning
 		case *plain:
 			running = int(s.Metrics().Compact.NumInProgress)
-		case *apart:
+		case *promisedStore:
 			running = int(s.Metrics().Compact.NumInProgress)
 		}
 		if running > 0 {

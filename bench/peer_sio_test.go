@@ -27,7 +27,7 @@ type sioEnvelope struct {
 }
 
 func newSIO(b testing.TB, size int) *sioEnvelope {
-	return &sioEnvelope{wrap: gcm(b, random(32)), aad: []byte(aad), sealed: make([]byte, 0, 2*size+1024), plaintext: make([]byte, 0, size)}
+	return &sioEnvelope{wrap: gcm(random(32)), aad: []byte(aad), sealed: make([]byte, 0, 2*size+1024), plaintext: make([]byte, 0, size)}
 }
 
 func (e *sioEnvelope) config(key []byte) sio.Config {

@@ -3,7 +3,7 @@ package bench
 import (
 	"crypto/cipher"
 	"crypto/rand"
-	"testing"
+	"errors"
 	"time"
 
 	"github.com/blockseal/blockseal/dek"
@@ -13,6 +13,7 @@ import (
 const (
 	nonceSize   = 12
 	storeIDSize = 16
+	recordHead  = keyring.RecordSize - dek.WrappedSize // of a record, in clear
 	// What the standard library expands a key to, in bytes: an AES block cipher and a GCM
 	// (Go 1.26).
 	blockSize, gcmSize = 488, 760
@@ -26,48 +27,60 @@ const (
 // what blockseal could come down to, and no scheme: it cannot lock, keeps no count and
 // belongs to one goroutine.
 type promised struct {
-	epoch           cipher.AEAD
-	aad, wrapAAD    []byte
-	key             [dek.Size + nonceSize]byte // and the nonce of the wrap and of the block, drawn at once
-	wrapped, sealed []byte
-	plaintext       []byte
-	began           time.Time
-	block           [blockSize]byte
-	gcm             [gcmSize]byte
+	epoch        cipher.AEAD
+	aad, wrapAAD []byte
+	key          [dek.Size + nonceSize]byte // and the nonce of the wrap and of the block, drawn at once
+	wrapped      []byte
+	began        time.Time
+	block        [blockSize]byte
+	gcm          [gcmSize]byte
 }
 
-func newPromised(b testing.TB, size int) *promised {
-	const head = keyring.RecordSize - dek.WrappedSize // of a record, in clear
-	return &promised{epoch: plainGCM(b, random(dek.Size)), aad: []byte(aad), wrapAAD: random(head + storeIDSize + len(aad)),
-		wrapped: make([]byte, 0, dek.WrappedSize), sealed: make([]byte, 0, size+dek.Overhead), plaintext: make([]byte, 0, size), began: time.Now()}
+func newPromised(epochKey []byte) *promised {
+	return &promised{epoch: plainGCM(epochKey), aad: []byte(aad), wrapAAD: make([]byte, recordHead+storeIDSize+len(aad)),
+		wrapped: make([]byte, 0, dek.WrappedSize), began: time.Now()}
 }
 
 // plainGCM is the standard library's AES-256-GCM with nonces that are given.
-func plainGCM(b testing.TB, key []byte) cipher.AEAD { return setUp(b, key, cipher.NewGCM) }
+func plainGCM(key []byte) cipher.AEAD { return setUp(key, cipher.NewGCM) }
 
-func (p *promised) seal(b testing.TB, data []byte) {
-	p.checkLease(b)
+// newKey draws the key of one block and leaves it wrapped in p.wrapped.
+func (p *promised) newKey() error {
+	if err := p.checkLease(); err != nil {
+		return err
+	}
 	rand.Read(p.key[:])
 	key, nonce := p.key[:dek.Size], p.key[dek.Size:]
 	p.wrapped = p.epoch.Seal(append(p.wrapped[:0], nonce...), nonce, key, p.wrapAAD)
-	p.sealed = plainGCM(b, key).Seal(append(p.sealed[:0], nonce...), nonce, data, p.aad)
-	p.erase()
+	return nil
 }
 
-func (p *promised) open(b testing.TB) (err error) {
-	p.checkLease(b)
-	if _, err := p.epoch.Open(p.key[:0], p.wrapped[:nonceSize], p.wrapped[nonceSize:], p.wrapAAD); err != nil {
-		return err
+// seal appends the block that newKey was called for, sealed, to dst.
+func (p *promised) seal(dst, data []byte) []byte {
+	nonce := p.key[dek.Size:]
+	dst = plainGCM(p.key[:dek.Size]).Seal(append(dst, nonce...), nonce, data, p.aad)
+	p.erase()
+	return dst
+}
+
+// open appends a block to dst.
+func (p *promised) open(dst, wrapped, sealed []byte) ([]byte, error) {
+	if err := p.checkLease(); err != nil {
+		return nil, err
 	}
-	p.plaintext, err = plainGCM(b, p.key[:dek.Size]).Open(p.plaintext[:0], p.sealed[:nonceSize], p.sealed[nonceSize:], p.aad)
+	if _, err := p.epoch.Open(p.key[:0], wrapped[:nonceSize], wrapped[nonceSize:], p.wrapAAD); err != nil {
+		return nil, err
+	}
+	dst, err := plainGCM(p.key[:dek.Size]).Open(dst, sealed[:nonceSize], sealed[nonceSize:], p.aad)
 	p.erase()
-	return err
+	return dst, err
 }
 
-func (p *promised) checkLease(b testing.TB) {
+func (p *promised) checkLease() error {
 	if time.Since(p.began) > lease {
-		b.Fatal("the lease is over")
+		return errors.New("the lease is over")
 	}
+	return nil
 }
 
 func (p *promised) erase() {

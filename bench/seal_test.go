@@ -81,29 +81,28 @@ func (s *sealer) open() (err error) {
 }
 
 // gcm is the standard library's AES-256-GCM with random nonces.
-func gcm(b testing.TB, key []byte) cipher.AEAD {
-	return setUp(b, key, cipher.NewGCMWithRandomNonce)
-}
+func gcm(key []byte) cipher.AEAD { return setUp(key, cipher.NewGCMWithRandomNonce) }
 
-// setUp is AES-256 under a key, in a mode of the standard library's.
-func setUp(b testing.TB, key []byte, mode func(cipher.Block) (cipher.AEAD, error)) cipher.AEAD {
+// setUp is AES-256 under a key, in a mode of the standard library's. It fails for keys of
+// another size alone.
+func setUp(key []byte, mode func(cipher.Block) (cipher.AEAD, error)) cipher.AEAD {
 	block, err := aes.NewCipher(key)
 	if err != nil {
-		b.Fatal(err)
+		panic(err)
 	}
 	aead, err := mode(block)
 	if err != nil {
-		b.Fatal(err)
+		panic(err)
 	}
 	return aead
 }
 
 // floorSeal returns what seals data under a fresh key with the standard library alone.
-func floorSeal(b testing.TB, data []byte) func() error {
+func floorSeal(data []byte) func() error {
 	aad, key, dst := []byte(aad), make([]byte, 32), make([]byte, 0, len(data)+dek.Overhead)
 	return func() error {
 		rand.Read(key)
-		dst = gcm(b, key).Seal(dst[:0], nil, data, aad)
+		dst = gcm(key).Seal(dst[:0], nil, data, aad)
 		return nil
 	}
 }
@@ -116,17 +115,21 @@ func floorSeal(b testing.TB, data []byte) func() error {
 func BenchmarkSeal(b *testing.B) {
 	r, aad := newKeyring(b), []byte(aad)
 	bySealSize(b, map[string]func(data []byte) func() error{
-		"floor": func(data []byte) func() error { return floorSeal(b, data) },
+		"floor": func(data []byte) func() error { return floorSeal(data) },
 		"promised": func(data []byte) func() error {
-			p := newPromised(b, len(data))
-			return func() error { p.seal(b, data); return nil }
+			p, dst := newPromised(random(dek.Size)), make([]byte, 0, len(data)+dek.Overhead)
+			return func() error {
+				err := p.newKey()
+				dst = p.seal(dst[:0], data)
+				return err
+			}
 		},
 		"blockseal": func(data []byte) func() error {
 			s := newSealer(r, len(data))
 			return func() error { return s.seal(data) }
 		},
 		"cipher": func(data []byte) func() error {
-			aead, dst := gcm(b, random(32)), make([]byte, 0, len(data)+dek.Overhead)
+			aead, dst := gcm(random(32)), make([]byte, 0, len(data)+dek.Overhead)
 			return func() error { dst = aead.Seal(dst[:0], nil, data, aad); return nil }
 		},
 	})
@@ -139,16 +142,19 @@ func BenchmarkOpen(b *testing.B) {
 	bySealSize(b, map[string]func(data []byte) func() error{
 		"floor": func(data []byte) func() error {
 			key, dst := random(32), make([]byte, 0, len(data))
-			sealed := gcm(b, key).Seal(nil, nil, data, aad)
+			sealed := gcm(key).Seal(nil, nil, data, aad)
 			return func() (err error) {
-				dst, err = gcm(b, key).Open(dst[:0], nil, sealed, aad)
+				dst, err = gcm(key).Open(dst[:0], nil, sealed, aad)
 				return err
 			}
 		},
 		"promised": func(data []byte) func() error {
-			p := newPromised(b, len(data))
-			p.seal(b, data)
-			return func() error { return p.open(b) }
+			p, dst := newPromised(random(dek.Size)), make([]byte, 0, len(data))
+			if err := p.newKey(); err != nil {
+				b.Fatal(err)
+			}
+			sealed := p.seal(nil, data)
+			return func() (err error) { dst, err = p.open(dst[:0], p.wrapped, sealed); return err }
 		},
 		"blockseal": func(data []byte) func() error {
 			s := newSealer(r, len(data))
@@ -158,7 +164,7 @@ func BenchmarkOpen(b *testing.B) {
 			return s.open
 		},
 		"cipher": func(data []byte) func() error {
-			aead, dst := gcm(b, random(32)), make([]byte, 0, len(data))
+			aead, dst := gcm(random(32)), make([]byte, 0, len(data))
 			sealed := aead.Seal(nil, nil, data, aad)
 			return func() (err error) { dst, err = aead.Open(dst[:0], nil, sealed, aad); return err }
 		},
@@ -206,7 +212,7 @@ func BenchmarkSealScaling(b *testing.B) {
 				s := newSealer(r, size)
 				return func() error { return s.seal(data) }
 			})
-			run("floor", func() func() error { return floorSeal(b, data) })
+			run("floor", func() func() error { return floorSeal(data) })
 		}
 	}
 }

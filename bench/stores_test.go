@@ -44,7 +44,7 @@ func implementations() []struct {
 	}{
 		{"blockseal", blockseal(nil)},
 		{"pebble", openPebble},
-		{"pebble2", openApart},
+		{"promised", openPromised(key)},
 		{"badger", func(dir string, sync bool) (kv, error) { return openBadger(dir, key, sync, cacheBytes) }},
 	}
 }

@@ -102,6 +102,8 @@ func (r *results) table() []figure {
 			default:
 				if q, ok := strings.CutSuffix(u, "-sec"); ok {
 					other = append(other, q+" "+duration(s.median))
+				} else if base, ok := strings.CutSuffix(u, "-"+seconds); ok {
+					other = append(other, base+" in turns with it "+duration(s.median))
 				} else {
 					other = append(other, number(s.median)+" "+u)
 				}

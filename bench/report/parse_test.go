@@ -52,6 +52,13 @@ func TestParsePercentiles(t *testing.T) {
 	require.Equal(t, "p50 1.50 µs, p99.9 2.00 µs", r.table()[0].Other)
 }
 
+func TestParseTurns(t *testing.T) {
+	r := newResults()
+	require.NoError(t, r.parse("f", []byte("BenchmarkSeal/size=512/impl=blockseal-2 1 900 ns/op 800 floor-ns/op\n")))
+	require.InDelta(t, 8e-7, r.get("Seal/size=512", ours, "floor-"+seconds)[0].value, 1e-15)
+	require.Equal(t, "floor in turns with it 800 ns", r.table()[0].Other)
+}
+
 // Without the report's marks, as from go test -count, the how-manieth result of a row is
 // the round; a second file brings rounds of its own.
 func TestRoundsWithoutMarks(t *testing.T) {

@@ -1,0 +1,104 @@
+package bench
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// promisedStore is plain Pebble with the least that blockseal's promises take beside it, and
+// nothing around that: each block is sealed under a key of its own, and the wrapped key is a
+// second entry of a DEK record's size, in a space of its own. One goroutine does it all.
+type promisedStore struct {
+	*plain
+	sealers sync.Pool // of *promised
+}
+
+// records is the prefix of the second entries' keys.
+const records = "\x02\x00\x00\x00\x00"
+
+func openPromised(epochKey []byte) opener {
+	return func(dir string, sync bool) (kv, error) { return openPromisedOn(dir, sync, vfs.Default, epochKey) }
+}
+
+func openPromisedOn(dir string, noWait bool, fs vfs.FS, epochKey []byte) (kv, error) {
+	p, err := openPebbleOn(dir, noWait, fs)
+	if err != nil {
+		return nil, err
+	}
+	return &promisedStore{p, sync.Pool{New: func() any { return newPromised(epochKey) }}}, nil
+}
+
+func (s *promisedStore) put(batch [][2][]byte) error {
+	p := s.sealers.Get().(*promised)
+	defer s.sealers.Put(p)
+	b := s.NewBatch()
+	defer b.Close()
+	for _, kv := range batch {
+		if err := p.newKey(); err != nil {
+			return err
+		}
+		id, data := kv[0], kv[1]
+		key, record := b.Reserve(len(records)+len(id), keyring.RecordSize)
+		copy(key, records)
+		copy(key[len(records):], id)
+		copy(record[recordHead:], p.wrapped)
+		key, sealed := b.Reserve(len(prefix)+len(id), len(data)+dek.Overhead)
+		copy(key, prefix)
+		copy(key[len(prefix):], id)
+		p.seal(sealed[:0], data)
+	}
+	return s.Commit(b, s.sync)
+}
+
+func (s *promisedStore) get(id, dst []byte) ([]byte, error) {
+	p := s.sealers.Get().(*promised)
+	defer s.sealers.Put(p)
+	key := append(make([]byte, 0, 32), records...)
+	v, closer, err := s.Get(append(key, id...))
+	if err != nil {
+		return nil, err
+	}
+	p.wrapped = append(p.wrapped[:0], v[recordHead:]...)
+	if err := closer.Close(); err != nil {
+		return nil, err
+	}
+	sealed, closer, err := s.Get(append(append(key[:0], prefix...), id...))
+	if err != nil {
+		return nil, err
+	}
+	dst, err = p.open(dst, p.wrapped, sealed)
+	return dst, errors.Join(err, closer.Close())
+}
+
+func (s *promisedStore) scan(f func(id, data []byte) error) error {
+	p := s.sealers.Get().(*promised)
+	defer s.sealers.Put(p)
+	wrapped, err := s.NewIter([]byte(records), []byte(prefix))
+	if err != nil {
+		return err
+	}
+	blocks, err := s.NewIter([]byte(prefix), []byte("\x04"))
+	if err != nil {
+		return errors.Join(err, wrapped.Close())
+	}
+	wrapped.First()
+	for ok := blocks.First(); ok && err == nil; ok = blocks.Next() {
+		var record, sealed []byte
+		if record, err = wrapped.Value(); err != nil {
+			break
+		}
+		if sealed, err = blocks.Value(); err != nil {
+			break
+		}
+		if s.dst, err = p.open(s.dst[:0], record[recordHead:], sealed); err == nil {
+			err = f(blocks.Key()[len(prefix):], s.dst)
+		}
+		wrapped.Next()
+	}
+	return errors.Join(err, blocks.Err(), wrapped.Err(), blocks.Close(), wrapped.Close())
+}
