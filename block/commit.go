@@ -21,49 +21,62 @@ func recordEpoch(record []byte) uint32 {
 	return in.Epoch
 }
 
-// commit applies a batch whose DEK records name no epoch before oldest, and waits
-// until it is durable, unless Options.NoSync.
-func (s *Store) commit(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
-	sync := !s.opts.NoSync
+// apply makes the changes of a batch visible, whose DEK records name no epoch before
+// oldest. Unless Options.NoSync, durable must be called before the batch is closed; what has
+// to be done besides is best done between the two, while the log is written.
+func (s *Store) apply(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
 	s.gate.RLock()
-	err := s.refresh(ctx, h, b, oldest)
-	if err == nil {
-		err = s.db.Apply(b, sync)
-	}
-	s.gate.RUnlock()
-	if err != nil || !sync {
+	defer s.gate.RUnlock()
+	if err := s.refresh(ctx, h, b, oldest); err != nil {
 		return err
+	}
+	return s.db.Apply(b, !s.opts.NoSync)
+}
+
+// durable waits until what was applied is durable, unless Options.NoSync.
+func (s *Store) durable(b engine.Batch) error {
+	if s.opts.NoSync {
+		return nil
 	}
 	return b.Wait()
 }
 
-// commitMany is commit for a batch of several changes, with which it keeps the
-// caches in step.
+// commitMany applies a batch of several changes, with which it keeps the caches in step,
+// and waits until it is durable.
 func (s *Store) commitMany(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
-	// The engine may keep a large batch and empty it, so that the cache is told
-	// before. Until the commit it is ahead of the engine, which readers notice.
 	var changes []uint64
-	defer func() {
-		for _, c := range changes {
-			s.rows.report(c)
-		}
-	}()
-	err := b.Each(func(key, value []byte, deleted bool) error {
-		if len(key) <= prefixSize || key[0] != spaceDEK {
-			return nil
-		}
-		if deleted {
-			s.records.drop(key[prefixSize:])
-		} else {
-			s.records.put(key[prefixSize:], value)
-		}
-		changes = append(changes, s.rows.announce(key[prefixSize:]))
-		return nil
-	})
+	err := eachRecord(b, func(id, _ []byte, _ bool) { changes = append(changes, s.rows.announce(id)) })
+	if err == nil {
+		err = s.apply(ctx, h, b, oldest)
+	}
+	for _, c := range changes {
+		s.rows.report(c)
+	}
 	if err != nil {
 		return err
 	}
-	return s.commit(ctx, h, b, oldest)
+	// The engine may have kept a large batch and left an empty one. Then the cache holds
+	// older records of these blocks, which readers notice.
+	if !b.Empty() {
+		_ = eachRecord(b, func(id, record []byte, deleted bool) { // it was read once
+			if deleted {
+				s.records.drop(id)
+			} else {
+				s.records.put(id, record)
+			}
+		})
+	}
+	return s.durable(b)
+}
+
+// eachRecord calls f for each DEK record that a batch sets or deletes, with its block's id.
+func eachRecord(b engine.Batch, f func(id, record []byte, deleted bool)) error {
+	return b.Each(func(key, value []byte, deleted bool) error {
+		if len(key) > prefixSize && key[0] == spaceDEK {
+			f(key[prefixSize:], value, deleted)
+		}
+		return nil
+	})
 }
 
 // refresh rewraps, in the batch's own memory, the records that name an epoch which

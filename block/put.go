@@ -85,14 +85,15 @@ func (s *Store) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 	if err := s.seal(ctx, h, b, sc, 0, id, data); err != nil {
 		return err
 	}
+	sc.key.Destroy() // not after the wait for the log
 	change := s.rows.announce(id)
-	err := s.commit(ctx, h, b, recordEpoch(sc.record))
+	err := s.apply(ctx, h, b, recordEpoch(sc.record))
 	s.rows.report(change)
 	if err != nil {
 		return err
 	}
 	s.records.put(id, sc.record)
-	return nil
+	return s.durable(b)
 }
 
 // Delete removes the block with the given id, and its DEK. It is not an error if
@@ -117,13 +118,16 @@ func (s *Store) Delete(ctx context.Context, id []byte) error {
 		return wrapErr("delete", id, err)
 	}
 	change := s.rows.announce(id)
-	err = s.commit(ctx, &h, b, noEpoch)
+	err = s.apply(ctx, &h, b, noEpoch)
 	s.rows.report(change)
+	if err == nil {
+		s.records.drop(id)
+		err = s.durable(b)
+	}
 	s.counts.deleted(err)
 	if err != nil {
 		return wrapErr("delete", id, err)
 	}
-	s.records.drop(id)
 	return nil
 }
 

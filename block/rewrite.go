@@ -72,12 +72,7 @@ func (w *rewriter) flush(h *keyring.Hold) (lost int, err error) {
 	if out.Empty() {
 		return len(skip), nil
 	}
-	if err := out.Each(func(key, value []byte, _ bool) error {
-		if key[0] == spaceDEK {
-			s.records.put(key[prefixSize:], value)
-		}
-		return nil
-	}); err != nil {
+	if err := eachRecord(out, func(id, record []byte, _ bool) { s.records.put(id, record) }); err != nil {
 		return 0, err
 	}
 	return len(skip), s.db.Apply(out, false)
