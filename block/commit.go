@@ -44,7 +44,7 @@ func (s *Store) durable(b engine.Batch) error {
 // commitMany applies a batch of several changes, with which it keeps the caches in step,
 // and waits until it is durable.
 func (s *Store) commitMany(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
-	var changes []uint64
+	changes := make([]uint64, 0, 64) // no allocation for a small batch
 	err := eachRecord(b, func(id, _ []byte, _ bool) { changes = append(changes, s.rows.announce(id)) })
 	if err == nil {
 		err = s.apply(ctx, h, b, oldest)

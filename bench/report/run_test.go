@@ -143,3 +143,17 @@ func TestRunDoesNotBuild(t *testing.T) {
 	require.ErrorContains(t, err, "build the benchmarks")
 	require.ErrorContains(t, err, "bad_test.go:3")
 }
+
+func TestWhatWaitsForTheDiskTakesLonger(t *testing.T) {
+	for _, c := range []struct {
+		options    options
+		name, want string
+	}{
+		{options{benchtime: "300ms"}, "BenchmarkPutSync", "1.5s"},
+		{options{benchtime: "300ms"}, "BenchmarkPutNoSync", "300ms"},
+		{options{benchtime: "100x"}, "BenchmarkPutSync", "100x"},
+		{options{benchtime: "50ms", quick: true}, "BenchmarkPutSync", "50ms"},
+	} {
+		require.Equal(t, c.want, (&runner{options: c.options}).timeFor(c.name))
+	}
+}
