@@ -47,7 +47,7 @@ func replaced(s *block.Store, before map[string]string) (ids []string) {
 	return ids
 }
 
-func eventually(t *testing.T, cond func() bool, msg string) {
+func eventually(t testing.TB, cond func() bool, msg string) {
 	t.Helper()
 	require.Eventually(t, cond, 20*time.Second, time.Millisecond, msg)
 }
@@ -157,7 +157,8 @@ func TestRekeyAfterRewrap(t *testing.T) {
 func TestRekeyAfterIsPacedAndResumed(t *testing.T) {
 	g := newAgeRig(t)
 	g.opts.Keyring.RekeyAfter = 100 * time.Hour
-	g.opts.RewriteRate = 1000
+	g.opts.RewriteRate = 800
+	clock := g.watch()
 	s := g.open()
 	const n = 100
 	for i := range n {
@@ -172,12 +173,17 @@ func TestRekeyAfterIsPacedAndResumed(t *testing.T) {
 		}
 		return len(replaced(s, before)) >= 10
 	}, "the first step")
-	g.clock.Advance(800 * time.Millisecond)
-	time.Sleep(20 * time.Millisecond)
-	require.Len(t, replaced(s, before), 10, "ten blocks of 100 bytes are a second's")
-	for want := 20; want <= 50; want += 10 {
-		g.clock.Advance(time.Second)
-		eventually(t, func() bool { return len(replaced(s, before)) >= want }, "the next step")
+	// A step is ten blocks of 100 bytes.
+	const pace = 1250 * time.Millisecond
+	clock.waited(t, pace, 1)
+	g.clock.Advance(pace) // the clock was moved when this wait began: only the next ones are exact
+	eventually(t, func() bool { return len(replaced(s, before)) == 20 }, "the second step")
+	for done := 20; done < 50; done += 10 {
+		clock.waited(t, pace, done/10)
+		g.clock.Advance(pace - 1)
+		require.Len(t, replaced(s, before), done)
+		g.clock.Advance(1)
+		eventually(t, func() bool { return len(replaced(s, before)) == done+10 }, "the next step")
 	}
 	require.NoError(t, s.Rekey(g.ctx, block.Range{Start: []byte("000"), End: []byte("000")}, nil), "another operation has its turn")
 

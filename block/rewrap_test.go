@@ -71,15 +71,15 @@ func TestRewrapDEKs(t *testing.T) {
 // The vault's throttling is waited out, for as long as it asks.
 func TestRewrapWaitsWhenThrottled(t *testing.T) {
 	g := newByKEKRig(t)
+	clock := g.watch()
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
 	g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
 	g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Nth: 1, Err: vaulttest.Throttled(7 * time.Second)})
 	done := make(chan error, 1)
-	waiting := g.clock.Pending()
 	go func() { done <- s.RewrapDEKs(g.ctx, nil) }()
-	require.Eventually(t, func() bool { return g.clock.Pending() > waiting && g.vault.Calls().Unwrap > 2 }, 10*time.Second, time.Millisecond)
+	clock.waited(t, 7*time.Second, 1)
 	g.clock.Advance(6 * time.Second)
 	select {
 	case err := <-done:

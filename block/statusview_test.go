@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
@@ -56,15 +57,14 @@ func TestRefusalsOfOneKindAreOneEvent(t *testing.T) {
 	}
 	refuse(100, vault.ErrAccessDenied)
 	refuse(3, vault.ErrKeyDisabled)
-	var times []string
-	require.Eventually(t, func() bool {
-		times = nil
+	// The latest first; each reason locks after the first check that found it.
+	want := []string{"CheckFailed 2", "StateChanged 1", "CheckFailed 1",
+		"CheckFailed 99", "StateChanged 1", "CheckFailed 1", "StateChanged 1"}
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		var times []string
 		for _, e := range s.RecentEvents() {
 			times = append(times, fmt.Sprint(e.Kind, " ", e.Times))
 		}
-		return len(times) > 0 && times[0] == "CheckFailed 2"
+		assert.Equal(c, want, times)
 	}, 20*time.Second, time.Millisecond)
-	// The latest first; each reason locks after the first check that found it.
-	require.Equal(t, []string{"CheckFailed 2", "StateChanged 1", "CheckFailed 1",
-		"CheckFailed 99", "StateChanged 1", "CheckFailed 1", "StateChanged 1"}, times)
 }

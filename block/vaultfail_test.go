@@ -136,6 +136,8 @@ func (f *failRig) fail(n int, r vaultRotation, way vaultFailure) bool {
 		case <-time.After(time.Millisecond):
 			if f.vault.Waiting() > 0 {
 				f.clock.Advance(keyring.DefaultVaultTimeout)
+				// Once is enough, and thirty times would be the whole lease.
+				eventually(f.t, func() bool { return f.vault.Waiting() == 0 }, "the call is given up")
 			}
 		}
 	}
@@ -152,7 +154,7 @@ func (f *failRig) fail(n int, r vaultRotation, way vaultFailure) bool {
 			defer f.mu.Unlock()
 			copies = f.copies
 			return len(copies) > 0
-		}, 10*time.Second, time.Millisecond, "the failure of call %d went unnoticed", n)
+		}, 20*time.Second, time.Millisecond, "the failure of call %d went unnoticed", n)
 		err = copies[0]
 	}
 	require.True(f.t, way.match(err), "call %d: %v", n, err)
