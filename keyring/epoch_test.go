@@ -104,7 +104,7 @@ func TestEpochsByAgeSurviveReopen(t *testing.T) {
 	later(23 * time.Hour)
 	require.EqualValues(t, 1, r.State().Epoch)
 	later(time.Hour)
-	require.Eventually(t, func() bool { return r.State().Epoch == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.State().Epoch == 2 }, 20*time.Second, time.Millisecond)
 
 	require.NoError(t, r.Close())
 	g.opts.EpochMaxAge = -1 // for ever
@@ -194,7 +194,7 @@ func TestByKEKCalls(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, 20*time.Second, time.Millisecond)
 	time.Sleep(10 * time.Millisecond) // the others join or come late: both cost nothing
 	remove()
 	wg.Wait()

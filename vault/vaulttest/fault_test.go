@@ -126,7 +126,7 @@ func held(t *testing.T, ctx context.Context, v *vaulttest.Vault, id vault.KeyID)
 		_, err := v.GetKey(ctx, id)
 		result <- err
 	}()
-	require.Eventually(t, func() bool { return v.Waiting() == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return v.Waiting() == 1 }, 20*time.Second, time.Millisecond)
 	return result
 }
 
@@ -162,7 +162,7 @@ func TestFaultDelay(t *testing.T) {
 		id := v.CreateKey("kek")
 		v.Inject(vaulttest.Fault{Delay: time.Hour, Nth: 1})
 		result := held(t, t.Context(), v, id)
-		require.Eventually(t, func() bool { return clock.Pending() == 1 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return clock.Pending() == 1 }, 20*time.Second, time.Millisecond)
 		clock.Advance(time.Hour - 1)
 		require.Equal(t, 1, v.Waiting())
 		clock.Advance(1)
