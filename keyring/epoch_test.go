@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -92,15 +93,13 @@ func TestEpochsConcurrently(t *testing.T) {
 func TestEpochsByAgeSurviveReopen(t *testing.T) {
 	g := newRig(t)
 	g.opts.EpochMaxAge = 24 * time.Hour
+	// No check comes in between: the clock does not wait for its calls.
+	g.opts.Lease, g.opts.AllowLongLease, g.opts.CheckEvery = 4000*time.Hour, true, 2000*time.Hour
 	r := g.create()
 	require.NoError(t, r.Close())
 	g.opts.EpochMaxAge = 0
 	r = g.open()
-	later := func(d time.Duration) {
-		g.clock.Advance(d)
-		require.NoError(t, r.Revalidate(t.Context())) // the lease ended meanwhile
-		g.clock.Advance(2 * time.Second)              // and age is looked at every second
-	}
+	later := func(d time.Duration) { g.clock.Advance(d + 2*time.Second) } // age is looked at every second
 	later(23 * time.Hour)
 	require.EqualValues(t, 1, r.State().Epoch)
 	later(time.Hour)
@@ -152,53 +151,54 @@ func TestMaxEpochs(t *testing.T) {
 
 // ByKEK costs one wrap a DEK and one unwrap a cold one, however many ask at once.
 func TestByKEKCalls(t *testing.T) {
-	g := newRig(t)
-	g.opts.Wrapping = keyring.ByKEK
-	g.opts.DEKCache = 4
-	r := g.create()
-	var records [][]byte
-	g.vault.ResetCalls()
-	for i := range 8 {
-		_, record, err := r.NewDEK(t.Context(), fmt.Append(nil, i))
-		require.NoError(t, err)
-		records = append(records, record)
-	}
-	require.Equal(t, vaulttest.Calls{Wrap: 8}, g.vault.Calls())
+	bubble(t, func(t *testing.T, g *rig) {
+		g.opts.Wrapping = keyring.ByKEK
+		g.opts.DEKCache = 4
+		r := g.create()
+		var records [][]byte
+		g.vault.ResetCalls()
+		for i := range 8 {
+			_, record, err := r.NewDEK(t.Context(), fmt.Append(nil, i))
+			require.NoError(t, err)
+			records = append(records, record)
+		}
+		require.Equal(t, vaulttest.Calls{Wrap: 8}, g.vault.Calls())
 
-	g.vault.ResetCalls()
-	open := func(i int) {
-		_, err := r.OpenDEK(t.Context(), records[i], fmt.Append(nil, i))
-		require.NoError(t, err)
-	}
-	open(0)
-	open(0)
-	require.Equal(t, vaulttest.Calls{Unwrap: 1}, g.vault.Calls(), "the second is cached")
-	for i := range 8 {
-		open(i)
-	}
-	require.Equal(t, vaulttest.Calls{Unwrap: 8}, g.vault.Calls())
-	open(0)
-	require.Equal(t, vaulttest.Calls{Unwrap: 9}, g.vault.Calls(), "the cache holds four")
+		g.vault.ResetCalls()
+		open := func(i int) {
+			_, err := r.OpenDEK(t.Context(), records[i], fmt.Append(nil, i))
+			require.NoError(t, err)
+		}
+		open(0)
+		open(0)
+		require.Equal(t, vaulttest.Calls{Unwrap: 1}, g.vault.Calls(), "the second is cached")
+		for i := range 8 {
+			open(i)
+		}
+		require.Equal(t, vaulttest.Calls{Unwrap: 8}, g.vault.Calls())
+		open(0)
+		require.Equal(t, vaulttest.Calls{Unwrap: 9}, g.vault.Calls(), "the cache holds four")
 
-	_, err := r.OpenDEK(t.Context(), records[0], []byte("another block"))
-	require.ErrorIs(t, err, keyring.ErrCorrupt)
-	require.Equal(t, vaulttest.Calls{Unwrap: 9}, g.vault.Calls(), "a record that does not authenticate costs no call")
+		_, err := r.OpenDEK(t.Context(), records[0], []byte("another block"))
+		require.ErrorIs(t, err, keyring.ErrCorrupt)
+		require.Equal(t, vaulttest.Calls{Unwrap: 9}, g.vault.Calls(), "a record that does not authenticate costs no call")
 
-	// Many readers of one cold record.
-	remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Hang: true})
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			if _, err := r.OpenDEK(context.Background(), records[1], []byte("1")); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, 20*time.Second, time.Millisecond)
-	time.Sleep(10 * time.Millisecond) // the others join or come late: both cost nothing
-	remove()
-	wg.Wait()
-	require.Equal(t, vaulttest.Calls{Unwrap: 10}, g.vault.Calls())
+		// Many readers of one cold record.
+		remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Hang: true})
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				if _, err := r.OpenDEK(context.Background(), records[1], []byte("1")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait() // until one has asked and the others wait for its answer
+		require.Equal(t, 1, g.vault.Waiting())
+		remove()
+		wg.Wait()
+		require.Equal(t, vaulttest.Calls{Unwrap: 10}, g.vault.Calls())
+	})
 }
 
 // Whatever fails on the way to another KEK, the old one goes on working.

@@ -24,7 +24,23 @@ import (
 func bubble(t *testing.T, f func(t *testing.T, g *rig)) {
 	// Under fips140 randomness starts with measured times, and those stand still in a bubble.
 	rand.Read(make([]byte, 1))
-	synctest.Test(t, func(t *testing.T) { f(t, newRig(t)) })
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t)
+		g.opts.Clock = resting{g.clock}
+		f(t, g)
+	})
+}
+
+// resting is a clock for bubbles that stands still, when a timer has fired, until the
+// keyring has come to rest: what a timer sets off on another goroutine would otherwise
+// come at that moment or up to a second later, as the goroutine happens to run.
+type resting struct{ *vaulttest.Clock }
+
+func (c resting) AfterFunc(d time.Duration, f func()) (stop func() bool) {
+	return c.Clock.AfterFunc(d, func() {
+		f()
+		synctest.Wait()
+	})
 }
 
 // pass lets time pass, a second at a time, and waits each time until the keyring has

@@ -57,7 +57,8 @@ func workInMemory(dir string) error {
 	if err != nil {
 		return err
 	}
-	r, err := Open(ctx, FileStorage(filepath.Join(dir, "keyring")), kek.New(v, vault.KeyID{Name: "k"}), &Options{CheckEvery: 5 * time.Minute})
+	r, err := Open(ctx, FileStorage(filepath.Join(dir, "keyring")), kek.New(v, vault.KeyID{Name: "k"}),
+		&Options{CheckEvery: 5 * time.Minute, VaultTimeout: time.Minute})
 	if err != nil {
 		return err
 	}
@@ -175,9 +176,9 @@ func prepareMemory(t *testing.T, dir string) (needles []memscan.Needle) {
 	for i, w := range []Wrapping{ByKeyring, ByKEK} {
 		var r *Keyring
 		if i == 0 {
-			r, err = Create(ctx, storage, kek.New(v, vault.KeyID{Name: "k"}), nil)
+			r, err = Create(ctx, storage, kek.New(v, vault.KeyID{Name: "k"}), &Options{VaultTimeout: time.Minute})
 		} else {
-			r, err = Open(ctx, storage, kek.New(v, vault.KeyID{Name: "k"}), &Options{Wrapping: w})
+			r, err = Open(ctx, storage, kek.New(v, vault.KeyID{Name: "k"}), &Options{Wrapping: w, VaultTimeout: time.Minute})
 		}
 		require.NoError(t, err)
 		for j := range 3 {

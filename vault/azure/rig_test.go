@@ -25,9 +25,10 @@ import (
 // rig is a server with one key and one identity that may use it.
 type rig struct {
 	*keyvaulttest.Server
-	t    testing.TB
-	key  vault.KeyID // with its version
-	pool []byte      // PEM
+	t       testing.TB
+	key     vault.KeyID   // with its version
+	pool    []byte        // PEM
+	timeout time.Duration // of clients; 0 is the default
 }
 
 const store = "store" // the identity that a store calls with
@@ -40,6 +41,9 @@ func newRig(t testing.TB, o *keyvaulttest.Options) *rig {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	r := &rig{Server: s, t: t}
+	if o == nil || !o.InMemory {
+		r.timeout = time.Minute // by the system's clock, on a machine that has more to do
+	}
 	r.pool, err = keyPool()
 	require.NoError(t, err)
 	_, err = s.AddIdentity(store, local.DataPlane()...)
@@ -73,7 +77,7 @@ func (r *rig) local(id vault.KeyID) vault.KeyID {
 
 // options returns options for a client of the server.
 func (r *rig) options(change ...func(*azure.Options)) *azure.Options {
-	o := &azure.Options{Budget: 1_000_000} // what bounds the rate has tests of its own
+	o := &azure.Options{Budget: 1_000_000, Timeout: r.timeout} // what bounds the rate has tests of its own
 	o.ClientOptions.Transport = r.Client()
 	o.ClientOptions.Retry = policy.RetryOptions{MaxRetries: -1}
 	o.ClientOptions.DisableChallengeResourceVerification = true

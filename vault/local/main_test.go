@@ -40,7 +40,7 @@ func child(mode, dir, arg string) error {
 	case "memory":
 		return childMemory(dir)
 	}
-	v, err := local.Open(dir, passphrase, nil)
+	v, err := local.Open(dir, passphrase, &local.Options{LockWait: time.Minute}) // as the rig's
 	if err != nil {
 		return err
 	}

@@ -91,6 +91,7 @@ func newRigWith(t testing.TB, o local.Options) *rig {
 func (r *rig) options(o local.Options) *local.Options {
 	o.Clock = r.clock
 	o.KDF = cheap
+	o.LockWait = time.Minute // others have the lock as long as the disk takes
 	o.OnEvent = func(e local.Event) {
 		r.mu.Lock()
 		defer r.mu.Unlock()

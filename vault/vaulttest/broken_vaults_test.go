@@ -7,7 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/blockseal/blockseal/vault"
@@ -151,19 +151,18 @@ var brokenVaults = []struct {
 		}
 	}},
 	{"two calls at once are mixed up", "concurrent calls", "concurrent", func(b *broken) {
-		var mu sync.Mutex
-		inside := 0
+		var calls atomic.Int32
+		two := make(chan struct{})
 		b.unwrap = func(ctx context.Context, w vault.Wrapped) ([]byte, error) {
-			mu.Lock()
-			inside++
-			alone := inside == 1
-			mu.Unlock()
 			s, err := b.Vault.UnwrapKey(ctx, w)
-			time.Sleep(time.Millisecond)
-			mu.Lock()
-			inside--
-			mu.Unlock()
-			if !alone && err == nil {
+			switch calls.Add(1) {
+			case 1: // it stays until there is another
+				select {
+				case <-two:
+				case <-time.After(time.Minute):
+				}
+			case 2:
+				close(two)
 				clear(s)
 			}
 			return s, err

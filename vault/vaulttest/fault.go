@@ -65,7 +65,8 @@ func (v *Vault) SetOutage(err error) {
 	v.outage = err
 }
 
-// Waiting returns how many calls are held now by a fault's Hang, Stuck or Delay.
+// Waiting returns how many calls are held now by a fault's Hang, Stuck or Delay. The
+// timer of a Delay is set by then, so that the clock can be moved.
 func (v *Vault) Waiting() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -140,12 +141,15 @@ func (v *Vault) hold(ctx context.Context, f *activeFault) error {
 	if f.Delay <= 0 && !f.Hang && !f.Stuck {
 		return nil
 	}
+	over := make(chan struct{})
+	if f.Delay > 0 {
+		// Set before the call is seen to wait: who has seen that moves the clock.
+		stop := v.afterFunc(f.Delay, func() { close(over) })
+		defer stop()
+	}
 	v.addWaiting(1)
 	defer v.addWaiting(-1)
 	if f.Delay > 0 {
-		over := make(chan struct{})
-		stop := v.afterFunc(f.Delay, func() { close(over) })
-		defer stop()
 		select {
 		case <-over:
 		case <-f.removed:
