@@ -53,8 +53,9 @@ var (
 )
 
 const (
-	sample   = 10 // operations, for each kind of failure
-	patience = 5 * time.Second
+	sample   = 10              // operations, for each kind of failure
+	patience = 5 * time.Second // with a process that may wait for a disk that stays full
+	most     = time.Minute     // for one that must end
 	envIndex = "BLOCKSEAL_FAULT_INDEX"
 	envKind  = "BLOCKSEAL_FAULT_KIND"
 	counted  = "operations: "
@@ -104,7 +105,11 @@ func run(t *testing.T, d load.Dir, index int, kind string, seed uint64) (status 
 	l := ledger.New(nil)
 	p, err := d.Start(l, seed, envIndex+"="+strconv.Itoa(index), envKind+"="+kind)
 	require.NoError(t, err)
-	status, stderr, err = p.Wait(patience, l)
+	limit := most
+	if kinds[kind].stays {
+		limit = patience
+	}
+	status, stderr, err = p.Wait(limit, l)
 	require.NoError(t, err)
 	require.NoError(t, d.Check(ctx, l), "operation %d, %s, exit status %d:\n%s", index, kind, status, stderr)
 	return status, stderr

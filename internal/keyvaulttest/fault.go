@@ -53,10 +53,12 @@ func (s *Server) Inject(f Fault) (remove func()) {
 	return in.end
 }
 
-// faultFor returns the fault of a request, or nil.
-func (s *Server) faultFor(op, key, version string) *fault {
+// arrive counts a request and returns its fault, or nil: whoever sees the count may rely
+// on the fault being that request's, and not a later one's.
+func (s *Server) arrive(op, key, version string) *fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.requests[op]++
 	for _, f := range s.faults {
 		select {
 		case <-f.done:

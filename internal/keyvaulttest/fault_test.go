@@ -88,10 +88,15 @@ func TestHangEndsWithTheFaultOrTheCaller(t *testing.T) {
 	req, err := http.NewRequestWithContext(ctx, "GET", r.URL()+"/keys/kek?api-version="+keyvaulttest.APIVersion, nil)
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+r.token("all", audience))
-	context.AfterFunc(ctx, remove)
-	go cancel()
+	go func() {
+		for r.Requests("get") == 0 && t.Context().Err() == nil {
+			runtime.Gosched()
+		}
+		cancel()
+	}()
 	_, err = r.client.Do(req)
 	require.ErrorIs(t, err, context.Canceled)
+	remove()
 	require.Equal(t, 200, r.all("GET", "/keys/kek", "").StatusCode)
 }
 

@@ -38,18 +38,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.write(w)
 		return
 	}
-	s.mu.Lock()
-	s.requests[op]++
-	s.mu.Unlock()
 	// Read at once: only then does the server notice when the client gives up.
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest))
 	if err != nil {
 		hangUp(w)
 		return
 	}
+	f := s.arrive(op, name, version)
 	req := &request{Request: r, op: op, name: name, version: version, body: body}
 	serve := func(w http.ResponseWriter, _ *http.Request) { s.serve(w, req) }
-	if f := s.faultFor(op, name, version); f != nil {
+	if f != nil {
 		if f.before(w, r) {
 			return
 		}
