@@ -143,6 +143,16 @@ func (l *load) await(ctx context.Context, n int64, of func(*worker, kind) *atomi
 	return nil
 }
 
+// whileDegraded waits in real time until an operation was served while the store is
+// Degraded, if it is: on a simulated clock the lease may else be over before there is one.
+func (l *load) whileDegraded(ctx context.Context) {
+	for end := time.Now().Add(patience); l.degraded.Load() == 0 && l.store.State().Status == keyring.Degraded; {
+		if time.Now().After(end) || sleep(ctx, time.Millisecond) != nil {
+			return // what comes next notices both
+		}
+	}
+}
+
 func served(w *worker, k kind) *atomic.Int64  { return &w.served[k] }
 func refused(w *worker, k kind) *atomic.Int64 { return &w.refused[k] }
 

@@ -156,6 +156,7 @@ func (d *drill) await(ctx context.Context, what string, want keyring.Status, fro
 		d.line.Show(func() string {
 			return fmt.Sprintf("%s: %v, %v to go at most", what, st.Status, round(from.Add(within).Sub(d.time.now())))
 		})
+		d.load.whileDegraded(ctx)
 		return st.Status == want
 	})
 	st := d.store.State()

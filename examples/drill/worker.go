@@ -19,8 +19,14 @@ type scan = iter.Seq2[block.Block, error]
 // storeTarget is a store as a target.
 type storeTarget struct{ *block.Store }
 
-// run reads and writes, one operation after the other, until the load stops.
+// run reads and writes, one operation after the other, until the load stops: at first each
+// block once, so that all are there however few operations there is time for.
 func (w *worker) run(ctx context.Context) {
+	for i := range w.known {
+		if w.known[i].acked == 0 && !w.stopping.Load() && ctx.Err() == nil {
+			w.put(ctx, i)
+		}
+	}
 	for n := 1; !w.stopping.Load() && ctx.Err() == nil; n++ {
 		switch i := rand.IntN(each); rand.IntN(10) {
 		case 0, 1, 2, 3:

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,11 +40,16 @@ func (h *hook) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	h.messages = append(h.messages, m)
 }
 
-// The whole program: the key is taken away and given back, and page, JSON, metrics,
-// webhook and audit log say so.
+func (h *hook) got() []message {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.messages)
+}
+
+// The whole program: the key is taken away and given back, and page, JSON and metrics
+// say so.
 func TestRehearsal(t *testing.T) {
-	h := &hook{}
-	server := httptest.NewServer(h)
+	server := httptest.NewServer(&hook{})
 	defer server.Close()
 	dir := t.TempDir()
 	var out clitest.Output
@@ -53,16 +59,33 @@ func TestRehearsal(t *testing.T) {
 	require.NotContains(t, out.String(), "token-4711", "the webhook's URL is a secret")
 	require.NotContains(t, out.String(), passphrase)
 
+	// The directory is there still, and opens again.
+	require.NoError(t, run(t.Context(), []string{"-for", "300ms", "-listen", "127.0.0.1:0", "-dir", dir}, &out))
+}
+
+// Webhook and audit log say it too. The store tells them on a goroutine of its own, and
+// closing it does not wait for what is on its way.
+func TestChangesOfAccessAreTold(t *testing.T) {
+	h := &hook{}
+	server := httptest.NewServer(h)
+	defer server.Close()
+	dir := t.TempDir()
+	m, err := start(t.Context(), options{listen: "127.0.0.1:0", dir: dir, webhook: server.URL}, discard())
+	require.NoError(t, err)
+	err = m.takeAndGiveBack(t.Context(), 0)
+	if err == nil {
+		require.Eventually(t, func() bool { return len(h.got()) >= 3 }, time.Minute, time.Millisecond)
+	}
+	require.NoError(t, errors.Join(err, m.Close()))
+
 	var states []string
-	for _, m := range h.messages {
+	for _, m := range h.got()[:3] {
 		require.Equal(t, "StateChanged", m.Event)
 		require.Len(t, m.Store, 32)
 		states = append(states, m.To)
 	}
-	// That the store was closed may come too late for the webhook.
-	require.GreaterOrEqual(t, len(states), 3)
-	require.Equal(t, []string{"Available", "Inaccessible", "Available"}, states[:3])
-	require.Contains(t, h.messages[1].Reason, "disabled")
+	require.Equal(t, []string{"Available", "Inaccessible", "Available"}, states)
+	require.Contains(t, h.got()[1].Reason, "disabled")
 
 	log, err := audit.ReadDir(filepath.Join(dir, "audit"))
 	require.NoError(t, err)
@@ -75,9 +98,6 @@ func TestRehearsal(t *testing.T) {
 		}
 	}
 	require.Contains(t, events, "Available to Inaccessible")
-
-	// The directory is there still, and opens again.
-	require.NoError(t, run(t.Context(), []string{"-for", "300ms", "-listen", "127.0.0.1:0", "-dir", dir}, &out))
 }
 
 // stopper is output that calls stop when it gets a text.

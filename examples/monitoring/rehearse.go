@@ -90,7 +90,7 @@ func (m *monitored) says(ctx context.Context, state string) error {
 }
 
 func (m *monitored) fetch(ctx context.Context, path string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.addr+path, nil)
 	if err != nil {
