@@ -153,7 +153,9 @@ func TestAStoreClosesAtOnce(t *testing.T) {
 				for range cap(ended) {
 					require.Error(t, <-ended)
 				}
-				require.Zero(t, time.Since(start))
+				// Those that are on their way out when it looks it looks for again, some
+				// microseconds later.
+				require.Less(t, time.Since(start), time.Millisecond)
 				sent := r.Requests("")
 				time.Sleep(time.Minute)
 				require.Equal(t, sent, r.Requests(""))

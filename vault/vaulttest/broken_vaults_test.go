@@ -156,14 +156,14 @@ var brokenVaults = []struct {
 		b.unwrap = func(ctx context.Context, w vault.Wrapped) ([]byte, error) {
 			s, err := b.Vault.UnwrapKey(ctx, w)
 			switch calls.Add(1) {
-			case 1: // it stays until there is another
+			case 1: // it stays until there is another, which takes its answer away
 				select {
 				case <-two:
+					clear(s)
 				case <-time.After(time.Minute):
 				}
 			case 2:
 				close(two)
-				clear(s)
 			}
 			return s, err
 		}
