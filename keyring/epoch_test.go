@@ -99,7 +99,11 @@ func TestEpochsByAgeSurviveReopen(t *testing.T) {
 	require.NoError(t, r.Close())
 	g.opts.EpochMaxAge = 0
 	r = g.open()
-	later := func(d time.Duration) { g.clock.Advance(d + 2*time.Second) } // age is looked at every second
+	later := func(d time.Duration) {
+		g.clock.Advance(d)
+		require.NoError(t, r.Revalidate(t.Context()))
+		g.clock.Advance(2 * time.Second) // age is looked at every second
+	}
 	later(23 * time.Hour)
 	require.EqualValues(t, 1, r.State().Epoch)
 	later(time.Hour)

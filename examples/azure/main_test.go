@@ -111,7 +111,7 @@ func TestEmulated(t *testing.T) {
 func TestPreflightAlone(t *testing.T) {
 	var out clitest.Output
 	require.NoError(t, runWith(t.Context(), []string{"preflight", "-emulate"}, none, &out), out.String())
-	require.Regexp(t, `(pass|warn)  latency`, out.String()) // as busy as the machine is
+	require.Contains(t, out.String(), "pass  latency")
 	require.NotContains(t, out.String(), "store ")
 }
 
