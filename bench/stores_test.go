@@ -122,7 +122,7 @@ func openPebbleOn(dir string, sync bool, fs vfs.FS) (*plain, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := engine.Open(dir, lock, engine.Options{FS: fs, CacheBytes: cacheBytes})
+	db, err := engine.Open(dir, lock, engine.Options{FS: fs, Create: true, CacheBytes: cacheBytes})
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}

@@ -18,13 +18,15 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	defer s.usage.RUnlock()
 	s.openMu.Lock()
 	defer s.openMu.Unlock()
-	if s.copyOf == (instanceID{}) || s.opts.ReadOnly || s.closed {
+	if s.id.copyOf == (instanceID{}) || s.opts.ReadOnly || s.closed {
 		return nil
 	}
-	if err := writeIdentity(s.opts.FS, s.dir, identity{instance: s.instance}); err != nil {
+	id := s.id
+	id.copyOf = instanceID{}
+	if err := writeIdentity(s.opts.FS, s.dir, id); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
-	s.copyOf = instanceID{}
+	s.id = id
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -26,6 +27,9 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
+	if s.opts.ReadOnly {
+		return fmt.Errorf("block: checkpoint: a store that is read only cannot remember its copies: %w", ErrReadOnly)
+	}
 	dir, err := s.absolute(dir)
 	if err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
@@ -39,26 +43,62 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if s.closed {
 		return fmt.Errorf("block: checkpoint: %w", ErrClosed)
 	}
-	if err := s.db.Checkpoint(dir); err != nil {
-		return fmt.Errorf("block: checkpoint: %w", s.damage(err))
+	if err := s.isFree(dir); err != nil {
+		return fmt.Errorf("block: checkpoint: %w", err)
 	}
-	// Without its identity file the copy is not a store, so that one that was cut
-	// off cannot be taken for a whole one. It is registered before, so that there is
-	// no whole one that the store does not remember.
-	id := identity{instance: newInstance(), copyOf: s.instance}
-	err = s.register(dir, id.instance)
-	if err == nil {
-		err = writeIdentity(s.opts.FS, dir, id)
+	instance := newInstance()
+	if err := s.announce(dir, instance); err != nil {
+		return fmt.Errorf("block: checkpoint: %w", err)
 	}
-	if err != nil {
-		err = errors.Join(fmt.Errorf("block: checkpoint: %w", err), s.opts.FS.RemoveAll(dir))
-		if !s.opts.ReadOnly {
-			err = errors.Join(err, s.writeMeta(s.copyRecord(id.instance.String()), nil))
+	if err := s.copyTo(dir, instance); err != nil {
+		err = fmt.Errorf("block: checkpoint: %w", s.damage(err))
+		if again := s.opts.FS.RemoveAll(dir); again != nil {
+			return errors.Join(err, again) // and the store goes on remembering it
 		}
-		return err
+		return errors.Join(err, s.writeMeta(s.copyRecord(instance.String()), nil))
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
 	return nil
+}
+
+// copyTo makes an announced copy. Without its identity file, which comes last, the copy is
+// not a store, so that one that was cut off cannot be taken for a whole one; the file lists
+// the others.
+func (s *Store) copyTo(dir string, instance instanceID) error {
+	if err := s.db.Checkpoint(dir); err != nil {
+		return err
+	}
+	if err := s.register(dir, instance); err != nil {
+		return err
+	}
+	s.openMu.Lock()
+	id := identity{instance: instance, copyOf: s.instance, engine: s.id.engine}
+	s.openMu.Unlock()
+	tagger := s.tagger()
+	defer tagger.Destroy()
+	if err := id.list(s, dir, tagger); err != nil {
+		return err
+	}
+	return writeIdentity(s.opts.FS, dir, id)
+}
+
+// isFree refuses a directory that exists, and says what is in it where that is known.
+func (s *Store) isFree(dir string) error {
+	if _, err := s.opts.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	copies, err := s.copies()
+	if err != nil {
+		return err
+	}
+	for _, c := range copies {
+		if found, err := hasStore(s.opts.FS, dir); c.Path == dir && (err != nil || !found) {
+			return fmt.Errorf("%s: %w: a checkpoint to it was cut off; remove the directory and forget copy %s, or name another directory", dir, fs.ErrExist, c.Instance)
+		}
+	}
+	return fmt.Errorf("%s: %w: name a directory that does not exist", dir, fs.ErrExist)
 }
 
 // absolute is where dir is, whatever the working directory of whoever looks for it. A

@@ -215,12 +215,21 @@ func (s *Store) writeMeta(name string, value []byte) error {
 	return s.db.Commit(b, true)
 }
 
+// announce remembers a copy that is about to be made, with the KEK versions that it may
+// need, so that there is none, whole or not, that the store does not remember.
+func (s *Store) announce(dir string, instance instanceID) error {
+	keks, active := s.keys.KEKs()
+	c := Copy{Path: dir, Made: s.keys.Now(), KEK: keks[active], Generation: s.keys.State().Generation}
+	c.need(slices.Collect(maps.Values(keks))...)
+	return s.writeMeta(s.copyRecord(instance.String()), c.encode())
+}
+
 // register remembers a copy that was just made. Reading the document back from the
 // copy shows which KEK versions it needs, whatever was rotated meanwhile, and that the
 // copy opens.
 func (s *Store) register(dir string, instance instanceID) error {
 	in, err := s.copyDocument(dir)
-	if err != nil || s.opts.ReadOnly {
+	if err != nil {
 		return err
 	}
 	c := Copy{Path: dir, Made: s.keys.Now()}
@@ -228,7 +237,8 @@ func (s *Store) register(dir string, instance instanceID) error {
 	return s.writeMeta(s.copyRecord(instance.String()), c.encode())
 }
 
-// copyDocument reads the clear part of a copy's keyring document.
+// copyDocument reads the clear part of the keyring document of a copy that has no
+// identity yet.
 func (s *Store) copyDocument(dir string) (in keyring.Info, err error) {
 	lock, err := engine.LockDir(dir, s.opts.FS)
 	if err != nil {
@@ -260,8 +270,7 @@ func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *
 	}
 	o.ReadOnly, o.ManualRewrap = false, true
 	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent = true, nil
-	id, found, err := readIdentity(o.fs(), dir)
-	if err != nil || !found {
+	if found, err := hasStore(o.fs(), dir); err != nil || !found {
 		return errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
 	}
 	s, err := openCopy(ctx, dir, from, &o)
@@ -280,7 +289,7 @@ func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *
 		err = s.rewrapDEKs(ctx, nil, false)
 	}
 	if err = errors.Join(err, s.Close()); err != nil {
-		return fmt.Errorf("block: rewrap checkpoint %s (instance %v, wrapped by %s): %w", dir, id.instance, s.keys.State().KEK, err)
+		return fmt.Errorf("block: rewrap checkpoint %s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err)
 	}
 	return nil
 }
@@ -329,15 +338,19 @@ func (s *Store) rewrapCopies(ctx context.Context) error {
 // rewrapCopy moves a copy to a KEK, and keeps written down what it needs, also when it
 // does not come to its end.
 func (s *Store) rewrapCopy(ctx context.Context, c *Copy, to *kek.KEK) error {
-	id, found, err := readIdentity(s.opts.FS, c.Path)
+	if found, err := hasStore(s.opts.FS, c.Path); err != nil || !found {
+		return errors.Join(err, c.elsewhere())
+	}
+	id, err := readIdentity(s.opts.FS, c.Path)
 	if err != nil {
 		return err
 	}
-	if !found || id.instance.String() != c.Instance {
-		return fmt.Errorf("block: copy %s is not at %s any more; where it is, it needs %s", c.Instance, c.Path, named(c.needs()))
+	if id.instance.String() != c.Instance {
+		return c.elsewhere()
 	}
 	// A crash may have come between moving the copy and writing that down.
-	in, err := s.copyDocument(c.Path)
+	o := Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
+	in, err := InspectKeyring(c.Path, &o)
 	if err != nil {
 		return err
 	}
@@ -356,7 +369,6 @@ func (s *Store) rewrapCopy(ctx context.Context, c *Copy, to *kek.KEK) error {
 		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with RewrapCheckpoint: %w",
 			c.Instance, in.KEK, keyring.ErrWrongKEK)
 	}
-	o := Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
 	o.Keyring.Clock, o.Keyring.VaultTimeout, o.VaultRate = s.opts.Keyring.Clock, s.opts.Keyring.VaultTimeout, s.opts.VaultRate
 	for _, id := range in.KEKs {
 		if k, ok := s.keys.KEKFor(id); ok {
@@ -364,12 +376,17 @@ func (s *Store) rewrapCopy(ctx context.Context, c *Copy, to *kek.KEK) error {
 		}
 	}
 	err = RewrapCheckpoint(ctx, c.Path, from, to, &o)
-	in, again := s.copyDocument(c.Path)
+	in, again := InspectKeyring(c.Path, &o)
 	if again != nil {
 		return errors.Join(err, again)
 	}
 	c.take(in)
 	return errors.Join(err, s.writeMeta(s.copyRecord(c.Instance), c.encode()))
+}
+
+// elsewhere says of a copy that it is not where it was made.
+func (c Copy) elsewhere() error {
+	return fmt.Errorf("block: copy %s is not at %s any more, or was not made whole; where it is, it needs %s", c.Instance, c.Path, named(c.needs()))
 }
 
 // named lists key versions.

@@ -2,8 +2,12 @@ package block
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -66,11 +71,18 @@ func TestStoreLayout(t *testing.T) {
 	for _, g := range readGolden(t) {
 		t.Run(g.Dir, func(t *testing.T) {
 			require.Equal(t, g.Pairs, rawPairs(t, g))
-			lines := strings.Split(g.Identity, "\n")
-			require.Len(t, lines, 3)
-			require.Equal(t, "blockseal store 1", lines[0])
+			body, last, _ := strings.Cut(g.Identity, "sha256 ")
+			require.Equal(t, fmt.Sprintf("%x\n", sha256.Sum256([]byte(body))), last)
+			lines := strings.Split(body, "\n")
+			require.Equal(t, "blockseal store 2", lines[0])
 			require.Regexp(t, "^instance [0-9a-f]{32}$", lines[1])
-			require.Empty(t, lines[2])
+			require.Equal(t, []string{"state closed", fmt.Sprintf("path %q", g.Dir), "log 2", "manifest 1", "sequence 0"}, lines[2:7])
+			for i, name := range []string{"000002.log", "MANIFEST-000001", "OPTIONS-000003", "marker.format-version.000011.024", "marker.manifest.000001.MANIFEST-000001"} {
+				content, err := os.ReadFile(filepath.Join(goldenDir, g.Dir, name))
+				require.NoError(t, err)
+				require.Equal(t, fmt.Sprintf("file %d %x %s", len(content), sha256.Sum256(content), name), lines[7+i])
+			}
+			require.Equal(t, []string{""}, lines[12:])
 			instance := lines[1][len("instance "):]
 
 			record, sealed := map[string][]byte{}, map[string][]byte{}
@@ -155,8 +167,34 @@ func TestGoldenReencodes(t *testing.T) {
 		require.Equal(t, bytes.Join([][]byte{{1}, g.StoreID, {0, 0, 0, 7}, []byte("id")}, nil), sc.aad)
 		s.give(sc)
 	}
-	full := identity{instance: instanceID{1}, copyOf: instanceID{0xfe}}
-	require.Equal(t, "blockseal store 1\ninstance 01000000000000000000000000000000\ncopy of fe000000000000000000000000000000\n", string(full.encode()))
+}
+
+// TestIdentityText: the identity file of each state, byte for byte.
+func TestIdentityText(t *testing.T) {
+	const one, two = "01000000000000000000000000000000", "fe000000000000000000000000000000"
+	e := engine.Expected{Phase: engine.Closed, Log: 12, Manifest: 9, Files: []engine.File{{Name: "000012.log", Size: 7, Sum: [32]byte{1}}}}
+	for want, id := range map[string]identity{
+		"instance " + one + "\nstate creating\npath \"/a\"\n":                         {engine: engine.Expected{Phase: engine.Creating}, path: "/a"},
+		"instance " + one + "\nstate opening\npath \"\\\"\\n\"\nlog 12\nmanifest 9\n": {engine: engine.Expected{Phase: engine.Opening, Log: 12, Manifest: 9}, path: "\"\n"},
+		"instance " + one + "\nstate open\npath \"\"\nlog 12\nmanifest 9\n":           {engine: engine.Expected{Phase: engine.Opened, Log: 12, Manifest: 9}},
+		"instance " + one + "\ncopy of " + two + "\nstate closed\npath \"/a\"\nlog 12\nmanifest 9\nsequence 5\n" +
+			"file 7 01" + strings.Repeat("0", 62) + " 000012.log\ntag " + strings.Repeat("ab", 32) + "\n": {
+			copyOf: instanceID{0xfe}, engine: e, path: "/a", sequence: 5, tag: bytes.Repeat([]byte{0xab}, 32)},
+	} {
+		id.instance = instanceID{1}
+		want = "blockseal store 2\n" + want
+		want += fmt.Sprintf("sha256 %x\n", sha256.Sum256([]byte(want)))
+		require.Equal(t, want, string(id.encode()))
+		back, err := decodeIdentity([]byte(want))
+		require.NoError(t, err)
+		require.Equal(t, id, back)
+		for i := range want { // no bit of it can be turned over
+			bad := []byte(want)
+			bad[i] ^= 1
+			_, err := decodeIdentity(bad)
+			require.True(t, damaged(err), "%d: %v", i, err)
+		}
+	}
 }
 
 // TestEveryBitOfABlock: no bit of a sealed block or of its record can be turned

@@ -1,41 +1,65 @@
 package block
 
 import (
+	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
 )
 
-// The identity file, in a store's directory beside the engine's files. Text, one
-// field a line; on disk, and must not change.
+// The identity file, in a store's directory beside the engine's files: who the store is,
+// and what is known of those files. Text, one field a line, in this order; on disk, and
+// must not change.
 //
-//	blockseal store 1
+//	blockseal store 2
 //	instance 0123456789abcdef0123456789abcdef
 //	copy of fedcba9876543210fedcba9876543210
+//	state closed
+//	path "/var/lib/db/store"
+//	log 12
+//	manifest 9
+//	sequence 1234
+//	file 4096 HEX MANIFEST-000009
+//	tag HEX
+//	sha256 HEX
 //
-// The number is the version of the directory's layout. The instance tells a store
-// from its copies. The third line is there in a copy that has not been
-// revalidated yet. The file is written first, so that a directory without it is
-// not a store, and nothing in it is believed when it comes to keys.
+// The first number is the version of the directory's layout. The instance tells a store
+// from its copies. "copy of" is there in a copy that has not been revalidated yet. The
+// state is creating, opening, open or closed (engine.Phase). The path is where the store
+// was when the file was written, so that a copy that somebody makes file by file can be
+// told from a store that was moved. The log and the MANIFEST are engine.Expected's; not
+// while it is being created. The rest but for the last line is there when it is closed:
+// the store's sequence number, the files that engine.Inventory lists, and, if the store
+// was accessible, keyring.Tagger's tag of all lines before. The last line is the SHA-256 of
+// everything before it: against damage, not against people.
+//
+// The file is written first, so that a directory without it is not a store, and nothing
+// in it is believed when it comes to keys.
 const (
 	identityName    = "BLOCKSEAL"
 	identityHead    = "blockseal store "
-	identityVersion = 1
-	maxIdentity     = 256
+	identityVersion = 2
+	maxIdentity     = 1 << 20
 )
 
 // identity is the content of an identity file.
 type identity struct {
 	instance instanceID
 	copyOf   instanceID // zero: not a copy, or one that was revalidated
+	path     string
+	engine   engine.Expected
+	sequence uint64 // closed: of the store's changes
+	tag      []byte // closed: of the rest; nil: the store was Inaccessible
 }
 
 type instanceID [16]byte
@@ -47,83 +71,174 @@ func newInstance() (id instanceID) {
 
 func (id instanceID) String() string { return hex.EncodeToString(id[:]) }
 
-func (i identity) encode() []byte {
-	s := fmt.Sprintf("%s%d\ninstance %v\n", identityHead, identityVersion, i.instance)
+// phaseNames are the words for the states, by engine.Phase.
+func phaseNames() [5]string { return [5]string{"", "creating", "opening", "open", "closed"} }
+
+// untagged is the file up to where the tag goes.
+func (i identity) untagged() []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s%d\ninstance %v\n", identityHead, identityVersion, i.instance)
 	if i.copyOf != (instanceID{}) {
-		s += fmt.Sprintf("copy of %v\n", i.copyOf)
+		fmt.Fprintf(&b, "copy of %v\n", i.copyOf)
 	}
-	return []byte(s)
+	fmt.Fprintf(&b, "state %s\npath %q\n", phaseNames()[i.engine.Phase], i.path)
+	if i.engine.Phase != engine.Creating {
+		fmt.Fprintf(&b, "log %d\nmanifest %d\n", i.engine.Log, i.engine.Manifest)
+	}
+	if i.engine.Phase == engine.Closed {
+		fmt.Fprintf(&b, "sequence %d\n", i.sequence)
+		for _, f := range i.engine.Files {
+			fmt.Fprintf(&b, "file %d %x %s\n", f.Size, f.Sum, f.Name)
+		}
+	}
+	return b.Bytes()
+}
+
+func (i identity) encode() []byte {
+	b := i.untagged()
+	if i.tag != nil {
+		b = fmt.Appendf(b, "tag %x\n", i.tag)
+	}
+	return fmt.Appendf(b, "sha256 %x\n", sha256.Sum256(b))
+}
+
+// identityReader takes an identity file apart, line by line. The first problem stays.
+type identityReader struct {
+	lines   []string
+	problem string
+}
+
+func (r *identityReader) bad(format string, args ...any) {
+	if r.problem == "" {
+		r.problem = fmt.Sprintf(format, args...)
+	}
+}
+
+// has reports whether the next line begins with a word.
+func (r *identityReader) has(word string) bool {
+	return len(r.lines) > 0 && strings.HasPrefix(r.lines[0], word+" ")
+}
+
+// field returns what follows a word that the next line must begin with.
+func (r *identityReader) field(word string) string {
+	if !r.has(word) {
+		r.bad("has no %s where it belongs", word)
+		return ""
+	}
+	value := r.lines[0][len(word)+1:]
+	r.lines = r.lines[1:]
+	return value
+}
+
+func (r *identityReader) number(value, what string) uint64 {
+	n, err := strconv.ParseUint(value, 10, 64)
+	if err != nil || strconv.FormatUint(n, 10) != value {
+		r.bad("says %q for its %s", value, what)
+	}
+	return n
+}
+
+// digits fills dst from lower-case hexadecimal digits.
+func (r *identityReader) digits(dst []byte, value, what string) {
+	if len(value) != 2*len(dst) || strings.ToLower(value) != value {
+		r.bad("has a wrong %s", what)
+		return
+	}
+	if _, err := hex.Decode(dst, []byte(value)); err != nil {
+		r.bad("has a wrong %s", what)
+	}
+}
+
+func (r *identityReader) instance(id *instanceID, word string) {
+	r.digits(id[:], r.field(word), word)
+	if *id == (instanceID{}) {
+		r.bad("has no %s", word)
+	}
+}
+
+func (r *identityReader) file() (f engine.File) {
+	size, rest, _ := strings.Cut(r.field("file"), " ")
+	sum, name, _ := strings.Cut(rest, " ")
+	f.Size, f.Name = r.number(size, "file's size"), name
+	r.digits(f.Sum[:], sum, "file's SHA-256")
+	return f
 }
 
 func decodeIdentity(b []byte) (i identity, err error) {
-	bad := func(what string) (identity, error) {
-		return identity{}, fmt.Errorf("block: the file %s %s: %w", identityName, what, ErrCorrupt)
+	bad := func(problem string) (identity, error) {
+		return identity{}, fmt.Errorf("block: the file %s %s: %w", identityName, problem, ErrCorrupt)
 	}
-	lines := strings.Split(string(b), "\n")
-	number, ok := strings.CutPrefix(lines[0], identityHead)
+	number, ok := strings.CutPrefix(string(b), identityHead)
 	if !ok {
-		return bad("does not start with \"" + identityHead + "\"")
+		return bad(fmt.Sprintf("does not start with %q", identityHead))
 	}
-	if v, err := strconv.ParseUint(number, 10, 32); err != nil || strconv.FormatUint(v, 10) != number {
+	r := identityReader{}
+	number, _, _ = strings.Cut(number, "\n")
+	if v := r.number(number, "version"); r.problem != "" {
 		return bad("has no version")
 	} else if v != identityVersion {
 		return identity{}, fmt.Errorf("block: the store has layout version %d, this release reads %d: %w", v, identityVersion, ErrVersion)
 	}
-	if len(lines) < 3 || lines[len(lines)-1] != "" || len(lines) > 4 {
-		return bad("is cut off, or has lines that do not belong")
+	body := len(b) - len("sha256 \n") - 2*sha256.Size
+	if body <= 0 || !bytes.Equal(b[body:], fmt.Appendf(nil, "sha256 %x\n", sha256.Sum256(b[:body]))) {
+		return bad("is cut off or damaged")
 	}
-	if !parseInstance(lines[1], "instance ", &i.instance) {
-		return bad("has no instance")
+	r.lines = strings.Split(string(b[:body]), "\n")[1:]
+	r.instance(&i.instance, "instance")
+	if r.has("copy of") {
+		r.instance(&i.copyOf, "copy of")
 	}
-	if len(lines) == 4 && !parseInstance(lines[2], "copy of ", &i.copyOf) {
-		return bad("does not say what it is a copy of")
+	state := r.field("state")
+	for p, name := range phaseNames() {
+		if p > 0 && name == state {
+			i.engine.Phase = engine.Phase(p)
+		}
+	}
+	if i.engine.Phase == 0 {
+		r.bad("says that its state is %q", state)
+	}
+	quoted := r.field("path")
+	if i.path, err = strconv.Unquote(quoted); err != nil || strconv.Quote(i.path) != quoted {
+		r.bad("has a wrong path")
+	}
+	if i.engine.Phase != engine.Creating {
+		i.engine.Log = r.number(r.field("log"), "log")
+		i.engine.Manifest = r.number(r.field("manifest"), "manifest")
+	}
+	if i.engine.Phase == engine.Closed {
+		i.sequence = r.number(r.field("sequence"), "sequence")
+		for r.has("file") {
+			i.engine.Files = append(i.engine.Files, r.file())
+		}
+		if r.has("tag") {
+			i.tag = make([]byte, keyring.TagSize)
+			r.digits(i.tag, r.field("tag"), "tag")
+		}
+	}
+	if r.problem == "" && (len(r.lines) != 1 || r.lines[0] != "") {
+		r.bad("has lines that do not belong")
+	}
+	if r.problem != "" {
+		return bad(r.problem)
 	}
 	return i, nil
 }
 
-func parseInstance(line, prefix string, id *instanceID) bool {
-	digits, ok := strings.CutPrefix(line, prefix)
-	if !ok || len(digits) != 2*len(id) || strings.ToLower(digits) != digits {
-		return false
-	}
-	_, err := hex.Decode(id[:], []byte(digits))
-	return err == nil && *id != (instanceID{})
-}
-
-// readIdentity reads a directory's identity. found is false for a directory that
-// does not exist or is empty, where a store may be created; anything else without
-// an identity file is not a store.
-func readIdentity(fsys vfs.FS, dir string) (id identity, found bool, err error) {
-	names, err := fsys.List(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return id, false, nil
-	}
-	if err != nil {
-		return id, false, fmt.Errorf("block: %w", err)
-	}
-	if !slices.Contains(names, identityName) {
-		for _, n := range names {
-			// What a creation leaves that was cut off before the identity was written.
-			if n != "LOCK" && n != identityName+".new" {
-				return id, false, fmt.Errorf("block: %s has files and no %s: %w", dir, identityName, ErrNotStore)
-			}
-		}
-		return id, false, nil
-	}
+// readIdentity reads the identity file of a directory that has one.
+func readIdentity(fsys vfs.FS, dir string) (id identity, err error) {
 	f, err := fsys.Open(fsys.PathJoin(dir, identityName))
 	if err != nil {
-		return id, false, fmt.Errorf("block: %w", err)
+		return id, fmt.Errorf("block: %w", err)
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxIdentity+1))
 	if err != nil {
-		return id, false, fmt.Errorf("block: %w", err)
+		return id, fmt.Errorf("block: %w", err)
 	}
 	if len(b) > maxIdentity {
-		return id, false, fmt.Errorf("block: the file %s has more than %d bytes: %w", identityName, maxIdentity, ErrCorrupt)
+		return id, fmt.Errorf("block: the file %s has more than %d bytes: %w", identityName, maxIdentity, ErrCorrupt)
 	}
-	id, err = decodeIdentity(b)
-	return id, err == nil, err
+	return decodeIdentity(b)
 }
 
 // writeIdentity writes a directory's identity durably and atomically.
@@ -146,30 +261,4 @@ func writeIdentity(fsys vfs.FS, dir string, id identity) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// makeDir makes a directory and those above it that are missing, and makes each
-// durable in the one that it is in: a store that was acknowledged must not vanish
-// with its directory.
-func makeDir(fsys vfs.FS, dir string) error {
-	var missing []string
-	for d := dir; ; d = fsys.PathDir(d) {
-		if _, err := fsys.Stat(d); err == nil || !errors.Is(err, fs.ErrNotExist) || d == fsys.PathDir(d) {
-			break
-		}
-		missing = append(missing, d)
-	}
-	if err := fsys.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	for _, d := range missing {
-		parent, err := fsys.OpenDir(fsys.PathDir(d))
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
 }

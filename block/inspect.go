@@ -59,8 +59,8 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 		}
 	}()
 	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.pastKEKs().ids(), Epochs: map[uint32]uint64{}}
-	if s.copyOf != (instanceID{}) {
-		in.CopyOf = s.copyOf.String()
+	if s.id.copyOf != (instanceID{}) {
+		in.CopyOf = s.id.copyOf.String()
 	}
 	if err := errors.Join(in.count(ctx, s), in.measure(s)); err != nil {
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
@@ -99,14 +99,14 @@ func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 		return nil, keyring.Info{}, err
 	}
 	o.ReadOnly, o.MemTable, o.BlockCache = true, 1<<20, 1<<20
-	id, found, err := readIdentity(o.FS, dir)
+	found, err := hasStore(o.FS, dir)
 	if err == nil && !found {
 		err = fmt.Errorf("block: inspect %s: there is no store: %w", dir, ErrNotStore)
 	}
 	if err != nil {
 		return nil, keyring.Info{}, err
 	}
-	s := &Store{opts: o, dir: dir, instance: id.instance, copyOf: id.copyOf, storage: &metaStorage{}}
+	s := &Store{opts: o, dir: dir, storage: &metaStorage{}}
 	info, err := s.openClear()
 	if err != nil {
 		return nil, keyring.Info{}, errors.Join(err, s.release())
@@ -118,12 +118,20 @@ func (s *Store) openClear() (info keyring.Info, err error) {
 	if err := s.lockDir(); err != nil {
 		return info, err
 	}
-	if err := s.openEngine(); err != nil {
+	if err := s.survey(); err != nil {
 		return info, err
 	}
-	doc, err := readMeta(s.db, metaKeyring)
-	if errors.Is(err, engine.ErrNotFound) {
-		return info, fmt.Errorf("block: inspect %s: the creation of the store was cut off, or it is damaged: %w", s.dir, keyring.ErrNoDocument)
+	err = s.openEngine()
+	var doc []byte
+	if err == nil {
+		doc, err = readMeta(s.db, metaKeyring)
+	}
+	creating := s.id.engine.Phase == engine.Creating
+	switch {
+	case creating && (errors.Is(err, engine.ErrNotFound) || errors.Is(err, engine.ErrNone)):
+		return info, fmt.Errorf("block: inspect %s: the creation of the store was cut off: %w", s.dir, keyring.ErrNoDocument)
+	case errors.Is(err, engine.ErrNotFound):
+		return info, fmt.Errorf("block: inspect %s: the keyring document is missing: %w: %w", s.dir, ErrCorrupt, keyring.ErrNoDocument)
 	}
 	if err != nil {
 		return info, fmt.Errorf("block: inspect %s: %w", s.dir, s.damage(err))

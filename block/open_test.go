@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/unclose"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -47,22 +49,29 @@ func write(t *testing.T, fs vfs.FS, path, content string) {
 // A directory that is not a store, or not one that this release reads, is refused
 // and left as it was.
 func TestOpenRefusesOtherDirectories(t *testing.T) {
-	const instance = "instance 0123456789abcdef0123456789abcdef\n"
+	const head, instance = "blockseal store 2\n", "instance 0123456789abcdef0123456789abcdef\n"
+	const rest = "state open\npath \"store\"\nlog 2\nmanifest 1\n"
 	for name, c := range map[string]struct {
 		files map[string]string
 		want  error
 		text  string
 	}{
-		"other files":      {map[string]string{"notes.txt": "mine"}, block.ErrNotStore, "has files and no BLOCKSEAL"},
-		"newer layout":     {map[string]string{"BLOCKSEAL": "blockseal store 2\n" + instance}, block.ErrVersion, "layout version 2, this release reads 1"},
-		"no version":       {map[string]string{"BLOCKSEAL": "blockseal store\n"}, block.ErrCorrupt, "does not start with"},
-		"odd version":      {map[string]string{"BLOCKSEAL": "blockseal store 01\n" + instance}, block.ErrCorrupt, "has no version"},
-		"no instance":      {map[string]string{"BLOCKSEAL": "blockseal store 1\ninstance xyz\n"}, block.ErrCorrupt, "has no instance"},
-		"cut off":          {map[string]string{"BLOCKSEAL": "blockseal store 1\n" + instance[:20]}, block.ErrCorrupt, "cut off"},
-		"a line too many":  {map[string]string{"BLOCKSEAL": "blockseal store 1\n" + instance + instance + "\n"}, block.ErrCorrupt, "lines that do not belong"},
-		"an empty one":     {map[string]string{"BLOCKSEAL": ""}, block.ErrCorrupt, "does not start with"},
-		"a very long one":  {map[string]string{"BLOCKSEAL": strings.Repeat("x", 1000)}, block.ErrCorrupt, "more than 256 bytes"},
-		"unfinished extra": {map[string]string{"BLOCKSEAL.new": "", "000001.log": ""}, block.ErrNotStore, "no BLOCKSEAL"},
+		"other files":        {map[string]string{"notes.txt": "mine"}, block.ErrNotStore, `there is "notes.txt" in store, and no BLOCKSEAL`},
+		"a file of a system": {map[string]string{"lost+found": ""}, block.ErrNotStore, "such as a subdirectory"},
+		"newer layout":       {map[string]string{"BLOCKSEAL": sum("blockseal store 3\n" + instance)}, block.ErrVersion, "layout version 3, this release reads 2"},
+		"no version":         {map[string]string{"BLOCKSEAL": "blockseal store\n"}, block.ErrCorrupt, "does not start with"},
+		"odd version":        {map[string]string{"BLOCKSEAL": sum("blockseal store 02\n" + instance)}, block.ErrCorrupt, "has no version"},
+		"no instance":        {map[string]string{"BLOCKSEAL": sum(head + "instance xyz\n" + rest)}, block.ErrCorrupt, "has a wrong instance"},
+		"no state":           {map[string]string{"BLOCKSEAL": sum(head + instance + "path \"\"\n")}, block.ErrCorrupt, "has no state"},
+		"another state":      {map[string]string{"BLOCKSEAL": sum(head + instance + "state asleep\n")}, block.ErrCorrupt, `its state is "asleep"`},
+		"odd path":           {map[string]string{"BLOCKSEAL": sum(head + instance + "state open\npath 'x'\n")}, block.ErrCorrupt, "wrong path"},
+		"odd number":         {map[string]string{"BLOCKSEAL": sum(head + instance + "state open\npath \"\"\nlog 02\nmanifest 1\n")}, block.ErrCorrupt, `says "02" for its log`},
+		"cut off":            {map[string]string{"BLOCKSEAL": sum(head + instance + rest)[:100]}, block.ErrCorrupt, "cut off"},
+		"a line too many":    {map[string]string{"BLOCKSEAL": sum(head + instance + rest + instance)}, block.ErrCorrupt, "lines that do not belong"},
+		"an empty one":       {map[string]string{"BLOCKSEAL": ""}, block.ErrCorrupt, "does not start with"},
+		"a very long one":    {map[string]string{"BLOCKSEAL": strings.Repeat("x", 2<<20)}, block.ErrCorrupt, "more than 1048576 bytes"},
+		"no engine":          {map[string]string{"BLOCKSEAL": sum(head + instance + rest)}, block.ErrCorrupt, "marker.manifest.* is missing"},
+		"unfinished extra":   {map[string]string{"BLOCKSEAL.new": "", "000001.log": ""}, block.ErrNotStore, "no BLOCKSEAL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t)
@@ -73,10 +82,15 @@ func TestOpenRefusesOtherDirectories(t *testing.T) {
 			err := g.tryOpen()
 			require.ErrorIs(t, err, c.want)
 			require.ErrorContains(t, err, c.text)
-			require.Equal(t, before, files(t, g.opts.FS, g.dir))
+			after := files(t, g.opts.FS, g.dir)
+			delete(after, "LOCK")
+			require.Equal(t, before, after)
 		})
 	}
 }
+
+// sum ends the text of an identity file.
+func sum(text string) string { return text + fmt.Sprintf("sha256 %x\n", sha256.Sum256([]byte(text))) }
 
 func TestOpenRefusesAForeignPebble(t *testing.T) {
 	g := newRig(t)
@@ -139,7 +153,7 @@ func TestCreationCutOff(t *testing.T) {
 	require.NoError(t, g.tryOpen())
 
 	g = newRig(t)
-	write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, "BLOCKSEAL"), "blockseal store 1\ninstance 0123456789abcdef0123456789abcdef\n")
+	write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, "BLOCKSEAL"), sum("blockseal store 2\ninstance 0123456789abcdef0123456789abcdef\nstate creating\npath \"store\"\n"))
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), nil))
 }
@@ -150,6 +164,7 @@ func (g *rig) edit(f func(db *pebble.DB)) {
 	require.NoError(g.t, err)
 	f(db)
 	require.NoError(g.t, db.Close())
+	require.NoError(g.t, unclose.Store(g.opts.FS, g.dir))
 }
 
 type quiet struct{}
@@ -200,7 +215,7 @@ func TestOpenRefusesOtherKeyrings(t *testing.T) {
 
 	g.edit(func(db *pebble.DB) { require.NoError(t, db.Delete([]byte(documentKey), pebble.Sync)) })
 	require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
-	require.ErrorContains(t, g.tryOpen(), "the keyring document is missing and there are records")
+	require.ErrorContains(t, g.tryOpen(), "the keyring document is missing")
 
 	set(documentKey, own)
 	g.opts.Keyring.Expect = &keyring.Expect{Fingerprint: fingerprint, Generation: 1}

@@ -30,6 +30,9 @@ type Store struct {
 	scratch sync.Pool
 	// instance tells the store from its copies. It never changes once Open returned.
 	instance instanceID
+	// found is the identity that Open found, and id the present one, which is guarded by
+	// openMu once Open returned; see survey and enter.
+	found, id identity
 
 	// proven is whether the keyring was seen to open a record of this store. A
 	// keyring document can be made by anyone who has the KEK's public key; it
@@ -79,7 +82,6 @@ type Store struct {
 
 	openMu sync.Mutex
 	open   map[io.Closer]struct{} // snapshots and scans, for Close
-	copyOf instanceID             // as in the identity file; guarded by openMu once Open returned
 
 	given given // the KEKs that Open and ChangeKEK were given
 }
@@ -102,12 +104,12 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if k == nil {
 		return nil, errors.New("block: open: a KEK is required")
 	}
-	id, found, err := readIdentity(o.FS, dir)
+	found, err := hasStore(o.FS, dir)
 	if err != nil {
 		return nil, err
 	}
 	storage := &metaStorage{}
-	s := &Store{opts: o, storage: storage, dir: dir, instance: id.instance, copyOf: id.copyOf, open: map[io.Closer]struct{}{},
+	s := &Store{opts: o, storage: storage, dir: dir, open: map[io.Closer]struct{}{},
 		following: make(chan struct{}, 1), copying: make(chan struct{}, 1), rewriting: make(chan struct{}, 1),
 		steps: defaultSteps(), upkeep: newUpkeep()}
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
@@ -178,36 +180,54 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) er
 		return err
 	}
 	// Somebody else may have created a store between the first look and the lock.
-	if _, found, err := readIdentity(s.opts.FS, s.dir); err != nil || found {
+	if found, err := hasStore(s.opts.FS, s.dir); err != nil || found {
 		return errors.Join(err, fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.dir, ErrLocked))
 	}
 	s.instance = newInstance()
-	if err := writeIdentity(s.opts.FS, s.dir, identity{instance: s.instance}); err != nil {
-		return fmt.Errorf("block: create %s: %w", s.dir, err)
+	s.id.instance = s.instance
+	if err := s.enter(engine.Creating); err != nil {
+		return err
 	}
 	if err := s.openEngine(); err != nil {
 		return err
 	}
+	return s.finishCreation(storage)
+}
+
+// finishCreation saves the keyring of a new store, with which there is one.
+func (s *Store) finishCreation(storage *metaStorage) error {
 	if err := storage.attach(s.db); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.dir, err)
 	}
 	s.proven.Store(true)
-	return nil
+	return s.enter(engine.Opened)
 }
 
 func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
 	if err := s.lockDir(); err != nil {
 		return err
 	}
-	if err := s.openEngine(); err != nil {
+	if err := s.survey(); err != nil {
 		return err
+	}
+	creating := s.id.engine.Phase == engine.Creating
+	if !creating {
+		if err := s.enter(engine.Opening); err != nil {
+			return err
+		}
+	}
+	if err := s.openEngine(); err != nil {
+		return s.notFinished(err)
 	}
 	doc, err := readMeta(s.db, metaKeyring)
 	if errors.Is(err, engine.ErrNotFound) {
-		return s.finishCreation(ctx, k, storage)
+		return s.goOnCreating(ctx, k, storage)
 	}
 	if err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+	}
+	if err := s.enter(engine.Opened); err != nil {
+		return err
 	}
 	if err := checkStoreID(s.db, doc); err != nil {
 		return err
@@ -216,7 +236,7 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 		return err
 	}
 	ko := s.opts.Keyring
-	ko.AwaitRevalidate = ko.AwaitRevalidate || s.copyOf != (instanceID{})
+	ko.AwaitRevalidate = ko.AwaitRevalidate || s.id.copyOf != (instanceID{})
 	if s.keys, err = keyring.Open(ctx, storage, k, &ko); err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, err)
 	}
@@ -225,16 +245,19 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 		return nil // inaccessible: proven before the first write
 	}
 	defer h.Release()
+	if err := s.checkTag(&h); err != nil {
+		return err
+	}
 	if err := s.prove(&h); err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, err)
 	}
 	return nil
 }
 
-// finishCreation makes the keyring of a store whose creation was cut off before it
-// was saved. Nothing can have been written before; if something is there, its
-// keyring has been lost.
-func (s *Store) finishCreation(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
+// goOnCreating makes the keyring of a store whose creation was cut off before it was
+// saved. Nothing can have been written before; if something is there, or the creation had
+// come to its end, the keyring has been lost.
+func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
 	it, err := s.db.NewIter([]byte{spaceMeta}, []byte{spaceEnd})
 	if err != nil {
 		return err
@@ -244,16 +267,15 @@ func (s *Store) finishCreation(ctx context.Context, k *kek.KEK, storage *metaSto
 		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
 	}
 	switch {
-	case some:
-		return fmt.Errorf("block: open %s: the keyring document is missing and there are records: %w", s.dir, ErrCorrupt)
+	case some || s.id.engine.Phase != engine.Creating:
+		return fmt.Errorf("block: open %s: the keyring document is missing: %w", s.dir, ErrCorrupt)
 	case s.opts.ReadOnly:
 		return fmt.Errorf("block: open %s: its creation was not finished: %w", s.dir, ErrReadOnly)
 	}
 	if s.keys, err = keyring.Create(ctx, storage, k, &s.opts.Keyring); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.dir, err)
 	}
-	s.proven.Store(true)
-	return storage.attach(s.db)
+	return s.finishCreation(storage)
 }
 
 func (s *Store) lockDir() error {
@@ -270,7 +292,7 @@ func (s *Store) lockDir() error {
 
 func (s *Store) openEngine() error {
 	db, err := engine.Open(s.dir, s.lock, engine.Options{
-		FS: s.opts.FS, ReadOnly: s.opts.ReadOnly, Logger: s.opts.Keyring.Logger,
+		FS: s.opts.FS, ReadOnly: s.opts.ReadOnly, Create: s.id.engine.Phase == engine.Creating, Logger: s.opts.Keyring.Logger,
 		CacheBytes: s.opts.BlockCache, MemTableBytes: s.opts.MemTable,
 		ValueSeparation: s.opts.ValueSeparation, Inline: []byte{spaceData}, Fatal: s.opts.Fatal,
 		Spaces: [][]byte{{spaceDEK}, {spaceData}},
@@ -282,10 +304,13 @@ func (s *Store) openEngine() error {
 	return nil
 }
 
-// damage makes the engine's corruption the store's.
+// damage makes the engine's corruption the store's, and its unknown version.
 func (s *Store) damage(err error) error {
-	if errors.Is(err, engine.ErrCorrupt) {
+	switch {
+	case errors.Is(err, engine.ErrCorrupt):
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	case errors.Is(err, engine.ErrVersion):
+		return fmt.Errorf("%w: %w", ErrVersion, err)
 	}
 	return err
 }
@@ -325,6 +350,8 @@ func (s *Store) Close() error {
 // release closes what is open, in the order that makes each step safe.
 func (s *Store) release() error {
 	var errs []error
+	tagger := s.tagger()
+	defer tagger.Destroy()
 	if s.keys != nil {
 		errs = append(errs, s.keys.Close())
 	}
@@ -335,7 +362,11 @@ func (s *Store) release() error {
 	s.open = nil
 	s.openMu.Unlock()
 	if s.db != nil {
-		errs = append(errs, s.db.Close())
+		err := s.db.Close()
+		if err == nil {
+			err = s.leave(tagger)
+		}
+		errs = append(errs, err)
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())

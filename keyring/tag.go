@@ -18,20 +18,53 @@ const TagSize = sha256.Size
 // What somebody tagged before stays authentic: what must be fresh says so in data.
 // Compare tags with [crypto/hmac.Equal].
 func (h *Hold) Tag(purpose string, data []byte) (tag [TagSize]byte, err error) {
+	t, err := h.Tagger(purpose)
+	if err != nil {
+		return tag, err
+	}
+	defer t.Destroy()
+	return t.Tag(data), nil
+}
+
+// Tagger is Tag for one purpose, without a hold: for what is to be tagged after the
+// keyring was closed. It opens no DEK and no document. Destroy it. A nil Tagger can be
+// destroyed. It is safe for concurrent use until then.
+type Tagger struct{ key [TagSize]byte }
+
+// Tagger returns what tags for a purpose.
+func (h *Hold) Tagger(purpose string) (*Tagger, error) {
 	r := h.r
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
 	b, err := openBody(r.sealed, &h.s.secret, r.aad)
 	if err != nil {
-		return tag, err
+		return nil, err
 	}
 	defer b.destroy()
-	key := hmac.New(sha256.New, b.storeSecret[:])
-	key.Write([]byte("blockseal tag v1 " + purpose))
-	k := key.Sum(nil)
-	defer clear(k)
-	mac := hmac.New(sha256.New, k)
+	t := new(Tagger)
+	mac := hmac.New(sha256.New, b.storeSecret[:])
+	mac.Write([]byte("blockseal tag v1 " + purpose))
+	mac.Sum(t.key[:0])
+	return t, nil
+}
+
+// Tag returns what Hold.Tag does.
+func (t *Tagger) Tag(data []byte) (tag [TagSize]byte) {
+	mac := hmac.New(sha256.New, t.key[:])
 	mac.Write(data)
 	mac.Sum(tag[:0])
-	return tag, nil
+	return tag
 }
+
+// Destroy erases the key.
+func (t *Tagger) Destroy() {
+	if t != nil {
+		clear(t.key[:])
+	}
+}
+
+// String keeps the key out of what is printed.
+func (t *Tagger) String() string { return "keyring.Tagger" }
+
+// GoString keeps the key out of what is printed.
+func (t *Tagger) GoString() string { return t.String() }

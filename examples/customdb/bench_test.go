@@ -91,7 +91,7 @@ func onBoth(b *testing.B, f func(b *testing.B, db *DB)) {
 	lock, err := engine.LockDir(dir, vfs.Default)
 	require.NoError(b, err)
 	defer lock.Close()
-	p, err := engine.Open(dir, lock, engine.Options{CacheBytes: storeCaches})
+	p, err := engine.Open(dir, lock, engine.Options{Create: true, CacheBytes: storeCaches})
 	require.NoError(b, err)
 	defer p.Close()
 	run("pebble", plain{p})

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/unclose"
 	"github.com/blockseal/blockseal/vault/audit"
 )
 
@@ -241,7 +242,7 @@ func TestDamage(t *testing.T) {
 	batch := db.NewBatch()
 	require.NoError(t, batch.Set(key, value))
 	require.NoError(t, db.Commit(batch, true))
-	require.NoError(t, errors.Join(batch.Close(), closer.Close(), db.Close(), lock.Close()))
+	require.NoError(t, errors.Join(batch.Close(), closer.Close(), db.Close(), unclose.Store(vfs.Default, dir), lock.Close()))
 
 	out := g.fails(exitVerification, "corrupt", "store", "verify", dir, "--json")
 	var v map[string]any

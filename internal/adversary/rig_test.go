@@ -25,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/unclose"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -148,6 +149,7 @@ func (g *rig) engine(f func(db *pebble.DB)) {
 	require.NoError(g.t, err)
 	f(db)
 	require.NoError(g.t, db.Close())
+	require.NoError(g.t, unclose.Store(g.opts.FS, g.dir))
 }
 
 // records returns everything in a closed store's engine.

@@ -27,6 +27,9 @@ var ErrNotFound = errors.New("engine: not found")
 // ErrCorrupt says that the engine's own files are damaged.
 var ErrCorrupt = errors.New("engine: corrupt")
 
+// ErrNone says that there is no engine.
+var ErrNone = errors.New("engine: there is none")
+
 // ErrLocked says that another process, or another DB of this one, has the
 // directory open.
 var ErrLocked = errors.New("engine: the directory is in use")
@@ -35,7 +38,9 @@ var ErrLocked = errors.New("engine: the directory is in use")
 type Options struct {
 	FS       vfs.FS // default: the operating system's
 	ReadOnly bool
-	Logger   *slog.Logger // default: none
+	// Create makes an engine where there is none, as Pebble sees it; see Survey.
+	Create bool
+	Logger *slog.Logger // default: none
 	// CacheBytes is the size of Pebble's block cache. Default: 64 MiB.
 	CacheBytes int64
 	// MemTableBytes is the size of one memtable, of which there may be four.
@@ -66,8 +71,8 @@ type DB struct {
 	quiet    sync.RWMutex // held for writing while nothing may be written to the log
 }
 
-// Open opens the engine in dir under a lock that the caller took, creating it if
-// there is none, unless it is to be read only. Close does not release the lock.
+// Open opens the engine in dir under a lock that the caller took. Close does not release
+// the lock.
 func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
 	// Pebble panics where its format marker cannot be moved, for one: on a full disk.
 	// There is no DB yet, and so nothing that could be half changed in memory.
@@ -138,8 +143,8 @@ func translate(err error) error {
 // translateOpen is translate for an error of Open, which finds files that are missing,
 // or not of the size that they had, without calling that corruption.
 func translateOpen(err error) error {
-	if errors.Is(err, pebble.ErrDBDoesNotExist) || pebble.IsCorruptionError(err) {
-		return translate(err)
+	if errors.Is(err, pebble.ErrDBDoesNotExist) {
+		return fmt.Errorf("%w: %w: %w", ErrNone, ErrCorrupt, err)
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, pebble.ErrDBNotPristine) ||
 		strings.Contains(err.Error(), "object size mismatch") || // of a table

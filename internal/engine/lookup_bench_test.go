@@ -19,7 +19,7 @@ func BenchmarkLookup(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		d, err := Open(dir, lock, Options{CacheBytes: 512 << 20, Spaces: spaces, Inline: []byte{3}})
+		d, err := Open(dir, lock, Options{Create: true, CacheBytes: 512 << 20, Spaces: spaces, Inline: []byte{3}})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -25,7 +25,7 @@ func openDir(t *testing.T, dir string, fs vfs.FS) *DB {
 	t.Helper()
 	lock, err := LockDir(dir, fs)
 	require.NoError(t, err)
-	d, err := Open(dir, lock, Options{FS: fs, Spaces: spaces, Inline: []byte{3}})
+	d, err := Open(dir, lock, Options{FS: fs, Create: true, Spaces: spaces, Inline: []byte{3}})
 	require.NoError(t, err)
 	d.lookups.keep = time.Hour // tests that want it to pass call expire
 	t.Cleanup(func() {

@@ -18,6 +18,10 @@ const (
 	defaultMemTable        = 64 << 20
 	defaultValueSeparation = 1024
 	memTables              = 4
+
+	// formatVersion is the version that Pebble's files are written in, and the newest
+	// that is read: Survey reads them too.
+	formatVersion = pebble.FormatValueSeparation
 )
 
 // pebbleOptions are the settings that were measured on sealed blocks of 512 B to
@@ -28,13 +32,15 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger) *pebble.Option
 		FS:       fs,
 		ReadOnly: o.ReadOnly,
 		Logger:   log,
+		// Without it a directory that has lost one empty file is taken for a new one.
+		ErrorIfNotExists: !o.Create,
 		// Damage in a file is an error to whoever reads it, and leaves the rest of
 		// the store in use. Pebble's default ends the process.
 		EventListener: &pebble.EventListener{
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { log.Errorf("%s", info) },
 			BackgroundError: new(backgroundErrors).handler(log),
 		},
-		FormatMajorVersion:          pebble.FormatNewest,
+		FormatMajorVersion:          formatVersion,
 		CacheSize:                   o.CacheBytes,
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: memTables,

@@ -1,0 +1,101 @@
+package block
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// hasStore reports whether there is a store in dir. Without one dir does not exist or is
+// empty, and a store may be created in it; anything else is not a store.
+func hasStore(fsys vfs.FS, dir string) (bool, error) {
+	names, err := fsys.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("block: %w", err)
+	}
+	if slices.Contains(names, identityName) {
+		_, err := readIdentity(fsys, dir) // which is read again under the lock
+		return err == nil, err
+	}
+	for _, n := range names {
+		// What a creation leaves that was cut off before the identity was written.
+		if n != "LOCK" && n != identityName+".new" {
+			return false, fmt.Errorf("block: there is %q in %s, and no %s: %w; to create a store, name a directory that is empty or not there, such as a subdirectory",
+				n, dir, identityName, ErrNotStore)
+		}
+	}
+	return false, nil
+}
+
+// place is where dir is, whichever way it was named. A file system that is not the
+// operating system's has paths of its own kind.
+func place(fsys vfs.FS, dir string) string {
+	if fsys != vfs.Default {
+		return dir
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return dir
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		return real
+	}
+	return abs
+}
+
+// copiedByHand reports whether dir holds a copy that somebody made of a store's files,
+// by other means than Checkpoint: the store that the identity is of is still where it
+// was. Without that nobody can tell a copy from a store that was moved.
+func copiedByHand(fsys vfs.FS, dir string, id identity) bool {
+	here := place(fsys, dir)
+	if id.path == here {
+		return false
+	}
+	if fsys == vfs.Default {
+		was, err := os.Stat(id.path)
+		is, err2 := os.Stat(dir)
+		if err != nil || err2 != nil || os.SameFile(was, is) { // such as a mount of it
+			return false
+		}
+	}
+	file, err := fsys.Stat(fsys.PathJoin(id.path, identityName))
+	if err != nil || !file.Mode().IsRegular() {
+		return false
+	}
+	other, err := readIdentity(fsys, id.path)
+	return err == nil && other.instance == id.instance
+}
+
+// makeDir makes a directory and those above it that are missing, and makes each
+// durable in the one that it is in: a store that was acknowledged must not vanish
+// with its directory.
+func makeDir(fsys vfs.FS, dir string) error {
+	var missing []string
+	for d := dir; ; d = fsys.PathDir(d) {
+		if _, err := fsys.Stat(d); err == nil || !errors.Is(err, fs.ErrNotExist) || d == fsys.PathDir(d) {
+			break
+		}
+		missing = append(missing, d)
+	}
+	if err := fsys.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range missing {
+		parent, err := fsys.OpenDir(fsys.PathDir(d))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

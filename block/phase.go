@@ -1,0 +1,145 @@
+package block
+
+import (
+	"crypto/hmac"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// A store says in its identity file how far it is, so that the next Open knows what must
+// be there:
+//
+//	creating ── the document is in the engine ──> open
+//	open     ── Close ──> closed, with a list of the files
+//	closed   ── Open ──> opening ── the engine is open ──> open
+//
+// A closed store has exactly the files of its list. One that is not closed has what a
+// crash leaves of an engine that was in use. In neither case is an engine made where there
+// is none: what Pebble takes for an empty directory is one that has lost a file.
+
+// survey reads the directory's identity and looks whether its files are those that it
+// speaks of, before the engine sees them. The caller has the directory's lock.
+func (s *Store) survey() error {
+	id, err := readIdentity(s.opts.FS, s.dir)
+	if err != nil {
+		return err
+	}
+	log, err := engine.Survey(s.dir, s.opts.FS, id.engine)
+	if err != nil {
+		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+	}
+	s.found, s.id = id, id
+	s.id.engine.Log = log
+	if copiedByHand(s.opts.FS, s.dir, id) {
+		if s.id.copyOf == (instanceID{}) {
+			s.id.copyOf = id.instance
+		}
+		s.id.instance = newInstance()
+	}
+	s.instance = s.id.instance
+	return nil
+}
+
+// enter writes down that the store is in another phase.
+func (s *Store) enter(phase engine.Phase) (err error) {
+	if s.opts.ReadOnly {
+		return nil
+	}
+	if phase == engine.Opened {
+		if s.id.engine.Log, s.id.engine.Manifest, err = engine.Position(s.dir, s.opts.FS); err != nil {
+			return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+		}
+	}
+	s.id.engine.Phase = phase
+	s.id.engine.Files, s.id.tag, s.id.path = nil, nil, place(s.opts.FS, s.dir)
+	if err := writeIdentity(s.opts.FS, s.dir, s.id); err != nil {
+		return fmt.Errorf("block: open %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// leave writes down that the store is closed, and which files it has. The engine is
+// closed, and tagger nil if the keys were not accessible.
+func (s *Store) leave(tagger *keyring.Tagger) error {
+	if s.opts.ReadOnly || s.id.engine.Phase < engine.Opening {
+		return nil // nothing has changed; or its creation goes on with the next Open
+	}
+	id := s.id
+	if err := id.list(s, s.dir, tagger); err != nil {
+		return fmt.Errorf("block: close %s: %w", s.dir, s.damage(err))
+	}
+	if err := writeIdentity(s.opts.FS, s.dir, id); err != nil {
+		return fmt.Errorf("block: close %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// list makes an identity that of a closed store, with the files in dir.
+func (i *identity) list(s *Store, dir string, tagger *keyring.Tagger) (err error) {
+	e := &i.engine
+	if e.Log, err = engine.Survey(dir, s.opts.FS, *e); err != nil {
+		return err
+	}
+	if _, e.Manifest, err = engine.Position(dir, s.opts.FS); err != nil {
+		return err
+	}
+	if e.Files, err = engine.Inventory(dir, s.opts.FS); err != nil {
+		return err
+	}
+	e.Phase = engine.Closed
+	i.path = place(s.opts.FS, dir)
+	if tagger != nil {
+		tag := tagger.Tag(i.untagged())
+		i.tag = tag[:]
+	}
+	return nil
+}
+
+// tagIdentity is what an identity's tag is for; see [keyring.Hold.Tag].
+const tagIdentity = "identity"
+
+// tagger returns what tags an identity, also after the keyring was closed; nil if the
+// keys are not accessible.
+func (s *Store) tagger() *keyring.Tagger {
+	if s.keys == nil || s.opts.ReadOnly {
+		return nil
+	}
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return nil
+	}
+	defer h.Release()
+	t, err := h.Tagger(tagIdentity)
+	if err != nil {
+		return nil
+	}
+	return t
+}
+
+// checkTag checks that the list of files that the store was found with is the store's
+// own, if it is tagged.
+func (s *Store) checkTag(h *keyring.Hold) error {
+	if s.found.tag == nil {
+		return nil
+	}
+	want, err := h.Tag(tagIdentity, s.found.untagged())
+	if err != nil {
+		return err
+	}
+	if !hmac.Equal(want[:], s.found.tag) {
+		return fmt.Errorf("block: open %s: the list of files in %s was not made by this store: %w", s.dir, identityName, ErrCorrupt)
+	}
+	return nil
+}
+
+// notFinished is the error of a store whose creation was cut off, for those who must not
+// finish it.
+func (s *Store) notFinished(err error) error {
+	if s.id.engine.Phase == engine.Creating && errors.Is(err, engine.ErrNone) {
+		return fmt.Errorf("block: open %s: its creation was not finished: %w", s.dir, ErrReadOnly)
+	}
+	return err
+}
