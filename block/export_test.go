@@ -112,3 +112,6 @@ func (s *Store) FillEpochs(t testing.TB, ctx context.Context) {
 		}
 	}
 }
+
+// FlushEngine has the engine write its memtables out.
+func (s *Store) FlushEngine(context.Context) error { return s.db.Flush() }

@@ -71,7 +71,7 @@ func readManifest(fs vfs.FS, path string) (m *manifest, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := m.edit(&edit{r: bytes.NewReader(whole)}, &live); err != nil {
+		if err := m.edit(newEdit(whole), &live); err != nil {
 			return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, fs.PathBase(path), err)
 		}
 	}
@@ -160,6 +160,8 @@ type edit struct {
 	r   *bytes.Reader
 	err error
 }
+
+func newEdit(b []byte) *edit { return &edit{r: bytes.NewReader(b)} }
 
 func (e *edit) number() uint64 {
 	if e.err != nil {
