@@ -89,13 +89,18 @@ func makeDir(fsys vfs.FS, dir string) error {
 		return err
 	}
 	for _, d := range missing {
-		parent, err := fsys.OpenDir(fsys.PathDir(d))
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
+		if err := syncDir(fsys, fsys.PathDir(d)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// syncDir makes durable which files a directory has.
+func syncDir(fsys vfs.FS, dir string) error {
+	d, err := fsys.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

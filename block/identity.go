@@ -256,9 +256,5 @@ func writeIdentity(fsys vfs.FS, dir string, id identity) error {
 	if err := fsys.Rename(tmp, path); err != nil {
 		return err
 	}
-	d, err := fsys.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return syncDir(fsys, dir)
 }

@@ -79,6 +79,10 @@ func (s *Store) leave(tagger *keyring.Tagger) error {
 
 // list makes an identity that of a closed store, with the files in dir.
 func (i *identity) list(s *Store, dir string, tagger *keyring.Tagger) (err error) {
+	// What the engine removed must not come back after a crash that keeps the list.
+	if err := syncDir(s.opts.FS, dir); err != nil {
+		return err
+	}
 	e := &i.engine
 	if e.Log, err = engine.Survey(dir, s.opts.FS, *e); err != nil {
 		return err

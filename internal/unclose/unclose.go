@@ -16,8 +16,11 @@ import (
 )
 
 // Store makes the identity file in dir say that the store is open, with the files that
-// are there.
+// are there. A nil fs is the operating system's.
 func Store(fs vfs.FS, dir string) error {
+	if fs == nil {
+		fs = vfs.Default
+	}
 	path := fs.PathJoin(dir, "BLOCKSEAL")
 	f, err := fs.Open(path)
 	if err != nil {
