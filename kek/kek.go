@@ -30,10 +30,11 @@ type KEK struct {
 }
 
 // New returns the KEK with the given id in v. It does no I/O: whether the key
-// exists and is acceptable is for [KEK.Check] to say.
-func New(v vault.Vault, id vault.KeyID) *KEK { return &KEK{vault: v, id: id} }
+// exists and is acceptable is for [KEK.Check] to say. However the vault's URL is spelt
+// in id, it is the same KEK: see [vault.KeyID.Canonical].
+func New(v vault.Vault, id vault.KeyID) *KEK { return &KEK{vault: v, id: id.Canonical()} }
 
-// ID returns the id that New was given.
+// ID returns the id that New was given, in its canonical spelling.
 func (k *KEK) ID() vault.KeyID { return k.id }
 
 // Vault returns the vault that New was given.
@@ -122,6 +123,7 @@ func (k *KEK) Unwrap(ctx context.Context, w vault.Wrapped) ([]byte, error) {
 	if w.KeyID.Version == "" {
 		return nil, fmt.Errorf("kek: unwrap %s: the wrapped secret names no key version", w.KeyID)
 	}
+	w.KeyID = w.KeyID.Canonical()
 	if w.KeyID.Name != k.id.Name || (k.id.Vault != "" && w.KeyID.Vault != k.id.Vault) {
 		return nil, k.refuse(vault.OpUnwrapKey, vault.ErrBadCiphertext,
 			fmt.Sprintf("it was wrapped with another key, %s", w.KeyID))

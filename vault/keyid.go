@@ -34,6 +34,24 @@ func (id KeyID) String() string {
 	return s
 }
 
+// Canonical returns id with its vault in the one spelling that ids are compared in. Of
+// an https URL, scheme and host are in lower case (RFC 3986, section 6.2.2.1), port 443
+// and one slash at the end are left out (section 6.2.3), as in the ids that Key Vault
+// gives. Any other vault stays as it is, and so do name and version.
+func (id KeyID) Canonical() KeyID {
+	const scheme = "https://"
+	if len(id.Vault) < len(scheme) || !strings.EqualFold(id.Vault[:len(scheme)], scheme) {
+		return id
+	}
+	host, path, _ := strings.Cut(id.Vault[len(scheme):], "/")
+	host = strings.TrimSuffix(strings.ToLower(host), ":443")
+	if path != "" {
+		host += "/" + path
+	}
+	id.Vault = scheme + host
+	return id
+}
+
 // Versionless returns id without its version.
 func (id KeyID) Versionless() KeyID {
 	id.Version = ""
