@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
@@ -126,7 +127,7 @@ func (r *Keyring) ask(ctx context.Context, requested bool) error {
 		r.see(key) // also of one that may not be used
 	}
 	if err != nil {
-		return err
+		return r.besideNewer(pinned, err)
 	}
 	if fp, err := kek.Fingerprint(key.Public); err != nil {
 		return err
@@ -139,12 +140,12 @@ func (r *Keyring) ask(ctx context.Context, requested bool) error {
 	probe := make([]byte, secretSize)
 	rand.Read(probe)
 	if _, err := r.wrap(ctx, pinned, probe); err != nil {
-		return err
+		return r.besideNewer(pinned, err)
 	}
 	p := proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires}
 	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: cur.key, Ciphertext: wrapped})
 	if err != nil {
-		return err
+		return r.besideNewer(pinned, err)
 	}
 	defer clear(got)
 	// It may have expired while the vault was being asked.
@@ -156,12 +157,14 @@ func (r *Keyring) ask(ctx context.Context, requested bool) error {
 
 // properties asks for the properties of the version in use. For a KEK without a
 // version it asks for the current one, which is the one in use but after a
-// rotation in the vault; then it asks for that as well, and notes the newer one.
+// rotation in the vault; then it asks for that as well, and notes the newer one. It is
+// never moved back by itself.
 func (r *Keyring) properties(ctx context.Context, k, pinned *kek.KEK) (vault.Key, error) {
 	if k.ID().Version != "" || r.opts.PinVersion || r.opts.ReadOnly {
 		return r.getKey(ctx, pinned)
 	}
 	id := pinned.ID()
+	r.forgetVersion()
 	key, err := r.getKey(ctx, kek.New(k.Vault(), id.Versionless()))
 	switch {
 	case key.ID.Version == id.Version:
@@ -169,6 +172,12 @@ func (r *Keyring) properties(ctx context.Context, k, pinned *kek.KEK) (vault.Key
 		return key, err
 	case key.ID.Version == "":
 		return key, err // no properties: the error is about the key, not a version
+	}
+	// What is asked about the version in use says as well whether the other is newer.
+	inUse, inUseErr := r.getKey(ctx, pinned)
+	switch {
+	case r.wentBack(inUse.Created, key):
+		r.tellNotTaken(key.ID, errOlder(key.ID, id))
 	case err == nil:
 		r.noteVersion(key.ID.Version)
 	default:
@@ -176,7 +185,49 @@ func (r *Keyring) properties(ctx context.Context, k, pinned *kek.KEK) (vault.Key
 		// one that is, and the event says why it is not taken up.
 		r.tellNotTaken(key.ID, err)
 	}
-	return r.getKey(ctx, pinned)
+	return inUse, inUseErr
+}
+
+// wentBack reports whether the version that a vault calls current is older than the one
+// in use. A vault, or what stands between, may answer with the state of a while ago, and
+// a keyring that followed it would be back on a version that is about to be disabled. Key
+// versions do not become current again; who wants an older one all the same names it
+// (ChangeKEK).
+//
+// Dates of creation tell, which Key Vault has to the second. Where they do not, what
+// tells is that the keyring was on that version before, since it was opened.
+func (r *Keyring) wentBack(inUse time.Time, current vault.Key) bool {
+	if !inUse.IsZero() && !current.Created.IsZero() && !inUse.Equal(current.Created) {
+		return current.Created.Before(inUse)
+	}
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	return r.table.wasOn(current.ID)
+}
+
+func errOlder(older, inUse vault.KeyID) error {
+	return &vault.Error{Op: vault.OpGet, Key: older, Kind: vault.ErrUnavailable,
+		Detail: fmt.Sprintf("the vault calls it the current version, and it is older than the one in use, %s: an answer from before a rotation", inUse.Version)}
+}
+
+// besideNewer adds to a refusal of the version in use that another one is current, to
+// which the keyring was not moved: who disabled the old one may not know that.
+func (r *Keyring) besideNewer(pinned *kek.KEK, err error) error {
+	r.mu.Lock()
+	newer := r.newer
+	r.mu.Unlock()
+	if newer == "" || !vault.Denied(err) {
+		return err
+	}
+	return fmt.Errorf("%w; the key's current version is %s, and the keyring was not moved to it: make version %s usable until it is",
+		err, newer, pinned.ID().Version)
+}
+
+// forgetVersion notes that there is no newer version to take up.
+func (r *Keyring) forgetVersion() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.newer = ""
 }
 
 // noteVersion remembers a version that is newer than the one in use, or that there

@@ -31,6 +31,28 @@ type kekTable struct {
 
 	// moves counts the changes of the KEK.
 	moves uint64
+
+	// before is the versions that the keyring was on before the one that it is on now, of
+	// the same key, in their order.
+	before []vault.KeyID
+}
+
+// wasOn reports whether the keyring was on a version before.
+func (t *kekTable) wasOn(id vault.KeyID) bool { return slices.Contains(t.before, id) }
+
+// moved notes a change of the KEK. One back to an older version, which somebody named,
+// makes those after it newer ones again.
+func (t *kekTable) moved(from, to vault.KeyID) {
+	t.moves++
+	i := slices.Index(t.before, to)
+	switch {
+	case from.Versionless() != to.Versionless():
+		t.before = nil
+	case i >= 0:
+		t.before = t.before[:i]
+	case from != to:
+		t.before = append(t.before, from)
+	}
 }
 
 // follow notes that a document took the place of another. docMu is held, or nobody

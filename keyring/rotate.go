@@ -215,12 +215,12 @@ func (r *Keyring) sealFor(t *target, b *body) (*move, error) {
 // adopt takes a saved move for the document. docMu is held, or nobody else has
 // the keyring yet.
 func (r *Keyring) adopt(m *move) {
-	now := m.header.current().key
-	if old := r.header.current().key; old.Name != "" && old.Versionless() != now.Versionless() {
+	old, now := r.header.current().key, m.header.current().key
+	if old.Name != "" && old.Versionless() != now.Versionless() {
 		r.leave(r.kek)
 	}
 	r.kek = inVault(m.kek, now.Vault)
-	r.table.moves++
+	r.table.moved(old, now)
 	r.take(m.header, m.aad, m.sealed)
 	r.see(m.key)
 }
@@ -273,6 +273,9 @@ func (r *Keyring) changeKEKHeld(ctx context.Context, k, exact *kek.KEK, e Event)
 		return err
 	}
 	defer func() { clear(t.secret[:]) }()
+	if err := r.notBack(exact, t.key); err != nil {
+		return err
+	}
 	t.kek = k
 	if h, err = r.Acquire(); err != nil {
 		return err
@@ -292,6 +295,21 @@ func (r *Keyring) changeKEKHeld(ctx context.Context, k, exact *kek.KEK, e Event)
 	if s := r.session.Load(); s == h.s && int64(r.clock.Elapsed()) < s.deadline.Load() {
 		r.extend(s, m.proof)
 		r.setStatus(Available, nil)
+	}
+	return nil
+}
+
+// notBack refuses a version that the vault calls the current one and that is older than
+// the one in use: see wentBack. Who names a version means it.
+func (r *Keyring) notBack(asked *kek.KEK, current vault.Key) error {
+	r.mu.Lock()
+	inUse, seen := r.kekID, r.seenOfKEK()
+	r.mu.Unlock()
+	if asked.ID().Version != "" || current.ID == inUse || current.ID.Versionless() != inUse.Versionless() {
+		return nil
+	}
+	if r.wentBack(seen.created, current) {
+		return errOlder(current.ID, inUse)
 	}
 	return nil
 }
