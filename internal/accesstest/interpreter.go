@@ -98,7 +98,8 @@ func (in *interpreter) run(l line) {
 	case "state":
 		in.state(l)
 	case "revalidate":
-		err := in.store.Revalidate(in.ctx)
+		var err error
+		in.whileTimePasses(func() { err = in.store.Revalidate(in.ctx) })
 		if _, sentinel, refused := l.refused(); refused {
 			require.ErrorIs(t, err, sentinelOf(t, l, sentinel), "%s", l)
 			return
@@ -151,7 +152,11 @@ func (in *interpreter) duration(l line, s string) time.Duration {
 // open opens a store with the key as the customer names it, without a version.
 func (in *interpreter) open(dir, sentinel string) {
 	in.close()
-	s, err := block.Open(in.ctx, dir, kek.New(in.witness, in.world.Key.Versionless()), &in.opts)
+	var s *block.Store
+	var err error
+	in.whileTimePasses(func() {
+		s, err = block.Open(in.ctx, dir, kek.New(in.witness, in.world.Key.Versionless()), &in.opts)
+	})
 	if sentinel != "" {
 		require.ErrorIs(in.t, err, sentinelOf(in.t, line{}, sentinel))
 		return
@@ -252,6 +257,25 @@ func (in *interpreter) advance(l line, d time.Duration) {
 		in.clock.Advance(step)
 		synctest.Wait()
 		in.look(l)
+	}
+}
+
+// whileTimePasses does what may wait for the clock, as a vault's client does that asks
+// again before it believes a refusal.
+func (in *interpreter) whileTimePasses(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	for {
+		synctest.Wait()
+		select {
+		case <-done:
+			return
+		default:
+			in.clock.Advance(time.Second)
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ func (c challenger) Do(r *http.Request) (*http.Response, error) {
 func challenged(t *testing.T, url, header string, verify bool) error {
 	t.Helper()
 	o := &azure.Options{}
+	atOnce(o)
 	o.ClientOptions.Transport = challenger(header)
 	o.ClientOptions.Retry.MaxRetries = -1
 	o.ClientOptions.DisableChallengeResourceVerification = !verify

@@ -18,10 +18,11 @@ import (
 // client is one azkeys client with one credential, and what its calls have in common.
 // It is safe for concurrent use.
 type client struct {
-	url    string
-	keys   *azkeys.Client
-	opts   Options
-	budget *budget
+	url     string
+	keys    *azkeys.Client
+	opts    Options
+	budget  *budget
+	signIns *credential
 
 	mu       sync.Mutex
 	tenantID string          // that the vault named in its challenge
@@ -40,8 +41,8 @@ func newClient(vaultURL string, cred azcore.TokenCredential, opts *Options) (*cl
 	if err != nil {
 		return nil, err
 	}
-	c := &client{url: u, opts: o, budget: newBudget(o.Clock, o.Budget), software: map[string]bool{}}
-	c.keys, err = azkeys.NewClient(u, credential{cred}, o.clientOptions(&guard{budget: c.budget, clock: o.Clock, challenge: c.setTenant}))
+	c := &client{url: u, opts: o, budget: newBudget(o.Clock, o.Budget), signIns: &credential{inner: cred}, software: map[string]bool{}}
+	c.keys, err = azkeys.NewClient(u, c.signIns, o.clientOptions(&guard{budget: c.budget, clock: o.Clock, challenge: c.setTenant}))
 	if err != nil {
 		return nil, fmt.Errorf("azure: make the client: %w", err)
 	}
@@ -86,8 +87,9 @@ func (c *client) board(ctx context.Context, op vault.Operation, id vault.KeyID) 
 	}
 }
 
-// run makes an operation that was begun: it waits for the budget, bounds the time, and
-// turns what goes wrong into an error of package vault.
+// run makes an operation that was begun: it waits for the budget, bounds the time, asks
+// again where the answer is in doubt (insist), and turns what goes wrong into an error of
+// package vault. f may run several times.
 func (c *client) run(ctx context.Context, cl *call, f func(context.Context) error) error {
 	bounded, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -96,16 +98,18 @@ func (c *client) run(ctx context.Context, cl *call, f func(context.Context) erro
 		return c.fail(ctx, cl, err, false)
 	}
 	cl.paid = true
-	err := f(withCall(bounded, cl))
-	cl.clearBody()
-	if err == nil {
-		return nil
-	}
-	if _, judged := errors.AsType[*vault.Error](err); judged {
-		return err // of an answer that was not believed
-	}
-	timedOut := ctx.Err() == nil && errors.Is(context.Cause(bounded), errTimeout)
-	return c.fail(ctx, cl, err, timedOut)
+	return c.insist(bounded, cl, func() error {
+		err := f(withCall(bounded, cl))
+		cl.clearBody()
+		if err == nil {
+			return nil
+		}
+		if _, judged := errors.AsType[*vault.Error](err); judged {
+			return err // of an answer that was not believed
+		}
+		timedOut := ctx.Err() == nil && errors.Is(context.Cause(bounded), errTimeout)
+		return c.fail(ctx, cl, err, timedOut)
+	})
 }
 
 // do begins an operation and runs it.
@@ -119,7 +123,7 @@ func (c *client) do(ctx context.Context, op vault.Operation, id vault.KeyID, f f
 
 // own returns id with this vault's URL, or refuses it if it names another one.
 func (c *client) own(op vault.Operation, id vault.KeyID) (vault.KeyID, error) {
-	if id.Vault != "" && id.Vault != c.url {
+	if id = id.Canonical(); id.Vault != "" && id.Vault != c.url {
 		return id, refuse(op, id, vault.ErrKeyNotFound, "it is not a key of this vault, %s", c.url)
 	}
 	id.Vault = c.url

@@ -31,11 +31,11 @@
 //
 //	400 BadParameter                       unwrapKey: ErrBadCiphertext; wrapKey: ErrUnsupportedKey
 //	401 ... AKV10032                       ErrWrongTenant
-//	401                                    ErrAccessDenied
+//	401                                    ErrAccessDenied, when it repeats
 //	403 Forbidden/ForbiddenByRbac          ErrAccessDenied: a role
 //	403 Forbidden/AccessDenied             ErrAccessDenied: an access policy
-//	403 Forbidden/ForbiddenByFirewall      ErrAccessDenied: the vault's network rules
-//	403 Forbidden/ForbiddenByConnection    ErrAccessDenied: the private endpoint
+//	403 Forbidden/ForbiddenByFirewall      ErrAccessDenied: the vault's network rules, when it repeats
+//	403 Forbidden/ForbiddenByConnection    ErrAccessDenied: the private endpoint, when it repeats
 //	403 KeyOperationForbidden              ErrAccessDenied: the key's own operations
 //	403 Forbidden/KeyDisabled              ErrKeyDisabled
 //	403 Forbidden, outside the dates       ErrKeyExpired, ErrKeyNotYetValid
@@ -46,14 +46,23 @@
 //	429                                    ErrThrottled, with RetryAfter
 //	408, 5xx, no answer, no such host      ErrUnavailable
 //	an answer that makes no sense          ErrUnavailable: it proves nothing
+//	a page that is not Key Vault's         ErrUnavailable, whatever its status
+//
+// What is said to count when it repeats comes and goes for identities whose access nobody
+// has taken away. Before it is passed on the question is put four more times, in about
+// five seconds and within the time of the call; docs/azure.md has the list, with sources.
 //
 // Key Vault's data plane does not tell a deleted key from one that never was. A host
 // name that does not resolve is no denial either: broken name resolution looks the
 // same. A credential that gives no token, for whatever reason, is ErrUnavailable, unless
 // Microsoft Entra ID says that the identity is gone or may not have one: what its token
-// endpoint answers is not the vault's answer.
+// endpoint answers is not the vault's answer. A sign-in may go on for up to a minute after
+// the call that began it has ended, one for all calls, so that a slow credential comes to
+// its end.
 //
-// No error's text holds a token, a secret, or a credential's own text. The request id is
+// No error's text holds a token, a secret, or a credential's own text beyond what the
+// network, a status or a code of Microsoft Entra ID say. Key Vault's text is quoted of a 401
+// and of what its codes do not explain. The request id is
 // also noted of a request that succeeds ([vault.OnRequestID]), as package audit does.
 //
 // # Limits

@@ -50,7 +50,7 @@ func (c *client) fail(ctx context.Context, cl *call, err error, timedOut bool) e
 	var bad badChallenge
 	switch {
 	case errors.As(err, &token): // before isAnswer: Microsoft Entra ID's answer is not the vault's
-		noToken(e, token.err)
+		noToken(e, cl, token.err)
 	case isAnswer(err) && cl.last != nil:
 		c.answered(e, cl)
 	case errors.As(err, &gate):
@@ -59,18 +59,19 @@ func (c *client) fail(ctx context.Context, cl *call, err error, timedOut bool) e
 		if cl.last != nil {
 			e.RequestID = cl.last.requestID
 		}
-	case (timedOut || errors.Is(err, errNoTurn)) && cl.last != nil && silence(cl.last.status):
+	case (timedOut || errors.Is(err, errNoTurn)) && cl.cut == nil && cl.last != nil && silence(cl.last.status):
 		c.answered(e, cl) // the last that was heard
 	case errors.Is(err, errNoTurn):
 		e.Kind = vault.ErrThrottled
 		e.Detail = fmt.Sprintf("not by the vault: this client's own budget of %d operations in 10 seconds is spent for longer than the call has time; make fewer calls at once, give them more time, or raise Options.Budget if the vault has room", c.opts.Budget)
 	case ctx.Err() != nil && !timedOut:
 		e.Err = ctx.Err()
+	case timedOut && cl.signingIn:
+		c.slowToken(e)
+	case timedOut && cl.cut != nil:
+		unanswered(e, cl, cl.cut) // the last that is known
 	case timedOut:
 		e.Detail = fmt.Sprintf("no answer within %v", c.opts.Timeout)
-		if cl.signingIn {
-			e.Detail = fmt.Sprintf("the credential gave no token within %v", c.opts.Timeout)
-		}
 		e.Err = context.DeadlineExceeded
 	case errors.As(err, &bad):
 		e.Detail = bad.Error() + "; check that the URL is a Key Vault's and what stands between"
@@ -97,18 +98,22 @@ func (c *client) answered(e *vault.Error, cl *call) {
 	case a.status == 429:
 		e.Kind, e.RetryAfter = vault.ErrThrottled, a.retryAfter
 		e.Detail = "too many requests to this vault"
+	case a.status >= 500, a.status == 408:
+		e.Detail = "the vault service failed, try again later"
+	case !a.known:
+		// A proxy, a portal, a load balancer: the vault did not say it, and nothing is
+		// known about the key.
+		e.Detail = "something that is not a Key Vault answered; check the URL, and what stands between"
 	case a.status == 401:
-		c.unauthorized(e, a)
+		c.unauthorized(e, cl)
 	case a.status == 403:
-		cl.unexplained = !c.forbidden(e, a)
+		cl.unexplained = !c.forbidden(e, cl)
 	case a.status == 404:
-		notFound(e, a)
+		notFound(e)
 	case a.status == 400:
 		badRequest(e, a)
 	case a.status == 409:
 		conflict(e, a)
-	case a.status >= 500, a.status == 408:
-		e.Detail = "the vault service failed, try again later"
 	default:
 		e.Detail = "an answer that Key Vault does not give; check the URL, and what stands between"
 	}
@@ -129,17 +134,10 @@ func badRequest(e *vault.Error, a *answer) {
 		e.Kind = ErrInvalid
 		e.Detail = "the vault did not accept it"
 	}
-	if a.message != "" {
-		e.Err = said(a.message)
-	}
+	quote(e, a)
 }
 
-func notFound(e *vault.Error, a *answer) {
-	if !a.known {
-		// Whatever answered, it was not a vault: nothing is known about the key.
-		e.Detail = "something that is not a Key Vault answered; check the URL, and what stands between"
-		return
-	}
+func notFound(e *vault.Error) {
 	e.Kind = vault.ErrKeyNotFound
 	switch {
 	case e.Key.Version != "":
@@ -169,9 +167,7 @@ func conflict(e *vault.Error, a *answer) {
 		e.Detail = "an answer that Key Vault does not give; check the URL, and what stands between"
 	default:
 		e.Kind = ErrExists
-		if a.message != "" {
-			e.Err = said(a.message)
-		}
+		quote(e, a)
 	}
 }
 
@@ -179,6 +175,13 @@ func conflict(e *vault.Error, a *answer) {
 type said string
 
 func (s said) Error() string { return "Key Vault says: " + string(s) }
+
+// quote gives e the vault's own text as its cause, if there is one.
+func quote(e *vault.Error, a *answer) {
+	if a.message != "" {
+		e.Err = said(a.message)
+	}
+}
 
 // isAnswer reports whether err is the client's way of saying that the vault answered
 // with an error. Its text is never used: it holds the whole body.

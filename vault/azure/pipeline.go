@@ -30,10 +30,20 @@ type call struct {
 	ends  time.Duration // when the operation's time is up
 	sent  func()        // called before each request
 	last  *answer       // the last complete answer that was an error
+	cut   error         // why the last request had no answer; nil if it had one
 	body  *http.Response
 
-	unexplained bool // a 403 whose code does not say why
-	signingIn   bool // it waits for its credential
+	refused     refusal // what the vault, or Microsoft Entra ID, refused it with
+	redial      bool    // its requests leave no connection behind
+	unexplained bool    // a 403 whose code does not say why
+	signingIn   bool    // it waits for its credential
+}
+
+// again makes the call ready to ask anew. A request that leaves no connection behind may
+// still take one that is open; the one after it is on a new one.
+func (c *call) again(redial bool) {
+	c.last, c.cut, c.body, c.refused = nil, nil, nil, refusal{}
+	c.unexplained, c.signingIn, c.redial = false, false, redial
 }
 
 type callKey struct{}
@@ -97,10 +107,15 @@ func (g *guard) Do(req *policy.Request) (*http.Response, error) {
 		c.last = nil // the client has taken the challenge
 	}
 	c.sent()
+	req.Raw().Close = req.Raw().Close || c.redial
 	resp, err := req.Next()
 	if err != nil {
+		if ctx.Err() == nil { // it is known what happened, should the time be up before the next try
+			c.cut = err
+		}
 		return resp, err
 	}
+	c.cut = nil
 	token := strings.TrimPrefix(req.Raw().Header.Get("Authorization"), "Bearer ")
 	id := clean(resp.Header.Get("x-ms-request-id"), token, 64)
 	vault.NoteRequestID(ctx, id)

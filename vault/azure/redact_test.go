@@ -47,6 +47,7 @@ func TestNoTokenInAnError(t *testing.T) {
 		for _, status := range []int{400, 401, 403, 404, 409, 418, 429, 500} {
 			answer := &echo{status: status}
 			o := &azure.Options{}
+			atOnce(o)
 			o.ClientOptions.Transport, o.ClientOptions.Retry.MaxRetries = answer, -1
 			v, err := azure.New(vaultURL, credentialFunc(func(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
 				return azcore.AccessToken{Token: token, ExpiresOn: farFuture}, nil

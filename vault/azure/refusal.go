@@ -39,12 +39,14 @@ func first(re *regexp.Regexp, text string) string {
 
 // forbidden reads a 403, by the most telling of its two codes. It reports whether that
 // says why.
-func (c *client) forbidden(e *vault.Error, a *answer) (explained bool) {
+func (c *client) forbidden(e *vault.Error, cl *call) (explained bool) {
+	a := cl.last
 	e.Kind = vault.ErrAccessDenied
 	code := a.inner
 	if code == "" {
 		code = a.outer
 	}
+	cl.refused = refusal{status: a.status, code: code}
 	switch code {
 	case "ForbiddenByRbac":
 		e.Detail = fmt.Sprintf("%s has no role that permits it; assign one, such as %s, on the key or its vault", who(a), c.roleFor(e.Op))
@@ -69,10 +71,8 @@ func (c *client) forbidden(e *vault.Error, a *answer) (explained bool) {
 	default:
 		// 403 with "Forbidden" alone is how a wrap outside the key's dates is refused,
 		// too; WrapKey asks for the dates then, and whatever the code that is new here.
-		e.Detail = fmt.Sprintf("the vault refuses it to %s", who(a))
-		if a.message != "" {
-			e.Err = said(a.message)
-		}
+		e.Detail = "the vault refuses it, with a code that does not say why"
+		quote(e, a)
 		return false
 	}
 	return true
@@ -106,10 +106,15 @@ func policyFor(op vault.Operation) string {
 var akv = regexp.MustCompile(`\bAKV[0-9]+`)
 
 // unauthorized reads a 401: a token that was not accepted. The client has answered
-// the vault's challenge already.
-func (c *client) unauthorized(e *vault.Error, a *answer) {
+// the vault's challenge already. The vault's text is quoted, which says more than its
+// codes; what it does not say is not guessed.
+func (c *client) unauthorized(e *vault.Error, cl *call) {
+	a := cl.last
 	e.Kind = vault.ErrAccessDenied
-	code := akv.FindString(a.message + " " + a.inner)
+	text := a.message + " " + a.inner + " " + a.outer
+	cl.refused = refusal{status: a.status, code: a.inner, text: text}
+	quote(e, a)
+	code := akv.FindString(text)
 	if code != "" && !strings.Contains(e.Code, code) {
 		e.Code += "/" + code
 	}
@@ -126,6 +131,6 @@ func (c *client) unauthorized(e *vault.Error, a *answer) {
 	case "AKV10022": // invalid audience
 		e.Detail = "the token was issued for another service; check that ClientOptions.Cloud is the vault's cloud"
 	default:
-		e.Detail = "the caller's identity was not accepted; it may have been deleted, and then needs to be made and granted again"
+		e.Detail = "the vault did not accept the caller's token"
 	}
 }

@@ -1,0 +1,505 @@
+package azure_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/keyvaulttest"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/azure"
+)
+
+// doubtful is every kind of answer that is asked about again, as it comes, by the row of
+// the table that it is of.
+var doubtful = map[string]keyvaulttest.Fault{
+	"401 AKV10046":             {Status: 401, Code: "Unauthorized", Message: "[TokenExpired] AKV10046: Unable to resolve the key used for signature validation."},
+	"401 S2S12086":             {Status: 401, Code: "Unauthorized", Message: "Error validating token: 'S2S12086'"},
+	"401, token not yet valid": {Status: 401, Code: "Unauthorized", Message: "Error validating token: 'S2S12005: Token not yet valid' (AKV10027)"},
+	"401 with any other code but AKV10032 and AKV10022": {Status: 401, Code: "Unauthorized", Message: "AKV10001: Error validating token: IDX10511"},
+	"403 ForbiddenByConnection":                         {Status: 403, Code: "Forbidden", Inner: "ForbiddenByConnection", Message: "Public network access is disabled."},
+	"403 ForbiddenByFirewall":                           {Status: 403, Code: "Forbidden", Inner: "ForbiddenByFirewall", Message: "Client address is not authorized."},
+}
+
+// believed is what an administrator takes access away with. It counts at once.
+var believed = map[string]keyvaulttest.Fault{
+	"403 ForbiddenByRbac":       {Status: 403, Code: "Forbidden", Inner: "ForbiddenByRbac"},
+	"403 AccessDenied":          {Status: 403, Code: "Forbidden", Inner: "AccessDenied"},
+	"403 KeyDisabled":           {Status: 403, Code: "Forbidden", Inner: "KeyDisabled"},
+	"403 KeyOperationForbidden": {Status: 403, Code: "KeyOperationForbidden"},
+	"403 Forbidden":             {Status: 403, Code: "Forbidden"},
+	"404 KeyNotFound":           {Status: 404, Code: "KeyNotFound"},
+	"409 deleted":               {Status: 409, Code: "Conflict", Inner: "ObjectIsDeletedButRecoverable"},
+	"401 AKV10032":              {Status: 401, Code: "Unauthorized", Message: "AKV10032: Invalid issuer."},
+	"401 AKV10022":              {Status: 401, Code: "Unauthorized", Message: "AKV10022: Invalid audience."},
+}
+
+// entra is how Microsoft Entra ID refuses a token, by the table's row.
+func entra(code string) error { return fmt.Errorf("WorkloadIdentityCredential: %s: no match", code) }
+
+// The code's table is the document's, row by row, and each row is driven through the
+// client by the tests below.
+func TestTheTableOfDoubtsIsDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/azure.md")
+	require.NoError(t, err)
+	_, after, ok := strings.Cut(string(text), "| asked about again | why it comes and goes | source |\n|---|---|---|\n")
+	require.True(t, ok, "no table")
+	table, _, _ := strings.Cut(after, "\n\n")
+	var rows []string
+	for _, d := range azure.Doubts() {
+		rows = append(rows, fmt.Sprintf("| %s | %s | %s |", d[0], d[1], d[2]))
+		if !strings.HasPrefix(d[0], "AADSTS") {
+			require.Contains(t, doubtful, d[0])
+		}
+	}
+	require.Equal(t, strings.Join(rows, "\n"), strings.TrimSpace(table))
+	require.Len(t, doubtful, len(rows)-3)
+}
+
+// openStore opens a store in a bubble, with its events on record.
+func (r *rig) openStore(v *azure.Vault) (*block.Store, *story) {
+	e := &story{}
+	s, err := block.Open(r.t.Context(), "store", kek.New(v, r.key.Versionless()), &block.Options{
+		FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20, Keyring: keyring.Options{OnEvent: e.add}})
+	require.NoError(r.t, err)
+	require.NoError(r.t, s.Put(r.t.Context(), []byte("a"), []byte("data")))
+	return s, e
+}
+
+// story is what became of a store.
+type story struct {
+	mu     sync.Mutex
+	events []keyring.Event
+}
+
+func (s *story) add(e keyring.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, e)
+}
+
+// locked returns when the store became inaccessible; zero: never.
+func (s *story) locked() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.events {
+		if e.Kind == keyring.StateChanged && e.To == keyring.Inaccessible {
+			return e.Time
+		}
+	}
+	return time.Time{}
+}
+
+// A refusal that comes and goes, once or several times in a row and to whichever of the
+// three questions, locks nothing and is not even seen by who reads.
+func TestADoubtThatPasses(t *testing.T) {
+	for name, fault := range doubtful {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
+				s, e := r.openStore(r.client())
+				defer func() { require.NoError(t, s.Close()) }()
+				for _, op := range []string{"get", "wrapKey", "unwrapKey"} {
+					for times := 1; times < azure.Askings; times++ {
+						f := fault
+						f.Op, f.Times = op, times
+						r.Inject(f)
+						before := r.Requests(op)
+						require.NoError(t, s.Revalidate(t.Context()))
+						require.Equal(t, times+1, r.Requests(op)-before)
+						require.Equal(t, keyring.Available, s.State().Status)
+						require.NoError(t, second(s.Get(t.Context(), []byte("a"), nil)))
+					}
+				}
+				require.Zero(t, e.locked())
+			})
+		})
+	}
+}
+
+// One answer in ten is wrong by chance, for a day: nothing is locked.
+func TestOneAnswerInTenForADay(t *testing.T) {
+	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
+		transport := &tenth{Client: r.Client()}
+		s, e := r.openStore(r.client(func(o *azure.Options) { o.ClientOptions.Transport = transport }))
+		defer func() { require.NoError(t, s.Close()) }()
+		transport.on.Store(true)
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		require.Equal(t, keyring.Available, s.State().Status)
+		require.Zero(t, e.locked())
+		require.Greater(t, transport.refused.Load(), int64(400))
+	})
+}
+
+// tenth answers one request in ten as if it had come by the public network.
+type tenth struct {
+	*http.Client
+	on         atomic.Bool
+	n, refused atomic.Int64
+}
+
+func (d *tenth) Do(req *http.Request) (*http.Response, error) {
+	resp, err := d.Client.Do(req)
+	if err == nil && d.on.Load() && d.n.Add(1)%10 == 0 {
+		d.refused.Add(1)
+		return answerWith(req, resp, 403, `{"error":{"code":"Forbidden","message":"Public network access is disabled","innererror":{"code":"ForbiddenByConnection"}}}`), nil
+	}
+	return resp, err
+}
+
+// answerWith returns an answer in place of another.
+func answerWith(req *http.Request, instead *http.Response, status int, body string) *http.Response {
+	instead.Body.Close()
+	h := http.Header{}
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	return &http.Response{Request: req, StatusCode: status, Status: http.StatusText(status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
+}
+
+// A refusal that repeats is one: the store is closed at the check that finds it, whatever
+// the row. What is in doubt takes seconds longer, what is not takes none; both are measured
+// here on a clock that stands still, and once on the real one below.
+func TestARefusalThatRepeatsEndsAccess(t *testing.T) {
+	ends := func(t *testing.T, lose func(r *rig), client func(r *rig) *azure.Vault, least, most time.Duration, kinds ...error) {
+		bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
+			s, e := r.openStore(client(r))
+			defer func() { require.NoError(t, s.Close()) }()
+			time.Sleep(90 * time.Second) // in the middle between checks
+			synctest.Wait()
+			require.Zero(t, e.locked())
+			lost, last := time.Now(), s.State().LastCheck
+			lose(r)
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			at := e.locked()
+			require.NotZero(t, at)
+			t.Logf("closed %v after access was taken away, %v after the check before", at.Sub(lost), at.Sub(last))
+			require.GreaterOrEqual(t, at.Sub(last), 54*time.Second+least)
+			require.LessOrEqual(t, at.Sub(last), keyring.DefaultCheckEvery+most)
+			_, err := s.Get(t.Context(), []byte("a"), nil)
+			require.ErrorIs(t, err, block.ErrInaccessible)
+			for _, kind := range kinds {
+				require.ErrorIs(t, err, kind)
+			}
+		})
+	}
+	usual := func(r *rig) *azure.Vault { return r.client() }
+	for name, fault := range doubtful {
+		t.Run(name, func(t *testing.T) {
+			ends(t, func(r *rig) { r.Inject(fault) }, usual, 3*time.Second, 6*time.Second, vault.ErrAccessDenied)
+		})
+	}
+	for name, fault := range believed {
+		t.Run(name, func(t *testing.T) { ends(t, func(r *rig) { r.Inject(fault) }, usual, 0, 0) })
+	}
+	t.Run("the identity is deleted", func(t *testing.T) {
+		ends(t, func(r *rig) { r.DeleteIdentity(store) }, usual, 3*time.Second, 6*time.Second, vault.ErrAccessDenied)
+	})
+	t.Run("the key version is disabled", func(t *testing.T) {
+		ends(t, func(r *rig) { r.setEnabled(false) }, usual, 0, 0, vault.ErrKeyDisabled)
+	})
+	for _, code := range []string{"AADSTS70021", "AADSTS700211", "AADSTS700213"} {
+		t.Run(code, func(t *testing.T) {
+			var lost atomic.Bool
+			ends(t, func(*rig) { lost.Store(true) }, func(r *rig) *azure.Vault {
+				return r.signsIn(func(int) error {
+					if lost.Load() {
+						return entra(code)
+					}
+					return nil
+				})
+			}, 3*time.Second, 6*time.Second, vault.ErrAccessDenied)
+		})
+	}
+}
+
+// signsIn returns a client whose token is never kept, and whose n-th sign-in fails with
+// what fails says.
+func (r *rig) signsIn(fails func(n int) error) *azure.Vault {
+	r.t.Helper()
+	var n atomic.Int32
+	inner := r.Credential(store)
+	v, err := azure.New(r.URL(), credentialFunc(func(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+		if err := fails(int(n.Add(1))); err != nil {
+			return azcore.AccessToken{}, err
+		}
+		token, err := inner.GetToken(ctx, o)
+		token.ExpiresOn = time.Now().Add(time.Millisecond)
+		return token, err
+	}), r.options())
+	require.NoError(r.t, err)
+	return v
+}
+
+// A federation that fails now and then fails nobody, at Open neither.
+func TestASignInThatIsRefusedNowAndThen(t *testing.T) {
+	for _, code := range []string{"AADSTS70021", "AADSTS700211", "AADSTS700213"} {
+		for name, fails := range map[string]func(n int) error{
+			"the first":        func(n int) error { return when(n == 1, entra(code)) },
+			"the first two":    func(n int) error { return when(n <= 2, entra(code)) },
+			"every second one": func(n int) error { return when(n%2 == 0, entra(code)) },
+		} {
+			t.Run(code+"/"+name, func(t *testing.T) {
+				bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
+					s, e := r.openStore(r.signsIn(fails))
+					defer func() { require.NoError(t, s.Close()) }()
+					time.Sleep(time.Hour)
+					synctest.Wait()
+					require.Equal(t, keyring.Available, s.State().Status)
+					require.Zero(t, e.locked())
+				})
+			})
+		}
+	}
+}
+
+func when(yes bool, err error) error {
+	if yes {
+		return err
+	}
+	return nil
+}
+
+// The same on the real clock, once each: a doubt that passes, and a refusal that repeats.
+func TestDoubtsOnTheRealClock(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	s, _ := r.openStore(r.client())
+	defer func() { require.NoError(t, s.Close()) }()
+	f := doubtful["401 AKV10046"]
+	f.Times = 2
+	r.Inject(f)
+	require.NoError(t, s.Revalidate(t.Context()))
+	require.Equal(t, keyring.Available, s.State().Status)
+
+	before := r.Requests("get")
+	r.DeleteIdentity(store)
+	start := time.Now()
+	require.ErrorIs(t, s.Revalidate(t.Context()), vault.ErrAccessDenied)
+	t.Logf("a refusal in doubt counted after %v", time.Since(start).Round(time.Millisecond))
+	require.Equal(t, keyring.Inaccessible, s.State().Status)
+	require.Equal(t, 2*azure.Askings, r.Requests("get")-before, "each asking is sent again to a challenge")
+	r.RecoverIdentity(store)
+	require.NoError(t, s.Revalidate(t.Context()))
+
+	r.setEnabled(false)
+	before = r.Requests("get")
+	require.ErrorIs(t, s.Revalidate(t.Context()), vault.ErrKeyDisabled)
+	require.Equal(t, 1, r.Requests("get")-before, "asked once, and believed")
+}
+
+// What is about the way that a request came is asked about again on a connection of its
+// own: a connection that was made to the wrong address would be refused for ever.
+func TestADoubtAboutTheWayIsAskedOnANewConnection(t *testing.T) {
+	for name, redials := range map[string]bool{"403 ForbiddenByConnection": true, "403 ForbiddenByFirewall": true, "401 AKV10046": false} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			seen := map[string]bool{}
+			v := r.client(atOnce, func(o *azure.Options) {
+				o.ClientOptions.Transport = &sends{Client: r.Client(), change: func(req *http.Request, _ *http.Response) {
+					seen[fmt.Sprint(req.Close)] = true
+				}}
+			})
+			f := doubtful[name]
+			f.Times = 2
+			r.Inject(f)
+			require.NoError(t, second(v.GetKey(t.Context(), r.key)))
+			require.Equal(t, redials, seen["true"])
+			clear(seen)
+			require.NoError(t, second(v.GetKey(t.Context(), r.key)))
+			require.False(t, seen["true"], "and not when there is no doubt")
+		})
+	}
+}
+
+// A doubt that is not resolved is no denial, and the error has both: what came last, and
+// what was said before.
+func TestADoubtThatIsNotResolved(t *testing.T) {
+	for name, tt := range map[string]struct {
+		then keyvaulttest.Fault
+		says string
+	}{
+		"the vault fails":     {keyvaulttest.Fault{Status: 503, Code: "ServiceUnavailable"}, "the vault service failed, try again later; refused before, which was not confirmed: the vault did not accept the caller's token [Unauthorized/AKV10046]"},
+		"no answer":           {keyvaulttest.Fault{Hang: true}, "no answer within 9s; refused before, which was not confirmed: the vault did not accept the caller's token [Unauthorized/AKV10046]"},
+		"something between":   {keyvaulttest.Fault{Status: 401, Body: "<html>sign in</html>"}, "something that is not a Key Vault answered; check the URL, and what stands between; refused before"},
+		"its own last moment": {keyvaulttest.Fault{Delay: 8900 * time.Millisecond, Status: 401, Code: "Unauthorized", Message: "AKV10046"}, "refused before"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
+				s, e := r.openStore(r.client())
+				defer func() { require.NoError(t, s.Close()) }()
+				f := doubtful["401 AKV10046"]
+				f.Times = 1
+				r.Inject(f)
+				r.Inject(tt.then)
+				err := s.Revalidate(t.Context())
+				require.True(t, vault.Transient(err), err)
+				require.False(t, vault.Denied(err), err)
+				require.ErrorContains(t, err, tt.says)
+				require.ErrorContains(t, err, "Key Vault says: [TokenExpired] AKV10046")
+				require.Equal(t, keyring.Degraded, s.State().Status)
+				time.Sleep(keyring.DefaultLease)
+				synctest.Wait()
+				require.Equal(t, keyring.Inaccessible, s.State().Status, "the lease is the bound")
+				require.NotZero(t, e.locked())
+			})
+		})
+	}
+}
+
+// Who gives up while a question is about to be asked again is told both.
+func TestGivingUpInDoubt(t *testing.T) {
+	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
+		v := r.client()
+		r.Inject(doubtful["401 AKV10046"])
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := v.WrapKey(ctx, r.key, []byte("secret"))
+		require.True(t, vault.Transient(err), err)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, "AKV10046")
+		_, err = v.WrapKey(t.Context(), r.key, []byte("secret"))
+		require.ErrorIs(t, err, vault.ErrAccessDenied)
+	})
+}
+
+// However little time a call has, what answers quickly is asked often enough.
+func TestDoubtsInAShortTime(t *testing.T) {
+	for _, timeout := range []time.Duration{100 * time.Millisecond, time.Second, 9 * time.Second, time.Minute} {
+		t.Run(timeout.String(), func(t *testing.T) {
+			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
+				v := r.client(func(o *azure.Options) { o.Timeout = timeout })
+				r.Inject(doubtful["403 ForbiddenByConnection"])
+				start := time.Now()
+				_, err := v.GetKey(t.Context(), r.key)
+				require.ErrorIs(t, err, vault.ErrAccessDenied)
+				require.ErrorContains(t, err, "(5 times in a row)")
+				require.Equal(t, azure.Askings, r.Requests("get"))
+				require.Less(t, time.Since(start), min(timeout, 6*time.Second))
+			})
+		})
+	}
+}
+
+// A page of something in between is not the vault's word, whatever its status.
+func TestAPageIsNotTheVaultsWord(t *testing.T) {
+	r := newRig(t, nil)
+	v := r.client()
+	w, err := v.WrapKey(t.Context(), r.key, []byte("secret"))
+	require.NoError(t, err)
+	admin := r.admin()
+	for _, status := range []int{400, 401, 403, 404, 407, 409, 451} {
+		for what, body := range map[string]string{
+			"HTML": "<html><title>Proxy says no</title></html>", "text": "denied", "JSON of another kind": `{"error":"access_denied","message":"no"}`,
+			"JSON without a code": `{"error":{"message":"no"}}`,
+		} {
+			remove := r.Inject(keyvaulttest.Fault{Status: status, Body: body})
+			for op, err := range map[string]error{
+				"get":       second(v.GetKey(t.Context(), r.key)),
+				"wrapKey":   second(v.WrapKey(t.Context(), r.key, []byte("secret"))),
+				"unwrapKey": second(v.UnwrapKey(t.Context(), w)),
+				"create":    second(admin.CreateKey(t.Context(), "new", nil)),
+			} {
+				require.Equal(t, vault.ErrUnavailable, vault.Kind(err), "%s %d %s: %v", op, status, what, err)
+				require.True(t, vault.Transient(err))
+				require.ErrorContains(t, err, fmt.Sprintf("something that is not a Key Vault answered; check the URL, and what stands between [HTTP %d]", status))
+			}
+			remove()
+		}
+	}
+}
+
+// A 401's text is quoted, as one line and without tokens, and nothing is guessed.
+func TestThe401IsQuoted(t *testing.T) {
+	r := newRig(t, nil)
+	v := r.client(atOnce)
+	r.Inject(keyvaulttest.Fault{Status: 401, Code: "Unauthorized", Message: "AKV10001: Error validating token\r\nIDX10511: eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJ2In0.c2ln " + strings.Repeat("x", 2000)})
+	_, err := v.GetKey(t.Context(), r.key)
+	require.ErrorIs(t, err, vault.ErrAccessDenied)
+	require.ErrorContains(t, err, ": Key Vault says: AKV10001: Error validating token IDX10511: [redacted] xxx")
+	require.NotContains(t, err.Error(), "\n")
+	require.NotContains(t, err.Error(), "eyJ")
+	require.NotContains(t, err.Error(), "deleted")
+	require.Less(t, len(err.Error()), 1000)
+}
+
+// While a call tries again and again its time may be up: the reason for which it does is
+// in the error all the same.
+func TestTheReasonThatWasKnown(t *testing.T) {
+	for name, tt := range map[string]struct {
+		cut  func(r *rig)
+		says string
+	}{
+		"no such host":   {(*rig).noHost, "the vault's host name does not resolve"},
+		"no name server": {func(r *rig) { r.NoNameServer() }, "the vault's host name cannot be looked up"},
+		"no network":     {func(r *rig) { r.Unreachable() }, "the vault cannot be reached, check the network: dial tcp: network is unreachable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
+				slow := func(o *azure.Options) { // each of its waits is longer than the call's time
+					o.ClientOptions.Retry = policy.RetryOptions{MaxRetries: 3, RetryDelay: 20 * time.Second, MaxRetryDelay: time.Minute}
+				}
+				for _, v := range []*azure.Vault{r.client(slow), r.client(patient)} {
+					tt.cut(r)
+					for range 10 {
+						start := time.Now()
+						_, err := v.GetKey(t.Context(), r.key)
+						require.True(t, vault.Transient(err), err)
+						require.ErrorContains(t, err, tt.says)
+						require.NotContains(t, err.Error(), "no answer within")
+						require.LessOrEqual(t, time.Since(start), 9*time.Second)
+					}
+					r.Reachable()
+				}
+			})
+		})
+	}
+}
+
+func (r *rig) noHost() { r.NoSuchHost() }
+
+// However a vault's URL is spelt, a key of it is a key of it, also for the administrator;
+// another vault's is not.
+func TestOneSpellingOfAVault(t *testing.T) {
+	r := newRig(t, &keyvaulttest.Options{URL: vaultURL})
+	v, admin := r.client(), r.admin()
+	for _, spelt := range []string{vaultURL, vaultURL + "/", "https://Contoso.Vault.Azure.NET", "HTTPS://contoso.vault.azure.net", vaultURL + ":443", vaultURL + ":443/"} {
+		id := vault.KeyID{Vault: spelt, Name: r.key.Name}
+		key, err := v.GetKey(t.Context(), id)
+		require.NoError(t, err, spelt)
+		require.Equal(t, r.key, key.ID)
+		require.NoError(t, kek.New(v, id).Check(t.Context()), spelt)
+		require.NoError(t, second(admin.GetKey(t.Context(), id)), spelt)
+		w, err := v.WrapKey(t.Context(), id, []byte("secret"))
+		require.NoError(t, err)
+		w.KeyID.Vault = spelt
+		require.NoError(t, second(v.UnwrapKey(t.Context(), w)))
+		require.NoError(t, second(kek.New(v, r.key).Unwrap(t.Context(), w)))
+	}
+	for _, other := range []string{"https://contoso.vault.azure.net:8443", "https://fabrikam.vault.azure.net", "http://contoso.vault.azure.net"} {
+		_, err := v.GetKey(t.Context(), vault.KeyID{Vault: other, Name: r.key.Name})
+		require.ErrorIs(t, err, vault.ErrKeyNotFound, other)
+	}
+	for _, odd := range []string{" " + vaultURL, vaultURL + "\n", vaultURL + "//"} {
+		_, err := v.GetKey(t.Context(), vault.KeyID{Vault: odd, Name: r.key.Name})
+		require.Error(t, err, odd)
+		require.False(t, errors.Is(err, vault.ErrUnavailable))
+	}
+}
