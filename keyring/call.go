@@ -66,7 +66,7 @@ func vaultCall[T any](ctx context.Context, r *Keyring, op vault.Operation, id va
 	r.calls.failed.Add(1)
 	if errors.Is(err, errNoAnswer) {
 		err = &vault.Error{Op: op, Key: id, Kind: vault.ErrUnavailable,
-			Detail: fmt.Sprintf("no answer within %v", r.opts.VaultTimeout)}
+			Detail: fmt.Sprintf("no answer within %v, the keyring's Options.VaultTimeout", r.opts.VaultTimeout)}
 	}
 	return v, err
 }

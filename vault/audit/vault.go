@@ -88,7 +88,8 @@ func (c call) end(answered vault.KeyID, err error) error {
 
 // answer records which key the vault says that it used.
 func (c call) answer(id vault.KeyID) {
-	if id.Name != c.asked.Name || (c.asked.Vault != "" && id.Vault != c.asked.Vault) ||
+	asked := c.asked.Canonical().Vault
+	if id.Name != c.asked.Name || (asked != "" && id.Canonical().Vault != asked) ||
 		(c.asked.Version != "" && id.Version != c.asked.Version) {
 		c.record.Detail = "the vault answered for another key"
 		if id.Validate() == nil {

@@ -3,7 +3,9 @@ package azure
 import (
 	"context"
 	"crypto/rsa"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -192,7 +194,9 @@ type Update struct {
 }
 
 // UpdateKey changes properties of a version, or of the current one if id has no
-// version.
+// version. If Key Vault answers with success and the version is not as it was asked to
+// be, the error matches [ErrIgnored] and names what is not, and the key is returned as it
+// is.
 func (a *Admin) UpdateKey(ctx context.Context, id vault.KeyID, u Update) (vault.Key, error) {
 	id, err := a.own(OpUpdate, id)
 	if err != nil {
@@ -204,10 +208,52 @@ func (a *Admin) UpdateKey(ctx context.Context, id vault.KeyID, u Update) (vault.
 	if u.Operations != nil {
 		p.KeyOps = keyOperations(u.Operations)
 	}
-	return a.key(ctx, OpUpdate, id, func(ctx context.Context) (azkeys.KeyBundle, error) {
+	key, err := a.key(ctx, OpUpdate, id, func(ctx context.Context) (azkeys.KeyBundle, error) {
 		resp, err := a.keys.UpdateKey(ctx, id.Name, id.Version, p, nil)
 		return resp.KeyBundle, err
 	})
+	if err != nil {
+		return key, err
+	}
+	return key, u.ignored(key)
+}
+
+// ignored says what of a change a key does not show that was changed. A date that was to
+// be unset is known to stay, with no word of it.
+func (u Update) ignored(key vault.Key) error {
+	var not []string
+	if u.Enabled != nil && *u.Enabled != key.Enabled {
+		not = append(not, fmt.Sprintf("Enabled is %v", key.Enabled))
+	}
+	date := func(name string, want *time.Time, have time.Time) {
+		if want == nil || want.IsZero() && have.IsZero() || !want.IsZero() && have.Equal(want.Truncate(time.Second)) {
+			return
+		}
+		if have.IsZero() {
+			not = append(not, name+" is not set")
+		} else {
+			not = append(not, name+" is "+rfc3339(have))
+		}
+	}
+	date("NotBefore", u.NotBefore, key.NotBefore)
+	date("Expires", u.Expires, key.Expires)
+	if u.Operations != nil && !sameOperations(u.Operations, key.Operations) {
+		not = append(not, fmt.Sprintf("Operations are %v", key.Operations))
+	}
+	if not == nil {
+		return nil
+	}
+	return refuse(OpUpdate, key.ID, ErrIgnored, "%s, as before; make a new version that is as it should be, and use that", strings.Join(not, ", "))
+}
+
+// sameOperations compares what two lists permit. Every key permits get.
+func sameOperations(x, y []vault.Operation) bool {
+	sorted := func(ops []vault.Operation) []vault.Operation {
+		ops = slices.DeleteFunc(slices.Clone(ops), func(op vault.Operation) bool { return op == vault.OpGet })
+		slices.Sort(ops)
+		return slices.Compact(ops)
+	}
+	return slices.Equal(sorted(x), sorted(y))
 }
 
 // dateOrNull returns nil for no change, JSON's null for a date to unset, or the date.

@@ -138,6 +138,43 @@ func TestAdminKeyLife(t *testing.T) {
 	require.Equal(t, "life", keys[1].ID.Name)
 }
 
+// Success that did not do what was asked for is an error, which names what is not as it
+// should be. Key Vault is known to leave a date that was to be unset.
+func TestUpdateThatIsIgnored(t *testing.T) {
+	r := newRig(t, nil)
+	a, ctx := r.admin(), t.Context()
+	never, later, off := time.Time{}, time.Now().Add(time.Hour), false
+	k, err := a.UpdateKey(ctx, r.key, azure.Update{Expires: &later})
+	require.NoError(t, err)
+	expires := float64(k.Expires.Unix())
+	attributes := func(change func(map[string]any)) func() {
+		return r.Inject(keyvaulttest.Fault{Op: "update", Times: 1, Mutate: func(b map[string]any) { change(b["attributes"].(map[string]any)) }})
+	}
+	for name, tt := range map[string]struct {
+		update azure.Update
+		ignore func()
+		says   string
+	}{
+		"a date that stays":    {azure.Update{Expires: &never}, func() { attributes(func(m map[string]any) { m["exp"] = expires }) }, "Expires is " + k.Expires.Format(time.RFC3339) + ", as before"},
+		"a date that is unset": {azure.Update{NotBefore: &later}, func() { attributes(func(m map[string]any) { delete(m, "nbf") }) }, "NotBefore is not set, as before"},
+		"not disabled":         {azure.Update{Enabled: &off}, func() { attributes(func(m map[string]any) { m["enabled"] = true }) }, "Enabled is true, as before"},
+		"operations": {azure.Update{Operations: []vault.Operation{vault.OpUnwrapKey}}, func() {
+			r.Inject(keyvaulttest.Fault{Op: "update", Times: 1, Mutate: func(b map[string]any) {
+				b["key"].(map[string]any)["key_ops"] = []any{"wrapKey", "unwrapKey"}
+			}})
+		}, "Operations are [get wrapKey unwrapKey], as before"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.ignore()
+			k, err := a.UpdateKey(ctx, r.key, tt.update)
+			require.ErrorIs(t, err, azure.ErrIgnored)
+			require.False(t, vault.Denied(err))
+			require.ErrorContains(t, err, tt.says)
+			require.Equal(t, r.key, k.ID, "the key as it is")
+		})
+	}
+}
+
 func TestAdminRotationPolicy(t *testing.T) {
 	r := newRig(t, nil)
 	a, ctx := r.admin(), t.Context()

@@ -36,6 +36,9 @@ var (
 	// ErrBusy says that a deletion or recovery of the key is under way; try again in
 	// a few seconds.
 	ErrBusy = errors.New("an operation on the key is under way")
+	// ErrIgnored says that Key Vault answered a change with success and did not make it,
+	// or not all of it.
+	ErrIgnored = errors.New("accepted, and not done")
 	// ErrNotSeen says that Key Vault accepted a deletion or a recovery, and that it was
 	// not seen to be done yet: look later, it need not be asked for again.
 	ErrNotSeen = errors.New("accepted, and not seen to be done yet")

@@ -6,6 +6,8 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -78,6 +80,9 @@ func (l *localKeys) put(id vault.KeyID, k localKey, fp [sha256.Size]byte) {
 // wrapLocally encrypts to a public key that the vault has been seen to hold the
 // private half of.
 func (v *Vault) wrapLocally(ctx context.Context, id vault.KeyID, secret []byte) (vault.Wrapped, error) {
+	if err := ctx.Err(); err != nil { // as of a call that asks the vault
+		return vault.Wrapped{}, v.noted(vault.OpWrapKey, id, err)
+	}
 	clock := v.opts.Clock
 	k, ok := v.local.get(id, clock.Elapsed(), v.opts.LocalWrapAge)
 	if !ok {
@@ -87,7 +92,7 @@ func (v *Vault) wrapLocally(ctx context.Context, id vault.KeyID, secret []byte) 
 			return v.admit(vault.WithPriority(ctx), id)
 		}, func(k localKey) localKey { return k }, nil)
 		if err != nil {
-			return vault.Wrapped{}, v.noted(vault.OpWrapKey, id, err)
+			return vault.Wrapped{}, v.noted(vault.OpWrapKey, id, notAdmitted(id, err))
 		}
 	}
 	if err := inUse(vault.OpWrapKey, k.Key, clock.Now()); err != nil {
@@ -99,6 +104,22 @@ func (v *Vault) wrapLocally(ctx context.Context, id vault.KeyID, secret []byte) 
 		return vault.Wrapped{}, err
 	}
 	return vault.Wrapped{KeyID: k.ID, Ciphertext: c}, nil
+}
+
+// notAdmitted returns the error of a question that was put for a wrap as one of the wrap:
+// that is what the caller asked for. The question stands in the text.
+func notAdmitted(id vault.KeyID, err error) error {
+	asked, ok := errors.AsType[*vault.Error](err)
+	if !ok || asked.Op == vault.OpWrapKey {
+		return err
+	}
+	e := *asked
+	e.Op, e.Key = vault.OpWrapKey, id
+	e.Detail = fmt.Sprintf("asked to %s %s, to wrap locally", asked.Op, asked.Key)
+	if asked.Detail != "" {
+		e.Detail += ": " + asked.Detail
+	}
+	return &e
 }
 
 // admit asks the vault for a key and, the first time that it sees a version, has it

@@ -1,6 +1,8 @@
 package azure_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -169,6 +171,37 @@ func TestWrapLocallyProvesTheKey(t *testing.T) {
 	r.refuses(vault.ErrUnavailable, "the vault service failed")
 	remove()
 	r.wraps()
+}
+
+// What fails is the wrap that was asked for, whatever was asked of the vault for it; and a
+// context that has ended ends it, also when nothing is left to ask.
+func TestWrapLocallyFailsAsAWrap(t *testing.T) {
+	for op, question := range map[string]string{
+		"get":       "asked to get <key>, to wrap locally: ",
+		"unwrapKey": "asked to unwrapKey <key>/<version>, to wrap locally: ",
+	} {
+		r := newLocalRig(t)
+		remove := r.Inject(keyvaulttest.Fault{Op: op, Status: 403, Code: "Forbidden", Inner: "ForbiddenByRbac"})
+		_, err := r.wrap()
+		e, ok := errors.AsType[*vault.Error](err)
+		require.True(t, ok)
+		require.Equal(t, vault.OpWrapKey, e.Op)
+		require.ErrorIs(t, err, vault.ErrAccessDenied)
+		require.Contains(t, r.anonymous(err.Error()), "vault: wrapKey <key>: access denied: "+question+"the caller's identity has no role")
+		remove()
+		r.wraps()
+
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.Equal(t, [3]int{}, r.costs(func() {
+			w, err := r.v.WrapKey(ctx, r.id, []byte("secret"))
+			require.ErrorIs(t, err, context.Canceled)
+			require.True(t, vault.Transient(err))
+			require.ErrorContains(t, err, "wrapKey")
+			require.Zero(t, w)
+		}))
+		r.wraps()
+	}
 }
 
 // A denial ends what is known of the key at once, however young that is. A ciphertext

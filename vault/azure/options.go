@@ -59,7 +59,8 @@ type Options struct {
 	// call. A version is used for [Options.LocalWrapAge] and then asked for again, so
 	// that a rotation, a disabling or an expiry is noticed that much later by WrapKey
 	// (the dates are kept to the second). The permission wrapKey is then not needed,
-	// and its loss not noticed. Default: the vault wraps.
+	// and its loss not noticed: in these two things a Vault is not as [vault.Vault]
+	// says. Default: the vault wraps.
 	WrapLocally bool
 	// LocalWrapAge is for WrapLocally. Default: 1 minute.
 	LocalWrapAge time.Duration
