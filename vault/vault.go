@@ -36,6 +36,10 @@ const WrappedSize = 256
 // Implementations are safe for concurrent use, honour cancellation of ctx, and
 // keep no reference to secret or to a returned slice. Their errors match the
 // sentinels of this package with [errors.Is].
+//
+// A denial ends access at once. Where a service refuses now and then what it permits in
+// the next second, the implementation asks again before it says so, within the time of
+// the call, as vault/azure does.
 type Vault interface {
 	// GetKey returns the properties of a key version, or of the current version
 	// if id.Version is empty. The returned Key.ID is complete: vault, name and
@@ -72,7 +76,7 @@ type Key struct {
 	Enabled            bool
 	NotBefore, Expires time.Time   // zero: not set
 	Operations         []Operation // what the key permits, whoever asks
-	Created            time.Time   // when the version was made; zero: the vault does not say. Nothing depends on it
+	Created            time.Time   // when the version was made; zero: the vault does not say. No keyring is moved to an older version by itself
 }
 
 // Permits reports whether the key's own operations include op. A key that
