@@ -78,7 +78,7 @@ func fileWorld(t *testing.T, clock *vaulttest.Clock) accesstest.World {
 	ctx := t.Context()
 	dir := filepath.Join(t.TempDir(), "vault")
 	v, err := local.Create(dir, []byte("only a test"), &local.Options{
-		Clock: clock, KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 10}})
+		Clock: clock, InsecureKDF: true, KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 10}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, v.Close()) })
 	pool, err := os.ReadFile("../vault/vaulttest/testkeys.pem")

@@ -53,7 +53,7 @@ const memoryPassphrase = "only a test"
 // for a line from the parent each time.
 func workInMemory(dir string) error {
 	ctx := context.Background()
-	v, err := local.Open(filepath.Join(dir, "vault"), []byte(memoryPassphrase), nil)
+	v, err := local.Open(filepath.Join(dir, "vault"), []byte(memoryPassphrase), &local.Options{InsecureKDF: true})
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func prepareMemory(t *testing.T, dir string) (needles []memscan.Needle) {
 	key, err := rsa.GenerateKey(rand.Reader, kek.Bits)
 	require.NoError(t, err)
 	v, err := local.Create(filepath.Join(dir, "vault"), []byte(memoryPassphrase),
-		&local.Options{KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 1}})
+		&local.Options{InsecureKDF: true, KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 1}})
 	require.NoError(t, err)
 	defer v.Close()
 	_, err = v.ImportKey(ctx, "k", key, nil)
@@ -215,7 +215,7 @@ func prepareMemory(t *testing.T, dir string) (needles []memscan.Needle) {
 }
 
 func disable(t *testing.T, dir string) {
-	v, err := local.Open(filepath.Join(dir, "vault"), []byte(memoryPassphrase), nil)
+	v, err := local.Open(filepath.Join(dir, "vault"), []byte(memoryPassphrase), &local.Options{InsecureKDF: true})
 	require.NoError(t, err)
 	defer v.Close()
 	no := false

@@ -254,8 +254,8 @@ def open_block(backend, dek, ring, sealed, context):
 
 def open_vault(backend, data, passphrase):
     """The private keys of a vault file, by "name/version", as PKCS#8 DER."""
-    if data[:8] != b"BSLVAULT" or len(data) < 172 or struct.unpack_from(">H", data, 8) != (1,):
-        raise Refused("this is no vault file of version 1")
+    if data[:8] != b"BSLVAULT" or len(data) < 172 or struct.unpack_from(">H", data, 8) != (2,):
+        raise Refused("this is no vault file of version 2")
     if hashlib.sha256(data[:140]).digest() != data[140:172]:
         raise Refused("the vault file's header is damaged")
     vault = data[10:26]

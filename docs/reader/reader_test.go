@@ -150,7 +150,7 @@ func TestFromPassphraseToPlaintext(t *testing.T) {
 		t.Run(c.kdf.Algorithm.String()+", "+c.wrapping.String(), func(t *testing.T) {
 			ctx, work := context.Background(), t.TempDir()
 			vaultDir, storeDir := filepath.Join(work, "vault"), filepath.Join(work, "store")
-			v, err := local.Create(vaultDir, passphrase, &local.Options{KDF: c.kdf})
+			v, err := local.Create(vaultDir, passphrase, &local.Options{InsecureKDF: true, KDF: c.kdf})
 			require.NoError(t, err)
 			defer v.Close()
 			_, err = v.ImportKey(ctx, "customer", testKey(t, "kek-a1.pem"), nil)

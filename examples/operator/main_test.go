@@ -58,7 +58,7 @@ func (g *rig) run(args ...string) (int, string) {
 	g.t.Helper()
 	var out, stderr bytes.Buffer
 	a := &app{
-		in: strings.NewReader(g.stdin), out: &out, err: &stderr, disk: g.disk,
+		in: strings.NewReader(g.stdin), out: &out, err: &stderr, disk: g.disk, cheapKDF: true,
 		getenv: func(name string) string { return g.env[name] },
 		prompt: func(label string) ([]byte, error) {
 			g.asked = append(g.asked, label)

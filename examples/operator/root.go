@@ -20,6 +20,7 @@ type app struct {
 	prompt   func(label string) ([]byte, error) // asks a person, on the terminal
 	disk     disk                               // tests put others in the place of these two
 	openLog  func(dir string, opts *audit.DirOptions) (*audit.Log, error)
+	cheapKDF bool // tests, whose passphrases protect nothing, permit a KDF below the floor
 
 	ran     bool // whether a command was begun
 	json    bool

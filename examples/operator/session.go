@@ -127,7 +127,7 @@ func (s *session) add(v *local.Vault, dir, identity string) *opened {
 
 // vaultOptions are what this tool wants of a vault.
 func (s *session) vaultOptions(identity string) *local.Options {
-	return &local.Options{OnEvent: func(e local.Event) {
+	return &local.Options{InsecureKDF: s.app.cheapKDF, OnEvent: func(e local.Event) {
 		switch {
 		case e.Kind == local.KeyNearExpiry:
 			s.app.note("%v: %s, in %v", e.Kind, e.Key, e.Left)

@@ -34,7 +34,7 @@ type kdfFlags struct {
 
 func (k *kdfFlags) add(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&k.algorithm, "kdf", "", "how the passphrase becomes a key: `argon2id|pbkdf2` (default argon2id; pbkdf2, the only one there, where FIPS 140-3 is enforced)")
+	f.StringVar(&k.algorithm, "kdf", "", "how the passphrase becomes a key: `argon2id|pbkdf2` (default argon2id; pbkdf2 in FIPS 140-3 mode, and the only one with GODEBUG=fips140=only)")
 	f.Uint32Var(&k.passes, "kdf-passes", 0, "argon2id: passes; pbkdf2: iterations (default 3; 600,000)")
 	f.Uint32Var(&k.memory, "kdf-memory", 0, "argon2id: memory in `KiB` (default 65,536)")
 	f.Uint8Var(&k.lanes, "kdf-lanes", 0, "argon2id: lanes (default 4)")
@@ -124,7 +124,8 @@ its --id too; an escrow file has it.`, func(ctx context.Context, _ []string) (er
 			return err
 		}
 		defer clear(passphrase)
-		opts.OnEvent = s.vaultOptions("").OnEvent
+		own := s.vaultOptions("")
+		opts.OnEvent, opts.InsecureKDF = own.OnEvent, own.InsecureKDF
 		var v *opened
 		create := func() error {
 			return s.do(ctx, "", audit.Action{Operation: opInit, Key: vault.KeyID{Vault: opts.ID}}, func(context.Context) (vault.KeyID, error) {
@@ -254,7 +255,9 @@ func (a *app) vaultPassphrase() *cobra.Command {
 	var kdf kdfFlags
 	var file string
 	c := a.command("passphrase", "change a vault's passphrase", `Passphrase changes a vault's passphrase, and with --kdf what it costs to try one.
-An old copy of the vault's directory still opens with the old passphrase.`,
+Everything is sealed under a new key: the old passphrase opens old copies of the vault's
+directory, and nothing made since. Programs that have the vault open serve until their
+stores' leases end; start them again with the new passphrase before.`,
 		a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error {
 			k, err := kdf.kdf()
 			if err != nil {

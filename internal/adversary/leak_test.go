@@ -76,7 +76,7 @@ func newWorld(t testing.TB) *world {
 	w.secrets.add("plaintext", []byte(canary))
 	var err error
 	cheap := local.KDF{Algorithm: local.PBKDF2, Passes: 10}
-	w.owner, err = local.Create(filepath.Join(w.dir, "vault"), passphrase, &local.Options{KDF: cheap,
+	w.owner, err = local.Create(filepath.Join(w.dir, "vault"), passphrase, &local.Options{InsecureKDF: true, KDF: cheap,
 		OnEvent: func(e local.Event) { w.out.say(e) }})
 	require.NoError(t, err)
 	keys := w.secrets.testKeys(t, 2)

@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 // child creates or opens the store in dir, and puts a block of its own if it may.
 func child(dir, name string) error {
 	ctx := context.Background()
-	v, err := local.Open(filepath.Join(dir, "vault"), passphrase, nil)
+	v, err := local.Open(filepath.Join(dir, "vault"), passphrase, &local.Options{InsecureKDF: true})
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func child(dir, name string) error {
 // it is told so, and what was acknowledged is there.
 func TestManyProcessesOneStore(t *testing.T) {
 	dir := t.TempDir()
-	v, err := local.Create(filepath.Join(dir, "vault"), passphrase, &local.Options{KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 10}})
+	v, err := local.Create(filepath.Join(dir, "vault"), passphrase, &local.Options{InsecureKDF: true, KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 10}})
 	require.NoError(t, err)
 	defer v.Close()
 	_, err = v.CreateKey(t.Context(), "customer", nil)

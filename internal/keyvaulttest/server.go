@@ -178,7 +178,7 @@ func (s *Server) openVault() (err error) {
 		s.remove = dir
 		dir = filepath.Join(dir, "vault")
 	}
-	o := &local.Options{Clock: s.opts.Clock, PurgeProtection: s.opts.PurgeProtection, RetentionDays: s.opts.RetentionDays,
+	o := &local.Options{InsecureKDF: true, Clock: s.opts.Clock, PurgeProtection: s.opts.PurgeProtection, RetentionDays: s.opts.RetentionDays,
 		KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 1000}} // the passphrase is public anyway
 	s.vault, err = local.Create(dir, passphrase, o)
 	if errors.Is(err, local.ErrExists) {

@@ -27,7 +27,7 @@ func administered(t *testing.T, clock *vaulttest.Clock) accesstest.World {
 	var mu sync.Mutex
 	var told []string
 	v, err := local.Create(filepath.Join(t.TempDir(), "v"), passphrase, local.WithGenerate(local.Options{
-		Clock: clock, KDF: cheap, RetentionDays: 7,
+		Clock: clock, KDF: cheap, InsecureKDF: true, RetentionDays: 7,
 		OnEvent: func(e local.Event) {
 			mu.Lock()
 			defer mu.Unlock()

@@ -105,19 +105,18 @@ func (a *Administrator) add(ctx context.Context, op Permission, name string, opt
 		}
 	}
 	// Before the slow part, and again with the state that is changed.
-	if err := c.checkFree(st, op, id, c.now()); err != nil {
+	if err := c.checkFree(st, op, id); err != nil {
 		return vault.Key{}, err
 	}
 	if err := c.fill(v, op, id, material); err != nil {
 		return vault.Key{}, err
 	}
 	err = a.do(ctx, op, id, func(st *state, now time.Time) error {
-		if err := c.checkFree(st, op, id, now); err != nil {
+		if err := c.checkFree(st, op, id); err != nil {
 			return err
 		}
-		k := st.key(name, now)
+		k := st.key(name)
 		if k == nil {
-			st.drop(name) // a key whose retention is over
 			k = &key{Name: name}
 			st.put(k)
 		}
@@ -141,10 +140,10 @@ func (a *Administrator) add(ctx context.Context, op Permission, name string, opt
 }
 
 // checkFree refuses the name of a deleted key.
-func (c *core) checkFree(st *state, op Permission, id vault.KeyID, now time.Time) error {
-	if k := st.key(id.Name, now); k != nil && k.Deleted != 0 {
+func (c *core) checkFree(st *state, op Permission, id vault.KeyID) error {
+	if k := st.key(id.Name); k != nil && k.Deleted != 0 {
 		return &vault.Error{Op: op, Key: id, Kind: vault.ErrKeyDeleted, Code: codeDeleted,
-			Detail: fmt.Sprintf("recover the deleted key, or purge it before its name is used again; it is purged at %s", formatUnix(k.PurgeAt))}
+			Detail: fmt.Sprintf("recover the deleted key, or purge it before its name is used again; it is kept until then, at least until %s", formatUnix(k.PurgeAt))}
 	}
 	return nil
 }
@@ -168,10 +167,10 @@ func (c *core) fill(v *version, op Permission, id vault.KeyID, material func() (
 	if err := v.prepare(); err != nil {
 		return fail(err)
 	}
-	if v.Private, err = sealPrivate(c.master[:], c.id, id.Name, v.ID, private); err != nil {
+	if v.Private, err = sealPrivate(c.master(), c.id, id.Name, v.ID, private); err != nil {
 		return fail(err)
 	}
-	if _, err := openPrivate(c.master[:], c.id, id.Name, v); err != nil {
+	if _, err := openPrivate(c.master(), c.id, id.Name, v); err != nil {
 		return fail(err)
 	}
 	return nil
@@ -206,7 +205,7 @@ func (a *Administrator) UpdateKey(ctx context.Context, id vault.KeyID, u Update)
 	defer c.leave()
 	var updated vault.Key
 	err := a.do(ctx, OpUpdate, id, func(st *state, now time.Time) error {
-		k, err := c.lookup(st, OpUpdate, &id, now)
+		k, err := c.lookup(st, OpUpdate, &id)
 		if err != nil {
 			return err
 		}
@@ -258,8 +257,8 @@ type KeyInfo struct {
 	Current  KeyVersion
 	Versions int // how many it has
 	Policy   RotationPolicy
-	// Deleted says when the key was deleted, and PurgeAt when it is gone for good;
-	// both are zero for a key that is not deleted.
+	// Deleted says when the key was deleted, and PurgeAt before when it is not gone for
+	// good unless it is purged; see Maintain. Both are zero for a key that is not deleted.
 	Deleted, PurgeAt time.Time
 }
 
@@ -276,9 +275,9 @@ func (a *Administrator) list(ctx context.Context, deleted bool) ([]KeyInfo, erro
 		return nil, err
 	}
 	defer c.leave()
-	all, now := []KeyInfo{}, c.now()
+	all := []KeyInfo{}
 	for _, k := range st.Keys {
-		if (k.Deleted != 0) == deleted && !k.overdue(now) {
+		if (k.Deleted != 0) == deleted {
 			all = append(all, KeyInfo{
 				Current:  k.current().info(c.name, k.Name),
 				Versions: len(k.Versions),
@@ -299,7 +298,7 @@ func (a *Administrator) Versions(ctx context.Context, name string) ([]KeyVersion
 		return nil, err
 	}
 	defer c.leave()
-	k, err := c.lookup(st, OpList, &id, c.now())
+	k, err := c.lookup(st, OpList, &id)
 	if err != nil {
 		return nil, err
 	}

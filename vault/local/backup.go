@@ -73,7 +73,7 @@ func mustHKDF(b []byte, err error) []byte {
 
 // backupSecret returns the vault's backup secret. The caller clears it.
 func (c *core) backupSecret(st *state) ([]byte, error) {
-	secret, err := open(c.master[:], st.BackupSecret, backupSecretAAD(c.id))
+	secret, err := open(c.master(), st.BackupSecret, backupSecretAAD(c.id))
 	if err != nil || len(secret) != BackupSecretSize {
 		return nil, corrupt("the backup secret in the vault file")
 	}
@@ -115,7 +115,7 @@ func (a *Administrator) BackupKey(ctx context.Context, name string) ([]byte, err
 		return nil, err
 	}
 	defer c.leave()
-	k, err := c.lookup(st, OpBackup, &id, c.now())
+	k, err := c.lookup(st, OpBackup, &id)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (a *Administrator) BackupKey(ctx context.Context, name string) ([]byte, err
 	k = k.clone()
 	for _, v := range k.Versions {
 		// Not through the cache: a backup is no reason to keep a key in memory.
-		private, err := openPrivate(c.master[:], c.id, name, v)
+		private, err := openPrivate(c.master(), c.id, name, v)
 		if err != nil {
 			return nil, c.unavailable(OpBackup, id, err)
 		}
@@ -234,20 +234,19 @@ func (a *Administrator) RestoreKey(ctx context.Context, file []byte) (vault.Key,
 			err = keyfile.CheckPrivate(private)
 		}
 		if err == nil {
-			v.Private, err = sealPrivate(c.master[:], c.id, k.Name, v.ID, private)
+			v.Private, err = sealPrivate(c.master(), c.id, k.Name, v.ID, private)
 		}
 		if err != nil {
 			return vault.Key{}, restoreError(id, err)
 		}
 	}
-	err = a.do(ctx, OpRestore, id, func(st *state, now time.Time) error {
-		if err := c.checkFree(st, OpRestore, id, now); err != nil {
+	err = a.do(ctx, OpRestore, id, func(st *state, _ time.Time) error {
+		if err := c.checkFree(st, OpRestore, id); err != nil {
 			return err
 		}
-		if st.key(k.Name, now) != nil {
+		if st.key(k.Name) != nil {
 			return &vault.Error{Op: OpRestore, Key: id, Kind: ErrExists, Detail: "the vault has a key of this name; delete and purge it to restore another"}
 		}
-		st.drop(k.Name) // a key whose retention is over
 		st.put(k)
 		return nil
 	})

@@ -128,7 +128,7 @@ func TestRebuildALostVault(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, escrow, local.BackupSecretSize)
 
-	v, err := local.Create(filepath.Join(t.TempDir(), "v"), []byte("a new passphrase"), &local.Options{KDF: cheap, ID: w.KeyID.Vault, BackupSecret: escrow})
+	v, err := local.Create(filepath.Join(t.TempDir(), "v"), []byte("a new passphrase"), &local.Options{InsecureKDF: true, KDF: cheap, ID: w.KeyID.Vault, BackupSecret: escrow})
 	require.NoError(t, err)
 	_, err = v.RestoreKey(ctx, backup)
 	require.NoError(t, err)

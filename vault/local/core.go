@@ -29,9 +29,12 @@ type core struct {
 	// that nothing is destroyed while it is used.
 	gate   sync.RWMutex
 	closed bool
-	master *masterKey
 
 	loading sync.Mutex // held by the one that reads the file
+	// masters are the master keys that the file may be under: one, but for the time of a
+	// ChangePassphrase, and after one whose outcome could not be read back. Guarded by
+	// loading; they are destroyed only while gate is held for writing.
+	masters []*masterKey
 	snap    atomic.Pointer[snapshot]
 	keys    keyCache
 	notices notices
@@ -52,6 +55,7 @@ type snapshot struct {
 	header header
 	sum    [sha256.Size]byte // of the whole file
 	state  *state
+	master *masterKey // what the body and all that is sealed in it opened under
 }
 
 func (s *snapshot) is(info os.FileInfo) bool {
@@ -105,6 +109,10 @@ func (c *core) current() (*state, error) {
 	return s.state, nil
 }
 
+// master returns the master key of the state that was read last. It is destroyed by
+// Close, ChangePassphrase and Unlock alone, which wait for who holds the gate.
+func (c *core) master() []byte { return c.snap.Load().master[:] }
+
 // reload reads the file, unless another call has just done so.
 func (c *core) reload() (*snapshot, error) {
 	c.loading.Lock()
@@ -152,7 +160,7 @@ func (c *core) load(old *snapshot) (*snapshot, error) {
 			// An older state was put back, and changed by somebody who had not seen this one.
 			err = fmt.Errorf("there is another state of the generation %d: %w", s.header.generation, ErrRolledBack)
 		default:
-			s.state, err = decodeBody(&s.header, c.master[:], b)
+			err = c.openBody(s, old, b)
 		}
 	}
 	if err != nil || !holdOpen {
@@ -166,29 +174,38 @@ func (c *core) load(old *snapshot) (*snapshot, error) {
 	return s, nil
 }
 
+// openBody fills in the state of a snapshot, under the master key that opens it. The
+// caller holds loading, or has the only handle.
+func (c *core) openBody(s, old *snapshot, b []byte) (err error) {
+	for _, m := range c.masters {
+		if s.state, err = decodeBody(&s.header, m[:], b); err == nil {
+			s.master = m
+			return nil
+		}
+	}
+	if old != nil && s.header.master != old.header.master {
+		return fmt.Errorf("the passphrase was changed since: call Unlock with the new one, or open the vault again: %w", ErrWrongPassphrase)
+	}
+	return err
+}
+
 // change makes one change of the state: it locks, reads the newest state, calls f
 // with a copy of it and writes that. An error of f changes nothing, and is
 // returned as it is.
 func (c *core) change(ctx context.Context, op Permission, id vault.KeyID, wait time.Duration, f func(st *state, now time.Time) error) error {
-	return c.rewrite(ctx, op, id, wait, func(_ *header, st *state, now time.Time) error { return f(st, now) })
+	return c.rewrite(ctx, op, id, wait, func(_ *header, st *state, now time.Time, master *masterKey) (*masterKey, error) {
+		return master, f(st, now)
+	})
 }
+
+// rewriting is a change of the header and the state, which are sealed under master. It
+// returns the master key that the new file is sealed under.
+type rewriting func(h *header, st *state, now time.Time, master *masterKey) (*masterKey, error)
 
 // rewrite is change for the header too.
-func (c *core) rewrite(ctx context.Context, op Permission, id vault.KeyID, wait time.Duration, f func(h *header, st *state, now time.Time) error) error {
-	purged, err := c.rewriteLocked(ctx, op, id, wait, f)
-	if err != nil {
-		return err
-	}
-	for _, name := range purged {
-		c.emit(Event{Kind: KeyPurged, Key: vault.KeyID{Vault: c.name, Name: name}})
-	}
-	return nil
-}
-
-// rewriteLocked returns the names of the keys whose retention was over.
-func (c *core) rewriteLocked(ctx context.Context, op Permission, id vault.KeyID, wait time.Duration, f func(h *header, st *state, now time.Time) error) (purged []string, err error) {
-	fail := func(err error) ([]string, error) {
-		return nil, c.unavailable(op, id, fmt.Errorf("change the vault in %s: %w", c.dir.path, err))
+func (c *core) rewrite(ctx context.Context, op Permission, id vault.KeyID, wait time.Duration, f rewriting) error {
+	fail := func(err error) error {
+		return c.unavailable(op, id, fmt.Errorf("change the vault in %s: %w", c.dir.path, err))
 	}
 	lock, err := c.dir.lock(ctx, wait)
 	if err != nil {
@@ -201,17 +218,22 @@ func (c *core) rewriteLocked(ctx context.Context, op Permission, id vault.KeyID,
 		return fail(err)
 	}
 	h, st, now := old.header, old.state.clone(), c.now()
-	if err := f(&h, st, now); err != nil {
-		return nil, err
+	st.look(now)
+	master, err := f(&h, st, now, old.master)
+	if err != nil {
+		return err
 	}
-	purged = st.dropOverdue(now)
 	h.generation++
-	b, err := encodeVault(&h, c.master[:], st)
+	b, err := encodeVault(&h, master[:], st)
 	if err != nil {
 		return fail(err)
 	}
-	// The old file is given up only for one that reads.
-	if _, err := decodeBody(&h, c.master[:], b); err != nil {
+	// The old file is given up only for one that reads, down to each private key.
+	read, err := decodeBody(&h, master[:], b)
+	if err == nil {
+		err = read.proveSealed(master[:], c.id)
+	}
+	if err != nil {
 		return fail(err)
 	}
 	written := c.dir.replace(b)
@@ -222,5 +244,5 @@ func (c *core) rewriteLocked(ctx context.Context, op Permission, id vault.KeyID,
 	if written != nil {
 		return fail(written)
 	}
-	return purged, nil
+	return nil
 }

@@ -2,6 +2,7 @@ package local
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -90,7 +91,7 @@ func TestChangesAreDurable(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "root")
 	require.NoError(t, system{}.mkdir(root))
 	w := &watched{}
-	o := &Options{KDF: KDF{Algorithm: PBKDF2, Passes: 10}, files: w}
+	o := &Options{InsecureKDF: true, KDF: KDF{Algorithm: PBKDF2, Passes: 10}, files: w}
 	dir := filepath.Join(root, "a", "b", "v")
 	v, err := Create(dir, []byte("only a test"), o)
 	require.NoError(t, err)
@@ -122,7 +123,7 @@ func TestSyncsThatFail(t *testing.T) {
 	broken := errors.New("i/o error")
 	dir := filepath.Join(t.TempDir(), "v")
 	w := &watched{}
-	v, err := Create(dir, []byte("only a test"), &Options{KDF: KDF{Algorithm: PBKDF2, Passes: 10}, files: w})
+	v, err := Create(dir, []byte("only a test"), &Options{InsecureKDF: true, KDF: KDF{Algorithm: PBKDF2, Passes: 10}, files: w})
 	require.NoError(t, err)
 	defer v.Close()
 	for _, step := range aChange() {
@@ -139,6 +140,20 @@ func TestSyncsThatFail(t *testing.T) {
 		require.NoFileExists(t, filepath.Join(dir, tempName), step)
 	}
 	w.fails = map[string]error{"syncDir x": broken}
-	_, err = Create(filepath.Join(dir, "..", "x", "v"), []byte("only a test"), &Options{KDF: KDF{Algorithm: PBKDF2, Passes: 10}, files: w})
+	_, err = Create(filepath.Join(dir, "..", "x", "v"), []byte("only a test"), &Options{InsecureKDF: true, KDF: KDF{Algorithm: PBKDF2, Passes: 10}, files: w})
 	require.ErrorIs(t, err, broken)
+}
+
+// Between the removal of what is under the temporary file's name and its making somebody
+// may have put something there again.
+func TestTheTemporaryFileMustBeNew(t *testing.T) {
+	dir := t.TempDir()
+	there, link := filepath.Join(dir, "there"), filepath.Join(dir, "link")
+	require.NoError(t, os.WriteFile(there, []byte("precious"), 0o600))
+	require.NoError(t, os.Symlink(filepath.Join(dir, "missing"), link))
+	for _, path := range []string{there, link} {
+		_, err := openNew(path)
+		require.ErrorIs(t, err, os.ErrExist)
+	}
+	require.NoFileExists(t, filepath.Join(dir, "missing"))
 }

@@ -21,9 +21,14 @@ var (
 	// ErrNotVault says that the directory holds no vault.
 	ErrNotVault = errors.New("not a vault")
 
-	// ErrWrongPassphrase says that the passphrase does not open the vault. A file
+	// ErrWrongPassphrase says that the passphrase does not open the vault, or that an
+	// open vault's passphrase was changed by another handle ([Vault.Unlock]). A file
 	// that was edited with care, so that its checksum is right again, looks the same.
 	ErrWrongPassphrase = errors.New("wrong passphrase")
+
+	// ErrWeakKDF says that a passphrase KDF costs less to try than the floor that [KDF]
+	// states.
+	ErrWeakKDF = errors.New("passphrase KDF below the floor")
 
 	// ErrCorrupt says that a file is truncated, damaged or edited.
 	ErrCorrupt = keyfile.ErrCorrupt

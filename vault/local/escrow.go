@@ -58,7 +58,7 @@ func (v *Vault) EscrowBackupSecret(ctx context.Context, passphrase []byte, kdf K
 		return nil, c.invalid(opSecret, id, errors.New("the passphrase of the escrow is empty"))
 	}
 	kdf = kdf.withDefaults()
-	if err := kdf.validate(); err != nil {
+	if err := kdf.admit(&c.opts); err != nil {
 		return nil, c.invalid(opSecret, id, err)
 	}
 	secret, err := v.BackupSecret(ctx)
@@ -87,8 +87,10 @@ func (v *Vault) EscrowBackupSecret(ctx context.Context, passphrase []byte, kdf K
 }
 
 // OpenEscrow reads what [Vault.EscrowBackupSecret] returned. The error matches
-// [ErrWrongPassphrase], [ErrCorrupt] or [ErrVersion]. The caller clears the passphrase
-// and calls Destroy when a vault was made with the result.
+// [ErrWrongPassphrase], [ErrCorrupt], [ErrVersion] or [ErrFIPS]. A file whose KDF is below
+// the floor opens: its secret is as safe as it is whoever opens it, and it may be all
+// that is left of a vault. The caller clears the passphrase and calls Destroy when a
+// vault was made with the result.
 func OpenEscrow(file, passphrase []byte) (Escrow, error) {
 	e, err := openEscrow(file, passphrase)
 	if err != nil {

@@ -18,7 +18,7 @@ const (
 	KeyNearExpiry  EventKind = iota + 1 // Key expires in Left
 	KeyRotated                          // by its policy; Key is the new version
 	RotationFailed                      // by its policy; Err says why. The version in use stays
-	KeyPurged                           // Key's retention was over
+	KeyPurged                           // by Maintain: Key's retention was over
 )
 
 // String returns the kind's name.

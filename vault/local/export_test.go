@@ -1,6 +1,12 @@
 package local
 
-import "crypto/rsa"
+import (
+	"context"
+	"crypto/rsa"
+	"time"
+
+	"github.com/blockseal/blockseal/vault"
+)
 
 // WithGenerate puts another source of key pairs in place of rsa.GenerateKey, which
 // takes up to a second.
@@ -27,7 +33,7 @@ func SetHook(v *Vault, f func(step string) error) {
 func Cached(v *Vault) int { return v.core.keys.len() }
 
 // Master returns the memory of v's master key.
-func Master(v *Vault) []byte { return v.core.master[:] }
+func Master(v *Vault) []byte { return v.core.master() }
 
 // WithHook makes f be called before each step of Create.
 func WithHook(o Options, f func(step string) error) *Options {
@@ -52,3 +58,18 @@ func Recode(file, master []byte) (head, body []byte, err error) {
 
 // Forget forgets the private keys in memory.
 func Forget(v *Vault) { v.core.keys.clear() }
+
+// SyncDir is what makes the names in a directory durable.
+func SyncDir(dir string) error { return system{}.syncDir(dir) }
+
+// Change makes a change as an administrator does, with before called when the permission
+// was looked at and the lock is not yet held.
+func Change(a *Administrator, before func()) error {
+	id := vault.KeyID{}
+	if _, err := a.begin(context.Background(), OpUpdate, &id); err != nil {
+		return err
+	}
+	defer a.core.leave()
+	before()
+	return a.do(context.Background(), OpUpdate, id, func(*state, time.Time) error { return nil })
+}

@@ -13,7 +13,7 @@ import (
 // which watches whether what must be durable was synced.
 type files interface {
 	mkdir(dir string) error
-	create(path string) (file, error) // an empty file, to be written to
+	create(path string) (file, error) // a new, empty file, in the place of what is there
 	rename(from, to string) error
 	syncDir(dir string) error // makes the names in it durable
 }
@@ -30,7 +30,22 @@ type system struct{}
 func (system) mkdir(dir string) error { return os.Mkdir(dir, 0o700) }
 
 func (system) create(path string) (file, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	// Whoever can write to the directory may have put something under the name that leads
+	// elsewhere: what was there is removed, which follows no link, and then the file must
+	// be new. It is the rest of a change that died; the caller holds the lock, so that
+	// nobody is writing it.
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a directory, where the vault's next file is to be written: remove it", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return openNew(path)
+}
+
+// openNew makes a file that must not exist, nor a link in its place, dangling or not.
+func openNew(path string) (file, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|noFollow, 0o600)
 }
 
 func (system) rename(from, to string) error { return rename(from, to) }

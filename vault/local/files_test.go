@@ -31,9 +31,9 @@ func TestOneFileIsHeldOpen(t *testing.T) {
 		_, err := other.Identities(t.Context())
 		require.NoError(t, err)
 	}
-	_, err := local.Open(r.dir, []byte("wrong"), nil)
+	_, err := local.Open(r.dir, []byte("wrong"), insecure)
 	require.ErrorIs(t, err, local.ErrWrongPassphrase)
-	_, err = local.Open(t.TempDir(), passphrase, nil)
+	_, err = local.Open(t.TempDir(), passphrase, insecure)
 	require.ErrorIs(t, err, local.ErrNotVault)
 	require.Equal(t, before+2, count())
 	require.NoError(t, other.Close())
@@ -43,9 +43,9 @@ func TestOneFileIsHeldOpen(t *testing.T) {
 
 func TestRelativeDirectory(t *testing.T) {
 	t.Chdir(t.TempDir())
-	v, err := local.Create(filepath.Join("some", "where", "v"), passphrase, &local.Options{KDF: cheap})
+	v, err := local.Create(filepath.Join("some", "where", "v"), passphrase, &local.Options{InsecureKDF: true, KDF: cheap})
 	require.NoError(t, err)
-	same, err := local.Open("some/where/v/", passphrase, nil)
+	same, err := local.Open("some/where/v/", passphrase, insecure)
 	require.NoError(t, err)
 	t.Chdir(t.TempDir())
 	for _, v := range []*local.Vault{v, same} {

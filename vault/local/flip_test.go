@@ -48,7 +48,7 @@ func (d *damage) opens(b []byte) error {
 	require.NoError(d.t, err)
 	require.NoError(d.t, f.Truncate(int64(len(b))))
 	require.NoError(d.t, f.Close())
-	v, err := local.Open(filepath.Dir(d.file), passphrase, nil)
+	v, err := local.Open(filepath.Dir(d.file), passphrase, insecure)
 	if err != nil {
 		require.Nil(d.t, v)
 		return err

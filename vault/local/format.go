@@ -6,13 +6,13 @@ import (
 	"fmt"
 )
 
-// The vault file, version 1, is the file named "vault" in the vault's directory.
+// The vault file, version 2, is the file named "vault" in the vault's directory.
 // Integers are big-endian. These bytes are on disk and must not change;
 // docs/format.md is normative.
 //
 //	offset  size  field
 //	     0     8  magic "BSLVAULT"
-//	     8     2  format version, 1
+//	     8     2  format version, 2
 //	    10    16  vault id
 //	    26     1  passphrase KDF: 1 argon2id (version 0x13), 2 PBKDF2-HMAC-SHA256
 //	    27     4  passes of argon2id, or iterations of PBKDF2
@@ -33,7 +33,7 @@ import (
 // passphrase before the KDF is run, with parameters that may be damaged too.
 const (
 	vaultMagic   = "BSLVAULT"
-	vaultVersion = 1
+	vaultVersion = 2
 
 	idSize     = 16
 	kdfOffset  = 10 + idSize
@@ -149,7 +149,7 @@ func decodeBody(h *header, master, file []byte) (*state, error) {
 }
 
 // openMaster returns the master key of a vault file.
-func (h *header) openMaster(passphrase []byte) ([]byte, error) {
+func (h *header) openMaster(passphrase []byte) (*masterKey, error) {
 	key, err := h.kdf.derive(passphrase, h.salt[:])
 	if err != nil {
 		return nil, err
@@ -159,7 +159,10 @@ func (h *header) openMaster(passphrase []byte) ([]byte, error) {
 	if err != nil {
 		return nil, ErrWrongPassphrase
 	}
-	return master, nil
+	defer clear(master)
+	m := new(masterKey)
+	copy(m[:], master)
+	return m, nil
 }
 
 // sealMaster seals the master key under a passphrase, with h's KDF and salt.

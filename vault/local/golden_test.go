@@ -59,7 +59,7 @@ func TestMakeGolden(t *testing.T) {
 		ctx, dir := t.Context(), filepath.Join(t.TempDir(), "v")
 		r := &rig{t: t, dir: dir}
 		no := false
-		v, err := local.Create(dir, passphrase, local.WithGenerate(local.Options{KDF: kdf, ID: goldenID, BackupSecret: goldenEscrow, RetentionDays: 30}, r.keys.generate))
+		v, err := local.Create(dir, passphrase, local.WithGenerate(local.Options{InsecureKDF: true, KDF: kdf, ID: goldenID, BackupSecret: goldenEscrow, RetentionDays: 30}, r.keys.generate))
 		require.NoError(t, err)
 		first, err := v.CreateKey(ctx, "kek", &local.KeyOptions{NotBefore: start, Expires: start.AddDate(50, 0, 0),
 			Policy: &local.RotationPolicy{RotateAfter: 9000 * day, RotateBeforeExpiry: day, ExpiresAfter: 3 * day, NotifyBefore: 2 * day}})
@@ -105,7 +105,7 @@ func openAES(t *testing.T, key, sealed, aad []byte) []byte {
 func readVaultFile(t *testing.T, file []byte, kdf local.KDF) (body, master []byte) {
 	t.Helper()
 	require.Equal(t, "BSLVAULT", string(file[:8]))
-	require.EqualValues(t, 1, binary.BigEndian.Uint16(file[8:]))
+	require.EqualValues(t, 2, binary.BigEndian.Uint16(file[8:]))
 	require.Equal(t, goldenID[len("local:"):], hex.EncodeToString(file[10:26]))
 	require.EqualValues(t, kdf.Algorithm, file[26])
 	require.Equal(t, kdf.Passes, binary.BigEndian.Uint32(file[27:]))
@@ -164,7 +164,7 @@ func TestGoldenVaultFiles(t *testing.T) {
 
 			dir := t.TempDir()
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "vault"), file, 0o600))
-			v, err := local.Open(dir, passphrase, nil)
+			v, err := local.Open(dir, passphrase, insecure)
 			if fips140.Enforced() && kdf.Algorithm == local.Argon2id {
 				require.ErrorIs(t, err, local.ErrFIPS)
 				require.ErrorContains(t, err, "ChangePassphrase")
@@ -223,7 +223,7 @@ func TestGoldenBackups(t *testing.T) {
 				require.NoError(t, err)
 			}
 
-			v, err := local.Create(filepath.Join(t.TempDir(), "v"), passphrase, &local.Options{KDF: cheap, ID: goldenID, BackupSecret: goldenEscrow})
+			v, err := local.Create(filepath.Join(t.TempDir(), "v"), passphrase, &local.Options{InsecureKDF: true, KDF: cheap, ID: goldenID, BackupSecret: goldenEscrow})
 			require.NoError(t, err)
 			_, err = v.RestoreKey(t.Context(), file)
 			require.NoError(t, err)

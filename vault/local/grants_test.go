@@ -2,6 +2,7 @@ package local_test
 
 import (
 	"context"
+	"crypto/rsa"
 	"strings"
 	"testing"
 
@@ -129,4 +130,44 @@ func TestIdentities(t *testing.T) {
 		require.ErrorIs(t, err, vault.ErrAccessDenied, name)
 	}
 	require.NotEmpty(t, r.As("").Name(), "the owner's own name is not given away")
+}
+
+// A permission that is taken away while a change is on its way, by another process and
+// before the lock is held, is no longer there when the change is made.
+func TestARevocationMeanwhile(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	require.NoError(t, r.Grant(ctx, "keeper", local.OpUpdate))
+	keeper, other := r.Administer("keeper"), r.another()
+	require.NoError(t, local.Change(keeper, func() {}))
+	var before local.Info
+	err := local.Change(keeper, func() {
+		require.NoError(t, other.Revoke(ctx, "keeper"))
+		var err error
+		before, err = r.Info(ctx)
+		require.NoError(t, err)
+	})
+	require.ErrorIs(t, err, vault.ErrAccessDenied)
+	after, err := r.Info(ctx)
+	require.NoError(t, err)
+	require.Equal(t, before.Generation, after.Generation, "and nothing was written")
+}
+
+// The same through a real operation, whose slow part is the making of a key pair.
+func TestARevocationWhileAKeyIsMade(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	require.NoError(t, r.Grant(ctx, "keeper", local.OpCreate, local.OpRotate))
+	other := r.another()
+	v, err := local.Open(r.dir, passphrase, local.WithGenerate(*insecure, func() (*rsa.PrivateKey, error) {
+		require.NoError(t, other.Revoke(ctx, "keeper"))
+		return r.keys.generate()
+	}))
+	require.NoError(t, err)
+	_, err = v.Administer("keeper").CreateKey(ctx, "kek", nil)
+	require.ErrorIs(t, err, vault.ErrAccessDenied)
+	keys, err := r.ListKeys(ctx)
+	require.NoError(t, err)
+	require.Empty(t, keys)
+	require.NoError(t, v.Close())
 }

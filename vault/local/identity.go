@@ -134,7 +134,7 @@ func (c *core) find(ctx context.Context, caller string, op Permission, id vault.
 	if err := c.authorize(st, caller, op, id); err != nil {
 		return nil, id, err
 	}
-	k, err := c.lookup(st, op, &id, c.now())
+	k, err := c.lookup(st, op, &id)
 	if err != nil {
 		return nil, id, err
 	}
@@ -150,7 +150,7 @@ func (c *core) find(ctx context.Context, caller string, op Permission, id vault.
 }
 
 // lookup returns the key of an id that is not deleted, and fills in the vault.
-func (c *core) lookup(st *state, op Permission, id *vault.KeyID, now time.Time) (*key, error) {
+func (c *core) lookup(st *state, op Permission, id *vault.KeyID) (*key, error) {
 	refuse := func(kind error, code, format string, args ...any) (*key, error) {
 		return nil, &vault.Error{Op: op, Key: *id, Kind: kind, Code: code, Detail: fmt.Sprintf(format, args...)}
 	}
@@ -158,12 +158,12 @@ func (c *core) lookup(st *state, op Permission, id *vault.KeyID, now time.Time) 
 		return refuse(vault.ErrKeyNotFound, codeNotFound, "it is a key of another vault than this one, which is %s", c.name)
 	}
 	id.Vault = c.name
-	k := st.key(id.Name, now)
+	k := st.key(id.Name)
 	switch {
 	case k == nil:
 		return refuse(vault.ErrKeyNotFound, codeNotFound, "there is no such key, or it was purged")
 	case k.Deleted != 0:
-		return refuse(vault.ErrKeyDeleted, codeDeleted, "it can be recovered until %s", formatUnix(k.PurgeAt))
+		return refuse(vault.ErrKeyDeleted, codeDeleted, "it can be recovered until it is purged, at least until %s", formatUnix(k.PurgeAt))
 	}
 	return k, nil
 }

@@ -36,6 +36,15 @@ func (a KDFAlgorithm) String() string {
 // section 4), or, where [fips140.Enabled] reports true, PBKDF2-HMAC-SHA256 with
 // 600,000 iterations (OWASP Password Storage Cheat Sheet, 2023). It is kept in
 // the vault's file.
+//
+// There is a floor, below which a KDF is refused unless [Options.InsecureKDF] says
+// otherwise: the weakest settings that the OWASP Password Storage Cheat Sheet (2023)
+// recommends, which are weaker than RFC 9106's. For argon2id that is an amount of memory,
+// in KiB, by the number of passes: 47,104 with 1, 19,456 with 2, 12,288 with 3, 9,216
+// with 4, 7,168 with 5 or more. For PBKDF2-HMAC-SHA256 it is 600,000 iterations.
+//
+// With GODEBUG=fips140=on the default is PBKDF2, and what was made with argon2id opens,
+// by code outside the FIPS 140-3 module. With fips140=only it does not ([ErrFIPS]).
 type KDF struct {
 	Algorithm KDFAlgorithm
 	// Passes over the memory (argon2id, 1 to 64), or iterations (PBKDF2, 1 to
@@ -53,6 +62,8 @@ const (
 	maxArgonMemory  = 2 << 20 // KiB
 	maxArgonLanes   = 64
 	maxPBKDF2Rounds = 100_000_000
+
+	minPBKDF2Rounds = 600_000 // the floor; argonFloor has argon2id's
 
 	saltSize = 32
 )
@@ -84,13 +95,37 @@ func (k KDF) validate() error {
 	return nil
 }
 
+// argonFloor returns the least memory in KiB that argon2id needs with a number of passes.
+// OWASP takes these pairs to be equally strong, with one lane; more lanes share the same
+// memory and work, and do not weaken it against who has as many cores as there are lanes.
+func argonFloor(passes uint32) uint32 {
+	floor := [...]uint32{47_104, 19_456, 12_288, 9_216, 7_168}
+	return floor[min(int(passes), len(floor))-1]
+}
+
+// admit checks that k is possible and, unless o says that this does not matter, that it
+// is not below the floor.
+func (k KDF) admit(o *Options) error {
+	if err := k.validate(); err != nil || o.InsecureKDF {
+		return err
+	}
+	switch {
+	case k.Algorithm == PBKDF2 && k.Passes < minPBKDF2Rounds:
+		return fmt.Errorf("PBKDF2 with %d iterations, the least is %d (or Options.InsecureKDF): %w", k.Passes, minPBKDF2Rounds, ErrWeakKDF)
+	case k.Algorithm == Argon2id && k.Memory < argonFloor(k.Passes):
+		return fmt.Errorf("argon2id with %d passes over %d KiB, the least with so many is %d KiB (or Options.InsecureKDF): %w",
+			k.Passes, k.Memory, argonFloor(k.Passes), ErrWeakKDF)
+	}
+	return nil
+}
+
 // derive returns the key of a passphrase. k is valid.
 func (k KDF) derive(passphrase, salt []byte) ([]byte, error) {
 	if k.Algorithm == PBKDF2 {
 		return pbkdf2.Key(sha256.New, string(passphrase), salt, int(k.Passes), keySize)
 	}
 	if fips140.Enforced() {
-		return nil, fmt.Errorf("the vault's passphrase KDF is argon2id: open it without that setting and call ChangePassphrase with PBKDF2: %w", ErrFIPS)
+		return nil, fmt.Errorf("the vault's passphrase KDF is argon2id: open it with GODEBUG=fips140=on, or without that setting, and call ChangePassphrase with PBKDF2: %w", ErrFIPS)
 	}
 	return argon2.IDKey(passphrase, salt, k.Passes, k.Memory, k.Lanes, keySize), nil
 }

@@ -81,7 +81,7 @@ func (c *core) private(name string, v *version) (*rsa.PrivateKey, error) {
 	// lets go of the key and it is collected, in a program that is built for that.
 	var key *rsa.PrivateKey
 	var err error
-	secret.Do(func() { key, err = openPrivate(c.master[:], c.id, name, v) })
+	secret.Do(func() { key, err = openPrivate(c.master(), c.id, name, v) })
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ func (a *Administrator) withKey(ctx context.Context, op Permission, name string,
 	}
 	defer c.leave()
 	return a.do(ctx, op, id, func(st *state, now time.Time) error {
-		k := st.key(name, now)
+		k := st.key(name)
 		if k == nil {
 			return &vault.Error{Op: op, Key: id, Kind: vault.ErrKeyNotFound, Code: codeNotFound, Detail: "there is no such key, or it was purged"}
 		}
@@ -25,14 +25,15 @@ func (a *Administrator) withKey(ctx context.Context, op Permission, name string,
 }
 
 // DeleteKey deletes a key with all its versions, softly: nothing can be done with it
-// until RecoverKey, and it is purged when the vault's retention is over. It returns
-// when that is. All processes refuse the key from their next call on.
+// until RecoverKey, for the vault's retention at least. It returns until when that is:
+// from then on [Administrator.Maintain] purges it. All processes refuse the key from
+// their next call on.
 func (a *Administrator) DeleteKey(ctx context.Context, name string) (purgeAt time.Time, err error) {
 	err = a.withKey(ctx, OpDelete, name, func(st *state, k *key, id vault.KeyID, now time.Time) error {
 		if k.Deleted != 0 {
-			return &vault.Error{Op: OpDelete, Key: id, Kind: vault.ErrKeyDeleted, Code: codeDeleted, Detail: "it is deleted already, and is purged at " + formatUnix(k.PurgeAt)}
+			return &vault.Error{Op: OpDelete, Key: id, Kind: vault.ErrKeyDeleted, Code: codeDeleted, Detail: "it is deleted already, and can be recovered until it is purged, at least until " + formatUnix(k.PurgeAt)}
 		}
-		k.Deleted = now.Unix()
+		k.Deleted, k.Kept = now.Unix(), 0
 		k.PurgeAt = now.Unix() + int64(st.RetentionDays)*24*60*60
 		purgeAt = fromUnix(k.PurgeAt)
 		return nil
@@ -51,7 +52,7 @@ func (a *Administrator) RecoverKey(ctx context.Context, name string) (vault.Key,
 		if k.Deleted == 0 {
 			return a.core.invalid(OpRecover, id, fmt.Errorf("the key is not deleted"))
 		}
-		k.Deleted, k.PurgeAt = 0, 0
+		k.Deleted, k.PurgeAt, k.Kept = 0, 0, 0
 		recovered = k.current().describe(id)
 		return nil
 	})
@@ -64,18 +65,19 @@ func (a *Administrator) RecoverKey(ctx context.Context, name string) (vault.Key,
 // PurgeKey removes a deleted key with all its versions, for good: what was wrapped
 // by it can be opened by nobody, unless a backup of the key exists. It frees the
 // name. With purge protection it is refused, with an error that matches
-// [vault.ErrAccessDenied], until the retention is over.
+// [vault.ErrAccessDenied], until the retention is over, by the clock and by what the
+// vault has seen of it; see [Administrator.Maintain].
 //
 // The vault's file is replaced by one without the key. The old file's bytes may
 // stay on the disk, or in a backup of it, where the passphrase opens them.
 func (a *Administrator) PurgeKey(ctx context.Context, name string) error {
-	return a.withKey(ctx, OpPurge, name, func(st *state, k *key, id vault.KeyID, _ time.Time) error {
+	return a.withKey(ctx, OpPurge, name, func(st *state, k *key, id vault.KeyID, now time.Time) error {
 		switch {
 		case k.Deleted == 0:
 			return a.core.invalid(OpPurge, id, fmt.Errorf("the key is not deleted; delete it before it is purged"))
-		case st.PurgeProtection:
+		case st.PurgeProtection && !k.over(now):
 			return &vault.Error{Op: OpPurge, Key: id, Kind: vault.ErrAccessDenied, Code: codeForbidden,
-				Detail: "the vault has purge protection; the key is purged at " + formatUnix(k.PurgeAt)}
+				Detail: "the vault has purge protection; the key can be purged when the vault has seen its retention pass, not before " + formatUnix(k.PurgeAt)}
 		}
 		st.drop(name)
 		return nil

@@ -150,7 +150,7 @@ func TestDatesBindWrappingAlone(t *testing.T) {
 	r.unwraps(r, w, secret)
 }
 
-// create, delete, (no create), recover, delete, retention over, create.
+// create, delete, (no create), recover, delete, retention over, purged, create.
 func TestDeletedKey(t *testing.T) {
 	r := newRigWith(t, local.Options{RetentionDays: 7})
 	ctx := t.Context()
@@ -192,10 +192,15 @@ func TestDeletedKey(t *testing.T) {
 
 	_, err = r.DeleteKey(ctx, "kek")
 	require.NoError(t, err)
-	r.clock.Advance(7*day - time.Second)
+	r.maintain(6)
+	r.clock.Advance(day - time.Second)
+	_, err = r.Maintain(ctx)
+	require.NoError(t, err)
 	_, err = r.GetKey(ctx, id)
 	require.ErrorIs(t, err, vault.ErrKeyDeleted)
 	r.clock.Advance(time.Second)
+	_, err = r.Maintain(ctx)
+	require.NoError(t, err)
 	_, err = r.GetKey(ctx, id)
 	require.ErrorIs(t, err, vault.ErrKeyNotFound)
 	_, err = r.RecoverKey(ctx, "kek")
@@ -235,11 +240,9 @@ func TestPurgeProtection(t *testing.T) {
 			for _, v := range []*local.Vault{r.Vault, r.another()} {
 				err = v.PurgeKey(ctx, "kek")
 				require.ErrorIs(t, err, vault.ErrAccessDenied)
-				require.ErrorContains(t, err, "purge protection; the key is purged at 2026-01-11T12:00:00Z")
+				require.ErrorContains(t, err, "purge protection; the key can be purged when the vault has seen its retention pass, not before 2026-01-11T12:00:00Z")
 			}
-			r.clock.Advance(10 * day)
-			_, err = r.Maintain(ctx)
-			require.NoError(t, err)
+			r.maintain(10)
 			r.create("kek")
 		})
 	}

@@ -12,6 +12,9 @@ import (
 // holdOpen says that a file can be renamed over while it is open; see snapshot.
 const holdOpen = false
 
+// noFollow is 0: O_EXCL follows no links either.
+const noFollow = 0
+
 // tryLock makes a file that must not exist, and removes it when it is closed.
 // Where there is no flock, a process that was killed leaves it behind; it is then
 // removed by hand.

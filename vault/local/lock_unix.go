@@ -12,10 +12,14 @@ import (
 // holdOpen says that a file can be renamed over while it is open; see snapshot.
 const holdOpen = true
 
+// noFollow makes opening a symbolic link an error: what is written must be in the
+// vault's directory.
+const noFollow = syscall.O_NOFOLLOW
+
 // tryLock locks a file against every other tryLock, here and in other processes,
 // until it is closed or the process ends. It returns ErrLocked without waiting.
 func tryLock(path string) (io.Closer, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}

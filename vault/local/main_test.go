@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -39,19 +40,24 @@ func child(mode, dir, arg string) error {
 		return childCreate(dir, arg)
 	case "memory":
 		return childMemory(dir)
+	case "fips":
+		return childFIPS(dir)
 	}
-	v, err := local.Open(dir, passphrase, &local.Options{LockWait: time.Minute}) // as the rig's
+	v, err := local.Open(dir, passphrase, &local.Options{InsecureKDF: true, LockWait: time.Minute}) // as the rig's
 	if err != nil {
 		return err
 	}
 	switch mode {
-	case "kill": // itself, at a step of a change
+	case "kill", "passphrase": // itself, at a step of a change
 		local.SetHook(v, func(step string) error {
 			if step == arg {
 				return syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			}
 			return nil
 		})
+		if mode == "passphrase" {
+			return v.ChangePassphrase(context.Background(), []byte("another"), cheap)
+		}
 		return childUpdate(v, 2)
 	case "grant": // many times, under names of its own
 		n, err := strconv.Atoi(arg)
@@ -93,7 +99,7 @@ func childUpdate(v *local.Vault, n int64) error {
 
 // childCreate kills the process at a step of Create.
 func childCreate(dir, arg string) error {
-	o := local.WithHook(local.Options{KDF: cheap}, func(step string) error {
+	o := local.WithHook(local.Options{InsecureKDF: true, KDF: cheap}, func(step string) error {
 		if step == arg {
 			return syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}
@@ -106,10 +112,32 @@ func childCreate(dir, arg string) error {
 	return v.Close()
 }
 
+// childFIPS says with which KDF a vault is made by default, and whether one that was made
+// with argon2id opens.
+func childFIPS(dir string) error {
+	v, err := local.Create(filepath.Join(dir, "new"), passphrase, nil)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	info, err := v.Info(context.Background())
+	if err != nil {
+		return err
+	}
+	fmt.Println("made with", info.KDF.Algorithm)
+	old, err := local.Open(dir, passphrase, insecure)
+	if err != nil {
+		fmt.Println(err)
+		return nil
+	}
+	fmt.Println("opens")
+	return old.Close()
+}
+
 // childMemory works with a vault, closes it, and waits at both points for a line from
 // its parent, which looks into its memory.
 func childMemory(dir string) error {
-	v, err := local.Open(dir, passphrase, nil)
+	v, err := local.Open(dir, passphrase, insecure)
 	if err != nil {
 		return err
 	}

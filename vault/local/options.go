@@ -59,6 +59,11 @@ type Options struct {
 
 	// The remaining fields are this handle's.
 
+	// InsecureKDF permits a passphrase KDF below the floor that [KDF] states, in Create,
+	// Open, ChangePassphrase and EscrowBackupSecret. It is for tests, whose passphrases
+	// protect nothing, and for opening a vault that was made so, to change its
+	// passphrase. Default: such a KDF is refused ([ErrWeakKDF]).
+	InsecureKDF bool
 	// Clock is for tests. Default: the system's.
 	Clock Clock
 	// LockWait is how long a change waits for another process that is changing the
@@ -103,7 +108,7 @@ func (o *Options) withDefaults() Options {
 
 // validate checks what Create needs.
 func (o *Options) validate() error {
-	if err := o.KDF.validate(); err != nil {
+	if err := o.KDF.admit(o); err != nil {
 		return fmt.Errorf("options: %w: %w", err, ErrInvalid)
 	}
 	if o.RetentionDays < MinRetentionDays || o.RetentionDays > MaxRetentionDays {

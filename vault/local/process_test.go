@@ -77,12 +77,12 @@ func TestKilledAtEachStepOfCreate(t *testing.T) {
 			r := newRig(t)
 			dir := filepath.Join(t.TempDir(), "v")
 			r.killed(r.start("create", dir, step))
-			v, err := local.Open(dir, passphrase, nil)
+			v, err := local.Open(dir, passphrase, insecure)
 			if afterRename(step) {
 				require.NoError(t, err)
 			} else {
 				require.ErrorIs(t, err, local.ErrNotVault)
-				v, err = local.Create(dir, passphrase, &local.Options{KDF: cheap})
+				v, err = local.Create(dir, passphrase, &local.Options{InsecureKDF: true, KDF: cheap})
 				require.NoError(t, err)
 			}
 			require.NoError(t, v.Close())
@@ -206,4 +206,34 @@ func TestReadersSeeWholeChanges(t *testing.T) {
 	k := mustGet(t, r.another(), id)
 	require.Equal(t, 100*365*day+25*day, k.Expires.Sub(k.NotBefore))
 	require.Equal(t, k, mustGet(t, r, id))
+}
+
+// A process that is killed while it changes the passphrase leaves a vault that opens with
+// the old one or the new one, with every key and the backup secret in it.
+func TestKilledAtEachStepOfChangePassphrase(t *testing.T) {
+	for _, step := range local.Steps() {
+		t.Run(strings.ReplaceAll(step, " ", "_"), func(t *testing.T) {
+			r := newRig(t)
+			id := r.create("kek")
+			w, secret := r.wrap(r, id)
+			escrow, err := r.BackupSecret(t.Context())
+			require.NoError(t, err)
+			r.killed(r.start("passphrase", r.dir, step))
+			opens, refused := passphrase, []byte("another")
+			if afterRename(step) {
+				opens, refused = refused, opens
+			}
+			_, err = local.Open(r.dir, refused, insecure)
+			require.ErrorIs(t, err, local.ErrWrongPassphrase)
+			v, err := local.Open(r.dir, opens, insecure)
+			require.NoError(t, err)
+			r.unwraps(v, w, secret)
+			got, err := v.BackupSecret(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, escrow, got)
+			require.NoError(t, v.ChangePassphrase(t.Context(), passphrase, cheap))
+			require.NoFileExists(t, filepath.Join(r.dir, "vault.tmp"))
+			require.NoError(t, v.Close())
+		})
+	}
 }

@@ -23,6 +23,9 @@ var passphrase = []byte("correct horse battery staple")
 // cheap is a KDF for tests: what it is, without what it costs.
 var cheap = local.KDF{Algorithm: local.PBKDF2, Passes: 10}
 
+// insecure opens a vault with such a KDF.
+var insecure = &local.Options{InsecureKDF: true}
+
 // pool hands out RSA-2048 key pairs, one after the other and again from the start:
 // making one takes up to a second.
 type pool struct {
@@ -81,7 +84,7 @@ func newRigWith(t testing.TB, o local.Options) *rig {
 	r.Vault = v
 	t.Cleanup(func() {
 		require.NoError(t, r.Close())
-		again, err := local.Open(r.dir, passphrase, nil)
+		again, err := local.Open(r.dir, passphrase, insecure)
 		require.NoError(t, err, "whatever a test did, the vault must open afterwards")
 		require.NoError(t, again.Close())
 	})
@@ -90,7 +93,7 @@ func newRigWith(t testing.TB, o local.Options) *rig {
 
 func (r *rig) options(o local.Options) *local.Options {
 	o.Clock = r.clock
-	o.KDF = cheap
+	o.KDF, o.InsecureKDF = cheap, true
 	o.LockWait = time.Minute // others have the lock as long as the disk takes
 	o.OnEvent = func(e local.Event) {
 		r.mu.Lock()
@@ -115,6 +118,16 @@ func (r *rig) takeEvents() []local.Event {
 	e := r.events
 	r.events = nil
 	return e
+}
+
+// maintain maintains the vault each day.
+func (r *rig) maintain(days int) {
+	r.t.Helper()
+	for range days {
+		r.clock.Advance(day)
+		_, err := r.Maintain(r.t.Context())
+		require.NoError(r.t, err)
+	}
 }
 
 func (r *rig) create(name string) vault.KeyID {

@@ -54,3 +54,34 @@ func TestSameStateInAnotherFile(t *testing.T) {
 	r.unwraps(r, w, secret)
 	require.NoError(t, r.Grant(t.Context(), "ingest", vault.OpGet))
 }
+
+// The same where the two files have one size, and one time of change: what is compared is
+// what they say.
+func TestForkOfTheSameSize(t *testing.T) {
+	r := newRig(t)
+	r.create("kek")
+	file := filepath.Join(r.dir, "vault")
+	old, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, r.Grant(t.Context(), "ingest", vault.OpGet))
+	seen, err := os.Stat(file)
+	require.NoError(t, err)
+
+	fork := filepath.Join(t.TempDir(), "fork")
+	require.NoError(t, os.Mkdir(fork, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(fork, "vault"), old, 0o600))
+	other, err := local.Open(fork, passphrase, r.options(local.Options{}))
+	require.NoError(t, err)
+	require.NoError(t, other.Grant(t.Context(), "attack", vault.OpGet))
+	require.NoError(t, other.Close())
+	b, err := os.ReadFile(filepath.Join(fork, "vault"))
+	require.NoError(t, err)
+	require.EqualValues(t, seen.Size(), len(b))
+	require.NoError(t, os.WriteFile(file+".fork", b, 0o600))
+	require.NoError(t, os.Chtimes(file+".fork", seen.ModTime(), seen.ModTime()))
+	require.NoError(t, os.Rename(file+".fork", file))
+
+	_, err = r.Identities(t.Context())
+	require.ErrorIs(t, err, local.ErrRolledBack)
+	require.ErrorIs(t, r.Grant(t.Context(), "ingest", vault.OpWrapKey), local.ErrRolledBack)
+}

@@ -123,7 +123,7 @@ func (a *Administrator) SetRotationPolicy(ctx context.Context, name string, p Ro
 		return c.invalid(OpUpdate, id, err)
 	}
 	return a.do(ctx, OpUpdate, id, func(st *state, now time.Time) error {
-		k, err := c.lookup(st, OpUpdate, &id, now)
+		k, err := c.lookup(st, OpUpdate, &id)
 		if err != nil {
 			return err
 		}
@@ -145,7 +145,7 @@ func (a *Administrator) RotateKey(ctx context.Context, name string) (vault.Key, 
 		return vault.Key{}, err
 	}
 	defer c.leave()
-	if _, err := c.lookup(st, OpRotate, &id, c.now()); err != nil {
+	if _, err := c.lookup(st, OpRotate, &id); err != nil {
 		return vault.Key{}, err
 	}
 	v := &version{Enabled: true}
@@ -153,7 +153,7 @@ func (a *Administrator) RotateKey(ctx context.Context, name string) (vault.Key, 
 		return vault.Key{}, err
 	}
 	err = a.do(ctx, OpRotate, id, func(st *state, now time.Time) error {
-		k, err := c.lookup(st, OpRotate, &id, now)
+		k, err := c.lookup(st, OpRotate, &id)
 		if err != nil {
 			return err
 		}
@@ -240,7 +240,7 @@ func (c *core) rotateDue(ctx context.Context, name string) (*key, error) {
 	acted := false
 	// The key pair is made under the lock, so that others who wait find it done.
 	err := c.change(ctx, OpRotate, id, c.opts.LockWait, func(st *state, now time.Time) error {
-		k := st.key(name, now)
+		k := st.key(name)
 		if k == nil || !k.due(now) {
 			return errNothingToDo
 		}
@@ -262,7 +262,7 @@ func (c *core) rotateDue(ctx context.Context, name string) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := st.key(name, c.now())
+	k := st.key(name)
 	if k == nil || k.Deleted != 0 {
 		return nil, fmt.Errorf("the key was deleted meanwhile: %w", vault.ErrKeyDeleted)
 	}

@@ -140,7 +140,7 @@ func TestPolicyLeavesAKeyThatWasTakenAway(t *testing.T) {
 func TestNoticeOfExpiry(t *testing.T) {
 	r := newRig(t)
 	var log strings.Builder
-	logged, err := local.Open(r.dir, passphrase, &local.Options{Clock: r.clock, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	logged, err := local.Open(r.dir, passphrase, &local.Options{InsecureKDF: true, Clock: r.clock, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
 	k, err := r.CreateKey(t.Context(), "kek", &local.KeyOptions{Expires: start.Add(40 * day)})
 	require.NoError(t, err)
@@ -212,7 +212,7 @@ func TestOneOfManyRotates(t *testing.T) {
 func TestRotationThatFails(t *testing.T) {
 	r := newRig(t)
 	tries := 0
-	o := local.WithGenerate(local.Options{Clock: r.clock, OnEvent: func(e local.Event) { r.events = append(r.events, e) }},
+	o := local.WithGenerate(local.Options{InsecureKDF: true, Clock: r.clock, OnEvent: func(e local.Event) { r.events = append(r.events, e) }},
 		func() (*rsa.PrivateKey, error) { tries++; return nil, errors.New("no entropy") })
 	v, err := local.Open(r.dir, passphrase, o)
 	require.NoError(t, err)
@@ -253,7 +253,8 @@ func TestMaintain(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, before.Generation, after.Generation, "nothing to do writes nothing")
 
-	r.clock.Advance(8 * day)
+	r.maintain(6)
+	r.clock.Advance(2 * day)
 	r.takeEvents()
 	rotated, err = r.Maintain(ctx)
 	require.NoError(t, err)

@@ -84,12 +84,21 @@ func sealPrivate(master []byte, vaultID [idSize]byte, name, version string, key 
 	return seal(master, der, privateAAD(vaultID, name, version)), nil
 }
 
-// openPrivate is the inverse of sealPrivate. It requires that the key is the one
-// that the version's public half says.
-func openPrivate(master []byte, vaultID [idSize]byte, name string, v *version) (*rsa.PrivateKey, error) {
+// openSealed returns what sealPrivate sealed. The caller clears it.
+func openSealed(master []byte, vaultID [idSize]byte, name string, v *version) ([]byte, error) {
 	der, err := open(master, v.Private, privateAAD(vaultID, name, v.ID))
 	if err != nil {
 		return nil, fmt.Errorf("the private key of %s version %s: %w: %w", name, v.ID, err, ErrCorrupt)
+	}
+	return der, nil
+}
+
+// openPrivate is the inverse of sealPrivate. It requires that the key is the one
+// that the version's public half says.
+func openPrivate(master []byte, vaultID [idSize]byte, name string, v *version) (*rsa.PrivateKey, error) {
+	der, err := openSealed(master, vaultID, name, v)
+	if err != nil {
+		return nil, err
 	}
 	defer clear(der)
 	parsed, err := x509.ParsePKCS8PrivateKey(der)

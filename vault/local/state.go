@@ -11,7 +11,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/blockseal/blockseal/internal/keyfile"
 	"github.com/blockseal/blockseal/vault"
@@ -23,6 +22,7 @@ import (
 //
 //	{
 //	  "created":          time
+//	  "seen":             time: the clock at the last change
 //	  "retention_days":   7 to 90
 //	  "purge_protection": boolean
 //	  "backup_secret":    bytes: 32 bytes sealed under the master key, 60 in all
@@ -50,6 +50,7 @@ import (
 //	        }
 //	      "deleted":  time
 //	      "purge_at": time; present when "deleted" is
+//	      "kept":     seconds of the retention that were seen to pass; see retention.go
 //	    } ]
 //	  "identities": [ by ascending name
 //	    {
@@ -61,6 +62,7 @@ import (
 // The AADs of what is sealed in it stand in seal.go.
 type state struct {
 	Created         int64       `json:"created"`
+	Seen            int64       `json:"seen"`
 	RetentionDays   int         `json:"retention_days"`
 	PurgeProtection bool        `json:"purge_protection"`
 	BackupSecret    []byte      `json:"backup_secret"`
@@ -74,6 +76,7 @@ type key struct {
 	Policy   *policy    `json:"policy,omitempty"`
 	Deleted  int64      `json:"deleted,omitempty"`
 	PurgeAt  int64      `json:"purge_at,omitempty"`
+	Kept     int64      `json:"kept,omitempty"`
 }
 
 type version struct {
@@ -143,7 +146,7 @@ func decodeJSON(b []byte, into any) error {
 
 // prepare checks st and fills in what is derived.
 func (st *state) prepare() error {
-	if st.RetentionDays < MinRetentionDays || st.RetentionDays > MaxRetentionDays || !validTime(st.Created) {
+	if st.RetentionDays < MinRetentionDays || st.RetentionDays > MaxRetentionDays || !validTime(st.Created) || !validTime(st.Seen) {
 		return errors.New("its retention or its date is out of bounds")
 	}
 	if len(st.BackupSecret) != keySize+overhead {
@@ -186,7 +189,8 @@ func (k *key) prepare() error {
 	if len(k.Versions) == 0 {
 		return fmt.Errorf("key %q has no versions", k.Name)
 	}
-	if (k.Deleted == 0) != (k.PurgeAt == 0) || !validTime(k.Deleted) || !validTime(k.PurgeAt) {
+	if (k.Deleted == 0) != (k.PurgeAt == 0) || k.Deleted > k.PurgeAt || !validTime(k.Deleted) || !validTime(k.PurgeAt) ||
+		!validTime(k.Kept) || k.Deleted == 0 && k.Kept != 0 {
 		return fmt.Errorf("key %q: its dates are out of bounds", k.Name)
 	}
 	if k.Policy != nil {
@@ -271,17 +275,14 @@ func (k *key) clone() *key {
 
 func byKeyName(k *key, name string) int { return strings.Compare(k.Name, name) }
 
-// key returns the key of a name, deleted or not, or nil. A key whose retention is
-// over does not exist any more, whether or not its bytes are still in the file.
-func (st *state) key(name string, now time.Time) *key {
+// key returns the key of a name, deleted or not, or nil.
+func (st *state) key(name string) *key {
 	i, ok := slices.BinarySearchFunc(st.Keys, name, byKeyName)
-	if !ok || st.Keys[i].overdue(now) {
+	if !ok {
 		return nil
 	}
 	return st.Keys[i]
 }
-
-func (k *key) overdue(now time.Time) bool { return k.PurgeAt != 0 && now.Unix() >= k.PurgeAt }
 
 // put adds a key whose name is free.
 func (st *state) put(k *key) {
@@ -291,18 +292,6 @@ func (st *state) put(k *key) {
 
 func (st *state) drop(name string) {
 	st.Keys = slices.DeleteFunc(st.Keys, func(k *key) bool { return k.Name == name })
-}
-
-// dropOverdue purges the keys whose retention is over.
-func (st *state) dropOverdue(now time.Time) (dropped []string) {
-	st.Keys = slices.DeleteFunc(st.Keys, func(k *key) bool {
-		if k.overdue(now) {
-			dropped = append(dropped, k.Name)
-			return true
-		}
-		return false
-	})
-	return dropped
 }
 
 func (k *key) current() *version { return k.Versions[len(k.Versions)-1] }

@@ -34,6 +34,13 @@ func TestDecodeStateRefuses(t *testing.T) {
 		{"has no versions", func(st *state) { st.Keys[0].Versions = nil }},
 		{"its dates are out of bounds", func(st *state) { st.Keys[0].Deleted = 1 }},
 		{"its dates are out of bounds", func(st *state) { st.Keys[0].PurgeAt = 1 }},
+		{"its dates are out of bounds", func(st *state) { st.Keys[0].Kept = 1 }},
+		{"its dates are out of bounds", func(st *state) { st.Keys[0].Deleted, st.Keys[0].PurgeAt = 2, 1 }},
+		{"its dates are out of bounds", func(st *state) {
+			k := st.Keys[0]
+			k.Deleted, k.PurgeAt, k.Kept = 1, 2, -1
+		}},
+		{"retention or its date is out of bounds", func(st *state) { st.Seen = -1 }},
 		{"rotation policy has a time of", func(st *state) { st.Keys[0].Policy.RotateAfter = 1 }},
 		{"malformed or there twice", func(st *state) { st.Keys[0].Versions[1].ID = st.Keys[0].Versions[0].ID }},
 		{"malformed or there twice", func(st *state) { st.Keys[0].Versions[1].ID = "1" }},

@@ -34,7 +34,8 @@ var _ vault.Vault = (*Vault)(nil)
 // it is; the caller clears it.
 //
 // Whoever has a copy of the directory can try passphrases against it for as long
-// as they like: take one that withstands that.
+// as they like: take one that withstands that. A [KDF] that makes trying cheap is
+// refused, with an error that matches [ErrWeakKDF].
 func Create(dir string, passphrase []byte, opts *Options) (v *Vault, err error) {
 	o := opts.withDefaults()
 	fail := func(err error) (*Vault, error) { return nil, fmt.Errorf("local: create %s: %w", dir, err) }
@@ -49,21 +50,22 @@ func Create(dir string, passphrase []byte, opts *Options) (v *Vault, err error) 
 	if err != nil {
 		return fail(err)
 	}
-	c := &core{dir: directory{path: abs, fs: o.files, hook: o.hook}, opts: o, master: new(masterKey)}
+	c := &core{dir: directory{path: abs, fs: o.files, hook: o.hook}, opts: o, masters: []*masterKey{new(masterKey)}}
 	if err := c.chooseID(); err != nil {
 		return fail(err)
 	}
-	rand.Read(c.master[:])
+	master := c.masters[0]
+	rand.Read(master[:])
 	defer func() {
 		if err != nil {
-			clear(c.master[:])
+			clear(master[:])
 		}
 	}()
 	h, st, err := c.begin(passphrase)
 	if err != nil {
 		return fail(err)
 	}
-	b, err := encodeVault(h, c.master[:], st)
+	b, err := encodeVault(h, master[:], st)
 	if err != nil {
 		return fail(err)
 	}
@@ -106,7 +108,7 @@ func (c *core) chooseID() error {
 func (c *core) begin(passphrase []byte) (*header, *state, error) {
 	h := &header{id: c.id, kdf: c.opts.KDF, generation: 1}
 	rand.Read(h.salt[:])
-	if err := h.sealMaster(passphrase, c.master[:]); err != nil {
+	if err := h.sealMaster(passphrase, c.masters[0][:]); err != nil {
 		return nil, nil, err
 	}
 	secret := make([]byte, BackupSecretSize)
@@ -117,16 +119,17 @@ func (c *core) begin(passphrase []byte) (*header, *state, error) {
 	c.opts.BackupSecret = nil
 	return h, &state{
 		Created:         c.now().Unix(),
+		Seen:            c.now().Unix(),
 		RetentionDays:   c.opts.RetentionDays,
 		PurgeProtection: c.opts.PurgeProtection,
-		BackupSecret:    seal(c.master[:], secret, backupSecretAAD(c.id)),
+		BackupSecret:    seal(c.masters[0][:], secret, backupSecretAAD(c.id)),
 		Keys:            []*key{},
 		Identities:      []*identity{},
 	}, nil
 }
 
 // Open opens the vault in dir. The error matches [ErrNotVault], [ErrVersion],
-// [ErrCorrupt] or [ErrWrongPassphrase]; nothing is changed. Any number of
+// [ErrCorrupt], [ErrWrongPassphrase], [ErrWeakKDF] or [ErrFIPS]; nothing is changed. Any number of
 // processes may have a vault open; a directory that cannot be written to will do
 // for reading. The caller clears the passphrase.
 func Open(dir string, passphrase []byte, opts *Options) (*Vault, error) {
@@ -137,7 +140,7 @@ func Open(dir string, passphrase []byte, opts *Options) (*Vault, error) {
 	}
 	o := opts.withDefaults()
 	o.BackupSecret = nil
-	c := &core{dir: directory{path: abs, fs: o.files}, opts: o, master: new(masterKey)}
+	c := &core{dir: directory{path: abs, fs: o.files}, opts: o}
 	f, info, b, err := c.dir.read()
 	if errors.Is(err, os.ErrNotExist) {
 		return fail(fmt.Errorf("there is no file %q: %w: %w", vaultName, ErrNotVault, err))
@@ -148,7 +151,7 @@ func Open(dir string, passphrase []byte, opts *Options) (*Vault, error) {
 	s := &snapshot{file: f, info: info, sum: sha256.Sum256(b)}
 	if err := c.unlock(s, passphrase, b); err != nil {
 		s.close()
-		clear(c.master[:])
+		c.destroyMasters(everyMaster)
 		return fail(err)
 	}
 	if !holdOpen {
@@ -164,16 +167,17 @@ func (c *core) unlock(s *snapshot, passphrase, b []byte) (err error) {
 	if s.header, err = decodeHeader(b); err != nil {
 		return err
 	}
+	if err := s.header.kdf.admit(&c.opts); err != nil {
+		return err
+	}
 	master, err := s.header.openMaster(passphrase)
 	if err != nil {
 		return err
 	}
-	copy(c.master[:], master)
-	clear(master)
+	c.masters = []*masterKey{master}
 	c.id = s.header.id
 	c.name = vaultName16(c.id)
-	s.state, err = decodeBody(&s.header, c.master[:], b)
-	return err
+	return c.openBody(s, nil, b)
 }
 
 func newVault(c *core) *Vault {
@@ -195,7 +199,7 @@ func (v *Vault) Close() error {
 		return nil
 	}
 	c.closed = true
-	clear(c.master[:])
+	c.destroyMasters(everyMaster)
 	c.keys.clear()
 	c.snap.Load().close()
 	return nil

@@ -37,17 +37,17 @@ func TestCreateMakesADirectoryForItsOwnerAlone(t *testing.T) {
 
 func TestCreateRefuses(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "v")
-	v, err := local.Create(dir, passphrase, &local.Options{KDF: cheap})
+	v, err := local.Create(dir, passphrase, &local.Options{InsecureKDF: true, KDF: cheap})
 	require.NoError(t, err)
 	require.NoError(t, v.Close())
 
-	_, err = local.Create(dir, passphrase, &local.Options{KDF: cheap})
+	_, err = local.Create(dir, passphrase, &local.Options{InsecureKDF: true, KDF: cheap})
 	require.ErrorIs(t, err, local.ErrExists)
 	require.ErrorContains(t, err, dir)
 
 	other := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(other, "notes.txt"), nil, 0o600))
-	_, err = local.Create(other, passphrase, &local.Options{KDF: cheap})
+	_, err = local.Create(other, passphrase, &local.Options{InsecureKDF: true, KDF: cheap})
 	require.ErrorIs(t, err, local.ErrExists)
 	require.ErrorContains(t, err, "notes.txt")
 
@@ -65,14 +65,14 @@ func TestCreateRefuses(t *testing.T) {
 	} {
 		fresh := filepath.Join(t.TempDir(), "v")
 		if o.KDF == (local.KDF{}) {
-			o.KDF = cheap
+			o.KDF, o.InsecureKDF = cheap, true
 		}
 		_, err := local.Create(fresh, passphrase, &o)
 		require.ErrorIs(t, err, local.ErrInvalid, says)
 		require.ErrorContains(t, err, says)
 		require.NoDirExists(t, fresh, "a refusal leaves nothing behind")
 	}
-	_, err = local.Create(filepath.Join(t.TempDir(), "v"), nil, &local.Options{KDF: cheap})
+	_, err = local.Create(filepath.Join(t.TempDir(), "v"), nil, &local.Options{InsecureKDF: true, KDF: cheap})
 	require.ErrorIs(t, err, local.ErrInvalid)
 }
 
@@ -82,13 +82,13 @@ func TestOpenRefuses(t *testing.T) {
 	good, err := os.ReadFile(file)
 	require.NoError(t, err)
 
-	_, err = local.Open(t.TempDir(), passphrase, nil)
+	_, err = local.Open(t.TempDir(), passphrase, insecure)
 	require.ErrorIs(t, err, local.ErrNotVault)
 	_, err = local.Open(filepath.Join(t.TempDir(), "missing"), passphrase, nil)
 	require.ErrorIs(t, err, local.ErrNotVault)
 
 	wrong := []byte("correct horse battery stable")
-	_, err = local.Open(r.dir, wrong, nil)
+	_, err = local.Open(r.dir, wrong, insecure)
 	require.ErrorIs(t, err, local.ErrWrongPassphrase)
 	require.NotErrorIs(t, err, local.ErrCorrupt)
 	require.NotContains(t, err.Error(), string(wrong))
@@ -96,7 +96,7 @@ func TestOpenRefuses(t *testing.T) {
 	open := func(b []byte) error {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "vault"), b, 0o600))
-		v, err := local.Open(dir, passphrase, nil)
+		v, err := local.Open(dir, passphrase, insecure)
 		if err == nil {
 			require.NoError(t, v.Close())
 		}
@@ -104,16 +104,16 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	require.NoError(t, open(good))
 	newer := append([]byte(nil), good...)
-	binary.BigEndian.PutUint16(newer[8:], 2)
+	binary.BigEndian.PutUint16(newer[8:], 3)
 	require.ErrorIs(t, open(newer), local.ErrVersion)
-	require.ErrorContains(t, open(newer), "format version 2, this release reads 1")
+	require.ErrorContains(t, open(newer), "format version 3, this release reads 2")
 	require.ErrorIs(t, open([]byte("#!/bin/sh\n")), local.ErrCorrupt)
 	require.ErrorIs(t, open(append(append([]byte(nil), good...), 0)), local.ErrCorrupt)
 	require.ErrorIs(t, open(append(append([]byte(nil), good...), good...)), local.ErrCorrupt)
 
 	dir := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "vault"), 0o700))
-	_, err = local.Open(dir, passphrase, nil)
+	_, err = local.Open(dir, passphrase, insecure)
 	require.Error(t, err)
 }
 
@@ -129,7 +129,7 @@ func TestOpenWritesNothing(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(copied, "vault"), b, 0o400))
 	require.NoError(t, os.Chmod(copied, 0o500))
 	t.Cleanup(func() { require.NoError(t, os.Chmod(copied, 0o700)) })
-	v, err := local.Open(copied, passphrase, nil)
+	v, err := local.Open(copied, passphrase, insecure)
 	require.NoError(t, err)
 	r.unwraps(v, w, secret)
 	require.NoError(t, v.Close())
@@ -195,27 +195,6 @@ func TestPrivateKeysAreForgotten(t *testing.T) {
 	_, err = r.DeleteKey(ctx, "kek")
 	require.NoError(t, err)
 	both(0)
-}
-
-func TestChangePassphrase(t *testing.T) {
-	r := newRig(t)
-	id := r.create("kek")
-	w, secret := r.wrap(r, id)
-	other := r.another()
-	next := []byte("another passphrase")
-	require.NoError(t, r.ChangePassphrase(t.Context(), next, local.KDF{Algorithm: local.PBKDF2, Passes: 11}))
-	r.unwraps(other, w, secret)
-	_, err := local.Open(r.dir, passphrase, nil)
-	require.ErrorIs(t, err, local.ErrWrongPassphrase)
-	again, err := local.Open(r.dir, next, nil)
-	require.NoError(t, err)
-	r.unwraps(again, w, secret)
-	info, err := again.Info(t.Context())
-	require.NoError(t, err)
-	require.EqualValues(t, 11, info.KDF.Passes)
-	require.ErrorIs(t, again.ChangePassphrase(t.Context(), nil, local.KDF{}), local.ErrInvalid)
-	require.NoError(t, again.ChangePassphrase(t.Context(), passphrase, cheap))
-	require.NoError(t, again.Close())
 }
 
 // An open vault whose file goes away or is damaged does not know anything about its
@@ -298,7 +277,7 @@ func TestContextEndsAWaitForTheLock(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.True(t, vault.Transient(err))
 
-	impatient, err := local.Open(r.dir, passphrase, &local.Options{LockWait: -1})
+	impatient, err := local.Open(r.dir, passphrase, &local.Options{InsecureKDF: true, LockWait: -1})
 	require.NoError(t, err)
 	err = impatient.Grant(t.Context(), "b", vault.OpGet)
 	require.ErrorIs(t, err, local.ErrLocked)
@@ -379,7 +358,7 @@ func TestNothingSecretPrints(t *testing.T) {
 
 func TestErrorsAreDistinct(t *testing.T) {
 	all := []error{local.ErrExists, local.ErrNotVault, local.ErrWrongPassphrase, local.ErrCorrupt, local.ErrVersion, local.ErrLocked,
-		local.ErrRolledBack, local.ErrClosed, local.ErrInvalid, local.ErrWrongPassword, local.ErrBackupSecret, local.ErrFIPS}
+		local.ErrRolledBack, local.ErrClosed, local.ErrInvalid, local.ErrWeakKDF, local.ErrWrongPassword, local.ErrBackupSecret, local.ErrFIPS}
 	for i, a := range all {
 		require.NoError(t, vault.Kind(a))
 		for j, b := range all {
