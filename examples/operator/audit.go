@@ -28,7 +28,7 @@ hash of the one before, over files that follow one another in a directory.`)
 type heads struct{ head, headFile, after string }
 
 func (h *heads) add(c *cobra.Command) {
-	c.Flags().StringVar(&h.head, "head", "", "the head, SEQ:HASH, that was kept: the log must contain that very record")
+	c.Flags().StringVar(&h.head, "head", "", "the head, LOG:SEQ:HASH, that was kept: the log must contain that very record")
 	c.Flags().StringVar(&h.headFile, "head-file", "", "`file` with the head that was kept; it must be there, but for the first use together with --save-head")
 	c.Flags().StringVar(&h.after, "after", "", "the head of the last record that was archived away from the front")
 	c.MarkFlagsMutuallyExclusive("head", "head-file")

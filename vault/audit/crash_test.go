@@ -232,7 +232,7 @@ func TestDirectoryFaults(t *testing.T) {
 // FuzzReopen holds that OpenDir, whatever the end of the last file, either
 // refuses and changes nothing, or gives a log that verifies.
 func FuzzReopen(f *testing.F) {
-	lines, _ := chainLines(Head{}, numbered(2)...)
+	lines, _ := chainLines(origin, numbered(2)...)
 	f.Add(bytes.Join(lines, nil))
 	f.Add(lines[0])
 	f.Add(bytes.Join(lines, nil)[:len(lines[0])+20])

@@ -16,6 +16,7 @@ import (
 //	audit-00000000000000000001.jsonl   records 1 to 311
 //	audit-00000000000000000312.jsonl   records 312 on
 //	lock                               locked while a process has the log open
+//	torn, torn.new                     the rest of a record that is being cut off; see torn.go
 //
 // The chain runs on from file to file. Whole files may be moved away from the
 // front, when they have been archived together with the head of their last
@@ -36,6 +37,11 @@ type DirOptions struct {
 	// more. The default is [DefaultMaxFileSize].
 	MaxFileSize int64
 
+	// Log is the identity that the log in the directory must have ([Head.Log]); with any
+	// other log there, or none, OpenDir fails with an error that matches [ErrCorrupt]. The
+	// default is that it may be any, and that a new one is begun in an empty directory.
+	Log LogID
+
 	// Clock tells the time of the log's own records. The default is the system's.
 	Clock interface{ Now() time.Time }
 }
@@ -49,7 +55,8 @@ type DirOptions struct {
 // If the end of the last file is no whole line, the process or the machine
 // stopped while writing it. No operation's result depends on such a record:
 // with [Options.FailClosed] the result was withheld. The rest of a line is cut
-// off, and kept in the Detail of the new record.
+// off, and kept in the Detail of the new record: up to [MaxField] bytes of it, which
+// another crash on the way does not lose.
 //
 // OpenDir does not verify the whole chain; [Verify] does. If the last record is
 // damaged it fails with an error that matches [ErrCorrupt], and changes nothing:
@@ -84,7 +91,18 @@ func openLocked(dir string, lock io.Closer, o *DirOptions, fs files) (*Log, erro
 	if err != nil {
 		return nil, err
 	}
+	if o.Log != (LogID{}) && end.head.Log != o.Log {
+		there := "no record of any log"
+		if end.head.Log != (LogID{}) {
+			there = "the log " + end.head.Log.String()
+		}
+		return nil, fmt.Errorf("%w: %s has %s, want the log %s", ErrCorrupt, dir, there, o.Log)
+	}
 	s := &dirSink{dir: dir, max: o.MaxFileSize, lock: lock, fs: fs}
+	torn, err := keepTorn(fs, dir, end)
+	if err != nil {
+		return nil, fmt.Errorf("audit: keep an unfinished record of %s: %w", dir, err)
+	}
 	if end.file == "" {
 		// The directory's own name, whoever made it: one that died may not have got to it.
 		if err := fs.syncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
@@ -102,8 +120,12 @@ func openLocked(dir string, lock io.Closer, o *DirOptions, fs files) (*Log, erro
 		}
 	}
 	log := newLog(s, &LogOptions{After: end.head, Clock: o.Clock})
-	opened := Record{Time: log.now(), Event: EventOpened, Count: uint64(len(end.torn)), Detail: string(end.torn)}
-	if err := log.Record(context.Background(), opened); err != nil {
+	opened := Record{Time: log.now(), Event: EventOpened, Count: uint64(len(torn)), Detail: string(torn)}
+	err = log.Record(context.Background(), opened)
+	if err == nil && len(torn) > 0 {
+		err = fs.remove(filepath.Join(dir, tornName)) // it stands in the log now
+	}
+	if err != nil {
 		if s.file != nil {
 			err = errors.Join(err, s.file.Close())
 		}

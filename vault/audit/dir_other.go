@@ -9,6 +9,9 @@ import (
 	"os"
 )
 
+// noFollow is 0 where there is no such flag.
+const noFollow = 0
+
 // lockFile makes a file that must not exist, and removes it when it is closed.
 // Where there is no flock, a process that was killed leaves it behind.
 func lockFile(path string) (io.Closer, error) {

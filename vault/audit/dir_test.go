@@ -13,7 +13,7 @@ import (
 )
 
 // smallFiles holds about three numbered records in a file.
-var smallFiles = &DirOptions{MaxFileSize: 900, Clock: fixedClock{epoch}}
+var smallFiles = &DirOptions{MaxFileSize: 1030, Clock: fixedClock{epoch}}
 
 func openLog(t *testing.T, dir string, opts *DirOptions) *Log {
 	t.Helper()

@@ -11,10 +11,14 @@ import (
 
 var errOpenAlready = errors.New("the log is open already, here or in another process")
 
+// noFollow makes opening a symbolic link an error: what is written must be in the log's
+// directory.
+const noFollow = syscall.O_NOFOLLOW
+
 // lockFile locks a file against other processes, and against another lockFile in
 // this one, until it is closed or the process ends.
 func lockFile(path string) (io.Closer, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,16 @@ func (w *watched) open(path string, create bool) (file, error) {
 	return &watchedFile{f, filepath.Base(path), w}, err
 }
 
+func (w *watched) rename(from, to string) error {
+	w.saw("rename", to)
+	return w.system.rename(from, to)
+}
+
+func (w *watched) remove(path string) error {
+	w.saw("remove", path)
+	return w.system.remove(path)
+}
+
 func (w *watched) syncDir(dir string) error {
 	w.saw("syncDir", dir)
 	return w.system.syncDir(dir)
@@ -75,7 +85,7 @@ func TestRecordsAreDurable(t *testing.T) {
 	log, err := openDir(dir+"/", smallFiles, w)
 	require.NoError(t, err)
 	first, second := fmt.Sprintf(fileFormat, 1), fmt.Sprintf(fileFormat, 4)
-	require.Equal(t, []string{"mkdir log", "syncDir parent", "create " + first, "syncDir log", "write " + first, "sync " + first}, w.take())
+	require.Equal(t, []string{"mkdir log", "remove torn", "syncDir parent", "create " + first, "syncDir log", "write " + first, "sync " + first}, w.take())
 	for i := range 3 {
 		add(t, log, record(i+1))
 		want := []string{"write " + first, "sync " + first}
@@ -89,20 +99,23 @@ func TestRecordsAreDurable(t *testing.T) {
 	// A log that goes on, and one whose last record is unfinished.
 	log, err = openDir(dir, smallFiles, w)
 	require.NoError(t, err)
-	require.Equal(t, []string{"mkdir log", "open " + second, "write " + second, "sync " + second}, w.take())
+	require.Equal(t, []string{"mkdir log", "remove torn", "open " + second, "write " + second, "sync " + second}, w.take())
 	_, err = log.out.(*dirSink).file.WriteAt([]byte("{"), log.out.(*dirSink).size)
 	require.NoError(t, err)
 	require.NoError(t, log.Close())
 	w.take()
 	log, err = openDir(dir, smallFiles, w)
 	require.NoError(t, err)
-	require.Equal(t, []string{"mkdir log", "open " + second, "truncate " + second, "sync " + second, "write " + second, "sync " + second}, w.take())
+	require.Equal(t, []string{
+		"mkdir log", "remove torn.new", "create torn.new", "write torn.new", "sync torn.new", "rename torn", "syncDir log",
+		"open " + second, "truncate " + second, "sync " + second, "write " + second, "sync " + second, "remove torn",
+	}, w.take(), "what is cut off is durable elsewhere before, and until it is quoted")
 	require.NoError(t, log.Close())
 
 	// A directory that somebody made and died.
 	require.NoError(t, system{}.mkdir(filepath.Join(parent, "empty")))
 	log, err = openDir(filepath.Join(parent, "empty"), smallFiles, w)
 	require.NoError(t, err)
-	require.Equal(t, "syncDir parent", w.take()[1])
+	require.Equal(t, "syncDir parent", w.take()[2])
 	require.NoError(t, log.Close())
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"io"
 	"os"
 )
@@ -10,6 +11,8 @@ import (
 type files interface {
 	mkdir(dir string) error
 	open(path string, create bool) (file, error)
+	rename(from, to string) error
+	remove(path string) error // what is not there is removed
 	syncDir(dir string) error // makes the names in it durable
 }
 
@@ -27,11 +30,20 @@ type system struct{}
 func (system) mkdir(dir string) error { return os.Mkdir(dir, 0o700) }
 
 func (system) open(path string, create bool) (file, error) {
-	flags := os.O_WRONLY
+	flags := os.O_WRONLY | noFollow
 	if create {
 		flags |= os.O_CREATE | os.O_EXCL
 	}
 	return os.OpenFile(path, flags, 0o600)
+}
+
+func (system) rename(from, to string) error { return os.Rename(from, to) }
+
+func (system) remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func (system) syncDir(dir string) error { return syncDir(dir) }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -9,29 +10,63 @@ import (
 	"strings"
 )
 
-// Head is a point in a chain: the sequence number and the hash of its last
-// record. The zero Head is the point before the first record. It is comparable,
-// and it is no secret; what matters is that nobody can change the copy that is
-// kept.
+// LogID is a log's identity: 16 random bytes, drawn when its first record is written and
+// the same in each of its records, so that the genuine records of another log are not
+// taken for this one's. The zero LogID is no log's. It is comparable, and no secret.
+type LogID [16]byte
+
+// String returns 32 lower-case hexadecimal digits. [ParseLogID] reads them back.
+func (id LogID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseLogID parses what [LogID.String] returns of a log.
+func ParseLogID(s string) (LogID, error) {
+	var id LogID
+	if len(s) != hex.EncodedLen(len(id)) {
+		return LogID{}, fmt.Errorf("it has %d characters, want 32 hexadecimal digits", len(s))
+	}
+	if _, err := hex.Decode(id[:], []byte(s)); err != nil || id.String() != s {
+		return LogID{}, errors.New("it has other characters than lower-case hexadecimal digits")
+	}
+	if id == (LogID{}) {
+		return LogID{}, errors.New("it is all zeros")
+	}
+	return id, nil
+}
+
+func newLogID() (id LogID) {
+	rand.Read(id[:])
+	return id
+}
+
+// Head is a point in a chain: of which log, and the sequence number and the hash of its
+// last record. With a Seq of 0 it is the point before the first record of the log; the
+// zero Head is that point of any log. It is comparable, and it is no secret; what matters
+// is that nobody can change the copy that is kept.
 type Head struct {
+	Log  LogID
 	Seq  uint64 // counts from 1; 0 before the first record
 	Hash [sha256.Size]byte
 }
 
-// String returns "SEQ:HASH", the hash as 64 lower-case hexadecimal digits.
+// String returns "LOG:SEQ:HASH", log and hash as 32 and 64 lower-case hexadecimal digits.
 // [ParseHead] reads it back.
 func (h Head) String() string {
-	return strconv.FormatUint(h.Seq, 10) + ":" + hex.EncodeToString(h.Hash[:])
+	return h.Log.String() + ":" + strconv.FormatUint(h.Seq, 10) + ":" + hex.EncodeToString(h.Hash[:])
 }
 
 // ParseHead parses what [Head.String] returns.
 func ParseHead(s string) (Head, error) {
 	bad := func(why string) (Head, error) {
-		return Head{}, fmt.Errorf("audit: head %.100q: %s; want SEQ:HASH as Head.String gives it", s, why)
+		return Head{}, fmt.Errorf("audit: head %.100q: %s; want LOG:SEQ:HASH as Head.String gives it", s, why)
 	}
-	seq, digits, found := strings.Cut(s, ":")
-	if !found {
-		return bad("no colon")
+	parts := strings.Split(s, ":")
+	if len(parts) != 3 {
+		return bad("not three parts")
+	}
+	seq, digits := parts[1], parts[2]
+	log, err := ParseLogID(parts[0])
+	if err != nil && parts[0] != (LogID{}).String() {
+		return bad("the log's identity: " + err.Error())
 	}
 	n, err := strconv.ParseUint(seq, 10, 64)
 	if err != nil || strconv.FormatUint(n, 10) != seq {
@@ -44,7 +79,10 @@ func ParseHead(s string) (Head, error) {
 	if n == 0 && hash != (Head{}).Hash {
 		return bad("before the first record the hash is all zeros")
 	}
-	return Head{Seq: n, Hash: hash}, nil
+	if n != 0 && log == (LogID{}) {
+		return bad("a record is of a log")
+	}
+	return Head{Log: log, Seq: n, Hash: hash}, nil
 }
 
 // parseHash reads the one spelling of a hash: 64 lower-case hexadecimal digits.

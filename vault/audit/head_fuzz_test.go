@@ -10,7 +10,7 @@ import (
 // FuzzParseHead holds that a head that parses prints as it was written: each has one
 // spelling.
 func FuzzParseHead(f *testing.F) {
-	_, head := chainLines(Head{}, numbered(3)...)
+	_, head := chainLines(origin, numbered(3)...)
 	f.Add(head.String())
 	f.Add(Head{}.String())
 	f.Add(strings.ToUpper(head.String()))

@@ -14,11 +14,12 @@ import (
 
 // A log is a sequence of lines, each a JSON object (RFC 8259) and a line feed:
 //
-//	{"v":1,"seq":2,"prev":"3f…","time":"…","event":"operation",…,"hash":"a0…"}\n
-//	|                                                          |
-//	+----------- hash is the SHA-256 of these bytes -----------+
+//	{"v":2,"log":"7c…","seq":2,"prev":"3f…","time":"…","event":"operation",…,"hash":"a0…"}\n
+//	|                                                                      |
+//	+----------------- hash is the SHA-256 of these bytes -----------------+
 //
-//	v         1, the version of this format
+//	v         2, the version of this format
+//	log       the log's identity, 32 digits: random, and the same in each of its records
 //	seq       1, 2, 3, ... without a gap, also from one file to the next
 //	prev      the hash of the record before; of the first record, 64 zeros
 //	time      RFC 3339, UTC, always nine digits of a second
@@ -31,9 +32,9 @@ import (
 // spaces: decode refuses any other. So the chain can be checked with a shell
 // alone: cut each line at ,"hash":" and give what is before it to sha256sum.
 //
-// None of this may change under version 1.
+// None of this may change under version 2.
 const (
-	formatVersion = 1
+	formatVersion = 2
 	hashMember    = `,"hash":"`
 	lineEnd       = "\"}\n"
 	tailSize      = len(hashMember) + 2*sha256.Size + len(lineEnd)
@@ -46,6 +47,7 @@ const (
 
 type wireRecord struct {
 	V            int     `json:"v"`
+	Log          string  `json:"log"`
 	Seq          uint64  `json:"seq"`
 	Prev         string  `json:"prev"`
 	Time         string  `json:"time"`
@@ -69,6 +71,7 @@ type wireRecord struct {
 func encode(prev Head, r Record) (line []byte, head Head) {
 	body, err := json.Marshal(wireRecord{
 		V:            formatVersion,
+		Log:          prev.Log.String(),
 		Seq:          prev.Seq + 1,
 		Prev:         hex.EncodeToString(prev.Hash[:]),
 		Time:         formatTime(r.Time),
@@ -92,7 +95,7 @@ func encode(prev Head, r Record) (line []byte, head Head) {
 		panic("audit: encode a record: " + err.Error())
 	}
 	body = body[:len(body)-1] // without the closing brace
-	head = Head{Seq: prev.Seq + 1, Hash: sha256.Sum256(body)}
+	head = Head{Log: prev.Log, Seq: prev.Seq + 1, Hash: sha256.Sum256(body)}
 	line = append(body, hashMember...)
 	line = hex.AppendEncode(line, head.Hash[:])
 	return append(line, lineEnd...), head
@@ -127,6 +130,9 @@ func decode(line []byte) (r Record, prev, head Head, err error) {
 		return fail("its sequence number is 0")
 	}
 	prev.Seq = w.Seq - 1
+	if prev.Log, err = ParseLogID(w.Log); err != nil {
+		return fail("the log's identity: %v", err)
+	}
 	if prev.Hash, err = parseHash(w.Prev); err != nil {
 		return fail("the hash of the record before: %v", err)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew; the format must not change under version 1")
+var update = flag.Bool("update", false, "write the golden files anew; the format must not change under version 2")
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 60_000, time.UTC)
 
@@ -38,6 +38,9 @@ func examples() []Record {
 	}
 }
 
+// origin is where a log begins whose identity is known.
+var origin = Head{Log: LogID{0x7c, 0x10, 15: 0x01}}
+
 // chain returns the lines of records that follow prev, and their last head.
 func chainLines(prev Head, records ...Record) (lines [][]byte, head Head) {
 	for _, r := range records {
@@ -50,16 +53,16 @@ func chainLines(prev Head, records ...Record) (lines [][]byte, head Head) {
 
 // TestGolden holds the format's bytes.
 func TestGolden(t *testing.T) {
-	lines, head := chainLines(Head{}, examples()...)
+	lines, head := chainLines(origin, examples()...)
 	got := bytes.Join(lines, nil)
 	if *update {
-		require.NoError(t, os.WriteFile("testdata/v1.jsonl", got, 0o644))
-		require.NoError(t, os.WriteFile("testdata/v1.head", []byte(head.String()+"\n"), 0o644))
+		require.NoError(t, os.WriteFile("testdata/v2.jsonl", got, 0o644))
+		require.NoError(t, os.WriteFile("testdata/v2.head", []byte(head.String()+"\n"), 0o644))
 	}
-	want, err := os.ReadFile("testdata/v1.jsonl")
+	want, err := os.ReadFile("testdata/v2.jsonl")
 	require.NoError(t, err)
 	require.Equal(t, string(want), string(got))
-	kept, err := os.ReadFile("testdata/v1.head")
+	kept, err := os.ReadFile("testdata/v2.head")
 	require.NoError(t, err)
 	parsed, err := ParseHead(strings.TrimSpace(string(kept)))
 	require.NoError(t, err)
@@ -80,7 +83,7 @@ func TestGolden(t *testing.T) {
 // TestTheHashIsAsDocumented checks the golden file with nothing of this package:
 // cut each line at the hash and hash what is before.
 func TestTheHashIsAsDocumented(t *testing.T) {
-	log, err := os.ReadFile("testdata/v1.jsonl")
+	log, err := os.ReadFile("testdata/v2.jsonl")
 	require.NoError(t, err)
 	prev := strings.Repeat("0", 64)
 	for line := range strings.Lines(string(log)) {
@@ -108,7 +111,7 @@ func TestStringsAreCutAndCleaned(t *testing.T) {
 				Time: epoch, Event: Event(s), Identity: s, Store: s, Operation: vault.Operation(s), Key: s, Version: s, Outcome: Outcome(s),
 				Reason: s, Code: s, Detail: s, RequestID: s, VaultRequestID: s, Duration: 1<<63 - 1, Count: 1<<64 - 1,
 			}
-			line, head := encode(Head{Seq: 1<<64 - 2}, r)
+			line, head := encode(Head{Log: origin.Log, Seq: 1<<64 - 2}, r)
 			require.LessOrEqual(t, len(line), maxLine)
 			require.Equal(t, 1, bytes.Count(line, []byte("\n")))
 			got, _, gotHead, err := decode(line)
@@ -134,7 +137,7 @@ func TestTimes(t *testing.T) {
 		{time.Date(12026, 1, 1, 0, 0, 0, 0, time.UTC), "0001-01-01T00:00:00.000000000Z"},
 		{time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC), "0001-01-01T00:00:00.000000000Z"},
 	} {
-		line, _ := encode(Head{}, Record{Time: tt.in, Duration: -time.Second})
+		line, _ := encode(origin, Record{Time: tt.in, Duration: -time.Second})
 		require.Contains(t, string(line), `"time":"`+tt.want+`"`)
 		require.NotContains(t, string(line), "duration", "a negative duration is none")
 		_, _, _, err := decode(line)
@@ -145,17 +148,22 @@ func TestTimes(t *testing.T) {
 // TestDecodeTakesOneSpelling: lines that say the same, with a hash that is right,
 // are no records, or two readers could read two things.
 func TestDecodeTakesOneSpelling(t *testing.T) {
-	line, _ := encode(Head{}, examples()[2])
+	line, _ := encode(origin, examples()[2])
 	body := string(line[:len(line)-tailSize])
 	for what, other := range map[string]string{
 		"space":            strings.Replace(body, ",", ", ", 1),
-		"order":            strings.Replace(body, `{"v":1,"seq":1`, `{"seq":1,"v":1`, 1),
+		"order":            strings.Replace(body, `{"v":2,"log":`, `{"log":"00","v":2,"log":`, 1),
 		"case of a member": strings.Replace(body, `"identity"`, `"Identity"`, 1),
 		"twice":            body + `,"outcome":"ok"`,
 		"unknown member":   body + `,"note":"x"`,
 		"escape":           strings.Replace(body, "ingest", `inge\u0073t`, 1),
 		"empty member":     body + `,"count":0`,
-		"later version":    strings.Replace(body, `"v":1`, `"v":2`, 1),
+		"later version":    strings.Replace(body, `"v":2`, `"v":3`, 1),
+		"earlier version":  strings.Replace(body, `"v":2`, `"v":1`, 1),
+		"no log":           strings.Replace(body, `"log":"`+origin.Log.String()+`",`, "", 1),
+		"log of zeros":     strings.Replace(body, origin.Log.String(), LogID{}.String(), 1),
+		"log in capitals":  strings.Replace(body, origin.Log.String(), strings.ToUpper(origin.Log.String()), 1),
+		"short log":        strings.Replace(body, origin.Log.String(), origin.Log.String()[2:], 1),
 		"number spelling":  strings.Replace(body, `"seq":1`, `"seq":1e0`, 1),
 		"sequence 0":       strings.Replace(body, `"seq":1`, `"seq":0`, 1),
 		"negative":         strings.Replace(body, `"duration_ns":1`, `"duration_ns":-1`, 1),
@@ -177,19 +185,26 @@ func TestDecodeTakesOneSpelling(t *testing.T) {
 }
 
 func TestParseHead(t *testing.T) {
-	_, head := chainLines(Head{}, examples()...)
-	for _, h := range []Head{{}, head, {Seq: 1<<64 - 1, Hash: head.Hash}} {
+	_, head := chainLines(origin, examples()...)
+	for _, h := range []Head{{}, origin, head, {Log: head.Log, Seq: 1<<64 - 1, Hash: head.Hash}} {
 		got, err := ParseHead(h.String())
 		require.NoError(t, err)
 		require.Equal(t, h, got)
 	}
-	zeros := strings.Repeat("0", 64)
+	zeros, none, log := strings.Repeat("0", 64), LogID{}.String(), origin.Log.String()
+	for _, s := range []string{
+		"", ":", "1:" + zeros, none, none + ":1:" + zeros, none[1:] + ":0:" + zeros, strings.ToUpper(log) + ":1:" + zeros, log + ":1:" + zeros + ":",
+	} {
+		h, err := ParseHead(s)
+		require.ErrorContains(t, err, "want LOG:SEQ:HASH", s)
+		require.Zero(t, h)
+	}
 	for _, s := range []string{
 		"", ":", "1", "1:", "x:" + zeros, "-1:" + zeros, "+1:" + zeros, "01:" + zeros, "1:" + zeros[1:], "1:" + zeros + "0",
 		"1:" + strings.Repeat("A", 64), "1:" + strings.Repeat("g", 64), "0:" + strings.Repeat("1", 64), "18446744073709551616:" + zeros, " 1:" + zeros,
 	} {
-		h, err := ParseHead(s)
-		require.ErrorContains(t, err, "want SEQ:HASH", s)
+		h, err := ParseHead(log + ":" + s)
+		require.ErrorContains(t, err, "want LOG:SEQ:HASH", s)
 		require.Zero(t, h)
 	}
 }

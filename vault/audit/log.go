@@ -63,7 +63,8 @@ type sink interface {
 // LogOptions configure a [Log]. Nil is all defaults.
 type LogOptions struct {
 	// After is the head of the chain that the log continues. The default is the
-	// zero Head: a new chain. OpenDir finds it by itself and refuses one here.
+	// zero Head: a new chain, of a log with an identity of its own ([Head.Log], which
+	// [Log.Head] tells from the start).
 	After Head
 
 	// Clock tells the time of the log's own records. The default is the system's.
@@ -73,11 +74,15 @@ type LogOptions struct {
 func newLog(out sink, opts *LogOptions) *Log {
 	l := &Log{out: out, now: time.Now}
 	if opts != nil {
-		l.chained, l.written = opts.After, opts.After
+		l.chained = opts.After
 		if opts.Clock != nil {
 			l.now = opts.Clock.Now
 		}
 	}
+	if l.chained.Log == (LogID{}) {
+		l.chained.Log = newLogID()
+	}
+	l.written = l.chained
 	return l
 }
 

@@ -48,7 +48,10 @@ func record(i int) Record { return numbered(i)[i-1] }
 func TestLogWritesAndSyncsEachRecord(t *testing.T) {
 	w := &flaky{room: 1 << 20}
 	log := NewLog(w, nil)
-	require.Zero(t, log.Head())
+	id := log.Head()
+	require.NotZero(t, id.Log, "a log has an identity from the start")
+	require.Equal(t, Head{Log: id.Log}, id)
+	require.NotEqual(t, id, NewLog(w, nil).Head())
 	for i := 1; i <= 3; i++ {
 		require.NoError(t, log.Record(t.Context(), record(i)))
 		require.Equal(t, i, w.syncs)
@@ -87,10 +90,10 @@ func (c fixedClock) Now() time.Time { return c.t }
 // TestShortWrites: a writer that stops anywhere, once, leaves a log in order and
 // complete when it goes on.
 func TestShortWrites(t *testing.T) {
-	lines, _ := chainLines(Head{}, numbered(3)...)
+	lines, _ := chainLines(origin, numbered(3)...)
 	for room := range len(bytes.Join(lines, nil)) {
 		w := &flaky{room: room}
-		log := NewLog(w, nil)
+		log := NewLog(w, &LogOptions{After: origin})
 		failed := 0
 		for i := 1; i <= 3; i++ {
 			if err := log.Record(t.Context(), record(i)); err != nil {
@@ -156,7 +159,7 @@ func TestCloseWritesWhatItCan(t *testing.T) {
 	log = NewLog(w, nil)
 	require.Error(t, log.Record(t.Context(), record(1)))
 	require.ErrorIs(t, log.Close(), errFull)
-	require.Equal(t, Stats{Lost: 1}, log.Stats())
+	require.Equal(t, Stats{Head: Head{Log: log.Head().Log}, Lost: 1}, log.Stats())
 }
 
 func TestSyncErrors(t *testing.T) {
@@ -221,7 +224,7 @@ func TestConcurrentRecords(t *testing.T) {
 
 func TestHandlerLog(t *testing.T) {
 	var out bytes.Buffer
-	log := NewHandlerLog(slog.NewJSONHandler(&out, nil), nil)
+	log := NewHandlerLog(slog.NewJSONHandler(&out, nil), &LogOptions{After: origin})
 	for _, r := range examples() {
 		require.NoError(t, log.Record(t.Context(), r))
 	}
@@ -233,7 +236,7 @@ func TestHandlerLog(t *testing.T) {
 		lines.WriteString(attrs["record"].(string) + "\n")
 		levels = append(levels, attrs["level"].(string)+" "+attrs["msg"].(string)+" "+attrs["event"].(string))
 	}
-	golden, err := os.ReadFile("testdata/v1.jsonl")
+	golden, err := os.ReadFile("testdata/v2.jsonl")
 	require.NoError(t, err)
 	require.Equal(t, string(golden), lines.String(), "the lines are those of any log")
 	require.Equal(t, []string{
@@ -269,7 +272,7 @@ func TestHandlerLogFailures(t *testing.T) {
 	require.ErrorContains(t, err, "not enabled for level INFO")
 	f.enabled, f.err = true, errFull
 	require.ErrorIs(t, log.Record(t.Context(), record(2)), errFull)
-	require.Equal(t, Stats{Pending: 2}, log.Stats())
+	require.Equal(t, Stats{Head: Head{Log: log.Head().Log}, Pending: 2}, log.Stats())
 	f.err = nil
 	type key struct{}
 	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
@@ -284,7 +287,7 @@ func TestHandlerLogFailures(t *testing.T) {
 
 func BenchmarkRecord(b *testing.B) {
 	r := examples()[1]
-	line, _ := encode(Head{}, r)
+	line, _ := encode(origin, r)
 	run := func(b *testing.B, log *Log) {
 		b.SetBytes(int64(len(line)))
 		b.ReportAllocs()
@@ -306,7 +309,7 @@ func BenchmarkRecord(b *testing.B) {
 }
 
 func BenchmarkVerify(b *testing.B) {
-	lines, _ := chainLines(Head{}, numbered(1000)...)
+	lines, _ := chainLines(origin, numbered(1000)...)
 	log := bytes.Join(lines, nil)
 	b.SetBytes(int64(len(log)))
 	b.ReportAllocs()

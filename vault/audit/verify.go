@@ -43,8 +43,9 @@ type VerifyOptions struct {
 	After Head
 
 	// Head is a head that was kept: the log must contain that very record, and may
-	// have gone on. The default is none. Without one, a log whose end was removed,
-	// or that was rewritten as a whole, verifies.
+	// have gone on. One with the log's identity alone, and a Seq of 0, says which log it
+	// must be. The default is none. Without one, a log whose end was removed, that was
+	// rewritten as a whole, or that is another one altogether, verifies.
 	Head Head
 }
 
@@ -95,6 +96,7 @@ func Records(r io.Reader, opts *VerifyOptions) iter.Seq2[Record, error] {
 type checker struct {
 	in     *bufio.Reader
 	kept   Head
+	log    LogID // zero: any, until the first record says which
 	result Result
 	line   int64
 	offset int64 // of the next line
@@ -104,12 +106,18 @@ func newChecker(r io.Reader, opts *VerifyOptions) *checker {
 	c := &checker{in: bufio.NewReaderSize(r, maxLine)}
 	if opts != nil {
 		c.result.Head, c.kept = opts.After, opts.Head
+		if c.log = c.kept.Log; c.log == (LogID{}) {
+			c.log = opts.After.Log
+		}
 	}
 	return c
 }
 
 // next returns the next record, or io.EOF at an end that is in order.
 func (c *checker) next() (Record, error) {
+	if begin := c.result.Head; c.line == 0 && begin.Log != (LogID{}) && begin.Log != c.log {
+		return Record{}, c.corrupt("the kept head is one of the log %s, and it begins after one of the log %s", c.log, begin.Log)
+	}
 	if c.line == 0 && c.kept.Seq > 0 && c.kept.Seq <= c.result.Head.Seq && c.kept != c.result.Head {
 		return Record{}, c.corrupt("the kept head %s does not lie behind %s, where the log begins", c.kept, c.result.Head)
 	}
@@ -133,6 +141,8 @@ func (c *checker) next() (Record, error) {
 	switch {
 	case err != nil:
 		return Record{}, c.corrupt("%v", err)
+	case c.log != (LogID{}) && prev.Log != c.log:
+		return Record{}, c.corrupt("it is a record of another log, %s instead of %s", prev.Log, c.log)
 	case prev.Seq != c.result.Head.Seq:
 		return Record{}, c.corrupt("it is record %d", head.Seq)
 	case prev.Hash != c.result.Head.Hash:
@@ -141,7 +151,7 @@ func (c *checker) next() (Record, error) {
 		return Record{}, c.corrupt("record %d is not the one of the kept head", head.Seq)
 	}
 	c.offset += int64(len(line))
-	c.result.Head = head
+	c.result.Head, c.log = head, head.Log
 	c.result.Records++
 	if record.Event == EventLost {
 		c.result.Lost += record.Count

@@ -31,11 +31,23 @@ func verify(lines [][]byte, opts *VerifyOptions) (Result, error) {
 	return Verify(bytes.NewReader(bytes.Join(lines, nil)), opts)
 }
 
+// chainHead returns the hash of a line.
+func chainHead(line []byte) [32]byte {
+	_, _, head, err := decode(line)
+	if err != nil {
+		panic(err)
+	}
+	return head.Hash
+}
+
 func TestVerify(t *testing.T) {
-	lines, head := chainLines(Head{}, numbered(10)...)
-	_, third := chainLines(Head{}, numbered(3)...)
-	other, otherHead := chainLines(Head{}, append(numbered(9), Record{Time: epoch})...)
-	forged, forgedHead := chainLines(Head{}, append(numbered(10)[:4:4], numbered(10)[5:]...)...)
+	lines, head := chainLines(origin, numbered(10)...)
+	_, third := chainLines(origin, numbered(3)...)
+	other, otherHead := chainLines(origin, append(numbered(9), Record{Time: epoch})...)
+	forged, forgedHead := chainLines(origin, append(numbered(10)[:4:4], numbered(10)[5:]...)...)
+	elsewhere := Head{Log: LogID{0x99}}
+	foreign, foreignHead := chainLines(elsewhere, numbered(10)...)
+	continued, _ := chainLines(Head{Log: elsewhere.Log, Seq: head.Seq, Hash: head.Hash}, numbered(1)...)
 	var none [][]byte
 	for _, tt := range []struct {
 		what  string
@@ -52,7 +64,7 @@ func TestVerify(t *testing.T) {
 		{"archived up to now", none, &VerifyOptions{After: head, Head: head}, ""},
 
 		{"first record removed", lines[1:], nil, "line 1 (at byte 0, after record 0): it is record 2"},
-		{"record removed", slices.Concat(lines[:4], lines[5:]), nil, "line 5 (at byte 1132, after record 4): it is record 6"},
+		{"record removed", slices.Concat(lines[:4], lines[5:]), nil, "line 5 (at byte 1296, after record 4): it is record 6"},
 		{"record doubled", slices.Concat(lines[:4], lines[3:]), nil, "it is record 4"},
 		{"two records swapped", slices.Concat(lines[:4], lines[5:6], lines[4:5], lines[6:]), nil, "it is record 6"},
 		{"last record replaced, nothing kept", slices.Concat(lines[:9], other[9:]), nil, ""}, // the limit of a chain without a kept head
@@ -62,12 +74,20 @@ func TestVerify(t *testing.T) {
 		{"end removed", lines[:7], &VerifyOptions{Head: head}, "the log ends here, but went on to record 10"},
 		{"all removed", none, &VerifyOptions{Head: head}, "went on to record 10"},
 		{"rewritten, nothing kept", forged, nil, ""}, // likewise
-		{"rewritten", forged, &VerifyOptions{Head: Head{Seq: 9, Hash: head.Hash}}, "record 9 is not the one of the kept head"},
+		{"rewritten", forged, &VerifyOptions{Head: Head{Log: head.Log, Seq: 9, Hash: head.Hash}}, "record 9 is not the one of the kept head"},
 		{"rewritten and shorter", forged, &VerifyOptions{Head: head}, "went on to record 10"},
+		{"another log, nothing known", foreign, nil, ""}, // likewise
+		{"with its identity", lines, &VerifyOptions{Head: origin}, ""},
+		{"another log", foreign, &VerifyOptions{Head: origin}, "it is a record of another log, " + elsewhere.Log.String() + " instead of " + origin.Log.String()},
+		{"another log, with a head", foreign, &VerifyOptions{Head: head}, "a record of another log"},
+		{"another log, with a head from its front", foreign, &VerifyOptions{Head: third}, "a record of another log"},
+		{"another log, archived front", foreign[3:], &VerifyOptions{After: third}, "a record of another log"},
+		{"another log's archived front", lines[3:], &VerifyOptions{After: third, Head: foreignHead}, "the kept head is one of the log " + elsewhere.Log.String()},
+		{"a record of another log that fits", slices.Concat(lines, continued)[1:], &VerifyOptions{After: Head{Log: origin.Log, Seq: 1, Hash: chainHead(lines[0])}}, "line 10"},
 		{"front archived, not said", lines[3:], nil, "it is record 4"},
-		{"front archived, another said", lines[3:], &VerifyOptions{After: Head{Seq: 3, Hash: head.Hash}}, "of another chain"},
-		{"kept head is of the archived part", lines[3:], &VerifyOptions{After: third, Head: Head{Seq: 2, Hash: head.Hash}}, "does not lie behind"},
-		{"kept head is not where it begins", lines[3:], &VerifyOptions{After: third, Head: Head{Seq: 3, Hash: head.Hash}}, "does not lie behind"},
+		{"front archived, another said", lines[3:], &VerifyOptions{After: Head{Log: head.Log, Seq: 3, Hash: head.Hash}}, "of another chain"},
+		{"kept head is of the archived part", lines[3:], &VerifyOptions{After: third, Head: Head{Log: head.Log, Seq: 2, Hash: head.Hash}}, "does not lie behind"},
+		{"kept head is not where it begins", lines[3:], &VerifyOptions{After: third, Head: Head{Log: head.Log, Seq: 3, Hash: head.Hash}}, "does not lie behind"},
 		{"empty line", slices.Concat(lines[:4], [][]byte{[]byte("\n")}, lines[4:]), nil, "it does not end with a hash"},
 		{"carriage returns", slices.Concat(lines[:4], [][]byte{append(slices.Clone(lines[4][:len(lines[4])-1]), '\r', '\n')}), nil, "it does not end with a hash"},
 		{"endless line", [][]byte{bytes.Repeat([]byte("x"), maxLine+1)}, nil, "more than 98304 bytes"},
@@ -94,7 +114,7 @@ func TestVerify(t *testing.T) {
 
 // TestEachByte: no byte of a log can be changed, removed or added unseen.
 func TestEachByte(t *testing.T) {
-	lines, head := chainLines(Head{}, examples()...)
+	lines, head := chainLines(origin, examples()...)
 	log := bytes.Join(lines, nil)
 	check := func(altered []byte, what string, at int) {
 		t.Helper()
@@ -120,7 +140,7 @@ func TestEachByte(t *testing.T) {
 
 // TestTorn: each length of a log that was cut off.
 func TestTorn(t *testing.T) {
-	lines, _ := chainLines(Head{}, numbered(3)...)
+	lines, _ := chainLines(origin, numbered(3)...)
 	log := bytes.Join(lines, nil)
 	ends := map[int]uint64{0: 0, len(lines[0]): 1, len(lines[0]) + len(lines[1]): 2, len(log): 3}
 	whole, last := uint64(0), 0
@@ -142,7 +162,7 @@ func TestTorn(t *testing.T) {
 }
 
 func TestVerifyReports(t *testing.T) {
-	lines, _ := chainLines(Head{}, examples()...)
+	lines, _ := chainLines(origin, examples()...)
 	broken := errors.New("disk on fire")
 	_, err := Verify(io.MultiReader(bytes.NewReader(lines[0]), iotest.ErrReader(broken)), nil)
 	require.ErrorIs(t, err, broken)
@@ -154,7 +174,7 @@ func TestVerifyReports(t *testing.T) {
 }
 
 func TestRecordsStops(t *testing.T) {
-	lines, _ := chainLines(Head{}, numbered(5)...)
+	lines, _ := chainLines(origin, numbered(5)...)
 	lines[3][10] ^= 1
 	var got []string
 	var last error
@@ -177,7 +197,7 @@ func TestRecordsStops(t *testing.T) {
 // FuzzVerify holds that Verify never fails in another way than it says, and that
 // what verifies is, byte for byte, what a log writes.
 func FuzzVerify(f *testing.F) {
-	lines, _ := chainLines(Head{}, examples()...)
+	lines, _ := chainLines(origin, examples()...)
 	log := bytes.Join(lines, nil)
 	f.Add(log)
 	f.Add(log[:len(log)-1])
@@ -190,7 +210,7 @@ func FuzzVerify(f *testing.F) {
 			require.ErrorIs(t, err, ErrCorrupt)
 			return
 		}
-		prev, written := Head{}, []byte{}
+		prev, written := Head{Log: result.Head.Log}, []byte{}
 		for r, err := range Records(bytes.NewReader(input), nil) {
 			if err != nil {
 				require.ErrorIs(t, err, ErrTorn)
@@ -214,11 +234,11 @@ func FuzzRecord(f *testing.F) {
 			Time: time.Unix(unix, 0), Event: EventOperation, Identity: identity, Store: store, Key: key, Detail: detail,
 			Duration: time.Duration(duration), Count: count,
 		}
-		line, head := encode(Head{Seq: 41}, r)
+		line, head := encode(Head{Log: origin.Log, Seq: 41}, r)
 		require.LessOrEqual(t, len(line), maxLine)
 		got, prev, gotHead, err := decode(line)
 		require.NoError(t, err)
-		require.Equal(t, Head{Seq: 41}, prev)
+		require.Equal(t, Head{Log: origin.Log, Seq: 41}, prev)
 		require.Equal(t, head, gotHead)
 		require.Equal(t, clean(identity), got.Identity)
 		require.Equal(t, clean(store), got.Store)

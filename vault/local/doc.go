@@ -32,13 +32,14 @@
 // current one, and old ones go on unwrapping what they wrapped, until they are
 // disabled. Dates bind wrapping and not unwrapping, as at Key Vault: see
 // [Identity.UnwrapKey]. A [RotationPolicy] makes new versions when they are due. A key
-// that is deleted can be recovered until its retention is over, and its name is not
-// free before it is purged. [Administrator.BackupKey] is the one way out for a private
+// that is deleted can be recovered until it is purged, which an explicit call does or,
+// when the retention is over, [Administrator.Maintain]; its name is not free before.
+// [Administrator.BackupKey] is the one way out for a private
 // key, encrypted under the vault's backup secret, which is what to put in escrow: see
 // [Vault.EscrowBackupSecret].
 //
 // Times are the clock's of the machine, in whole seconds. Whoever sets the clock
-// decides what is in date.
+// decides what is in date, and purges nothing by it: see Maintain.
 //
 // # Keys at rest and in memory
 //
@@ -57,7 +58,7 @@
 // The open vault has the master key in memory, and each private key from its first
 // unwrap on; opening one anew for each unwrap would leave a set of copies in memory
 // each time. A key is forgotten when it is disabled, deleted or purged, and all of them
-// with [Vault.Close], which overwrites the master key. Private keys that were forgotten
+// with [Vault.Close] and [Vault.ChangePassphrase], which overwrite the master key. Private keys that were forgotten
 // stay in memory until the garbage collector gives it to something else: package
 // crypto/rsa makes copies that nobody else can reach.
 //
