@@ -1,12 +1,14 @@
 package keyfile
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/fips140"
 	"crypto/rsa"
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -56,8 +58,12 @@ const (
 // [ErrCorrupt] if it is truncated or damaged, and [ErrInvalid] if it is in order but
 // not of the one kind that is read.
 func ParseBYOK(data []byte) (BYOK, error) {
-	if err := checkSize(data); err != nil {
+	if err := errors.Join(checkSize(data), checkText(data)); err != nil {
 		return BYOK{}, err
+	}
+	data = Text(data) // nothing in it is secret without the key that it is encrypted to
+	if first := bytes.TrimSpace(data); len(first) == 0 || first[0] != '{' {
+		return BYOK{}, fmt.Errorf("it is no key transfer blob, which is a JSON object: %w", ErrInvalid)
 	}
 	var doc struct {
 		Schema string `json:"schema_version"`

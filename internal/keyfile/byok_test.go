@@ -43,7 +43,8 @@ func TestBYOKOpens(t *testing.T) {
 	kek := importKey(t, "byok-kek.pem")
 	data := importFile(t, "rsa2048.byok")
 	extra := bytes.Replace(data, []byte(`"header"`), []byte(`"note": "x", "header"`), 1)
-	for what, data := range map[string][]byte{"as it is": data, "with another member": extra} {
+	for what, data := range map[string][]byte{"as it is": data, "with another member": extra,
+		"with a byte order mark": importFile(t, "bom.byok"), "in UTF-16": importFile(t, "utf16le-bom.byok")} {
 		key, err, opened := openFile(t, data, kek)
 		if !opened {
 			return
@@ -93,7 +94,7 @@ func TestParseBYOKRefuses(t *testing.T) {
 		{"empty object", []byte("{}"), ErrInvalid, `its "schema_version" is ""`},
 		{"empty file", nil, ErrCorrupt, "the file is empty"},
 		{"too long", make([]byte, maxSize+1), ErrInvalid, "a key file has at most"},
-		{"PEM", importFile(t, "rsa2048.pem"), ErrCorrupt, "JSON is malformed"},
+		{"PEM", importFile(t, "rsa2048.pem"), ErrInvalid, "it is no key transfer blob, which is a JSON object"},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			b, err := ParseBYOK(tt.data)

@@ -23,11 +23,11 @@ const (
 
 // FormatOf recognises the format of a file by its first bytes, whole or not.
 func FormatOf(data []byte) Format {
-	trimmed := bytes.TrimSpace(data)
+	text := Text(data)
 	switch {
-	case bytes.HasPrefix(trimmed, []byte("{")):
+	case bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")):
 		return Transfer
-	case bytes.Contains(data, []byte("-----BEGIN ")):
+	case bytes.Contains(text, []byte("-----BEGIN ")):
 		return PEM
 	case len(data) < 2 || data[0] != 0x30: // SEQUENCE, of PKCS#1, PKCS#8 and PKCS#12
 		return Unknown
@@ -55,6 +55,9 @@ func Parse(data, password []byte) (*rsa.PrivateKey, error) {
 		return nil, fmt.Errorf(`it looks like a key in DER: convert it with "openssl pkey -inform DER -in FILE -out FILE.pem": %w`, ErrInvalid)
 	}
 	if err := checkSize(data); err != nil {
+		return nil, err
+	}
+	if err := checkText(data); err != nil {
 		return nil, err
 	}
 	return nil, fmt.Errorf("it is no file that can be imported: want PEM, PKCS#12 (.pfx) or a key transfer blob (.byok): %w", ErrInvalid)

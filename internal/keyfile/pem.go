@@ -25,6 +25,7 @@ import (
 // AES-CBC ("ENCRYPTED PRIVATE KEY"). The file holds exactly one private key; it
 // may hold certificates, public keys and text before its blocks, which are passed
 // over. The password is used only for a key that is encrypted; the caller clears it.
+// A byte order mark, UTF-16, indented lines and any line ends make no difference.
 //
 // The error matches [ErrWrongPassword] if the key is encrypted and the password is
 // missing or wrong, [ErrCorrupt] if the file is truncated or damaged,
@@ -35,7 +36,12 @@ func ParsePEM(data, password []byte) (*rsa.PrivateKey, error) {
 	if err := checkSize(data); err != nil {
 		return nil, err
 	}
-	blocks, err := pemBlocks(data)
+	if err := checkText(data); err != nil {
+		return nil, err
+	}
+	straight := straighten(Text(data))
+	defer clear(straight)
+	blocks, err := pemBlocks(straight)
 	defer func() {
 		for _, b := range blocks {
 			clear(b.Bytes)
@@ -68,6 +74,9 @@ func pemBlocks(data []byte) ([]*pem.Block, error) {
 	if bytes.HasPrefix(data, []byte("-----BEGIN ")) {
 		begun++
 	}
+	if begun > 0 && bytes.Contains(data, []byte(`\n`)) {
+		return nil, fmt.Errorf(`its line ends are written as "\n", as in JSON: convert it with "printf %%b \"$(cat FILE)\" > FILE.new": %w`, ErrInvalid)
+	}
 	var blocks []*pem.Block
 	rest := data
 	for {
@@ -80,14 +89,14 @@ func pemBlocks(data []byte) ([]*pem.Block, error) {
 	switch {
 	case begun == 0 && len(blocks) == 0:
 		hint := ""
-		if data[0] == 0x30 {
+		if bytes.HasPrefix(data, []byte{0x30}) {
 			hint = `: it looks like DER; convert it with "openssl pkey -inform DER -in FILE -out FILE.pem"`
 		}
 		return nil, fmt.Errorf("it has no PEM block%s: %w", hint, ErrInvalid)
 	case len(blocks) != begun:
 		return blocks, fmt.Errorf("it is truncated or damaged: it begins %d PEM blocks, of which %d can be read: %w", begun, len(blocks), ErrCorrupt)
 	case len(bytes.TrimSpace(rest)) > 0:
-		return blocks, fmt.Errorf("there are %d bytes after its last PEM block: %w", len(rest), ErrCorrupt)
+		return blocks, fmt.Errorf("there are %d bytes after its last PEM block: %w", len(bytes.TrimSpace(rest)), ErrCorrupt)
 	}
 	return blocks, nil
 }
@@ -109,7 +118,7 @@ func parsePEMBlock(b *pem.Block, password []byte) (*rsa.PrivateKey, error) {
 	case "RSA PRIVATE KEY":
 		return parsePKCS1(b.Bytes)
 	case "ENCRYPTED PRIVATE KEY":
-		return openPKCS8(b.Bytes, password)
+		return openPKCS8(b.Bytes, password, false)
 	case "EC PRIVATE KEY":
 		return nil, refuseKind("an EC key")
 	case "OPENSSH PRIVATE KEY":
@@ -188,13 +197,14 @@ func aesCBCKeySize(scheme asn1.ObjectIdentifier) int {
 	return 0
 }
 
-// openPKCS8 decrypts an encrypted PKCS#8 key and returns the RSA key within.
-func openPKCS8(der, password []byte) (*rsa.PrivateKey, error) {
+// openPKCS8 decrypts an encrypted PKCS#8 key and returns the RSA key within. A password
+// that is empty counts as none, unless emptyIsOne.
+func openPKCS8(der, password []byte, emptyIsOne bool) (*rsa.PrivateKey, error) {
 	var sealed encryptedPrivateKeyInfo
 	if err := unmarshalWhole(der, &sealed); err != nil {
 		return nil, err
 	}
-	block, iv, err := pbes2(sealed.Algorithm, password)
+	block, iv, err := pbes2(sealed.Algorithm, password, emptyIsOne)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +239,7 @@ func unpad(plain []byte) []byte {
 
 // pbes2 derives the key that alg names (RFC 8018, section 6.2) and returns its
 // cipher and the IV. The expanded key in the cipher is left to the garbage collector.
-func pbes2(alg pkix.AlgorithmIdentifier, password []byte) (cipher.Block, []byte, error) {
+func pbes2(alg pkix.AlgorithmIdentifier, password []byte, emptyIsOne bool) (cipher.Block, []byte, error) {
 	const again = `encrypt it again with "openssl pkcs8 -topk8 -v2 aes-256-cbc -in FILE -out FILE.new"`
 	unsupported := func(what string, oid asn1.ObjectIdentifier) (cipher.Block, []byte, error) {
 		return nil, nil, fmt.Errorf("it is encrypted with the %s %s, only PBES2 with PBKDF2 and AES-CBC is read: %s: %w",
@@ -275,7 +285,7 @@ func pbes2(alg pkix.AlgorithmIdentifier, password []byte) (cipher.Block, []byte,
 	case fips140.Enforced() && (len(kdf.Salt) < 16 || prf == oidHMACSHA1):
 		return nil, nil, fmt.Errorf("its PBKDF2 has a salt of %d bytes or is with SHA-1, FIPS 140 wants 16 and SHA-2: "+
 			`encrypt it again with "openssl pkcs8 -topk8 -saltlen 16" (OpenSSL 3.2), or import it outside that mode: %w`, len(kdf.Salt), ErrFIPS)
-	case len(password) == 0:
+	case len(password) == 0 && !emptyIsOne:
 		return nil, nil, fmt.Errorf("it is encrypted, and no password was given: %w", ErrWrongPassword)
 	}
 	// The password becomes a string here, which cannot be cleared.

@@ -14,9 +14,10 @@ import (
 )
 
 // ParsePFX returns the RSA-2048 private key of a PKCS#12 file (RFC 7292; .pfx or
-// .p12), DER, in the forms that OpenSSL and Windows write, new (PBES2 with
-// AES-256, SHA-256) and old (3DES or RC2, SHA-1). The file holds exactly one
-// private key and its certificate; the certificates are passed over.
+// .p12), in the forms that OpenSSL and Windows write, new (PBES2 with AES-256,
+// SHA-256) and old (3DES or RC2, SHA-1). The file holds exactly one private key; the
+// certificates are passed over. Without any, the key must be encrypted in the new form,
+// or be plain. The file is DER, or BER as far as the outer layer goes.
 //
 // The error matches what [ParsePEM] says. With GODEBUG=fips140=only it always is
 // [ErrFIPS]: the derivation of PKCS#12's MAC key is in no FIPS module. The
@@ -32,6 +33,9 @@ func ParsePFX(data []byte, password string) (*rsa.PrivateKey, error) {
 	if data[0] != 0x30 {
 		return nil, fmt.Errorf("it is not PKCS#12: its first byte is %#x, want 0x30: %w", data[0], ErrInvalid)
 	}
+	if der, err := toDER(data); err == nil {
+		data = der
+	}
 	if err := checkWhole(data); err != nil {
 		return nil, err
 	}
@@ -39,10 +43,91 @@ func ParsePFX(data []byte, password string) (*rsa.PrivateKey, error) {
 		return nil, err
 	}
 	key, _, _, err := pkcs12.DecodeChain(data, password)
-	if err != nil {
-		return nil, pfxProblem(err, password == "")
+	if err == nil {
+		return admitParsed(key)
 	}
-	return admitParsed(key)
+	var pfx pfxFile
+	if unmarshalWhole(data, &pfx) == nil {
+		switch {
+		case strings.Contains(err.Error(), "certificate missing") && len(pfx.MAC.FullBytes) > 0:
+			// Said after the MAC was found to be right: the content is from who knows the password.
+			return keyOnly(pfx, password)
+		case isBER(pfx.Auth.Content):
+			return nil, fmt.Errorf("its content is in BER and not in DER, such as with indefinite lengths: %s: %w", convertPFX, ErrInvalid)
+		}
+	}
+	return nil, pfxProblem(err, password == "")
+}
+
+// convertPFX is what to do about a file that is in order and is not read.
+const convertPFX = `convert it with "openssl pkcs12 -in FILE -nodes -out FILE.pem"`
+
+// What there is in a PKCS#12 file (RFC 7292, section 4) whose MAC is over Content:
+//
+//	PFX ::= SEQUENCE { version INTEGER, authSafe ContentInfo, macData MacData OPTIONAL }
+//	ContentInfo ::= SEQUENCE { contentType OBJECT IDENTIFIER, content [0] EXPLICIT OCTET STRING }
+//	content of authSafe: SEQUENCE OF ContentInfo, each with, if it is not encrypted,
+//	SEQUENCE OF SafeBag ::= SEQUENCE { bagId OBJECT IDENTIFIER, bagValue [0] EXPLICIT ANY, ... }
+type (
+	pfxFile struct {
+		Version int
+		Auth    struct {
+			Type    asn1.ObjectIdentifier
+			Content []byte `asn1:"explicit,tag:0"`
+		}
+		MAC asn1.RawValue `asn1:"optional"`
+	}
+	pfxContent struct {
+		Type    asn1.ObjectIdentifier
+		Content asn1.RawValue `asn1:"explicit,tag:0"`
+	}
+	pfxBag struct {
+		ID         asn1.ObjectIdentifier
+		Value      asn1.RawValue `asn1:"explicit,tag:0"`
+		Attributes asn1.RawValue `asn1:"optional,set"`
+	}
+)
+
+// Object identifiers of a plain content and of the bags of keys, in dotted form.
+const (
+	oidData        = "1.2.840.113549.1.7.1"
+	oidKeyBag      = "1.2.840.113549.1.12.10.1.1"
+	oidShroudedBag = "1.2.840.113549.1.12.10.1.2"
+)
+
+// keyOnly returns the one key of a file without certificates, which go-pkcs12 opens and
+// does not give. Its MAC was verified.
+func keyOnly(pfx pfxFile, password string) (*rsa.PrivateKey, error) {
+	unread := fmt.Errorf("it holds no certificate, and its key is encrypted in a way that is read only together with one: %s: %w", convertPFX, ErrInvalid)
+	var contents []pfxContent
+	if err := unmarshalWhole(pfx.Auth.Content, &contents); err != nil {
+		return nil, err
+	}
+	for _, c := range contents {
+		var octets []byte
+		var bags []pfxBag
+		if c.Type.String() != oidData || unmarshalWhole(c.Content.Bytes, &octets) != nil || unmarshalWhole(octets, &bags) != nil {
+			return nil, unread
+		}
+		for _, bag := range bags {
+			switch bag.ID.String() {
+			case oidKeyBag:
+				info, err := parsePKCS8(bag.Value.Bytes)
+				if err != nil {
+					return nil, err
+				}
+				defer info.clear()
+				return info.rsa()
+			case oidShroudedBag:
+				key, err := openPKCS8(bag.Value.Bytes, []byte(password), true)
+				if Kind(err) == ErrInvalid && err != nil {
+					return nil, unread // PBES1, or another cipher
+				}
+				return key, err
+			}
+		}
+	}
+	return nil, fmt.Errorf("it holds no private key, only certificates: %w", ErrInvalid)
 }
 
 // checkIterations refuses a file that asks for more work than [maxIterations],
@@ -103,8 +188,7 @@ func pfxProblem(err error, noPassword bool) error {
 	case says("private key missing"):
 		return fmt.Errorf("it holds no private key, only certificates: %w", ErrInvalid)
 	case says("certificate missing"):
-		return fmt.Errorf("it holds no certificate: make it again with the key's certificate, or convert it with "+
-			`"openssl pkcs12 -in FILE -nodes -out FILE.pem": %w`, ErrInvalid)
+		return fmt.Errorf(`it holds no certificate, and no MAC: make it again without "-nomac": %w`, ErrInvalid)
 	case says("parsing PKCS#8 private key"):
 		return fmt.Errorf("its private key is of no known kind, or its numbers do not make up a key: %s: %w", opensslRSA, vault.ErrUnsupportedKey)
 	case says("PKCS#8 shrouded key bag") && says("is not supported"):

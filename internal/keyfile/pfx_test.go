@@ -38,6 +38,10 @@ func TestParsePFXAccepts(t *testing.T) {
 		"chain.pfx":          string(importPassword(t)),
 		"utf8-password.pfx":  string(importFile(t, "password-utf8.txt")),
 		"empty-password.pfx": "",
+		"key-only.pfx":       string(importPassword(t)),
+		"key-only-plain.pfx": string(importPassword(t)),
+		"key-only-empty.pfx": "",
+		"ber.pfx":            string(importPassword(t)),
 	} {
 		t.Run(file, func(t *testing.T) {
 			key, err := ParsePFX(importFile(t, file), password)
@@ -66,7 +70,9 @@ func TestParsePFXRefuses(t *testing.T) {
 		{"sha384-mac.pfx", ErrInvalid, "MAC digest algorithm not supported: 2.16.840.1.101.3.4.2.2: make it again"},
 		{"camellia.pfx", ErrInvalid, "its private key is encrypted with an algorithm that is not read"},
 		{"ec-p256.pfx", vault.ErrUnsupportedKey, "it is an EC key, not an RSA key"},
-		{"key-only.pfx", ErrInvalid, `it holds no certificate: make it again with the key's certificate, or convert it`},
+		{"key-only-3des.pfx", ErrInvalid, `it holds no certificate, and its key is encrypted in a way that is read only together with one: convert it with "openssl pkcs12`},
+		{"key-only-no-mac.pfx", ErrInvalid, "it has no MAC"},
+		{"ber-inside.pfx", ErrInvalid, `its content is in BER and not in DER, such as with indefinite lengths: convert it with "openssl pkcs12 -in FILE`},
 		{"certificate-only.pfx", ErrInvalid, "it holds no private key, only certificates"},
 		{"no-mac.pfx", ErrInvalid, "it has no MAC"},
 		{"rsa2048.der", ErrCorrupt, "its DER is not that of a PKCS#12 file"},
@@ -84,7 +90,7 @@ func TestParsePFXWithAWrongPassword(t *testing.T) {
 	if pfxRefused(t) {
 		return
 	}
-	for _, file := range []string{"modern.pfx", "legacy.pfx", "two-keys.pfx"} {
+	for _, file := range []string{"modern.pfx", "legacy.pfx", "two-keys.pfx", "key-only.pfx", "ber.pfx"} {
 		for password, says := range map[string]string{
 			"wrong":                            "the password does not open it",
 			"":                                 "it is encrypted, and no password was given",
@@ -102,7 +108,7 @@ func TestParsePFXTruncatedOrLengthened(t *testing.T) {
 	if pfxRefused(t) {
 		return
 	}
-	for _, file := range []string{"modern.pfx", "legacy.pfx"} {
+	for _, file := range []string{"modern.pfx", "legacy.pfx", "ber.pfx"} {
 		data := importFile(t, file)
 		for n := range data {
 			_, err := ParsePFX(data[:n], string(importPassword(t)))

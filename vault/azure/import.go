@@ -72,7 +72,7 @@ func (a *Admin) ImportBYOK(ctx context.Context, name string, blob []byte, opts *
 	}
 	o := opts.given()
 	o.HSM = true
-	jwk := &azkeys.JSONWebKey{Kty: to.Ptr(azkeys.KeyTypeRSAHSM), KeyOps: o.operations(), T: blob}
+	jwk := &azkeys.JSONWebKey{Kty: to.Ptr(azkeys.KeyTypeRSAHSM), KeyOps: o.operations(), T: keyfile.Text(blob)}
 	return a.importJWK(ctx, id, jwk, o)
 }
 

@@ -41,6 +41,7 @@ func (a *Administrator) refuseFile(name string, err error) error {
 // AES-CBC ("ENCRYPTED PRIVATE KEY"). The file holds exactly one private key; it
 // may hold certificates, public keys and text before its blocks, which are passed
 // over. The password is used only for a key that is encrypted; the caller clears it.
+// A byte order mark, UTF-16, indented lines and any line ends make no difference.
 //
 // The error matches [ErrWrongPassword] if the key is encrypted and the password is
 // missing or wrong, [ErrCorrupt] if the file is truncated or damaged,
@@ -56,9 +57,11 @@ func ParsePEM(data, password []byte) (*rsa.PrivateKey, error) {
 }
 
 // ParsePFX returns the RSA-2048 private key of a PKCS#12 file (RFC 7292; .pfx or
-// .p12), DER, in the forms that OpenSSL and Windows write, new (PBES2 with
-// AES-256, SHA-256) and old (3DES or RC2, SHA-1). The file holds exactly one
-// private key and its certificate; the certificates are passed over.
+// .p12), in the forms that OpenSSL and Windows write, new (PBES2 with AES-256,
+// SHA-256) and old (3DES or RC2, SHA-1). The file holds exactly one private key; the
+// certificates are passed over. Without any, the key must be encrypted in the new form,
+// or be plain. The file is DER, or BER as far as the outer layer goes; of others the error
+// says how to convert them.
 //
 // The error matches what [ParsePEM] says. With GODEBUG=fips140=only it always is
 // [ErrFIPS]: the derivation of PKCS#12's MAC key is in no FIPS module. The

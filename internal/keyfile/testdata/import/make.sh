@@ -117,6 +117,10 @@ pfx ec-p256.pem "$work/ec-p256.crt" ec-p256.pfx
 openssl pkcs12 -export -inkey rsa2048.pem -in certificate.pem -passout file:password-utf8.txt -out utf8-password.pfx
 openssl pkcs12 -export -inkey rsa2048.pem -in certificate.pem -passout pass: -out empty-password.pfx
 openssl pkcs12 -export -nocerts -inkey rsa2048.pem -passout "$pw" -out key-only.pfx
+openssl pkcs12 -export -nocerts -inkey rsa2048.pem -passout "$pw" -keypbe NONE -out key-only-plain.pfx
+openssl pkcs12 -export -nocerts -inkey rsa2048.pem -passout "$pw" -legacy -descert -out key-only-3des.pfx
+openssl pkcs12 -export -nocerts -inkey rsa2048.pem -passout "$pw" -nomac -out key-only-no-mac.pfx
+openssl pkcs12 -export -nocerts -inkey rsa2048.pem -passout pass: -out key-only-empty.pfx
 openssl pkcs12 -export -nokeys -in certificate.pem -passout "$pw" -out certificate-only.pfx
 # What "openssl pkcs12" makes of a .pfx: texts, the certificate and the key.
 openssl pkcs12 -in modern.pfx -passin "$pw" -nodes -out rsa2048-from-pfx.pem
@@ -143,6 +147,37 @@ mac=$(printf '%s' "$safe" | unhex | openssl dgst -sha256 -mac HMAC -macopt "hexk
 macdata=$(tlv 30 "$(tlv 30 "$(tlv 30 "$sha256$null")$(tlv 04 "$mac")")$(tlv 04 "$salt")02020800")
 tlv 30 "020103$(tlv 30 "$data$(tlv a0 "$(tlv 04 "$safe")")")$macdata" | unhex > two-keys.pfx
 [ "$(openssl pkcs12 -in two-keys.pfx -passin "$pw" -nodes | grep -c 'BEGIN PRIVATE KEY')" = 2 ]
+
+# openssl writes DER, and reads BER. ber.pfx is modern.pfx with indefinite lengths and its
+# content in pieces; of ber-inside.pfx the content has such lengths too.
+at() { openssl asn1parse -inform DER -in modern.pfx | sed -n "$1" | sed 's/^ *\([0-9]*\):.*/\1/'; }
+openssl asn1parse -inform DER -in modern.pfx -strparse "$(at 6p)" -noout -out "$work/safe"
+safe=$(hex "$work/safe")
+macdata=$(tail -c "+$(($(at '/d=1 .*SEQUENCE/p' | tail -1) + 1))" modern.pfx | xxd -p -c 0)
+pieces=$(tlv 04 "${safe:0:2000}")$(tlv 04 "${safe:2000}")
+echo "3080020103 3080$data a0802480${pieces}00000000 0000 ${macdata}0000" | tr -d ' ' | unhex > ber.pfx
+contents=3080${safe:8}0000 # a SEQUENCE whose length has two bytes
+mac=$(printf '%s' "$contents" | unhex | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$mackey" -binary | xxd -p -c 0)
+macdata=$(tlv 30 "$(tlv 30 "$(tlv 30 "$sha256$null")$(tlv 04 "$mac")")$(tlv 04 "$salt")02020800")
+tlv 30 "020103$(tlv 30 "$data$(tlv a0 "$(tlv 04 "$contents")")")$macdata" | unhex > ber-inside.pfx
+for f in ber.pfx ber-inside.pfx; do
+  openssl pkcs12 -in $f -passin "$pw" -nodes -nocerts | openssl pkey -out "$work/back.pem"
+  cmp rsa2048.pem "$work/back.pem"
+done
+
+# ---- Text in other encodings ---------------------------------------------------
+
+bom=$(printf '\xef\xbb\xbf')
+{ printf '%s' "$bom"; cat rsa2048.pem; } > bom.pem
+iconv -f UTF-8 -t UTF-16LE rsa2048.pem > utf16le.pem
+{ printf '\xff\xfe'; iconv -f UTF-8 -t UTF-16LE rsa2048.pem; } > utf16le-bom.pem
+{ printf '\xfe\xff'; iconv -f UTF-8 -t UTF-16BE rsa2048.pem; } > utf16be-bom.pem
+iconv -f UTF-8 -t UTF-32 rsa2048.pem > utf32.pem
+sed 's/^/    /' rsa2048.pem > indented.pem
+tr '\n' '\r' < rsa2048.pem > cr.pem
+{ printf 'private_key: '; cat rsa2048.pem; } > text-before.pem
+tr '\n' ' ' < rsa2048.pem > one-line.pem
+awk '{printf "%s\\n", $0}' rsa2048.pem > escaped.pem
 
 # ---- .byok -------------------------------------------------------------------
 
@@ -185,6 +220,9 @@ wrapped "$work/trailing.der" "$work/kek.pub" 256 sha1 | blob "$kid" "${algs[@]}"
 for k in rsa1024 rsa3072 rsa2048-e3 ec-p256; do
   wrapped "$(der $k.pem)" "$work/kek.pub" 256 sha1 | blob "$kid" "${algs[@]}" > $k.byok
 done
+
+{ printf '%s' "$bom"; cat rsa2048.byok; } > bom.byok
+{ printf '\xff\xfe'; iconv -f UTF-8 -t UTF-16LE rsa2048.byok; } > utf16le-bom.byok
 
 # openssl writes private keys with mode 600, which git does not keep.
 chmod 644 -- *.pem *.der *.pfx *.byok *.txt
