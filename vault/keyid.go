@@ -2,6 +2,7 @@ package vault
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -26,10 +27,19 @@ type KeyID struct {
 // String returns "VAULT/keys/NAME/VERSION", the form of a Key Vault key
 // identifier; without a version it ends after the name, without a vault it
 // starts with "/keys/". [ParseKeyID] reads it back.
+//
+// An id that is not valid, such as one whose name ends with a carriage return, may have
+// characters in it that no valid one has; it is quoted then, as by [strconv.QuoteToASCII],
+// so that it shows in an error or a log what it is and cannot write lines of its own there.
 func (id KeyID) String() string {
 	s := id.Vault + keysSegment + id.Name
 	if id.Version != "" {
 		s += "/" + id.Version
+	}
+	for i := range len(s) {
+		if !printable(s[i]) {
+			return strconv.QuoteToASCII(s)
+		}
 	}
 	return s
 }
@@ -52,6 +62,8 @@ func (id KeyID) Canonical() KeyID {
 	return id
 }
 
+func printable(c byte) bool { return c > ' ' && c <= '~' }
+
 // Versionless returns id without its version.
 func (id KeyID) Versionless() KeyID {
 	id.Version = ""
@@ -65,8 +77,8 @@ func (id KeyID) Validate() error {
 		return fmt.Errorf("vault: key id: the vault has %d bytes, the most is %d", len(id.Vault), MaxVaultLen)
 	}
 	for i := range len(id.Vault) {
-		if c := id.Vault[i]; c <= ' ' || c > '~' {
-			return fmt.Errorf("vault: key id: the vault has a byte outside printable ASCII at position %d", i)
+		if !printable(id.Vault[i]) {
+			return fmt.Errorf("vault: key id: the vault has a byte outside printable ASCII at position %d: %+.100q", i, id.Vault)
 		}
 	}
 	if strings.HasSuffix(id.Vault, "/") {
@@ -91,7 +103,7 @@ func checkPart(what, s string, most int) error {
 	for i := range len(s) {
 		c := s[i]
 		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' {
-			return fmt.Errorf("vault: key id: the %s may have 0-9, a-z, A-Z and \"-\" only, not %q", what, s[i:i+1])
+			return fmt.Errorf("vault: key id: the %s may have 0-9, a-z, A-Z and \"-\" only, not %q: %+q", what, s[i:i+1], s)
 		}
 	}
 	return nil

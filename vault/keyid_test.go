@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -46,6 +47,11 @@ func TestParseKeyIDRefuses(t *testing.T) {
 		"v/keys/kek/1/2":              `not "/"`,
 		"v/keys/kek 1":                `not " "`,
 		"v/keys/k\xffk":               "may have 0-9",
+		"v/keys/kek\r":                `the name may have 0-9, a-z, A-Z and "-" only, not "\r": "kek\r"`,
+		"v/keys/kek\r\n":              `not "\r": "kek\r\n"`,
+		"v/keys/kek/1\r":              `not "\r": "1\r"`,
+		"v\r/keys/kek":                `the vault has a byte outside printable ASCII at position 1: "v\r"`,
+		"\ufeffv/keys/kek":            `at position 0: "\ufeffv"`,
 		"v w/keys/kek":                "outside printable ASCII at position 1",
 		"v//keys/kek":                 "ends with a slash",
 		"v/keys/kek/" + version + "?": `not "?"`,
@@ -76,10 +82,12 @@ func TestKeyIDValidate(t *testing.T) {
 		{"longest vault", func(id *vault.KeyID) { id.Vault = strings.Repeat("v", vault.MaxVaultLen) }, ""},
 		{"vault too long", func(id *vault.KeyID) { id.Vault = strings.Repeat("v", vault.MaxVaultLen+1) }, "the vault has 513 bytes"},
 		{"all of the alphabet", func(id *vault.KeyID) { id.Name = "azAZ09-" }, ""},
-		{"underscore in name", func(id *vault.KeyID) { id.Name = "a_b" }, `the name may have 0-9, a-z, A-Z and "-" only, not "_"`},
+		{"underscore in name", func(id *vault.KeyID) { id.Name = "a_b" }, `the name may have 0-9, a-z, A-Z and "-" only, not "_": "a_b"`},
 		{"slash in name", func(id *vault.KeyID) { id.Name = "a/b" }, `not "/"`},
 		{"slash in version", func(id *vault.KeyID) { id.Version = "a/b" }, `the version may have`},
 		{"NUL in name", func(id *vault.KeyID) { id.Name = "a\x00" }, `not "\x00"`},
+		{"carriage return in name", func(id *vault.KeyID) { id.Name = "kek\r" }, `not "\r": "kek\r"`},
+		{"line feed in version", func(id *vault.KeyID) { id.Version = "1\n" }, `not "\n": "1\n"`},
 		{"space in vault", func(id *vault.KeyID) { id.Vault = "a b" }, "position 1"},
 		{"control in vault", func(id *vault.KeyID) { id.Vault = "a\n" }, "position 1"},
 		{"DEL in vault", func(id *vault.KeyID) { id.Vault = "\x7f" }, "position 0"},
@@ -102,6 +110,26 @@ func TestKeyIDValidate(t *testing.T) {
 			require.Equal(t, id, got)
 		})
 	}
+}
+
+// What no id may have is quoted wherever one is printed: a name that was read with the end
+// of its line does not break the line of a log.
+func TestKeyIDsPrintOnOneLine(t *testing.T) {
+	for _, bad := range []vault.KeyID{
+		{Vault: "v", Name: "kek\r"}, {Vault: "v", Name: "kek\nvault: get v/keys/kek: ok"}, {Vault: "v\x1b[2J", Name: "kek"},
+		{Name: "kek", Version: "1\r\n"}, {Vault: "v", Name: "k\u202ek"}, {Vault: "v", Name: "k\xffk"}, {Vault: "v", Name: "k k"},
+	} {
+		require.Error(t, bad.Validate())
+		refused := &vault.Error{Op: vault.OpGet, Key: bad, Kind: vault.ErrKeyNotFound}
+		for _, text := range []string{bad.String(), fmt.Sprint(bad), fmt.Sprintf("%v %s", bad, bad), refused.Error(), bad.Validate().Error()} {
+			for _, c := range []byte(text) {
+				require.True(t, c >= ' ' && c <= '~', "%q", text)
+			}
+		}
+		_, err := vault.ParseKeyID(bad.String())
+		require.Error(t, err)
+	}
+	require.Equal(t, `"v/keys/kek\r"`, vault.KeyID{Vault: "v", Name: "kek\r"}.String())
 }
 
 func TestKeyIDVersionless(t *testing.T) {

@@ -154,6 +154,10 @@ func (c *core) lookup(st *state, op Permission, id *vault.KeyID) (*key, error) {
 	refuse := func(kind error, code, format string, args ...any) (*key, error) {
 		return nil, &vault.Error{Op: op, Key: *id, Kind: kind, Code: code, Detail: fmt.Sprintf(format, args...)}
 	}
+	if err := checkName(id.Name); err != nil {
+		// No key can have it: better said than that there is no such key.
+		return nil, c.invalid(op, *id, err)
+	}
 	if id.Vault != "" && id.Vault != c.name {
 		return refuse(vault.ErrKeyNotFound, codeNotFound, "it is a key of another vault than this one, which is %s", c.name)
 	}

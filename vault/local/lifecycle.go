@@ -15,6 +15,9 @@ func (a *Administrator) withKey(ctx context.Context, op Permission, name string,
 		return err
 	}
 	defer c.leave()
+	if err := checkName(name); err != nil {
+		return c.invalid(op, id, err)
+	}
 	return a.do(ctx, op, id, func(st *state, now time.Time) error {
 		k := st.key(name)
 		if k == nil {

@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,10 +105,18 @@ func TestArgumentsThatCannotBeRight(t *testing.T) {
 	require.NoError(t, (*local.KeyOptions)(nil).Validate())
 	good := local.KeyOptions{NotBefore: start, Expires: start.Add(day), Policy: &local.RotationPolicy{RotateAfter: time.Hour}}
 	require.NoError(t, good.Validate())
-	_, err := r.CreateKey(ctx, "no/slashes", nil)
-	require.ErrorIs(t, err, local.ErrInvalid)
+	for _, name := range []string{"no/slashes", "kek\r", "kek\n", "", strings.Repeat("x", 128)} {
+		_, err := r.CreateKey(ctx, name, nil)
+		require.ErrorIs(t, err, local.ErrInvalid)
+		_, err = r.GetKey(ctx, vault.KeyID{Name: name})
+		require.ErrorIs(t, err, local.ErrInvalid)
+		_, err = r.DeleteKey(ctx, name)
+		require.ErrorIs(t, err, local.ErrInvalid)
+		require.NotContains(t, err.Error(), "\r")
+		require.NotContains(t, err.Error(), "\n")
+	}
 	before := start.Add(-time.Hour)
-	_, err = r.UpdateKey(ctx, id, local.Update{NotBefore: &start, Expires: &before})
+	_, err := r.UpdateKey(ctx, id, local.Update{NotBefore: &start, Expires: &before})
 	require.ErrorIs(t, err, local.ErrInvalid)
 	_, err = r.UpdateKey(ctx, vault.KeyID{Name: "nothing"}, local.Update{})
 	require.ErrorIs(t, err, vault.ErrKeyNotFound)
