@@ -209,7 +209,7 @@ func (w *world) specimens(s *block.Store) []any {
 		local.Options{BackupSecret: escrow.BackupSecret, KDF: local.KDF{Passes: 10}},
 		&local.Options{BackupSecret: escrow.BackupSecret, ID: "local:00000000000000000000000000000001"}, file,
 		cloud, azure.Options{}, memory, vaulttest.Fault{}, w.kek("customer"), wrap, public, public.ID,
-		audit.New(w.owner.As("store"), w.log, nil), w.log, audit.Head{}, audit.Record{}, audit.CorruptError{}, audit.VerifyOptions{}, audit.Result{}, audit.Stats{}, audit.LogOptions{},
+		audit.New(w.owner.As("store"), w.log, nil), w.log, audit.Head{}, audit.LogID{}, audit.Record{}, audit.CorruptError{}, audit.VerifyOptions{}, audit.Result{}, audit.Stats{}, audit.LogOptions{},
 		&vault.Error{Op: vault.OpGet, Key: public.ID, Kind: vault.ErrKeyDisabled},
 	}
 }

@@ -20,11 +20,10 @@
 // Each record holds the SHA-256 of the record before it, so that [Verify] finds
 // every record that was edited, inserted, removed or moved. A hash chain is not
 // a signature: whoever may write to the log can also rewrite all of it, hashes
-// included, or cut off its end, and what is left is a chain without a flaw.
-// So it is with another log's chain in its place, without a flaw either: each log has an
-// identity ([LogID]), drawn at random, which stands in each of its records and in its heads.
-// All that is found only with a [Head] that was kept where the writer of the log
-// cannot change it: read [Log.Head] from time to time, keep it elsewhere (in
+// included, or cut off its end, or put another log in its place, and what is left
+// is a chain without a flaw. That is found only with a [Head] that was kept where
+// the writer of the log cannot change it. It says of which log it is, by an identity
+// ([LogID]) that is drawn at random and stands in each of a log's records: read [Log.Head] from time to time, keep it elsewhere (in
 // another system's log, on paper), and give it to Verify.
 //
 // The chain has no key on purpose. The program that writes the log would hold
