@@ -23,8 +23,9 @@
 // included, or cut off its end, or put another log in its place, and what is left
 // is a chain without a flaw. That is found only with a [Head] that was kept where
 // the writer of the log cannot change it. It says of which log it is, by an identity
-// ([LogID]) that is drawn at random and stands in each of a log's records: read [Log.Head] from time to time, keep it elsewhere (in
-// another system's log, on paper), and give it to Verify.
+// ([LogID]) that is drawn at random and stands in each of a log's records. Read
+// [Log.Head] from time to time, keep it elsewhere (in another system's log, on
+// paper), and give it to Verify.
 //
 // The chain has no key on purpose. The program that writes the log would hold
 // it, and so would whoever took over that program; a head kept elsewhere holds
