@@ -118,7 +118,7 @@ const prefix = "\x03\x00\x00\x00\x00"
 func openPebble(dir string, sync bool) (kv, error) { return openPebbleOn(dir, sync, vfs.Default) }
 
 func openPebbleOn(dir string, sync bool, fs vfs.FS) (*plain, error) {
-	lock, err := engine.LockDir(dir, fs)
+	lock, err := engine.LockDir(dir, fs, false)
 	if err != nil {
 		return nil, err
 	}

@@ -240,7 +240,7 @@ func (s *Store) register(dir string, instance instanceID) error {
 // copyDocument reads the clear part of the keyring document of a copy that has no
 // identity yet.
 func (s *Store) copyDocument(dir string) (in keyring.Info, err error) {
-	lock, err := engine.LockDir(dir, s.opts.FS)
+	lock, err := engine.LockDir(dir, s.opts.FS, true)
 	if err != nil {
 		return in, err
 	}

@@ -30,7 +30,8 @@ var (
 	ErrTooLarge = errors.New("too large")
 	// ErrNotStore says that a directory has files and is not a store.
 	ErrNotStore = errors.New("not a blockseal store")
-	// ErrLocked says that another process, or another Store, has the directory open.
+	// ErrLocked says that another process, or another Store, has the directory open, and
+	// that one of the two is for writing.
 	ErrLocked = errors.New("the store is open elsewhere")
 	// ErrStale says that a batch's DEKs were wrapped by a KEK (ByKEK) that the store
 	// has moved away from since. Make the batch again.

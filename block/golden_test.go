@@ -260,7 +260,7 @@ func writeGolden(t *testing.T) {
 // write.
 func rawPairs(t testing.TB, g goldenStore) []goldenPair {
 	mem := copyGolden(t, g)
-	lock, err := engine.LockDir(g.Dir, mem)
+	lock, err := engine.LockDir(g.Dir, mem, false)
 	require.NoError(t, err)
 	defer lock.Close()
 	db, err := engine.Open(g.Dir, lock, engine.Options{FS: mem})

@@ -43,10 +43,10 @@ type Inspection struct {
 
 // Inspect reads what the store in dir says in clear, without a key or a vault and
 // whatever its state. It reads every DEK record and no block, and changes nothing
-// but the engine's lock file. Of opts only FS and Fatal matter.
+// but that the file LOCK is made if it is missing. Of opts only FS and Fatal matter.
 //
-// The store must not be open; an open one says more ([Store.KeyUsage],
-// [Store.State]). Errors: [ErrNotStore], [ErrLocked], [ErrVersion], [ErrForeign],
+// The store may be open elsewhere if that is read only (see [Options].ReadOnly); one that
+// is open for writing says more itself ([Store.KeyUsage], [Store.State]). Errors: [ErrNotStore], [ErrLocked], [ErrVersion], [ErrForeign],
 // [ErrCorrupt].
 func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err error) {
 	s, info, err := openClear(dir, opts)

@@ -25,7 +25,11 @@ type Options struct {
 	// Default: Open returns a store in state Inaccessible, with the reason.
 	RequireAccess bool
 	// ReadOnly opens an existing store, such as a copy, and changes nothing in
-	// its directory but the engine's lock file.
+	// its directory, but that the file LOCK is made if it is missing. Several can be
+	// open at once, in one process or in many, and [Inspect] beside them; none beside
+	// a store that writes. On a read-only medium LOCK may be missing: nothing can be
+	// written through that mount, and whoever mounts the medium for writing elsewhere
+	// must not do so meanwhile.
 	ReadOnly bool
 	// NoSync lets Put, Delete and Commit return before the change is durable: a
 	// crash of the machine may lose the last of them, never part of one. Default:
@@ -63,7 +67,9 @@ type Options struct {
 	// Default: 1,024; negative: never.
 	ValueSeparation int
 
-	// FS is the file system. Default: the operating system's. Tests give others.
+	// FS is the file system. Default: the operating system's. Tests give others. One
+	// that wraps the operating system's has its locks too, besides its own; any other
+	// has its own alone, under which a directory is open once, read only or not.
 	FS vfs.FS
 	// Fatal is called when the storage engine cannot go on because a write of its
 	// log failed; it must end the process or the goroutine. Default: the message

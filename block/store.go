@@ -94,6 +94,12 @@ type Store struct {
 // is not created and dir is left as it was. A copy made by Checkpoint waits in
 // state Inaccessible for Revalidate.
 //
+// One store that writes, or any number that are read only, have a directory open, in all
+// processes and under all its names together (see [Options].FS). Open does not wait for
+// the others: [ErrLocked] says that they are there and nothing else. A lock that cannot be
+// taken for another reason (a read-only medium, a full disk, permissions, too many open
+// files) is that reason, for errors.Is.
+//
 // Errors: [ErrNotStore], [ErrLocked], [ErrVersion], [ErrForeign], [ErrCorrupt],
 // keyring.ErrWrongKEK, keyring.ErrUnexpected, and those of package vault.
 func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, error) {
@@ -279,7 +285,7 @@ func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *metaStora
 }
 
 func (s *Store) lockDir() error {
-	l, err := engine.LockDir(s.dir, s.opts.FS)
+	l, err := engine.LockDir(s.dir, s.opts.FS, s.opts.ReadOnly)
 	if errors.Is(err, engine.ErrLocked) {
 		return fmt.Errorf("block: %s: %w: %w", s.dir, ErrLocked, err)
 	}

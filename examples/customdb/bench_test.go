@@ -88,7 +88,7 @@ func onBoth(b *testing.B, f func(b *testing.B, db *DB)) {
 	defer s.Close()
 	run("blockseal", sealed{s})
 	dir := b.TempDir()
-	lock, err := engine.LockDir(dir, vfs.Default)
+	lock, err := engine.LockDir(dir, vfs.Default, false)
 	require.NoError(b, err)
 	defer lock.Close()
 	p, err := engine.Open(dir, lock, engine.Options{Create: true, CacheBytes: storeCaches})

@@ -56,7 +56,7 @@ func TestGuardIsCareful(t *testing.T) {
 	g.ok("key", "enable", "customer")
 
 	// As if it were open in another process.
-	lock, err := engine.LockDir(dir, vfs.Default)
+	lock, err := engine.LockDir(dir, vfs.Default, false)
 	require.NoError(t, err)
 	g.fails(exitRefused, block.ErrLocked.Error(), "key", "disable", "customer")
 	g.fails(exitBusy, block.ErrLocked.Error(), "store", "state", dir)

@@ -230,7 +230,7 @@ func TestInspectNeedsNothing(t *testing.T) {
 func TestDamage(t *testing.T) {
 	g := newRig(t)
 	dir := g.store("s", 3)
-	lock, err := engine.LockDir(dir, vfs.Default)
+	lock, err := engine.LockDir(dir, vfs.Default, false)
 	require.NoError(t, err)
 	db, err := engine.Open(dir, lock, engine.Options{})
 	require.NoError(t, err)

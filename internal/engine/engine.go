@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,7 +30,7 @@ var ErrCorrupt = errors.New("engine: corrupt")
 var ErrNone = errors.New("engine: there is none")
 
 // ErrLocked says that another process, or another DB of this one, has the
-// directory open.
+// directory open, and nothing else.
 var ErrLocked = errors.New("engine: the directory is in use")
 
 // Options configure a DB. Zero fields mean the default that they state.
@@ -108,24 +107,6 @@ func (o Options) fs() vfs.FS {
 	}
 	return o.FS
 }
-
-// Lock is the exclusive right to a directory.
-type Lock struct{ l *pebble.Lock }
-
-// LockDir takes the lock of dir, which exists.
-func LockDir(dir string, fs vfs.FS) (*Lock, error) {
-	l, err := pebble.LockDirectory(dir, fs)
-	if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrLocked, err)
-	}
-	return &Lock{l}, nil
-}
-
-// Close releases the lock.
-func (l *Lock) Close() error { return l.l.Close() }
 
 // translate makes Pebble's errors those of this package, keeping them findable.
 func translate(err error) error {

@@ -15,7 +15,7 @@ func BenchmarkLookup(b *testing.B) {
 	const n, newest = 20_000, 1_000
 	dir := b.TempDir()
 	open := func() (*DB, *Lock) {
-		lock, err := LockDir(dir, vfs.Default)
+		lock, err := LockDir(dir, vfs.Default, false)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -23,7 +23,7 @@ var spaces = [][]byte{{2}, {3}}
 
 func openDir(t *testing.T, dir string, fs vfs.FS) *DB {
 	t.Helper()
-	lock, err := LockDir(dir, fs)
+	lock, err := LockDir(dir, fs, false)
 	require.NoError(t, err)
 	d, err := Open(dir, lock, Options{FS: fs, Create: true, Spaces: spaces, Inline: []byte{3}})
 	require.NoError(t, err)

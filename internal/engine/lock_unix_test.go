@@ -1,0 +1,30 @@
+//go:build unix
+
+package engine
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+)
+
+// The operating system's own refusal, in a process that may have no more files open.
+func TestLockWithoutDescriptors(t *testing.T) {
+	if dir := os.Getenv(otherDir); dir != "" {
+		require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{}))
+		_, err := LockDir(dir, vfs.Default, false)
+		require.ErrorIs(t, err, syscall.EMFILE)
+		require.NotErrorIs(t, err, ErrLocked)
+		require.ErrorContains(t, err, "raise the limit")
+		return
+	}
+	c := exec.Command(os.Args[0], "-test.run=^TestLockWithoutDescriptors$", "-test.v")
+	c.Env = append(os.Environ(), otherDir+"="+t.TempDir())
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.Contains(t, string(out), "--- PASS: TestLockWithoutDescriptors")
+}
