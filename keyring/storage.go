@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 )
 
@@ -65,12 +66,19 @@ func (f fileStorage) Save(_ context.Context, document []byte) (err error) {
 	if err := os.Rename(tmp.Name(), string(f)); err != nil {
 		return err
 	}
+	return syncDir(dir)
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // which does not let a directory be synced; its file systems keep a journal
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // MemStorage is a Storage in memory, for tests and for programs that keep the
