@@ -16,10 +16,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
@@ -128,6 +130,44 @@ func TestOpenInASecondProcess(t *testing.T) {
 	out, err := child.CombinedOutput()
 	require.NoError(t, err, string(out))
 	require.Contains(t, string(out), "--- PASS: TestOpenInASecondProcess")
+}
+
+// Whoever cannot have the lock for another reason than that somebody has it is told that
+// reason; on a read-only medium a read-only store opens.
+func TestOpenWithoutALock(t *testing.T) {
+	for _, reason := range []error{syscall.EROFS, syscall.ENOSPC, syscall.EMFILE, syscall.EACCES, syscall.ENOLCK, syscall.EIO} {
+		t.Run(reason.Error(), func(t *testing.T) {
+			g := newRig(t)
+			s := g.open()
+			require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
+			require.NoError(t, s.Close())
+			g.opts.FS = errorfs.Wrap(g.opts.FS, errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if op.Kind == errorfs.OpLock {
+					return reason
+				}
+				return nil
+			}))
+			refused := func(err error) {
+				require.ErrorIs(t, err, reason)
+				require.NotErrorIs(t, err, block.ErrLocked)
+				require.ErrorContains(t, err, g.dir)
+			}
+			refused(g.tryOpen())
+			g.opts.ReadOnly = true
+			if reason != syscall.EROFS {
+				refused(g.tryOpen())
+				_, err := block.Inspect(g.ctx, g.dir, &g.opts)
+				refused(err)
+				return
+			}
+			s = g.open()
+			got, err := s.Get(g.ctx, []byte("a"), nil)
+			require.NoError(t, err)
+			require.Equal(t, "1", string(got))
+			_, err = block.Inspect(g.ctx, g.dir, &g.opts)
+			require.NoError(t, err)
+		})
+	}
 }
 
 // A vault that refuses leaves nothing behind of a store that was to be created.

@@ -5,12 +5,27 @@ package engine
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 )
+
+// A process that is being started has a copy of every descriptor until it runs its
+// program: the lock does not stay with that.
+func TestLockEndsWhateverIsCopied(t *testing.T) {
+	dir := t.TempDir()
+	l, err := lockFS{vfs.Default, false}.lockFile(filepath.Join(dir, "LOCK"))
+	require.NoError(t, err)
+	fd, err := syscall.Dup(int(l.(fileLock).Fd()))
+	require.NoError(t, err)
+	defer syscall.Close(fd)
+	require.Equal(t, "locked", answerOf("writer", dir))
+	require.NoError(t, l.Close())
+	require.Equal(t, "<nil>", answerOf("writer", dir))
+}
 
 // The operating system's own refusal, in a process that may have no more files open.
 func TestLockWithoutDescriptors(t *testing.T) {
