@@ -23,12 +23,16 @@ import (
 // Open was given; from then on it can be given another KEK with
 // [Store.ChangeKEK], so that the source's can be destroyed. The store remembers
 // the copy and where it was made, as an absolute path; see [Store.Copies].
+//
+// It waits for what is in memory to be written out, and ends with ctx, and with Close,
+// while that fails, as on a full disk. A store that was opened read only cannot be copied
+// ([ErrReadOnly]): the engine writes out what is in its log first. Open it for writing.
 func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
 	if s.opts.ReadOnly {
-		return fmt.Errorf("block: checkpoint: a store that is read only cannot remember its copies: %w", ErrReadOnly)
+		return fmt.Errorf("block: checkpoint: %w: the store was opened read only, and a copy of it takes writing out its log and remembering the copy; open it for writing", ErrReadOnly)
 	}
 	dir, err := s.absolute(dir)
 	if err != nil {
@@ -50,8 +54,8 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if err := s.announce(dir, instance); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
-	if err := s.copyTo(dir, instance); err != nil {
-		err = fmt.Errorf("block: checkpoint: %w", s.damage(err))
+	if err := s.copyTo(ctx, dir, instance); err != nil {
+		err = fmt.Errorf("block: checkpoint: %w", s.ending(s.damage(err)))
 		if again := s.opts.FS.RemoveAll(dir); again != nil {
 			return errors.Join(err, again) // and the store goes on remembering it
 		}
@@ -64,8 +68,10 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 // copyTo makes an announced copy. Without its identity file, which comes last, the copy is
 // not a store, so that one that was cut off cannot be taken for a whole one; the file lists
 // the others.
-func (s *Store) copyTo(dir string, instance instanceID) error {
-	if err := s.db.Checkpoint(dir); err != nil {
+func (s *Store) copyTo(ctx context.Context, dir string, instance instanceID) error {
+	ctx, cancel := s.whileOpen(ctx)
+	defer cancel()
+	if err := s.db.Checkpoint(ctx, dir); err != nil {
 		return err
 	}
 	if err := s.register(dir, instance); err != nil {

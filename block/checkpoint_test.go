@@ -74,3 +74,20 @@ func TestReadOnlyCopy(t *testing.T) {
 		require.NoError(t, r.Close())
 	}
 }
+
+// A copy of a read-only store would take changes of it; the error says so, and nothing is
+// left where the copy was to be.
+func TestCheckpointOfAReadOnlyStore(t *testing.T) {
+	g := newRig(t)
+	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
+	require.NoError(t, err)
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
+	require.NoError(t, s.Close())
+	g.opts.ReadOnly = true
+	s = g.open()
+	err = s.Checkpoint(g.ctx, "copy")
+	require.ErrorIs(t, err, block.ErrReadOnly)
+	require.ErrorContains(t, err, "open it for writing")
+	_, err = g.opts.FS.Stat("copy")
+	require.Error(t, err)
+}

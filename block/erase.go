@@ -38,9 +38,10 @@ type Receipt struct {
 	Incomplete bool `json:"incomplete,omitempty"`
 	// Copies are the registered checkpoints, which hold what they held.
 	Copies []Copy `json:"copies"`
-	// Pinned is whether a snapshot, scan or batch was begun while Erase was at work
-	// and was open at its end: what it sees may be in the files and in memory until
-	// the next Erase.
+	// Pinned is whether snapshots, scans or batches were begun while Erase was at work
+	// and kept it from its end: what they see may be in the files, and as long as they
+	// are open in memory, until the next Erase. One that was closed in time did not; if it
+	// may have kept something, the files were gone through once more.
 	Pinned bool `json:"pinned"`
 	// Hash is the SHA-256 of the receipt's JSON with an empty hash.
 	Hash string `json:"hash"`
@@ -89,7 +90,9 @@ func (r *Receipt) seal() error {
 // that are left are not touched; the ciphertext of deleted ones goes with the
 // engine's own compactions, and nothing opens it.
 //
-// It refuses with [ErrPinned] while snapshots, scans or batches are open.
+// It refuses with [ErrPinned] while snapshots, scans or batches are open, also those of
+// before the store went Inaccessible and came back: nothing can be read from them any
+// more, and until they are closed the engine keeps what they saw.
 //
 // It can be called again after a crash; the receipt of one that had come to its end
 // is kept, see [Store.LastReceipt]. What was erased can still be opened from copies of
@@ -99,7 +102,8 @@ func (r *Receipt) seal() error {
 //
 // It takes one vault call, GetKey, for each KEK version that the receipt names, to say
 // whether it exists, and does the same without an answer. It waits for walks over the
-// store that are under way, such as KeyUsage, and for a Checkpoint.
+// store that are under way, such as KeyUsage, and for a Checkpoint. On a full disk it
+// ends with ctx, and with Close, and can be called again.
 func (s *Store) Erase(ctx context.Context, p Progress) (Receipt, error) {
 	if err := s.takeRewriting(ctx, "erase"); err != nil {
 		return Receipt{}, err
@@ -113,7 +117,8 @@ func (s *Store) Erase(ctx context.Context, p Progress) (Receipt, error) {
 }
 
 func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
-	// The engine keeps what an open snapshot or scan sees, in its files too.
+	// The engine keeps what an open snapshot or scan sees, in its files too. What was
+	// begun after this look is open, or is noticed, when Purge comes to its end.
 	if n := s.keys.Pins(); n > 0 {
 		return r, fmt.Errorf("%w: %d of them; close them and erase again", ErrPinned, n)
 	}

@@ -35,7 +35,7 @@ func TestEraseBesideAWalk(t *testing.T) {
 	}
 	require.NoError(t, s.Put(ctx, []byte("victim"), []byte("secret")))
 	victim, document := []byte(s.Records()["victim"]), s.Document()
-	require.NoError(t, s.db.Flush())
+	require.NoError(t, s.db.Flush(ctx))
 	holding := func() (found []string) {
 		names, err := fs.List("store")
 		require.NoError(t, err)

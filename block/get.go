@@ -71,11 +71,9 @@ func (s *Store) get(ctx context.Context, h *keyring.Hold, sc *scratch, id, dst [
 	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, errMismatch) && !errors.Is(err, ErrVersion) {
 		return nil, err
 	}
-	snap := s.db.NewSnapshot()
-	out, err = s.getConsistent(ctx, h, sc, snap, 0, id, dst)
-	if e := snap.Close(); err == nil {
-		err = e
-	}
+	state := s.db.State()
+	out, err = s.getConsistent(ctx, h, sc, state, 0, id, dst)
+	state.Release()
 	if err == errAskVault {
 		out, err = s.unsealKept(ctx, h, sc, dst)
 	}
@@ -148,14 +146,14 @@ func (s *Store) absent(r engine.Getter, sc *scratch, partition uint32, id []byte
 	closer.Close()
 	if r == engine.Getter(s.db) {
 		// The block may have been written between the two look-ups.
-		snap := s.db.NewSnapshot()
-		defer snap.Close()
+		state := s.db.State()
+		defer state.Release()
 		sc.lookup[0] = spaceDEK
-		if _, closer, err := snap.Get(sc.lookup); err == nil {
+		if _, closer, err := state.Get(sc.lookup); err == nil {
 			closer.Close()
 			return ErrNotFound // as it was at the first look-up
 		}
-		return s.absent(snap, sc, partition, id)
+		return s.absent(state, sc, partition, id)
 	}
 	return fmt.Errorf("the block has data and no DEK record: %w", ErrCorrupt)
 }

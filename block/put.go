@@ -49,6 +49,12 @@ func (s *Store) give(sc *scratch) {
 //
 // It keeps no reference to id or data. Errors: [ErrInvalidID], [ErrTooLarge],
 // [ErrInaccessible], [ErrReadOnly], [ErrClosed].
+//
+// When blocks come faster than the disk takes them Put waits for it, which neither ctx nor
+// Close ends, and a lock of the store waits for Put. When the disk is full, and what is in
+// memory has filled the memtables, changes are refused with the file system's error, and
+// nothing is lost. Only one that waits already when the disk begins to fail goes on waiting
+// until there is room.
 func (s *Store) Put(ctx context.Context, id, data []byte) error {
 	if err := checkBlock(id, data); err != nil {
 		return wrapErr("put", id, err)

@@ -338,7 +338,8 @@ func (s *Store) State() keyring.State { return s.keys.State() }
 
 // Close waits for the operations in flight, closes snapshots and scans that are
 // open, and closes the store. Their next use, and everything else, then returns
-// [ErrClosed]. Closing twice does nothing.
+// [ErrClosed]. Closing twice does nothing. A Checkpoint and an Erase that wait for a full
+// disk end; of changes, see [Store.Put].
 func (s *Store) Close() error {
 	s.spawning.Lock()
 	s.cancel()

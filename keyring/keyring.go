@@ -38,6 +38,7 @@ type Keyring struct {
 	locked   atomic.Pointer[lockedError] // why there is no session, or why the last one ended
 	closed   atomic.Bool
 
+	pins atomic.Int64 // of all sessions that anything is open of
 	// forgetting is whether somebody waits to erase epochs that were dropped.
 	forgetting atomic.Bool
 

@@ -78,7 +78,9 @@ func (h Hold) Pin() (release func()) {
 	s.pinMu.Lock()
 	s.pins++
 	s.pinMu.Unlock()
+	r.pins.Add(1)
 	return func() {
+		r.pins.Add(-1)
 		s.pinMu.Lock()
 		s.pins--
 		last := s.pins == 0 && s.retired.Load() != nil
@@ -89,16 +91,9 @@ func (h Hold) Pin() (release func()) {
 	}
 }
 
-// Pins returns how many pins there are.
-func (r *Keyring) Pins() int {
-	s := r.session.Load()
-	if s == nil {
-		return 0
-	}
-	s.pinMu.Lock()
-	defer s.pinMu.Unlock()
-	return s.pins
-}
+// Pins returns how many pins there are, also of stretches of access that have ended: what
+// pinned goes no further then, but is still there, and with it what it reads from.
+func (r *Keyring) Pins() int { return int(r.pins.Load()) }
 
 // How long forgetting retired epochs waits for the operations in flight: whoever
 // dropped them, and then a goroutine.

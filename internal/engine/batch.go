@@ -34,7 +34,13 @@ func (b Batch) Empty() bool { return b.b.Empty() }
 
 // Apply makes the batch's changes visible. With sync, the caller must call Wait
 // before Close; the changes are durable when Wait returns.
+// It refuses with [ErrNoRoom]; see there.
 func (d *DB) Apply(b Batch, sync bool) error {
+	admitted, err := d.admit()
+	if err != nil {
+		return err
+	}
+	defer admitted()
 	d.quiet.RLock()
 	defer d.quiet.RUnlock()
 	d.lookups.begin()
@@ -49,8 +55,13 @@ func (d *DB) Apply(b Batch, sync bool) error {
 // Wait waits until an applied batch is durable.
 func (b Batch) Wait() error { return translate(b.b.SyncWait()) }
 
-// Commit makes the batch's changes visible and, with sync, durable.
+// Commit makes the batch's changes visible and, with sync, durable. It refuses as Apply.
 func (d *DB) Commit(b Batch, sync bool) error {
+	admitted, err := d.admit()
+	if err != nil {
+		return err
+	}
+	defer admitted()
 	d.quiet.RLock()
 	defer d.quiet.RUnlock()
 	d.lookups.begin()

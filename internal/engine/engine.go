@@ -65,9 +65,10 @@ type DB struct {
 	guard   *guard
 	lookups *lookups
 	log     *logger
+	room    *room
 
-	readOnly bool
-	quiet    sync.RWMutex // held for writing while nothing may be written to the log
+	snapshots snapshots
+	quiet     sync.RWMutex // held for writing while nothing may be written to the log
 }
 
 // Open opens the engine in dir under a lock that the caller took. Close does not release
@@ -85,13 +86,13 @@ func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
 		}
 	}()
 	files := purgeFS{FS: o.fs(), purging: new(atomic.Bool)}
-	log := &logger{log: o.Logger, fatal: o.Fatal}
-	p, err := pebble.Open(dir, pebbleOptions(o, lock, files, log))
+	log, room := &logger{log: o.Logger, fatal: o.Fatal}, newRoom(o)
+	p, err := pebble.Open(dir, pebbleOptions(o, lock, files, log, room))
 	if err != nil {
 		return nil, translateOpen(err)
 	}
 	g := new(guard)
-	return &DB{p: p, purging: files.purging, guard: g, lookups: newLookups(p, g, o.Spaces), log: log, readOnly: o.ReadOnly}, nil
+	return &DB{p: p, purging: files.purging, guard: g, lookups: newLookups(p, g, o.Spaces), log: log, room: room}, nil
 }
 
 // Close closes the engine. Nothing may be open on it.
@@ -160,31 +161,6 @@ func (d *DB) NewIter(lower, upper []byte) (*Iter, error) {
 	it, err := d.p.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	return newIter(d.guard, it, err)
 }
-
-// Snapshot is the engine at one moment. It is safe for concurrent use.
-type Snapshot struct {
-	s     *pebble.Snapshot
-	guard *guard
-}
-
-// NewSnapshot returns the engine as it is now. Close it.
-func (d *DB) NewSnapshot() *Snapshot { return &Snapshot{d.p.NewSnapshot(), d.guard} }
-
-// Get implements [Reader].
-func (s *Snapshot) Get(key []byte) (v []byte, c io.Closer, err error) {
-	defer s.guard.read(&err)
-	v, c, err = s.s.Get(key)
-	return v, c, translate(err)
-}
-
-// NewIter implements [Reader].
-func (s *Snapshot) NewIter(lower, upper []byte) (*Iter, error) {
-	it, err := s.s.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	return newIter(s.guard, it, err)
-}
-
-// Close releases the snapshot.
-func (s *Snapshot) Close() error { return translate(s.s.Close()) }
 
 // Iter walks keys in order. It belongs to one goroutine.
 type Iter struct {

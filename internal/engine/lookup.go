@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"io"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -161,6 +162,17 @@ func (d *DB) Lookup(r *Reading) *Lookup {
 	}
 	return &Lookup{k: k, begun: begun, slot: r.slot, iters: make([]*pebble.Iterator, len(k.spaces))}
 }
+
+// State returns what finds the keys of Options.Spaces in the engine's state of when it
+// first looks one up, as a snapshot would; but it keeps no compaction from removing what
+// it sees. Release it soon.
+func (d *DB) State() *Lookup {
+	k := d.lookups
+	return &Lookup{k: k, begun: noLookup, iters: make([]*pebble.Iterator, len(k.spaces))}
+}
+
+// noLookup is before every change: a Lookup from then is not kept.
+const noLookup = math.MaxUint64
 
 // Release lets go of l, which must not be used any more.
 func (l *Lookup) Release() {

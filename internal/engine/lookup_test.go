@@ -97,7 +97,7 @@ func TestLookupFindsWhatGetFinds(t *testing.T) {
 		require.NoError(t, d.Commit(b, false))
 		require.NoError(t, b.Close())
 		if part < 3 {
-			require.NoError(t, d.Flush())
+			require.NoError(t, d.Flush(t.Context()))
 		}
 	}
 	var r Reading
@@ -274,7 +274,7 @@ func TestLookupsAreLinearizable(t *testing.T) {
 		ended.Store(n)
 		switch {
 		case n%100 == 0:
-			require.NoError(t, d.Flush())
+			require.NoError(t, d.Flush(t.Context()))
 		case n%17 == 0:
 			d.lookups.expire()
 		}
@@ -301,7 +301,7 @@ func TestLookupOfADamagedFile(t *testing.T) {
 	for i := range n {
 		set(t, d, fmt.Sprintf("\x02%04d", i), "record", fmt.Sprintf("\x03%04d", i), strings.Repeat("x", 3000))
 	}
-	require.NoError(t, d.Flush())
+	require.NoError(t, d.Flush(t.Context()))
 	for _, kind := range []string{"*.blob", "*.sst"} {
 		files, err := filepath.Glob(filepath.Join(dir, kind))
 		require.NoError(t, err)

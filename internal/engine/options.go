@@ -22,12 +22,13 @@ const (
 	// formatVersion is the version that Pebble's files are written in, and the newest
 	// that is read: Survey reads them too.
 	formatVersion = pebble.FormatValueSeparation
+	l0Stop                 = 64
 )
 
 // pebbleOptions are the settings that were measured on sealed blocks of 512 B to
 // 64 KiB; bench_test.go of package block measures them. Against the defaults they
 // raise the rate of Put about five times, for four memtables of memory.
-func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger) *pebble.Options {
+func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room) *pebble.Options {
 	p := &pebble.Options{
 		FS:       fs,
 		ReadOnly: o.ReadOnly,
@@ -38,7 +39,9 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger) *pebble.Option
 		// the store in use. Pebble's default ends the process.
 		EventListener: &pebble.EventListener{
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { log.Errorf("%s", info) },
-			BackgroundError: new(backgroundErrors).handler(log),
+			BackgroundError: (&backgroundErrors{room: room}).handler(log),
+			FlushEnd:        func(info pebble.FlushInfo) { room.ended(info.Err) },
+			CompactionEnd:   func(info pebble.CompactionInfo) { room.ended(info.Err) },
 		},
 		FormatMajorVersion:          formatVersion,
 		CacheSize:                   o.CacheBytes,
@@ -48,7 +51,7 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger) *pebble.Option
 		// With 4 (Pebble's own) a byte put is written 2.14 times, with 6 2.11, and
 		// look-ups go through as many tables.
 		L0CompactionThreshold:      6,
-		L0StopWritesThreshold:      64,
+		L0StopWritesThreshold:      l0Stop,
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
 	if lock != nil {
@@ -98,10 +101,11 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger) *pebble.Option
 }
 
 // backgroundErrors are flushes and compactions that failed, because the disk is full,
-// for one. Pebble v2.1 tries again at once and for ever, which keeps a core busy; what
-// needs the flush (a Put that finds the memtables full, Open that replays a log) waits.
-// Pebble holds its lock here, so that there is nothing to do but to say so.
+// for one. Pebble v2.1 tries again at once and for ever, which keeps a core busy; Open,
+// which may need the flush to replay a log, waits, and others are kept from waiting: see
+// room. Pebble holds its lock here, so that there is nothing to do but to say so.
 type backgroundErrors struct {
+	room *room
 	mu   sync.Mutex
 	last time.Time // when one was logged
 }
@@ -110,6 +114,7 @@ const backgroundTell = 10 * time.Second
 
 func (b *backgroundErrors) handler(log *logger) func(error) {
 	return func(err error) {
+		b.room.failed(err)
 		b.mu.Lock()
 		tell := time.Since(b.last) >= backgroundTell
 		if tell {

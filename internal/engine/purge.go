@@ -39,8 +39,13 @@ func (f purgeFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCa
 // in use, and once more.
 const purgeRounds = memTables + 3
 
+// purgeTries is how often a purge begins again because somebody took a snapshot
+// meanwhile, and closed it.
+const purgeTries = 4
+
 // ErrHeld says that a purge did all it could, and that files are left which somebody
-// reads who may do so for long.
+// reads who may do so for long, or that have what a snapshot saw which was taken
+// meanwhile.
 var ErrHeld = errors.New("engine: what is purged is being read")
 
 // Purge makes the files forget what was deleted and overwritten in [lower, upper),
@@ -49,31 +54,68 @@ var ErrHeld = errors.New("engine: what is purged is being read")
 // files from before have been removed. touch is called before each round, and sets a
 // key, because an empty memtable is not written out.
 //
+// What is flushed or compacted while a snapshot is open keeps what that one sees, and
+// nobody sees in the result whether it does. So a purge counts only if from before its
+// first flush to after its last compaction there was no snapshot; else it begins again,
+// a few times, unless held says that one is open which it must not wait for. Then, and
+// when it has tried often enough, it returns ErrHeld.
+//
 // A file stays as long as an iterator from before is open: Purge waits for those too,
 // until ctx ends, unless held says that one is open which it must not wait for. Then it
-// returns ErrHeld. What open snapshots see stays.
+// returns ErrHeld.
 func (d *DB) Purge(ctx context.Context, lower, upper []byte, touch func(Batch) error, held func() bool) error {
 	d.purging.Store(true)
 	defer d.purging.Store(false)
 	defer d.lookups.change()() // none is kept meanwhile, which would pin a file
-	for range purgeRounds {
-		b := d.NewBatch()
-		if err := touch(b); err != nil {
-			b.Close()
+	for range purgeTries {
+		calm := d.snapshots.mark()
+		if err := d.rewrite(ctx, lower, upper, touch); err != nil {
 			return err
 		}
-		err := d.Commit(b, true)
+		if calm() {
+			return d.awaitRemoval(ctx, held)
+		}
+		if held() {
+			break
+		}
+	}
+	return ErrHeld
+}
+
+// rewrite writes every table anew that has keys in [lower, upper), and begins the log
+// anew until none from before is left.
+func (d *DB) rewrite(ctx context.Context, lower, upper []byte, touch func(Batch) error) error {
+	for range purgeRounds {
+		b := d.NewBatch()
+		err := touch(b)
+		if err == nil {
+			err = b.overlap(lower, upper)
+		}
+		if err == nil {
+			err = d.Commit(b, true)
+		}
 		b.Close()
 		if err != nil {
 			return err
 		}
-		if err := d.Flush(); err != nil {
+		if err := d.Flush(ctx); err != nil {
 			return err
 		}
 	}
-	if err := d.Compact(ctx, lower, upper); err != nil {
-		return err
-	}
+	return d.Compact(ctx, lower, upper)
+}
+
+// overlap adds a change that changes nothing and overlaps every table with keys in
+// [lower, upper): a deletion of range keys, of which there are none. A compaction of a
+// range takes its tables down level by level, and leaves a table of the last level alone
+// that nothing above overlaps. Such a table can have a deleted key with its old value,
+// both kept there for a snapshot that is closed by now.
+func (b Batch) overlap(lower, upper []byte) error {
+	return translate(b.b.RangeKeyDelete(lower, upper, nil))
+}
+
+// awaitRemoval waits until the files from before have been removed.
+func (d *DB) awaitRemoval(ctx context.Context, held func() bool) error {
 	for {
 		read, waiting := d.left()
 		switch {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -27,7 +28,7 @@ func newPurgeRig(t *testing.T) *purgeRig {
 	require.NoError(t, fs.MkdirAll("db", 0o755))
 	d := &purgeRig{openDir(t, "db", fs), t, fs}
 	set(t, d.DB, "\x02a", oldA, "\x02b", oldB, "\x02c", "stays")
-	require.NoError(t, d.Flush())
+	require.NoError(t, d.Flush(t.Context()))
 	require.NoError(t, d.Compact(t.Context(), []byte{2}, []byte{3}))
 	levels := d.p.Metrics().Levels
 	require.NotZero(t, levels[len(levels)-1].TablesCount, "they are in the deepest level")
@@ -36,7 +37,7 @@ func newPurgeRig(t *testing.T) *purgeRig {
 	require.NoError(t, b.Delete([]byte("\x02a")))
 	require.NoError(t, b.Set([]byte("\x02b"), []byte("the value of now")))
 	require.NoError(t, d.Commit(b, true))
-	require.NoError(t, d.Flush())
+	require.NoError(t, d.Flush(t.Context()))
 	require.NotEmpty(t, d.holding(oldA), "the search must be able to find it")
 	require.NotEmpty(t, d.holding(oldB))
 	return d
@@ -120,4 +121,83 @@ func TestPurgeWaitsForIterators(t *testing.T) {
 	require.NoError(t, it.Close())
 	require.NoError(t, <-done)
 	d.purged()
+}
+
+// A compaction that ran while a snapshot was open leaves an old value beside the new one in
+// the deepest level, where nothing later overlaps them.
+func TestPurgeOfWhatASnapshotKept(t *testing.T) {
+	d := newPurgeRig(t)
+	require.NoError(t, d.purge(t.Context(), func() bool { return false }))
+	set(t, d.DB, "\x02a", oldA, "\x02b", oldB)
+	snap := d.NewSnapshot()
+	set(t, d.DB, "\x02a", "", "\x02b", "the value of now")
+	require.NoError(t, d.Flush(t.Context()))
+	require.NoError(t, d.Compact(t.Context(), []byte{2}, []byte{3}))
+	require.NoError(t, snap.Close())
+	require.NotEmpty(t, d.holding(oldA))
+	require.NoError(t, d.purge(t.Context(), func() bool { return false }))
+	require.Empty(t, d.holding(oldA))
+	require.Empty(t, d.holding(oldB))
+	got, err := valueOf(t, d.DB, "\x02b")
+	require.NoError(t, err)
+	require.Equal(t, "the value of now", got)
+}
+
+// What a snapshot saw that is taken during a purge is found again by the purge, whenever
+// that snapshot is closed; while one stays open the purge does not say that it did its work.
+func TestPurgeBesideSnapshots(t *testing.T) {
+	never := func() bool { return false }
+	// purge takes a snapshot before a round, and closes it before another one, if there
+	// is such a round.
+	purge := func(d *purgeRig, opened, closed int, held func() bool) (rounds int, snap *Snapshot, err error) {
+		err = d.Purge(t.Context(), []byte{2}, []byte{3}, func(b Batch) error {
+			if rounds++; rounds == opened {
+				snap = d.NewSnapshot()
+			} else if rounds == closed {
+				require.NoError(t, snap.Close())
+			}
+			return b.Set([]byte("\x01"), nil)
+		}, held)
+		return rounds, snap, err
+	}
+	for opened := 1; opened < purgeRounds; opened++ {
+		d := newPurgeRig(t)
+		rounds, _, err := purge(d, opened, opened+1, never)
+		require.NoError(t, err)
+		require.Equal(t, 2*purgeRounds, rounds, "it began again")
+		d.purged()
+	}
+	t.Run("closed at the end", func(t *testing.T) {
+		d := newPurgeRig(t)
+		var snap *Snapshot
+		var once sync.Once
+		err := d.Purge(t.Context(), []byte{2}, []byte{3}, func(b Batch) error {
+			if snap == nil {
+				snap = d.NewSnapshot()
+			}
+			return b.Set([]byte("\x01"), nil)
+		}, func() bool {
+			once.Do(func() { require.NoError(t, snap.Close()) })
+			return false
+		})
+		require.NoError(t, err)
+		d.purged()
+	})
+	t.Run("open", func(t *testing.T) {
+		d := newPurgeRig(t)
+		rounds, snap, err := purge(d, 1, 0, func() bool { return true })
+		require.ErrorIs(t, err, ErrHeld)
+		require.Equal(t, purgeRounds, rounds, "it does not wait for what it must not wait for")
+		require.NoError(t, snap.Close())
+		require.NoError(t, d.purge(t.Context(), never))
+		d.purged()
+	})
+	t.Run("one after the other", func(t *testing.T) {
+		d := newPurgeRig(t)
+		err := d.Purge(t.Context(), []byte{2}, []byte{3}, func(b Batch) error {
+			require.NoError(t, d.NewSnapshot().Close())
+			return b.Set([]byte("\x01"), nil)
+		}, never)
+		require.ErrorIs(t, err, ErrHeld, "it cannot know")
+	})
 }

@@ -14,29 +14,40 @@ import (
 // change and the next one after, and then the copy does not open
 // (https://github.com/cockroachdb/pebble/issues/5142). Nothing is written meanwhile,
 // and the memtables are written out first, so that there is little to copy.
-func (d *DB) Checkpoint(dir string) error {
-	if !d.readOnly {
-		if err := d.Flush(); err != nil {
-			return err
-		}
+//
+// It ends with ctx while it waits for the memtables, which on a full disk takes until
+// there is room; dir is then not there.
+func (d *DB) Checkpoint(ctx context.Context, dir string) error {
+	if err := d.Flush(ctx); err != nil {
+		return err
 	}
 	d.quiet.Lock()
 	defer d.quiet.Unlock()
 	return translate(d.p.Checkpoint(dir, pebble.WithFlushedWAL()))
 }
 
-// Flush writes the memtables out.
-func (d *DB) Flush() error {
+// Flush writes the memtables out, or returns when ctx ends; they are written out all the
+// same, when the file system takes them.
+func (d *DB) Flush(ctx context.Context) error {
 	flushed, err := d.beginFlush()
 	if err != nil {
 		return err
 	}
-	<-flushed
-	return nil
+	select {
+	case <-flushed:
+		return nil
+	case <-ctx.Done():
+		return d.room.because(ctx.Err())
+	}
 }
 
 // beginFlush begins another log, and the writing out of what the one before is for.
 func (d *DB) beginFlush() (flushed <-chan struct{}, err error) {
+	admitted, err := d.admit()
+	if err != nil {
+		return nil, err
+	}
+	defer admitted()
 	d.quiet.RLock()
 	defer d.quiet.RUnlock()
 	defer d.log.ended()
@@ -47,7 +58,7 @@ func (d *DB) beginFlush() (flushed <-chan struct{}, err error) {
 // Compact rewrites the keys in [lower, upper) so that deleted and overwritten
 // values leave the files.
 func (d *DB) Compact(ctx context.Context, lower, upper []byte) error {
-	return translate(d.p.Compact(ctx, lower, upper, false))
+	return d.room.because(translate(d.p.Compact(ctx, lower, upper, false)))
 }
 
 // Metrics returns Pebble's own.
