@@ -17,10 +17,11 @@ import (
 // lockAndUnlock ends the store's stretch of access and begins another.
 func lockAndUnlock(g *rig, s *block.Store) {
 	g.t.Helper()
-	g.vault.SetEnabled(g.key, false)
+	key := s.State().KEK
+	g.vault.SetEnabled(key, false)
 	require.Error(g.t, s.Revalidate(g.ctx))
 	require.Equal(g.t, keyring.Inaccessible, s.State().Status)
-	g.vault.SetEnabled(g.key, true)
+	g.vault.SetEnabled(key, true)
 	require.NoError(g.t, s.Revalidate(g.ctx))
 }
 

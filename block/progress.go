@@ -2,6 +2,9 @@ package block
 
 import (
 	"context"
+	"errors"
+	"runtime"
+	"strings"
 	"time"
 )
 
@@ -35,11 +38,20 @@ func (p Step) Left() (left time.Duration, ok bool) {
 	return time.Duration(float64(p.Elapsed) / float64(p.Done) * float64(p.Total-p.Done)), true
 }
 
-// Progress is told how far a long operation has come, from time to time and at its
-// end, on the operation's own goroutine. A nil Progress is told nothing.
+// Progress is told how far a long operation has come, between two of its steps, from time
+// to time, and at its end, on the operation's own goroutine, which goes on when Progress
+// returns. A nil Progress is told nothing.
+//
+// It may block, and may call any method of the store. While it blocks the operation stands
+// still and keeps neither the store from locking nor anybody from reading and writing; but
+// RotateEpoch, Rekey and Erase keep their turn, and other rewriting operations wait for it.
+// One that Progress itself calls, on its own goroutine, while its caller has the turn would
+// wait for ever, and is refused. If Progress calls Close, the operation ends with [ErrClosed].
 type Progress func(Step)
 
-// meter calls a Progress every so often.
+// meter counts what a long operation has done, and calls its Progress every so often:
+// between two steps, when there is no hold, and nothing of the engine's or the store's is
+// locked. Within a step it only counts.
 type meter struct {
 	report  Progress
 	elapsed func() time.Duration
@@ -68,12 +80,15 @@ func (m *meter) add(records, bytes uint64) {
 	m.step.Bytes += bytes
 	m.work.done.Store(m.step.Done)
 	m.work.bytes.Store(m.step.Bytes)
-	if m.report == nil || m.step.Done%64 != 0 {
-		return
-	}
-	if now := m.elapsed(); now-m.last >= meterEvery {
-		m.last = now
-		m.tell(now)
+}
+
+// due reports whether it is time to tell the Progress.
+func (m *meter) due() bool { return m.report != nil && m.elapsed()-m.last >= meterEvery }
+
+// between is called between two steps.
+func (m *meter) between() {
+	if m.due() {
+		m.tell()
 	}
 }
 
@@ -93,20 +108,52 @@ func (m *meter) pause(begins bool) {
 	}
 	m.step.Paused = begins
 	m.work.paused.Store(begins)
-	m.last = now
-	m.tell(now)
+	m.tell()
 }
 
-func (m *meter) tell(now time.Duration) {
-	if m.report != nil {
-		m.step.Elapsed = now - m.start
-		m.step.Total = m.work.total.Load()
-		m.report(m.step)
+// tell calls the Progress. See refuseFromProgress, which finds it on the stack.
+func (m *meter) tell() {
+	if m.report == nil {
+		return
 	}
+	m.last = m.elapsed()
+	m.step.Elapsed = m.last - m.start
+	m.step.Total = m.work.total.Load()
+	m.s.telling.Add(1)
+	defer m.s.telling.Add(-1)
+	m.report(m.step)
 }
 
 // done tells the last step.
-func (m *meter) done() { m.tell(m.elapsed()) }
+func (m *meter) done() { m.tell() }
 
 // end ends the work, with what came of it.
 func (m *meter) end(err error) { m.s.end(m.work, err) }
+
+// errFromProgress is returned instead of waiting for what cannot come.
+var errFromProgress = errors.New("it was called by the Progress of an operation that has the turn of rewriting operations and waits for Progress to return")
+
+// refuseFromProgress returns errFromProgress if the calling goroutine is that of an
+// operation which has the turn, in its Progress. The caller has found the turn taken. A
+// goroutine has no name to go by, but it has a stack; to look through that costs
+// something, and is done only while somebody is in a Progress of this store.
+func (s *Store) refuseFromProgress() error {
+	if s.telling.Load() == 0 {
+		return nil
+	}
+	var pcs [64]uintptr
+	for skip := 1; ; skip += len(pcs) {
+		n := runtime.Callers(skip, pcs[:])
+		if n == 0 {
+			return nil
+		}
+		frames := runtime.CallersFrames(pcs[:n])
+		for more := true; more; {
+			var f runtime.Frame
+			f, more = frames.Next()
+			if strings.HasSuffix(f.Function, "/block.(*Store).rotateEpoch") || strings.HasSuffix(f.Function, "/block.(*Store).rekey") {
+				return errFromProgress
+			}
+		}
+	}
+}

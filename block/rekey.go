@@ -56,6 +56,7 @@ func (s *Store) rekey(ctx context.Context, r Range, p Progress) (err error) {
 		if done {
 			break
 		}
+		mt.between()
 		if err := s.pace(ctx, c); err != nil {
 			return err
 		}

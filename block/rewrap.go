@@ -127,12 +127,14 @@ func (s *Store) rewrapAll(ctx context.Context, p Progress, pausable bool) (err e
 		if err != nil {
 			return err
 		}
+		mt.between()
 	}
 	if err := s.takeRewriting(ctx, "drop KEKs"); err != nil {
 		return err
 	}
-	defer func() { <-s.rewriting }()
-	if err := s.dropUnusedKEKs(ctx, moves); err != nil {
+	err = s.dropUnusedKEKs(ctx, moves)
+	<-s.rewriting
+	if err != nil {
 		return err
 	}
 	if left.n > 0 {
@@ -148,8 +150,8 @@ type leftRecords struct {
 	first error
 }
 
-// rewrapChunk rewraps the next records that need it, unless a pause begins or the vault
-// throttles, and returns where to go on.
+// rewrapChunk rewraps the next records that need it, unless a pause begins, the vault
+// throttles, or somebody is to be told of it, and returns where to go on.
 func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pausable bool, mt *meter, left *leftRecords) (next []byte, more bool, err error) {
 	if err := s.takeRewriting(ctx, "rewrap DEKs"); err != nil {
 		return nil, false, err
@@ -169,11 +171,11 @@ func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pau
 	if err != nil {
 		return nil, false, err
 	}
-	for _, c := range todo {
+	for i, c := range todo {
 		if err := s.budget.take(ctx, callsPerRewrap); err != nil {
 			return nil, false, err
 		}
-		if pausable && s.RewrapPaused() {
+		if pausable && s.RewrapPaused() || mt.due() && i > 0 {
 			return c.id, true, nil
 		}
 		mt.called(callsPerRewrap)

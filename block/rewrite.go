@@ -142,6 +142,14 @@ func (s *Store) takeRewriting(ctx context.Context, what string) error {
 	select {
 	case s.rewriting <- struct{}{}:
 		return nil
+	default:
+	}
+	if err := s.refuseFromProgress(); err != nil {
+		return fmt.Errorf("block: %s: %w", what, err)
+	}
+	select {
+	case s.rewriting <- struct{}{}:
+		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("block: %s: %w", what, ctx.Err())
 	case <-s.ctx.Done():

@@ -84,6 +84,7 @@ func (s *Store) rewrapInto(ctx context.Context, session uint64, m marker, p Prog
 		if done {
 			break
 		}
+		mt.between()
 	}
 	if dropped, err = s.keys.DropEpochs(ctx, m.epoch); err != nil {
 		return nil, err
@@ -92,8 +93,9 @@ func (s *Store) rewrapInto(ctx context.Context, session uint64, m marker, p Prog
 	if err != nil {
 		return dropped, err
 	}
-	defer h.Release()
-	if err := s.removeMarker(metaRotateEpoch); err != nil {
+	err = s.removeMarker(metaRotateEpoch)
+	h.Release()
+	if err != nil {
 		return dropped, err
 	}
 	mt.done()

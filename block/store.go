@@ -70,9 +70,10 @@ type Store struct {
 	pausing   pausing // of RewrapDEKs
 	upkeep    upkeep  // what the store does by itself
 
-	counts counts    // what Stats counts
-	work   workboard // what long operations are under way
-	recent recent    // events, for StatusHandler
+	counts  counts       // what Stats counts
+	work    workboard    // what long operations are under way
+	telling atomic.Int32 // how many of those are in their Progress
+	recent  recent       // events, for StatusHandler
 
 	// usage is held for reading by what uses the engine without the keyring, such
 	// as Checkpoint, and for writing by Close.

@@ -68,6 +68,7 @@ func (s *Store) Verify(ctx context.Context, p Progress) (rep Report, err error) 
 		if !more {
 			break
 		}
+		m.between()
 	}
 	m.done()
 	if rep.Damaged > 0 {
