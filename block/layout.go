@@ -1,6 +1,7 @@
 package block
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -74,6 +75,24 @@ func (r Range) bounds(space byte, partition uint32) (lower, upper []byte) {
 		upper = appendKey(nil, space, partition+1, nil)
 	}
 	return lower, upper
+}
+
+// check refuses bounds that no id reaches, and a start after the end. The longest bound
+// that says more than a shorter one is what follows the longest id.
+func (r Range) check() error {
+	for _, bound := range [][]byte{r.Start, r.End} {
+		if len(bound) > MaxID+1 {
+			return fmt.Errorf("a bound of the range has %d bytes, the most is %d: %w", len(bound), MaxID+1, ErrInvalidID)
+		}
+	}
+	return r.ordered()
+}
+
+func (r Range) ordered() error {
+	if r.Start != nil && r.End != nil && bytes.Compare(r.Start, r.End) > 0 {
+		return fmt.Errorf("the range starts at %s, after its end %s: %w", shownID(r.Start), shownID(r.End), ErrInvalidID)
+	}
+	return nil
 }
 
 func checkID(id []byte) error {

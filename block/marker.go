@@ -75,7 +75,7 @@ func decodeMarker(b []byte) (m marker, err error) {
 		if i == 1 && n == noEnd {
 			continue
 		}
-		if n > MaxID+1 || int(n) > len(rest) {
+		if uint64(n) > uint64(len(rest)) {
 			return m, bad
 		}
 		if n > 0 || i == 1 {
@@ -92,14 +92,19 @@ func decodeMarker(b []byte) (m marker, err error) {
 	return m, nil
 }
 
-// readMarker returns the marker of an operation that was not finished.
+// readMarker returns the marker of an operation that was not finished. One that is
+// authentic and cannot be read, because a later release wrote it, for one, counts as none:
+// a marker saves work and nothing else, without it all of the work is done, and if it was
+// an error nothing but taking it away by hand would ever let the operation begin again.
 func (s *Store) readMarker(h *keyring.Hold, name string) (m marker, found bool, err error) {
 	b, found, err := s.readTagged(h, name)
 	if err != nil || !found {
-		return m, false, err
+		return marker{}, false, err
 	}
-	m, err = decodeMarker(b)
-	return m, err == nil, err
+	if m, err = decodeMarker(b); err != nil {
+		return marker{}, false, nil
+	}
+	return m, true, nil
 }
 
 // writeMarker replaces an operation's marker, after everything it says is done.

@@ -20,7 +20,13 @@ import (
 // An operation that was cut off, by a crash or by ctx, goes on where it was when it
 // is called again with the same range in the same epoch. Blocks that are put while it runs may or may
 // not be given one more DEK; they have a fresh one anyway.
+//
+// It refuses with [ErrInvalidID], before anything is written, a range that starts after
+// its end, or with a bound of more than [MaxID] bytes and one.
 func (s *Store) Rekey(ctx context.Context, r Range, p Progress) error {
+	if err := r.check(); err != nil {
+		return fmt.Errorf("block: rekey: %w", err)
+	}
 	if err := s.takeRewriting(ctx, "rekey"); err != nil {
 		return err
 	}

@@ -189,8 +189,8 @@ type cursor struct {
 }
 
 func (s *Store) newCursor(rd engine.Reader, r Range) (*cursor, error) {
-	if r.Start != nil && r.End != nil && bytes.Compare(r.Start, r.End) > 0 {
-		return nil, fmt.Errorf("the range starts at %s, after its end %s: %w", shownID(r.Start), shownID(r.End), ErrInvalidID)
+	if err := r.ordered(); err != nil {
+		return nil, err
 	}
 	from, to := r.bounds(spaceData, 0)
 	data, err := rd.NewIter(from, to)
