@@ -61,27 +61,27 @@ func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error {
 // hours, so that ctx and Close end it.
 func (s *Store) followKEK(ctx context.Context) error {
 	s.upkeep.hurry()
-	err := s.takeTurn(ctx, s.following)
-	if err == nil {
-		err = s.lookAtCopies(ctx)
-		<-s.following
-	}
-	if err != nil {
+	if _, err := s.lookAtCopies(ctx, true); err != nil {
 		return fmt.Errorf("block: the KEK was changed, and the copies were not all looked at: %w", err)
 	}
 	return nil
 }
 
-// lookAtCopies is rewrapCopies, until ctx ends or the store is being closed.
-func (s *Store) lookAtCopies(ctx context.Context) error {
+// lookAtCopies is rewrapCopies, in turn, until ctx ends or the store is being closed.
+func (s *Store) lookAtCopies(ctx context.Context, asked bool) (behind int, err error) {
+	if err := s.takeTurn(ctx, s.following); err != nil {
+		return 0, err
+	}
+	defer func() { <-s.following }()
 	s.usage.RLock()
 	defer s.usage.RUnlock()
 	if s.closed {
-		return ErrClosed
+		return 0, ErrClosed
 	}
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
-	return s.ending(s.rewrapCopies(ctx))
+	behind, err = s.rewrapCopies(ctx, asked)
+	return behind, s.ending(err)
 }
 
 // takeTurn takes one of the store's turns; give it back by receiving from it.
@@ -110,11 +110,4 @@ func (s *Store) ending(err error) error {
 		return fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	return err
-}
-
-// onKEKChanged is for a KEK version that the keyring picked up by itself.
-func (s *Store) onKEKChanged() {
-	s.spawn(func() {
-		s.followKEK(s.ctx) // what fails is an event, and is tried with the next change
-	})
 }

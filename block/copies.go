@@ -268,7 +268,7 @@ func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *
 	if opts != nil {
 		o = *opts
 	}
-	o.ReadOnly, o.ManualRewrap = false, true
+	o.ReadOnly, o.atRest = false, true
 	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent = true, nil
 	if found, err := hasStore(o.fs(), dir); err != nil || !found {
 		return errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
@@ -304,35 +304,6 @@ func openCopy(ctx context.Context, dir string, k *kek.KEK, o *Options) (*Store, 
 		return nil, errors.Join(fmt.Errorf("%s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err), s.Close())
 	}
 	return s, nil
-}
-
-// rewrapCopies moves the copies that can be reached to the KEK that wraps the store
-// now, and says of the others what they need.
-func (s *Store) rewrapCopies(ctx context.Context) error {
-	copies, err := s.copies()
-	if err != nil {
-		return err
-	}
-	keks, active := s.keys.KEKs()
-	now := keks[active]
-	to, ok := s.keys.KEKFor(now)
-	if !ok {
-		return nil // changed meanwhile: whoever did that looks at the copies next
-	}
-	for _, c := range copies {
-		if c.NeedsOnly(now) {
-			continue
-		}
-		if err := s.rewrapCopy(ctx, &c, to); err != nil {
-			s.keys.Emit(keyring.Event{Kind: keyring.CopyNotRewrapped, Key: c.KEK, Detail: c.Path, Err: err})
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			continue
-		}
-		s.keys.Emit(keyring.Event{Kind: keyring.CopyRewrapped, Key: now, Detail: c.Path})
-	}
-	return nil
 }
 
 // rewrapCopy moves a copy to a KEK, and keeps written down what it needs, also when it

@@ -76,6 +76,11 @@ type Options struct {
 	// goes to the logger and to standard error, and the process ends with status
 	// 1. Nothing acknowledged is lost.
 	Fatal func(msg string)
+
+	// atRest is for a copy that is moved to another KEK: the store does nothing by itself,
+	// neither renews DEKs that are due nor rewraps any. What is due is the business of who
+	// opens the copy to use it.
+	atRest bool
 }
 
 func (o *Options) withDefaults() (Options, error) {

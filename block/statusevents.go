@@ -46,12 +46,17 @@ func sameCheck(a, b keyring.Event) bool {
 	if a.Kind != b.Kind || a.Key != b.Key || (a.Kind != keyring.CheckSucceeded && a.Kind != keyring.CheckFailed) {
 		return false
 	}
-	if a.Err == nil || b.Err == nil {
-		return a.Err == b.Err
+	return sameReason(a.Err, b.Err)
+}
+
+// sameReason reports whether two errors say the same to people.
+func sameReason(a, b error) bool {
+	if a == nil || b == nil {
+		return a == b
 	}
 	// The texts differ where they name the request, as Key Vault's do.
-	kind := vault.Kind(a.Err)
-	return a.Err.Error() == b.Err.Error() || kind != nil && kind == vault.Kind(b.Err)
+	kind := vault.Kind(a)
+	return a.Error() == b.Error() || kind != nil && kind == vault.Kind(b)
 }
 
 // events returns the events that are left, the latest first.

@@ -56,8 +56,9 @@ type Store struct {
 	background sync.WaitGroup
 	ctx        context.Context
 	cancel     context.CancelFunc
-	spawning   sync.Mutex    // orders the start of background work and Close
-	following  chan struct{} // admits one look at the copies at a time
+	spawning   sync.Mutex       // orders the start of background work and Close
+	following  chan struct{}    // admits one look at the copies at a time
+	copiesTold map[string]error // why a copy was not moved, by instance, as it was told last; guarded by that turn
 	// copying admits one Checkpoint at a time, from before it takes the files until the
 	// copy is registered: whoever has this turn knows of every copy that was begun before.
 	copying chan struct{}
@@ -79,7 +80,6 @@ type Store struct {
 	// as Checkpoint, and for writing by Close.
 	usage  sync.RWMutex
 	closed bool // guarded by usage
-	opened atomic.Bool
 
 	openMu sync.Mutex
 	open   map[io.Closer]struct{} // snapshots and scans, for Close
@@ -136,7 +136,6 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err := s.loadPause(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.opened.Store(true)
 	s.startUpkeep()
 	return s, nil
 }
@@ -158,12 +157,9 @@ func (s *Store) watchKEK() {
 	given := s.opts.Keyring.OnEvent
 	s.opts.Keyring.OnEvent = func(e keyring.Event) {
 		s.recent.add(e)
-		switch {
-		case !s.opened.Load():
-		case e.Kind == keyring.KEKChanged:
-			s.onKEKChanged()
-		case e.Kind == keyring.StateChanged && e.To == keyring.Available:
-			s.upkeep.hurry() // what could not be done while the store was locked
+		// Events may be dropped: what follows is done at the next look in any case.
+		if e.Kind == keyring.KEKChanged || e.Kind == keyring.StateChanged && e.To == keyring.Available {
+			s.upkeep.hurry()
 		}
 		if given != nil {
 			given(e)

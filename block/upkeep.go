@@ -2,33 +2,37 @@ package block
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/blockseal/blockseal/keyring"
 )
 
 // upkeepEvery is how often the store looks whether there is something to do by
-// itself, besides when something happens that gives it reason to. After a failure it
-// waits twice as long each time, up to upkeepMost.
+// itself, besides when something happens that gives it reason to hurry. After a failure it
+// waits twice as long each time, up to upkeepMost. While the store is Inaccessible it does
+// nothing, and looks as often whether that is still so: nothing depends on an event.
 const (
 	upkeepEvery = time.Minute
 	upkeepMost  = time.Hour
 )
 
 // upkeep is what the store does by itself, each on a goroutine of its own: rewrapping
-// DEKs of an older KEK, and replacing DEKs that are too old.
-type upkeep struct{ rewrap, renew chan struct{} }
+// DEKs of an older KEK, replacing DEKs that are too old, and moving copies to the KEK that
+// wraps the store.
+type upkeep struct{ rewrap, renew, copies chan struct{} }
 
 func newUpkeep() upkeep {
-	return upkeep{rewrap: make(chan struct{}, 1), renew: make(chan struct{}, 1)}
+	return upkeep{rewrap: make(chan struct{}, 1), renew: make(chan struct{}, 1), copies: make(chan struct{}, 1)}
 }
 
 // startUpkeep begins it. A store that is read only does nothing by itself.
 func (s *Store) startUpkeep() {
-	if s.opts.ReadOnly {
+	if s.opts.ReadOnly || s.opts.atRest {
 		return
 	}
 	s.spawn(func() { s.keepUp(s.upkeep.renew, s.renewDEKs) })
+	s.spawn(func() { s.keepUp(s.upkeep.copies, s.followWithCopies) })
 	if !s.opts.ManualRewrap {
 		s.spawn(func() { s.keepUp(s.upkeep.rewrap, s.followWithDEKs) })
 	}
@@ -36,7 +40,7 @@ func (s *Store) startUpkeep() {
 
 // hurry has it look now.
 func (u *upkeep) hurry() {
-	for _, c := range []chan struct{}{u.rewrap, u.renew} {
+	for _, c := range []chan struct{}{u.rewrap, u.renew, u.copies} {
 		select {
 		case c <- struct{}{}:
 		default: // it is about to, or nobody is there
@@ -47,17 +51,21 @@ func (u *upkeep) hurry() {
 // keepUp runs f again and again until the store is closed.
 func (s *Store) keepUp(hurry <-chan struct{}, f func(context.Context) error) {
 	wait := upkeepEvery
-	for {
+	for s.ctx.Err() == nil {
+		if s.keys.State().Status == keyring.Inaccessible {
+			s.waitFor(hurry, upkeepEvery)
+			continue
+		}
 		err := f(s.ctx)
 		switch {
 		case s.ctx.Err() != nil:
 			return
-		case err == nil:
+		case err == nil || s.keys.State().Status == keyring.Inaccessible:
 			wait = upkeepEvery
-		case s.keys.State().Status == keyring.Inaccessible:
-			wait = upkeepMost // until access comes back, which is reason to hurry
 		default:
-			s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "what the store does by itself failed, and is tried again", Err: err})
+			if !errors.Is(err, errTold) {
+				s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "what the store does by itself failed, and is tried again", Err: err})
+			}
 			wait = min(2*wait, upkeepMost)
 		}
 		s.waitFor(hurry, wait)

@@ -1,0 +1,63 @@
+package block
+
+import (
+	"context"
+	"errors"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// The copies follow the KEK of the store: RotateKEK and ChangeKEK move them along, and so
+// does the store by itself, which looks whether one needs another KEK version than the one
+// that wraps the store now. It does not go by what happened, since a version may be taken
+// up while the store is opened, and an event may be lost.
+
+// followWithCopies moves the copies that are behind, if there are any.
+func (s *Store) followWithCopies(ctx context.Context) error {
+	behind, err := s.lookAtCopies(ctx, false)
+	if err == nil && behind > 0 {
+		err = errTold
+	}
+	return err
+}
+
+// errTold says that something was not done, for reasons of which there are events.
+var errTold = errors.New("block: not done, for reasons that were told")
+
+// rewrapCopies moves the copies that can be reached to the KEK that wraps the store
+// now, says of the others what they need, and returns how many those are. If nobody asked
+// for it, it says so only if that is news; and with Options.ManualRewrap it then leaves a
+// copy alone of which just the records are behind. The caller has the turn of those who
+// look at the copies.
+func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err error) {
+	copies, err := s.copies()
+	if err != nil {
+		return 0, err
+	}
+	keks, active := s.keys.KEKs()
+	now := keks[active]
+	to, ok := s.keys.KEKFor(now)
+	if !ok {
+		return 0, nil // changed meanwhile: whoever did that looks at the copies next
+	}
+	told := map[string]error{}
+	defer func() { s.copiesTold = told }()
+	for _, c := range copies {
+		if c.NeedsOnly(now) || !asked && s.opts.ManualRewrap && c.KEK == now {
+			continue
+		}
+		if err := s.rewrapCopy(ctx, &c, to); err != nil {
+			if before, ok := s.copiesTold[c.Instance]; asked || !ok || !sameReason(before, err) {
+				s.keys.Emit(keyring.Event{Kind: keyring.CopyNotRewrapped, Key: c.KEK, Detail: c.Path, Err: err})
+			}
+			told[c.Instance] = err
+			behind++
+			if ctx.Err() != nil {
+				return behind, ctx.Err()
+			}
+			continue
+		}
+		s.keys.Emit(keyring.Event{Kind: keyring.CopyRewrapped, Key: now, Detail: c.Path})
+	}
+	return behind, nil
+}
