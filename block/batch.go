@@ -88,8 +88,8 @@ func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 		return b.spoil(failedPut, id, err)
 	}
 	defer func() { h.Release() }()
-	if grown := b.b.Size() + 2*len(id) + len(data) + 512; grown > MaxBatch {
-		return b.spoil(failedPut, id, fmt.Errorf("the batch would have %d bytes, the most is %d: %w", grown, MaxBatch, ErrTooLarge))
+	if err := b.room(id, len(data)); err != nil {
+		return b.spoil(failedPut, id, err)
 	}
 	sc := b.s.take(0, id)
 	defer b.s.give(sc)
@@ -101,8 +101,17 @@ func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 	return nil
 }
 
-// Delete adds the deletion of a block to the batch. After an error the batch
-// cannot be committed.
+// room refuses a change of a block that would make the batch larger than MaxBatch. Both
+// of the block's keys have its id; 512 bytes are more than all else that a change takes.
+func (b *Batch) room(id []byte, size int) error {
+	if grown := b.b.Size() + 2*len(id) + size + 512; grown > MaxBatch {
+		return fmt.Errorf("the batch would have %d bytes, the most is %d: %w", grown, MaxBatch, ErrTooLarge)
+	}
+	return nil
+}
+
+// Delete adds the deletion of a block to the batch, which counts towards [MaxBatch] as a
+// block of 0 bytes does. After an error the batch cannot be committed.
 func (b *Batch) Delete(ctx context.Context, id []byte) error {
 	if err := checkID(id); err != nil {
 		return b.spoil(failedDelete, id, err)
@@ -115,6 +124,9 @@ func (b *Batch) Delete(ctx context.Context, id []byte) error {
 		return b.spoil(failedDelete, id, err)
 	}
 	defer h.Release()
+	if err := b.room(id, 0); err != nil {
+		return b.spoil(failedDelete, id, err)
+	}
 	if err := remove(b.b, 0, id); err != nil {
 		return b.spoil(failedDelete, id, err)
 	}

@@ -106,7 +106,13 @@ func (c *recordCache) get(dst, id []byte) ([]byte, bool) {
 }
 
 // put remembers the record of a block, in place of an older one.
-func (c *recordCache) put(id, record []byte) {
+func (c *recordCache) put(id, record []byte) { c.set(id, record, true) }
+
+// replace is put of a block that the cache has a record of, and else does nothing: what
+// goes over all blocks does not push out the records of those that are read.
+func (c *recordCache) replace(id, record []byte) { c.set(id, record, false) }
+
+func (c *recordCache) set(id, record []byte, add bool) {
 	if c == nil {
 		return
 	}
@@ -124,11 +130,14 @@ func (c *recordCache) put(id, record []byte) {
 			way = i
 			break
 		}
-		if b.hash[i] == 0 && way < 0 {
+		if add && b.hash[i] == 0 && way < 0 {
 			way = i
 		}
 	}
 	if way < 0 {
+		if !add {
+			return
+		}
 		way = int(b.next) % ways
 		b.next++
 	}

@@ -3,6 +3,7 @@ package block
 import (
 	"bytes"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/blockseal/blockseal/internal/engine"
 )
@@ -69,6 +70,15 @@ func (ch *chunk) seek(it *engine.Iter, i int) {
 // pair returns a record with its block, which is where the iterator stands. The id is
 // that of the one that has no counterpart if there is an error.
 func (ch *chunk) pair(s *Store, it *engine.Iter, i int) (p pair, err error) {
+	if p, err = ch.match(s, it, i); err != nil {
+		return p, err
+	}
+	p.value, err = it.Value()
+	return p, s.damage(err)
+}
+
+// match is pair without the block's data, which may be large.
+func (ch *chunk) match(s *Store, it *engine.Iter, i int) (p pair, err error) {
 	r := ch.records[i]
 	p = pair{id: r.id(), record: r.value}
 	order := 1
@@ -83,9 +93,6 @@ func (ch *chunk) pair(s *Store, it *engine.Iter, i int) (p pair, err error) {
 		return p, errNoRecord
 	case order > 0:
 		return p, errNoData
-	}
-	if p.value, err = it.Value(); err != nil {
-		return p, s.damage(err)
 	}
 	return p, nil
 }
@@ -106,17 +113,36 @@ func (ch *chunk) end(s *Store, it *engine.Iter) error {
 	return nil
 }
 
-// fits reports whether a sealed block has room once it is open, which the first of a
-// chunk always has. The memory is not let go while there is plaintext in it.
-func (ch *chunk) fits(sealed int) bool {
-	if len(ch.plain)+sealed <= cap(ch.plain) {
+// fits reports whether a sealed block has room once it is open. The first of a chunk, for
+// which there may be other memory, has room unless too much is ahead already. Memory is
+// not let go while there is plaintext in it.
+func (ch *chunk) fits(sealed int, ahead *aheadBytes) bool {
+	if len(ch.plain)+sealed <= cap(ch.plain) && (len(ch.plain) > 0 || cap(ch.plain) <= prefetchBytes || sealed > prefetchBytes) {
 		return true
 	}
 	if len(ch.plain) > 0 {
 		return false
 	}
+	size := max(sealed, prefetchBytes)
+	if !ahead.exchange(cap(ch.plain), size) {
+		return false
+	}
 	clear(ch.plain[:cap(ch.plain)])
-	ch.plain = make([]byte, 0, max(sealed, prefetchBytes))
+	ch.plain = make([]byte, 0, size)
+	return true
+}
+
+// aheadBytes is the memory that the chunks of a walk have for plaintext.
+type aheadBytes struct{ n atomic.Int64 }
+
+// exchange accounts for memory of one size in the place of memory of another, unless that
+// makes more than there may be; memory of the usual size, of which there is one a chunk,
+// there always is.
+func (a *aheadBytes) exchange(from, to int) bool {
+	if n := a.n.Add(int64(to - from)); n > prefetchMost && to > prefetchBytes {
+		a.n.Add(int64(from - to))
+		return false
+	}
 	return true
 }
 

@@ -17,13 +17,15 @@ import (
 // of its own, take the chunks' blocks from the engine and open them, and the walk hands
 // them out in order. So the engine's work and the opening, which costs more, use more than
 // one core, and no sealed block is copied on its way. What is ahead is a few chunks of
-// plaintext in memory, which are overwritten when the walk ends, and which nobody is given
-// once the store has gone Inaccessible: the walk looks before each step.
+// plaintext in memory, prefetchMost bytes and the chunks' usual ones, which are overwritten when the
+// walk ends, and which nobody is given once the store has gone Inaccessible: the walk looks
+// before each step. A block for which that leaves no room is neither read nor opened ahead.
 
 const (
 	prefetchAfter   = 16        // blocks
 	prefetchChunk   = 256       // blocks in a chunk at most
 	prefetchBytes   = 512 << 10 // of plaintext in a chunk, or one block that is larger
+	prefetchMost    = 8 << 20   // of plaintext in all chunks
 	prefetchWorkers = 4         // at most; at most GOMAXPROCS
 )
 
@@ -42,6 +44,7 @@ type prefetch struct {
 	free    chan *chunk
 	all     []*chunk
 	size    atomic.Int64 // of a block of late, in bytes: so many make a chunk
+	ahead   aheadBytes
 }
 
 // newPrefetch goes on with a cursor whose current block, of so many bytes, has been handed
@@ -200,10 +203,14 @@ func (p *prefetch) openChunk(it *engine.Iter, ch *chunk) {
 	defer func() { h.Release() }()
 	ch.seek(it, 0)
 	for i := range ch.records {
-		at, err := ch.pair(p.s, it, i)
-		if err == nil && !ch.fits(len(at.value)) {
+		at, err := ch.match(p.s, it, i)
+		if err == nil && !ch.fits(it.ValueSize(), &p.ahead) {
 			ch.rest = i
 			return
+		}
+		if err == nil {
+			at.value, err = it.Value()
+			err = p.s.damage(err)
 		}
 		if err == nil {
 			at.value, err = p.s.openPair(p.ctx, &h, at, ch.plain)

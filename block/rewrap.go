@@ -158,11 +158,13 @@ func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pau
 	}
 	defer func() { <-s.rewriting }()
 	var todo []change
+	most := 64 * s.steps.records // that are looked at, so that the turn is short when little is to be done
 	err = s.eachRecord(ctx, from, func(id, record []byte, in keyring.RecordInfo) (bool, error) {
-		if len(todo) == s.steps.records {
+		if len(todo) == s.steps.records || most == 0 {
 			next, more = bytes.Clone(id), true
 			return false, nil
 		}
+		most--
 		if in.Wrapping == keyring.ByKEK && in.KEK != active {
 			todo = append(todo, change{id: bytes.Clone(id), old: bytes.Clone(record)})
 		}

@@ -72,7 +72,7 @@ func (w *rewriter) flush(h *keyring.Hold) (lost int, err error) {
 	if out.Empty() {
 		return len(skip), nil
 	}
-	if err := eachRecord(out, func(id, record []byte, _ bool) { s.records.put(id, record) }); err != nil {
+	if err := eachRecord(out, func(id, record []byte, _ bool) { s.records.replace(id, record) }); err != nil {
 		return 0, err
 	}
 	return len(skip), s.db.Apply(out, false)

@@ -202,6 +202,13 @@ func (i *Iter) Value() (v []byte, err error) {
 	return v, translate(err)
 }
 
+// ValueSize returns the size of the current value without reading it, if it is apart from
+// the keys.
+func (i *Iter) ValueSize() int {
+	v := i.it.LazyValue()
+	return v.Len()
+}
+
 // Err returns what stopped the iterator, nil at the end of the keys.
 func (i *Iter) Err() error { return translate(i.it.Error()) }
 

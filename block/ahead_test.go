@@ -1,0 +1,89 @@
+package block
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What a walk has ahead is bounded over all of its chunks, whatever the blocks' sizes; the
+// walk hands out all of them all the same.
+func TestAheadIsBounded(t *testing.T) {
+	was := runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 4))
+	defer runtime.GOMAXPROCS(was)
+	sizes := map[string]func(i int) int{
+		"small":                 func(int) int { return 100 },
+		"as a chunk":            func(int) int { return prefetchBytes },
+		"of a few MiB":          func(int) int { return 3 << 20 },
+		"larger than may be":    func(int) int { return prefetchMost + 1 },
+		"small, and then large": func(i int) int { return 100 + i/30*(5<<20) },
+		"of all sizes":          func(i int) int { return []int{10, 600 << 10, 100, 5 << 20, 0, 2 << 20}[i%6] },
+	}
+	for name, size := range sizes {
+		t.Run(name, func(t *testing.T) {
+			ctx, _, s := markerRig(t)
+			for i := range 20 {
+				require.NoError(t, s.Delete(ctx, fmt.Appendf(nil, "%02d", i)))
+			}
+			const n = 36
+			data := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, size(i)) }
+			for i := range n {
+				require.NoError(t, s.Put(ctx, fmt.Appendf(nil, "%03d", i), data(i)))
+			}
+			h, err := s.keys.Acquire()
+			require.NoError(t, err)
+			session := h.Session()
+			c, err := s.newCursor(s.db, Range{})
+			require.NoError(t, err)
+			defer s.finish(c)
+			_, ok, err := c.next(ctx, &h)
+			h.Release()
+			require.NoError(t, err)
+			require.True(t, ok)
+			p, err := s.newPrefetch(ctx, c, session, size(0))
+			require.NoError(t, err)
+			seen := 1
+			one := func(b Block) {
+				require.Equal(t, fmt.Sprintf("%03d", seen), string(b.ID))
+				require.True(t, bytes.Equal(data(seen), b.Data))
+				require.LessOrEqual(t, p.ahead.n.Load(), int64(prefetchMost+len(p.all)*prefetchBytes))
+				seen++
+			}
+			for {
+				ch, err := p.next()
+				require.NoError(t, err)
+				if ch == nil {
+					break
+				}
+				for _, b := range ch.blocks {
+					one(Block{b.id, b.plain})
+				}
+				for i := ch.rest; i < len(ch.records); i++ {
+					one(openRest(t, ctx, s, session, c, ch, i))
+				}
+				require.NoError(t, ch.err)
+				p.release(ch)
+			}
+			p.stop()
+			require.Equal(t, n, seen)
+			held := 0
+			for _, ch := range p.all {
+				held += cap(ch.plain)
+			}
+			require.EqualValues(t, held, p.ahead.n.Load(), "what is counted is what there is")
+		})
+	}
+}
+
+func openRest(t *testing.T, ctx context.Context, s *Store, session uint64, c *cursor, ch *chunk, i int) Block {
+	h, err := s.keys.AcquireSession(session)
+	require.NoError(t, err)
+	defer func() { h.Release() }()
+	b, err := c.rest(ctx, &h, ch, i)
+	require.NoError(t, err)
+	return b
+}
