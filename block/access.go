@@ -33,7 +33,8 @@ func (s *Store) Revalidate(ctx context.Context) error {
 // RotateKEK wraps the store's keyring with the newest version of its KEK: three
 // vault calls, one write, whatever the data. Registered copies that can be reached
 // are moved along, at six calls each; what becomes of each is an event, and
-// [Store.Copies] says what the others need.
+// [Store.Copies] says what the others need. The store goes on looking for those by
+// itself, each minute and less and less often up to each hour.
 func (s *Store) RotateKEK(ctx context.Context) error {
 	if err := s.keys.RotateKEK(ctx); err != nil {
 		return err

@@ -40,8 +40,9 @@ type Options struct {
 	// seconds together. Default: 1,000.
 	VaultRate int
 	// ManualRewrap leaves DEKs that are wrapped by an older KEK (ByKEK) to an
-	// explicit RewrapDEKs. Default: they are rewrapped in the background after a
-	// change of the KEK.
+	// explicit RewrapDEKs, and a copy in which nothing else is behind to RotateKEK,
+	// ChangeKEK and RewrapCheckpoint. Default: they are rewrapped in the background after
+	// a change of the KEK.
 	ManualRewrap bool
 	// RewriteRate bounds Rekey, and the renewal of DEKs that are older than
 	// Keyring.RekeyAfter, in bytes of blocks a second. Default: unbounded.

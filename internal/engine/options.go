@@ -22,7 +22,7 @@ const (
 	// formatVersion is the version that Pebble's files are written in, and the newest
 	// that is read: Survey reads them too.
 	formatVersion = pebble.FormatValueSeparation
-	l0Stop                 = 64
+	l0Stop        = 64
 )
 
 // pebbleOptions are the settings that were measured on sealed blocks of 512 B to

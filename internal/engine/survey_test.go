@@ -24,7 +24,7 @@ import (
 func TestManifestSaysWhatPebbleSays(t *testing.T) {
 	fs := vfs.NewMem()
 	require.NoError(t, fs.MkdirAll("db", 0o755))
-	lock, err := LockDir("db", fs)
+	lock, err := LockDir("db", fs, false)
 	require.NoError(t, err)
 	o := Options{FS: fs, Create: true, MemTableBytes: 64 << 10, Inline: []byte{3}, ValueSeparation: 200}
 	rng := rand.New(rand.NewPCG(1, 2))

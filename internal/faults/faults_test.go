@@ -11,7 +11,8 @@
 //   - nothing: the engine did the work another way (it deletes a file later, or makes
 //     a table again);
 //   - an operation that waits: a flush or compaction that finds the disk full is tried
-//     again until there is room, and what needs it waits as long;
+//     again until there is room, and what needs it waits, at the most as long as it
+//     was given;
 //   - an error of the operation that needed the disk, such as Open, Put or Commit; the
 //     change it was about may or may not be there;
 //   - the end of the process with status 1, after block.Options.Fatal, when a write to
