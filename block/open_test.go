@@ -258,13 +258,13 @@ func TestOpenRefusesOtherKeyrings(t *testing.T) {
 	require.ErrorContains(t, g.tryOpen(), "the keyring document is missing")
 
 	set(documentKey, own)
-	g.opts.Keyring.Expect = &keyring.Expect{Fingerprint: fingerprint, Generation: 1}
+	g.opts.Keyring.Anchor = keyring.Expect{Fingerprint: fingerprint, Generation: 1}
 	require.NoError(t, g.tryOpen())
-	g.opts.Keyring.Expect.Generation = 1 << 40
+	g.opts.Keyring.Anchor = keyring.Expect{Fingerprint: fingerprint, Generation: 1 << 40}
 	require.ErrorIs(t, g.tryOpen(), keyring.ErrUnexpected)
-	g.opts.Keyring.Expect = &keyring.Expect{Fingerprint: strings.Repeat("0", 64)}
+	g.opts.Keyring.Anchor = keyring.Expect{Fingerprint: strings.Repeat("0", 64)}
 	require.ErrorIs(t, g.tryOpen(), keyring.ErrUnexpected)
-	g.opts.Keyring.Expect = nil
+	g.opts.Keyring.Anchor = nil
 
 	wrong := *g
 	wrong.kek = kek.New(g.vault, g.vault.CreateKey("another").Versionless())

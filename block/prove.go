@@ -22,7 +22,7 @@ const (
 // record or two do not keep a store from opening, for which reason none counts
 // twice; a keyring document that was put in the place of the store's own opens none,
 // or only what was planted with it. Against one who replaces records wholesale only
-// Options.Keyring.Expect helps.
+// an anchor (Options.Keyring.Anchor) helps.
 func (s *Store) prove(h *keyring.Hold) error {
 	lower, upper := Range{}.bounds(spaceDEK, 0)
 	it, err := s.db.NewIter(lower, upper)

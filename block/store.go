@@ -324,7 +324,7 @@ func (s *Store) StoreID() keyring.StoreID { return s.keys.StoreID() }
 // Instance returns 32 hexadecimal digits that tell this store from its copies.
 func (s *Store) Instance() string { return s.instance.String() }
 
-// Fingerprint is for Options.Keyring.Expect; see [keyring.Keyring.Fingerprint].
+// Fingerprint is for an anchor; see [keyring.Keyring.Fingerprint].
 func (s *Store) Fingerprint() string { return s.keys.Fingerprint() }
 
 // VaultCalls counts the calls to the vault since Open.

@@ -125,6 +125,11 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested
 	if err := r.expected(b); err != nil {
 		return err
 	}
+	if r.opts.Admit != nil {
+		if err := r.opts.Admit(b.tag); err != nil {
+			return err
+		}
+	}
 	set, err := newEpochSet(b)
 	if err != nil {
 		return err
@@ -155,24 +160,6 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested
 	r.extend(s, p)
 	r.session.Store(s)
 	r.setStatus(Available, nil)
-	return nil
-}
-
-// expected checks an opened document against Options.Expect.
-func (r *Keyring) expected(b *body) error {
-	e := r.opts.Expect
-	if e == nil {
-		return nil
-	}
-	if got := b.fingerprint(); e.Fingerprint != "" && subtle.ConstantTimeCompare([]byte(got), []byte(e.Fingerprint)) != 1 {
-		return fmt.Errorf("keyring: the fingerprint is %s, not %s: another store's keyring, or a forged one: %w", got, e.Fingerprint, ErrUnexpected)
-	}
-	r.docMu.Lock()
-	gen := r.header.generation
-	r.docMu.Unlock()
-	if gen < e.Generation {
-		return fmt.Errorf("keyring: the generation is %d, at least %d was expected: an older copy was put in its place: %w", gen, e.Generation, ErrUnexpected)
-	}
 	return nil
 }
 

@@ -78,7 +78,9 @@ func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
 	case err == nil:
 		r.emit(Event{Kind: CheckSucceeded, Key: id, Duration: took})
 		r.takeUpVersion(ctx)
-		return r.savePolicy(ctx)
+		err := r.savePolicy(ctx)
+		r.anchorSoon()
+		return err
 	case errors.Is(err, errSessionEnded):
 		// The vault said yes, and the lock stands: with the reason that it has.
 		return err

@@ -30,8 +30,8 @@ var (
 	ErrWrongKEK = errors.New("not the KEK of this keyring")
 	// ErrReadOnly says that a read-only keyring was asked for a change.
 	ErrReadOnly = errors.New("read only")
-	// ErrUnexpected says that the keyring is not the one that Options.Expect
-	// describes: another store's, or an older generation.
+	// ErrUnexpected says that the keyring, or the store on it, is not what
+	// Options.Anchor holds: another store's, or older.
 	ErrUnexpected = errors.New("not the expected keyring")
 	// ErrMoved says that the KEK was changed while somebody looked for what it wraps.
 	ErrMoved = errors.New("the KEK was changed meanwhile")

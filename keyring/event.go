@@ -15,24 +15,27 @@ type EventKind uint8
 
 // The kinds of events. The zero EventKind is none of them.
 const (
-	StateChanged     EventKind = iota + 1 // From and To say how, Err why
-	CheckSucceeded                        // the lease was renewed
-	CheckFailed                           // Err says why
-	EpochStarted                          // Epoch is the new one
-	EpochDropped                          // Epoch is gone; nothing it wrapped can be opened
-	KEKChanged                            // Key wraps the keyring now; of a version that was picked up, Duration says how old that news may be
-	KEKNotChanged                         // Key was to wrap the keyring, and Err says why it does not
-	KeyNearExpiry                         // Key expires in Left; once at 30, 7 and 1 days
-	CopyMade                              // Detail names the copy
-	CopyRewrapped                         // Key wraps the copy that Detail names now
-	CopyNotRewrapped                      // Key wraps the copy that Detail names still, and Err says why
-	Progressed                            // Detail says what a long operation did
+	StateChanged      EventKind = iota + 1 // From and To say how, Err why
+	CheckSucceeded                         // the lease was renewed
+	CheckFailed                            // Err says why
+	EpochStarted                           // Epoch is the new one
+	EpochDropped                           // Epoch is gone; nothing it wrapped can be opened
+	KEKChanged                             // Key wraps the keyring now; of a version that was picked up, Duration says how old that news may be
+	KEKNotChanged                          // Key was to wrap the keyring, and Err says why it does not
+	KeyNearExpiry                          // Key expires in Left; once at 30, 7 and 1 days
+	CopyMade                               // Detail names the copy
+	CopyRewrapped                          // Key wraps the copy that Detail names now
+	CopyNotRewrapped                       // Key wraps the copy that Detail names still, and Err says why
+	Progressed                             // Detail says what a long operation did
+	AnchorNotAdvanced                      // Err says why Options.Anchor lags; once, until it is advanced again
+	AnchorAdvanced                         // it is again; Detail says where it is
 )
 
 // String returns the kind's name.
 func (k EventKind) String() string {
 	names := [...]string{"", "StateChanged", "CheckSucceeded", "CheckFailed", "EpochStarted",
-		"EpochDropped", "KEKChanged", "KEKNotChanged", "KeyNearExpiry", "CopyMade", "CopyRewrapped", "CopyNotRewrapped", "Progressed"}
+		"EpochDropped", "KEKChanged", "KEKNotChanged", "KeyNearExpiry", "CopyMade", "CopyRewrapped", "CopyNotRewrapped", "Progressed",
+		"AnchorNotAdvanced", "AnchorAdvanced"}
 	if k == 0 || int(k) >= len(names) {
 		return fmt.Sprintf("EventKind(%d)", uint8(k))
 	}
@@ -59,7 +62,7 @@ func (e Event) level() slog.Level {
 	switch {
 	case e.Kind == StateChanged && e.To == Inaccessible:
 		return slog.LevelError
-	case e.Kind == StateChanged && e.To == Degraded, e.Kind == CheckFailed, e.Kind == KeyNearExpiry, e.Kind == KEKNotChanged, e.Kind == CopyNotRewrapped,
+	case e.Kind == StateChanged && e.To == Degraded, e.Kind == CheckFailed, e.Kind == KeyNearExpiry, e.Kind == KEKNotChanged, e.Kind == CopyNotRewrapped, e.Kind == AnchorNotAdvanced,
 		e.Kind == Progressed && e.Err != nil:
 		return slog.LevelWarn
 	case e.Kind == CheckSucceeded:

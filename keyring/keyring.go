@@ -26,12 +26,13 @@ func (id StoreID) String() string { return hex.EncodeToString(id[:]) }
 // Locks, in the order in which they are taken: checks, turn, docMu, mu. No vault
 // is called under turn, docMu or mu.
 type Keyring struct {
-	opts    Options
-	clock   Clock
-	storage Storage
-	storeID StoreID
-	events  events
-	calls   callCounts
+	opts      Options
+	anchoring anchoring
+	clock     Clock
+	storage   Storage
+	storeID   StoreID
+	events    events
+	calls     callCounts
 
 	session  atomic.Pointer[session] // nil: locked or closed
 	inFlight [shards]shard
@@ -80,8 +81,12 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 	if o.ReadOnly {
 		return nil, fmt.Errorf("keyring: create: %w", ErrReadOnly)
 	}
-	if o.Expect != nil {
-		return nil, fmt.Errorf("keyring: create: a keyring was expected, and there is none: %w", ErrUnexpected)
+	least, err := loadAnchor(ctx, &o)
+	if err != nil {
+		return nil, fmt.Errorf("keyring: create: %w", err)
+	}
+	if least != (Point{}) {
+		return nil, fmt.Errorf("keyring: create: a keyring was expected, of which the anchor holds %v, and there is none: %w"+howToAccept, least, ErrUnexpected)
 	}
 	switch _, err := s.Load(ctx); {
 	case err == nil:
@@ -113,6 +118,7 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
 	r.startMonitor()
+	_ = r.anchorNow(ctx) // which tells of it, and is tried again
 	return r, nil
 }
 
@@ -131,6 +137,10 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 	if err != nil {
 		return nil, err
 	}
+	least, err := loadAnchor(ctx, &o)
+	if err != nil {
+		return nil, fmt.Errorf("keyring: open: %w", err)
+	}
 	doc, err := s.Load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("keyring: open: load: %w", err)
@@ -143,7 +153,11 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 		return nil, fmt.Errorf("keyring: open: the keyring is wrapped by %s, not by %s: %w; open it with that key, then ChangeKEK",
 			cur, k.ID().Versionless(), ErrWrongKEK)
 	}
+	if err := generationExpected(h.generation, least); err != nil {
+		return nil, err
+	}
 	r := newKeyring(s, inVault(k, h.current().key.Vault), o)
+	r.anchoring.least, r.anchoring.at = least, least
 	r.storeID = h.storeID
 	r.take(h, bytes.Clone(aad), bytes.Clone(sealed))
 
@@ -155,6 +169,7 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 		return nil, fmt.Errorf("keyring: open: %w", err)
 	}
 	r.startMonitor()
+	_ = r.anchorNow(ctx) // which tells of it, and is tried again
 	return r, nil
 }
 
@@ -179,13 +194,14 @@ func (r *Keyring) firstCheck(ctx context.Context) error {
 
 func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 	r := &Keyring{
-		opts:    o,
-		clock:   o.Clock,
-		storage: s,
-		kek:     k,
-		others:  slices.Clone(o.OtherKEKs), // which is the caller's, who may give it to several
-		checks:  make(chan struct{}, 1),
-		events:  events{logger: o.Logger, onEvent: o.OnEvent},
+		opts:      o,
+		clock:     o.Clock,
+		storage:   s,
+		kek:       k,
+		others:    slices.Clone(o.OtherKEKs), // which is the caller's, who may give it to several
+		checks:    make(chan struct{}, 1),
+		anchoring: anchoring{turn: make(chan struct{}, 1)},
+		events:    events{logger: o.Logger, onEvent: o.OnEvent},
 	}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.anchor()
@@ -197,7 +213,7 @@ func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 // StoreID returns the store's id.
 func (r *Keyring) StoreID() StoreID { return r.storeID }
 
-// Fingerprint names the keyring for Options.Expect: 64 hexadecimal digits that
+// Fingerprint names the keyring for [Expect] and [Point]: 64 hexadecimal digits that
 // only someone who opened this keyring can have put into its document. It is
 // known once the keyring was available.
 func (r *Keyring) Fingerprint() string {
@@ -221,9 +237,13 @@ func (r *Keyring) KEK() *kek.KEK {
 }
 
 // Close locks the keyring for good, after the operations in flight. What was
-// wrapped stays openable by the next Open. Closing twice does nothing.
+// wrapped stays openable by the next Open. Closing twice does nothing. An anchor that
+// was not advanced is an error too, which says so: the keyring is closed, and whole.
 func (r *Keyring) Close() error {
-	err := r.settleReservations()
+	if r.closed.Load() {
+		return nil
+	}
+	err := errors.Join(r.settleReservations(), r.anchorNow(context.Background()))
 	if !r.end(true) {
 		return nil
 	}

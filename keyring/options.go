@@ -113,8 +113,18 @@ type Options struct {
 	// PinVersion keeps a KEK that was given without a version on the version it
 	// has. Default: a newer version that a check finds is taken up.
 	PinVersion bool
-	// Expect, if not nil, makes Open refuse a keyring that is not the expected one.
-	Expect *Expect
+	// Anchor, if not nil, keeps outside of the keyring's disk what is the least
+	// acceptable: Open and Create refuse what is older, or another keyring. It is
+	// advanced with each change of the document, and by [Keyring.Advance]. Open fails
+	// if it does not answer; afterwards an outage stops nothing, and is an event and in
+	// the [State]. A read-only keyring checks it and does not advance it. Default: none.
+	Anchor Anchor
+	// Admit, if not nil, is called whenever the document was opened, before any key of
+	// it can be used, and may refuse: for a database on top that has to look at
+	// something which [Hold.Tag] authenticates before it serves. tag is that of Tag. An
+	// error that matches ErrUnexpected or ErrCorrupt fails Open, and keeps an open
+	// keyring locked. It must not use the keyring. Default: none.
+	Admit func(tag func(purpose string, data []byte) [TagSize]byte) error
 
 	// Clock is for tests. Default: the system's.
 	Clock Clock
@@ -123,16 +133,6 @@ type Options struct {
 	// OnEvent receives every event, one at a time and in order, on a goroutine of
 	// the keyring's. A slow OnEvent never slows the keyring; see [State].
 	OnEvent func(Event)
-}
-
-// Expect is what a program knows of a keyring from outside the disk it lies on,
-// so that a substituted or rolled-back one is noticed. Zero fields are not checked.
-type Expect struct {
-	// Fingerprint as [Keyring.Fingerprint] returned it when the keyring was made.
-	// Nobody without an opened document can make another with this fingerprint.
-	Fingerprint string
-	// Generation is the least acceptable one.
-	Generation uint64
 }
 
 // withDefaults returns a copy of o, which may be nil, with the defaults filled in

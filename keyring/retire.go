@@ -27,7 +27,7 @@ func (r *Keyring) DropEpochs(ctx context.Context, before uint32) ([]uint32, erro
 		r.emit(Event{Kind: EpochDropped, Epoch: id})
 	}
 	r.forgetRetired(h.s)
-	return dropped, nil
+	return dropped, r.thenAnchor(ctx, nil)
 }
 
 func (r *Keyring) dropEpochs(ctx context.Context, h *Hold, before uint32) (dropped []uint32, err error) {

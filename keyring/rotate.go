@@ -15,7 +15,7 @@ import (
 // epochs before stay, for the DEKs that they wrapped. The new epoch is in storage
 // before any DEK is wrapped by it. No vault is called.
 func (r *Keyring) Rotate(ctx context.Context) error {
-	return r.rotate(ctx, "on request", func(*body) bool { return true })
+	return r.thenAnchor(ctx, r.rotate(ctx, "on request", func(*body) bool { return true }))
 }
 
 func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) error {
@@ -248,11 +248,12 @@ func (r *Keyring) changeKEK(ctx context.Context, k *kek.KEK, what string) error 
 	if err := r.takeChecks(ctx); err != nil {
 		return err
 	}
-	defer func() { <-r.checks }()
-	if err := r.changeKEKHeld(ctx, k, k, Event{Detail: what}); err != nil {
+	err := r.changeKEKHeld(ctx, k, k, Event{Detail: what})
+	<-r.checks
+	if err != nil {
 		return fmt.Errorf("keyring: %s: %w", what, err)
 	}
-	return nil
+	return r.thenAnchor(ctx, nil)
 }
 
 // changeKEKHeld moves the keyring to exact, which is k or a version of it; k is
@@ -331,6 +332,7 @@ func (r *Keyring) saveMove(ctx context.Context, h *Hold, t *target) (m *move, er
 		return nil, fmt.Errorf("save generation %d: %w", m.header.generation, err)
 	}
 	r.adopt(m)
+	r.anchorSoon()
 	h.s.secret = m.secret
 	return m, nil
 }

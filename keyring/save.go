@@ -72,6 +72,7 @@ func (r *Keyring) seal(ctx context.Context, next header, b *body, docSecret *[se
 		return fmt.Errorf("keyring: save generation %d: %w", next.generation, err)
 	}
 	r.take(next, aad, sealed)
+	r.anchorSoon()
 	return nil
 }
 

@@ -68,6 +68,10 @@ type State struct {
 	Epochs int
 	// Generation of the document.
 	Generation uint64
+	// Anchor is what Options.Anchor is known to hold, and AnchorErr why the last attempt
+	// to advance it failed; nil if it did not.
+	Anchor    Point
+	AnchorErr error
 	// DroppedEvents counts the events that were lost because OnEvent and the
 	// logger did not keep up.
 	DroppedEvents uint64
@@ -90,6 +94,7 @@ func (r *Keyring) State() State {
 	st.KEK, st.Generation = r.kekID, r.generation
 	kek := r.seenOfKEK()
 	st.KEKExpires, st.KEKKnown = kek.expires, kek.known
+	st.Anchor, st.AnchorErr = r.anchoring.at, r.anchoring.err
 	st.DroppedEvents = r.events.dropped()
 	s := r.session.Load()
 	if s == nil {

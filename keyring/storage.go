@@ -17,7 +17,9 @@ import (
 // and a Save that did not return must leave the old document or the new one.
 // A keyring calls one method at a time.
 type Storage interface {
-	// Load returns the document, or an error that matches [ErrNoDocument].
+	// Load returns the document, or an error that matches [ErrNoDocument]. What it
+	// returned must survive a crash too, if there is an [Anchor]: it may be of a Save
+	// that did not return, and the anchor is advanced to it.
 	Load(ctx context.Context) ([]byte, error)
 	// Save replaces the document, durably and atomically. It keeps no reference
 	// to it.
@@ -36,7 +38,14 @@ func (f fileStorage) Load(context.Context) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("keyring: %s: %w", string(f), ErrNoDocument)
 	}
-	return b, err
+	if err != nil {
+		return nil, err
+	}
+	// A process that was killed in Save may have renamed the file and not synced that.
+	if err := syncDir(filepath.Dir(string(f))); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return nil, err
+	}
+	return b, nil
 }
 
 func (f fileStorage) Save(_ context.Context, document []byte) (err error) {
@@ -67,18 +76,6 @@ func (f fileStorage) Save(_ context.Context, document []byte) (err error) {
 		return err
 	}
 	return syncDir(dir)
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // which does not let a directory be synced; its file systems keep a journal
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // MemStorage is a Storage in memory, for tests and for programs that keep the

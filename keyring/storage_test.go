@@ -80,7 +80,7 @@ func TestCreateRefuses(t *testing.T) {
 		want   error
 	}{
 		"read only":         {func(g *rig, _ *failing) { g.opts.ReadOnly = true }, keyring.ErrReadOnly},
-		"expects another":   {func(g *rig, _ *failing) { g.opts.Expect = &keyring.Expect{Generation: 1} }, keyring.ErrUnexpected},
+		"expects another":   {func(g *rig, _ *failing) { g.opts.Anchor = keyring.Expect{Generation: 1} }, keyring.ErrUnexpected},
 		"cannot load":       {func(_ *rig, s *failing) { s.load = broken }, broken},
 		"cannot save":       {func(_ *rig, s *failing) { s.save = broken }, broken},
 		"the vault refuses": {func(g *rig, _ *failing) { g.vault.Revoke(vault.OpWrapKey) }, vault.ErrAccessDenied},

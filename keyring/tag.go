@@ -41,11 +41,21 @@ func (h *Hold) Tagger(purpose string) (*Tagger, error) {
 		return nil, err
 	}
 	defer b.destroy()
+	return b.tagger(purpose), nil
+}
+
+func (b *body) tagger(purpose string) *Tagger {
 	t := new(Tagger)
 	mac := hmac.New(sha256.New, b.storeSecret[:])
 	mac.Write([]byte("blockseal tag v1 " + purpose))
 	mac.Sum(t.key[:0])
-	return t, nil
+	return t
+}
+
+func (b *body) tag(purpose string, data []byte) [TagSize]byte {
+	t := b.tagger(purpose)
+	defer t.Destroy()
+	return t.Tag(data)
 }
 
 // Tag returns what Hold.Tag does.

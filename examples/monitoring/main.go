@@ -174,7 +174,7 @@ func (m *monitored) onEvent(e keyring.Event) {
 			r.Reason = e.Err.Error()
 		}
 		m.log.Record(context.Background(), r)
-	case keyring.KeyNearExpiry, keyring.KEKNotChanged, keyring.CopyNotRewrapped:
+	case keyring.KeyNearExpiry, keyring.KEKNotChanged, keyring.CopyNotRewrapped, keyring.AnchorNotAdvanced:
 	default:
 		return
 	}

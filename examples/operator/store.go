@@ -103,7 +103,7 @@ func (a *app) withStoreAndKEKs(f *storeFlags, all bool, do func(ctx context.Cont
 		opts := a.storeOptions(s)
 		opts.VaultRate, opts.RewriteRate = f.vaultRate, f.rewriteRate
 		if f.fingerprint != "" || f.generation > 0 {
-			opts.Keyring.Expect = &keyring.Expect{Fingerprint: f.fingerprint, Generation: f.generation}
+			opts.Keyring.Anchor = keyring.Expect{Fingerprint: f.fingerprint, Generation: f.generation}
 		}
 		var ids []vault.KeyID
 		for _, id := range info.KEKs {

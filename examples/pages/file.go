@@ -10,7 +10,7 @@
 // What is not noticed: a page that was put back together with the record that it had
 // at the time, until RotateEpoch, and one that was zeroed together with its record,
 // which then was never written. Who may write the files can do both, and RotateEpoch
-// helps only if the keyring's document is not put back too: keyring.Options.Expect
+// helps only if the keyring's document is not put back too: keyring.Options.Anchor
 // notices that.
 //
 // One File at a time has a page file open. Where there is flock it is made sure of

@@ -186,9 +186,9 @@ func TestKeyringForgedWithThePublicKey(t *testing.T) {
 		g.set(map[string]string{documentKey: forged})
 		require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
 
-		g.opts.Keyring.Expect = &keyring.Expect{Fingerprint: fingerprint}
+		g.opts.Keyring.Anchor = keyring.Expect{Fingerprint: fingerprint}
 		require.ErrorIs(t, g.tryOpen(), keyring.ErrUnexpected)
-		g.opts.Keyring.Expect = nil
+		g.opts.Keyring.Anchor = nil
 
 		// Also not by one that comes back only later.
 		g.opts.Keyring.AwaitRevalidate = true

@@ -126,9 +126,9 @@ func TestKeyringReplayed(t *testing.T) {
 
 		g.set(map[string]string{documentKey: old})
 		require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
-		g.opts.Keyring.Expect = &keyring.Expect{Fingerprint: fingerprint, Generation: generation}
+		g.opts.Keyring.Anchor = keyring.Expect{Fingerprint: fingerprint, Generation: generation}
 		require.ErrorIs(t, g.tryOpen(), keyring.ErrUnexpected)
-		g.opts.Keyring.Expect = nil
+		g.opts.Keyring.Anchor = nil
 
 		// And with its old records, as a whole: the epochs are there, and only who kept
 		// the generation can tell.

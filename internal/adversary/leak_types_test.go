@@ -201,7 +201,7 @@ func (w *world) specimens(s *block.Store) []any {
 
 	return []any{
 		k, aead, made, ring, hold, &hold, &binding, storage, document, wrapped, info, s.StoreID(), s.State(), s.Stats(),
-		keyring.Options{Expect: &keyring.Expect{Fingerprint: s.Fingerprint()}, OtherKEKs: []*kek.KEK{w.kek("other")}},
+		keyring.Options{Anchor: keyring.Expect{Fingerprint: s.Fingerprint()}, OtherKEKs: []*kek.KEK{w.kek("other")}},
 		s, batch, snapshot, receipt, block.Block{ID: []byte("id")}, block.Range{Start: []byte("a"), End: []byte("b")},
 		block.Problem{ID: []byte("id"), Err: block.ErrCorrupt}, block.Report{Problems: []block.Problem{{}}},
 		*w.options(keyring.ByKEK), block.Inspection{Keyring: info},
