@@ -30,7 +30,11 @@ func (s *Store) apply(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 	if err := s.refresh(ctx, h, b, oldest); err != nil {
 		return err
 	}
-	return s.db.Apply(b, !s.opts.NoSync)
+	if err := s.db.Apply(b, !s.opts.NoSync); err != nil {
+		return err
+	}
+	s.changed()
+	return nil
 }
 
 // durable waits until what was applied is durable, unless Options.NoSync.

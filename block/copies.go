@@ -203,6 +203,15 @@ func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
 
 // writeMeta sets a meta record durably, or deletes it if value is nil.
 func (s *Store) writeMeta(name string, value []byte) error {
+	if err := s.setMeta(name, value); err != nil {
+		return err
+	}
+	s.changed()
+	return nil
+}
+
+// setMeta is writeMeta for what is not counted.
+func (s *Store) setMeta(name string, value []byte) error {
 	b := s.db.NewBatch()
 	defer b.Close()
 	err := b.Delete(metaKey(name))
@@ -269,7 +278,8 @@ func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *
 		o = *opts
 	}
 	o.ReadOnly, o.atRest = false, true
-	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent = true, nil
+	// The anchor of the options, if there is one, is the store's: a copy is older.
+	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
 	if found, err := hasStore(o.fs(), dir); err != nil || !found {
 		return errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
 	}

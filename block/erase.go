@@ -144,6 +144,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if err != nil && !held {
 		return r, s.damage(err)
 	}
+	s.changed() // when it was, above
 	// What has come to wrap the document since they were asked for is there.
 	past := s.storage.pastKEKs()
 	for _, id := range past.ids() {

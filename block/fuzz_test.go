@@ -2,6 +2,7 @@ package block
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"testing"
 
@@ -81,6 +82,7 @@ func FuzzMeta(f *testing.F) {
 		}
 	}
 	f.Add([]byte{1})
+	f.Add(append([]byte{2}, make([]byte, 41)...))
 	f.Add([]byte{2, 0, 0, 0, 0})
 	f.Add(append([]byte{1, 0, 0, 0, 0}, bytes.Repeat([]byte{0xff}, 12)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -93,6 +95,10 @@ func FuzzMeta(f *testing.F) {
 			require.Equal(t, b, c.encode())
 		} else {
 			require.True(t, damaged(err), "%v", err)
+		}
+		if n, tag, record, ok := decodeSequence(b); ok {
+			require.Equal(t, b, append(append([]byte{2}, tag...), record...))
+			require.Equal(t, n, binary.BigEndian.Uint64(record[1:]))
 		}
 		if past, err := decodePast(b); err == nil {
 			again := past.encode()

@@ -22,6 +22,10 @@ type Inspection struct {
 	// version that wraps it, all KEK versions that something is wrapped by, its size.
 	Keyring keyring.Info
 
+	// Sequence is the write sequence number that was written down last; see
+	// [Store.Sequence].
+	Sequence uint64
+
 	Records     uint64            // DEK records, one for each block
 	RecordBytes uint64            // of them together
 	Epochs      map[uint32]uint64 // DEK records by the epoch that wraps them
@@ -59,6 +63,10 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 		}
 	}()
 	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.pastKEKs().ids(), Epochs: map[uint32]uint64{}}
+	if err := s.findSequence(); err != nil {
+		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
+	}
+	in.Sequence, _, _, _ = decodeSequence(s.sequence.found)
 	if s.id.copyOf != (instanceID{}) {
 		in.CopyOf = s.id.copyOf.String()
 	}

@@ -22,6 +22,7 @@ import (
 //	copy/...      see Copy
 //	rotate-epoch  see marker
 //	rekey         see marker
+//	sequence      see sequence
 //
 // The first three are written together.
 
@@ -44,6 +45,7 @@ type metaStorage struct {
 	db      *engine.DB
 	pending []byte
 	past    pastKEKs
+	saved   func() // called when a document was saved in the engine; nil: nothing
 }
 
 // Load implements [keyring.Storage].
@@ -116,6 +118,9 @@ func (m *metaStorage) write(document []byte) error {
 		return err
 	}
 	m.past = past
+	if m.saved != nil {
+		m.saved()
+	}
 	return nil
 }
 

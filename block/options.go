@@ -2,6 +2,7 @@ package block
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -47,6 +48,12 @@ type Options struct {
 	// RewriteRate bounds Rekey, and the renewal of DEKs that are older than
 	// Keyring.RekeyAfter, in bytes of blocks a second. Default: unbounded.
 	RewriteRate int64
+
+	// AnchorEvery is how often Keyring.Anchor is advanced at the most while the store
+	// changes, beside at Open and Close and when the keyring document has changed: each
+	// time costs a synced write of a record of 42 bytes, and the anchor's own. What was
+	// acknowledged since the last time can be lost to a rollback unseen. Default: 1 second.
+	AnchorEvery time.Duration
 
 	// RecordCache is the memory in bytes for wrapped DEK records, taken at Open
 	// and used as blocks are read and written: 73 bytes a block. It holds no
@@ -99,8 +106,11 @@ func (o *Options) withDefaults() (Options, error) {
 	if c.VaultRate == 0 {
 		c.VaultRate = DefaultVaultRate
 	}
-	if c.BlockCache < 0 || c.VaultRate < 0 || c.RewriteRate < 0 {
-		return c, fmt.Errorf("block: options: BlockCache, VaultRate and RewriteRate must not be negative")
+	if c.AnchorEvery == 0 {
+		c.AnchorEvery = DefaultAnchorEvery
+	}
+	if c.BlockCache < 0 || c.VaultRate < 0 || c.RewriteRate < 0 || c.AnchorEvery < 0 {
+		return c, fmt.Errorf("block: options: BlockCache, VaultRate, RewriteRate and AnchorEvery must not be negative")
 	}
 	c.Keyring.ReadOnly = c.Keyring.ReadOnly || c.ReadOnly
 	c.Keyring.RequireAccess = c.Keyring.RequireAccess || c.RequireAccess

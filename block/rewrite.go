@@ -75,7 +75,11 @@ func (w *rewriter) flush(h *keyring.Hold) (lost int, err error) {
 	if err := eachRecord(out, func(id, record []byte, _ bool) { s.records.replace(id, record) }); err != nil {
 		return 0, err
 	}
-	return len(skip), s.db.Apply(out, false)
+	if err := s.db.Apply(out, false); err != nil {
+		return len(skip), err
+	}
+	s.changed()
+	return len(skip), nil
 }
 
 func (w *rewriter) reset() {

@@ -70,6 +70,7 @@ type Store struct {
 	budget    *budget // of vault calls for what rewrites
 	pausing   pausing // of RewrapDEKs
 	upkeep    upkeep  // what the store does by itself
+	sequence  sequence
 
 	counts  counts       // what Stats counts
 	work    workboard    // what long operations are under way
@@ -122,6 +123,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.watchKEK()
+	s.watchSequence()
 	s.scratch.New = func() any { return new(scratch) }
 	if !found {
 		err = s.create(ctx, k, storage)
@@ -137,6 +139,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 		return nil, errors.Join(err, s.Close())
 	}
 	s.startUpkeep()
+	s.startAnchoring(ctx)
 	return s, nil
 }
 
@@ -202,6 +205,7 @@ func (s *Store) finishCreation(storage *metaStorage) error {
 	if err := storage.attach(s.db); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.dir, err)
 	}
+	s.changed()
 	s.proven.Store(true)
 	return s.enter(engine.Opened)
 }
@@ -238,10 +242,17 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	if err := storage.attach(s.db); err != nil {
 		return err
 	}
+	if err := s.findSequence(); err != nil {
+		return fmt.Errorf("block: open %s: %w", s.dir, err)
+	}
+	s.documentInPlace()
 	ko := s.opts.Keyring
 	ko.AwaitRevalidate = ko.AwaitRevalidate || s.id.copyOf != (instanceID{})
 	if s.keys, err = keyring.Open(ctx, storage, k, &ko); err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, err)
+	}
+	if err := s.expectClaimed(); err != nil {
+		return err
 	}
 	h, err := s.keys.Acquire()
 	if err != nil {
@@ -342,13 +353,14 @@ func (s *Store) Close() error {
 	s.cancel()
 	s.spawning.Unlock()
 	s.background.Wait()
+	err := s.endSequence()
 	s.usage.Lock()
 	defer s.usage.Unlock()
 	if s.closed {
 		return nil
 	}
 	s.closed = true
-	return s.release()
+	return errors.Join(err, s.release())
 }
 
 // release closes what is open, in the order that makes each step safe.

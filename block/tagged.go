@@ -50,9 +50,17 @@ func splitTagged(b []byte) (tag, record []byte, ok bool) {
 
 // writeTagged replaces a tagged record durably, and what was applied before it.
 func (s *Store) writeTagged(h *keyring.Hold, name string, record []byte) error {
+	tagged, err := tagRecord(h, name, record)
+	if err != nil {
+		return err
+	}
+	return s.writeMeta(name, tagged)
+}
+
+func tagRecord(h *keyring.Hold, name string, record []byte) ([]byte, error) {
 	tag, err := h.Tag(name, record)
 	if err != nil {
-		return fmt.Errorf("the record %s: %w", name, err)
+		return nil, fmt.Errorf("the record %s: %w", name, err)
 	}
-	return s.writeMeta(name, bytes.Join([][]byte{{taggedVersion}, tag[:], record}, nil))
+	return bytes.Join([][]byte{{taggedVersion}, tag[:], record}, nil), nil
 }

@@ -146,7 +146,7 @@ func TestAnchorRefuses(t *testing.T) {
 	require.NoError(t, r.Close())
 	kept := n.at()
 
-		refused := func(text string) {
+	refused := func(text string) {
 		t.Helper()
 		for _, readOnly := range []bool{false, true} {
 			g.opts.ReadOnly = readOnly

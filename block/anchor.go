@@ -1,0 +1,289 @@
+package block
+
+import (
+	"context"
+	"crypto/hmac"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// DefaultAnchorEvery is the default of Options.AnchorEvery.
+const DefaultAnchorEvery = time.Second
+
+// anchorMost is the longest time between two attempts to advance an anchor that fails.
+const anchorMost = time.Minute
+
+// The write sequence number counts the changes of the store, beside those of the keyring
+// document, which has its generation. It is counted when a change has been applied, and a
+// tagged record holds it:
+//
+//	offset  size  field
+//	     0     1  version, 1
+//	     1     8  changes applied before the record was
+//
+// The engine's log is replayed as a prefix, and tables take over what is in it in its
+// order: whatever has the record has all the changes that it counts. So the record is
+// written, and synced, before an anchor is advanced to its number. It is not counted
+// itself. On disk, and must not change.
+const (
+	metaSequence          = "sequence"
+	sequenceRecordVersion = 1
+	sequenceRecordSize    = 9
+)
+
+// sequence is the store's write sequence number, and what it does with its anchor.
+type sequence struct {
+	n atomic.Uint64 // changes applied
+	_ [56]byte      // to the end of the cache line, which every writer writes
+
+	writing  sync.Mutex // held by who writes the record, and taken before a hold
+	recorded uint64     // what the record holds; guarded by writing
+
+	found    []byte // the record as it was at Open; does not change once the keyring is opened
+	admitted atomic.Bool
+	anchor   *storeAnchor // nil: none
+	hurry    chan struct{}
+}
+
+// Sequence returns the write sequence number: how many changes were ever applied to the
+// store and, before it was made, to the one that it is a copy of. The keyring document's
+// are counted by its generation instead. After a crash it goes on from the last number
+// that was written down: at Close, at a Checkpoint, and for an anchor
+// (Options.Keyring.Anchor). It is 0 until the store was available once.
+func (s *Store) Sequence() uint64 { return s.sequence.n.Load() }
+
+// changed counts a change that was applied, and not one that is yet to be: what is written
+// down must not count a change that may come behind it in the log.
+func (s *Store) changed() { s.sequence.n.Add(1) }
+
+// storeAnchor is the anchor as the store gives it to its keyring.
+type storeAnchor struct {
+	keyring.Anchor
+	// inPlace is whether the keyring document is in the engine. A new store's keyring is
+	// made before, in memory: an anchor that knew of it would refuse what a crash leaves.
+	inPlace atomic.Bool
+	least   atomic.Pointer[keyring.Point] // what was loaded
+}
+
+// Load implements [keyring.Anchor].
+func (a *storeAnchor) Load(ctx context.Context) (keyring.Point, error) {
+	p, err := a.Anchor.Load(ctx)
+	if err == nil {
+		a.least.CompareAndSwap(nil, &p)
+	}
+	return p, err
+}
+
+// Advance implements [keyring.Anchor]. What it leaves out of a store that is being made is
+// made up for when that is open: its sequence number is ahead then.
+func (a *storeAnchor) Advance(ctx context.Context, to keyring.Point) error {
+	if !a.inPlace.Load() {
+		return nil
+	}
+	return a.Anchor.Advance(ctx, to)
+}
+
+// documentInPlace lets the anchor know of the keyring document, which is durable in the
+// engine: it was saved by this process or, before that, Pebble has written out what it found
+// in its log when it was opened, whether that had been synced or not.
+func (s *Store) documentInPlace() {
+	if a := s.sequence.anchor; a != nil {
+		a.inPlace.Store(true)
+	}
+}
+
+// watchSequence puts the store's own look at its number, and its hands on the anchor,
+// between the caller's options and the keyring.
+func (s *Store) watchSequence() {
+	s.sequence.hurry = make(chan struct{}, 1)
+	s.storage.saved = func() {
+		select {
+		case s.sequence.hurry <- struct{}{}:
+		default: // somebody is about to, or nobody is there
+		}
+	}
+	o := &s.opts.Keyring
+	if o.Anchor != nil {
+		s.sequence.anchor = &storeAnchor{Anchor: o.Anchor}
+		o.Anchor = s.sequence.anchor
+	}
+	given := o.Admit
+	o.Admit = func(tag func(string, []byte) [keyring.TagSize]byte) error {
+		if err := s.admit(tag); err != nil || given == nil {
+			return err
+		}
+		return given(tag)
+	}
+}
+
+// findSequence reads the record of a store that is being opened.
+func (s *Store) findSequence() (err error) {
+	s.sequence.found, err = readMeta(s.db, metaSequence)
+	if errors.Is(err, engine.ErrNotFound) {
+		return nil
+	}
+	return s.damage(err)
+}
+
+// decodeSequence reads a tagged record of a number. ok is false for one that has none.
+func decodeSequence(b []byte) (n uint64, tag, record []byte, ok bool) {
+	tag, record, ok = splitTagged(b)
+	if !ok || len(record) != sequenceRecordSize || record[0] != sequenceRecordVersion {
+		return 0, nil, nil, false
+	}
+	return binary.BigEndian.Uint64(record[1:]), tag, record, true
+}
+
+// admit looks, before any key can be used, whether the number that was found is authentic
+// and not less than the anchor's; later it is the store's own.
+func (s *Store) admit(tag func(string, []byte) [keyring.TagSize]byte) error {
+	q := &s.sequence
+	if q.admitted.Load() {
+		return nil
+	}
+	n, given, record, ok := decodeSequence(q.found)
+	if ok {
+		want := tag(metaSequence, record)
+		ok = hmac.Equal(given, want[:])
+	}
+	if !ok {
+		n = 0 // a record that is not authentic counts as none
+	}
+	if err := s.sequenceExpected(n); err != nil {
+		return err
+	}
+	q.n.Store(n)
+	q.writing.Lock()
+	q.recorded = n
+	q.writing.Unlock()
+	q.admitted.Store(true)
+	return nil
+}
+
+// expectClaimed looks at the number that is in clear, of a store that is open without access:
+// of one that is too small nothing else needs to be known.
+func (s *Store) expectClaimed() error {
+	if s.sequence.admitted.Load() {
+		return nil
+	}
+	n, _, _, _ := decodeSequence(s.sequence.found)
+	return s.sequenceExpected(n)
+}
+
+func (s *Store) sequenceExpected(n uint64) error {
+	a := s.sequence.anchor
+	if a == nil {
+		return nil
+	}
+	least := a.least.Load()
+	if least == nil || n >= least.Sequence {
+		return nil
+	}
+	return fmt.Errorf("block: the write sequence number of %s is %d, at least %d was expected: an older copy was put in its place, "+
+		"or changes that were durable are missing: %w; to accept it on purpose, give it an empty anchor: move the file of a FileAnchor away",
+		s.dir, n, least.Sequence, keyring.ErrUnexpected)
+}
+
+// recordSequence writes down the number, if it has grown, and returns what is written down.
+// It is durable then, and with it every change that it counts.
+func (s *Store) recordSequence() (uint64, error) {
+	q := &s.sequence
+	q.writing.Lock()
+	defer q.writing.Unlock()
+	h, err := s.writeHold()
+	if err != nil {
+		return 0, err
+	}
+	defer h.Release()
+	n := q.n.Load()
+	if n == q.recorded {
+		return n, nil
+	}
+	record := binary.BigEndian.AppendUint64([]byte{sequenceRecordVersion}, n)
+	tagged, err := tagRecord(&h, metaSequence, record)
+	if err == nil {
+		err = s.setMeta(metaSequence, tagged)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("block: write down the write sequence number: %w", err)
+	}
+	q.recorded = n
+	return n, nil
+}
+
+// AnchorPoint makes durable what was changed so far, and returns the point that an anchor may
+// hold from now on: for a program that keeps it in a way of its own, or gives the store an
+// anchor that it did not have. The store must be available. Errors: [ErrInaccessible],
+// [ErrReadOnly], [ErrClosed].
+func (s *Store) AnchorPoint(ctx context.Context) (keyring.Point, error) {
+	if err := ctx.Err(); err != nil {
+		return keyring.Point{}, fmt.Errorf("block: anchor point: %w", err)
+	}
+	generation := s.keys.State().Generation
+	n, err := s.recordSequence()
+	if err != nil {
+		return keyring.Point{}, fmt.Errorf("block: anchor point: %w", err)
+	}
+	return keyring.Point{Fingerprint: s.Fingerprint(), Generation: generation, Sequence: n}, nil
+}
+
+// noRecord says of an error of recordSequence that nothing has failed: there is nothing that
+// could be written.
+func noRecord(err error) bool {
+	return errors.Is(err, ErrInaccessible) || errors.Is(err, ErrClosed) || errors.Is(err, ErrReadOnly)
+}
+
+// advance writes down the number and moves the anchor there, if there is one.
+func (s *Store) advance(ctx context.Context) error {
+	n, err := s.recordSequence()
+	if err != nil || s.sequence.anchor == nil {
+		return err
+	}
+	return s.keys.Advance(ctx, n)
+}
+
+// endSequence is advance for Close.
+func (s *Store) endSequence() error {
+	err := s.advance(context.Background())
+	if noRecord(err) || s.keys.State().AnchorErr != nil { // which Close of the keyring returns
+		return nil
+	}
+	return err
+}
+
+// startAnchoring advances the anchor to a store that was opened or made, and then as it
+// changes.
+func (s *Store) startAnchoring(ctx context.Context) {
+	if s.sequence.anchor == nil || s.opts.ReadOnly {
+		return
+	}
+	s.documentInPlace()
+	_ = s.advance(ctx) // which has told of it
+	s.spawn(s.keepAnchored)
+}
+
+// keepAnchored advances the anchor while there are changes, at a bounded rate, and at once
+// when the keyring document has changed. What fails is told by the keyring, and tried again
+// less often.
+func (s *Store) keepAnchored() {
+	wait := s.opts.AnchorEvery
+	for {
+		s.waitFor(s.sequence.hurry, wait)
+		if s.ctx.Err() != nil {
+			return
+		}
+		switch err := s.advance(s.ctx); {
+		case err == nil || noRecord(err):
+			wait = s.opts.AnchorEvery
+		default:
+			wait = max(min(2*wait, anchorMost), s.opts.AnchorEvery)
+		}
+	}
+}
