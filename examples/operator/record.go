@@ -23,6 +23,7 @@ const (
 	opGrant        vault.Operation = "grant"
 	opRevoke       vault.Operation = "revoke"
 	opGrants       vault.Operation = "listGrants"
+	opAccept       vault.Operation = "acceptStore"
 )
 
 // newRequest returns the name that all records of one command have.

@@ -87,7 +87,7 @@ func newRoot(a *app) *cobra.Command {
 	root.SetErr(a.err)
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write the result as JSON, and an error as {\"error\", \"exit\"}")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "write what stores and vaults report to standard error")
-	root.AddCommand(a.vaultCommand(), a.keyCommand(), a.grantCommand(), a.auditCommand(), a.storeCommand(),
+	root.AddCommand(a.vaultCommand(), a.keyCommand(), a.grantCommand(), a.auditCommand(), a.storeCommand(), a.anchorCommand(),
 		&cobra.Command{Use: "flow", Short: "in which order the commands are used", Long: flow}, // a help topic
 	)
 	return root

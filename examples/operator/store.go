@@ -23,6 +23,7 @@ import (
 type storeFlags struct {
 	fingerprint string
 	generation  uint64
+	anchor      string     // file
 	other       vaultFlags // holds the keys that the store is being moved away from
 	vaultRate   int
 	rewriteRate int64
@@ -40,8 +41,11 @@ While another process has the store open, all of these commands end with exit st
 	p := c.PersistentFlags()
 	p.StringVar(&f.fingerprint, "expect-fingerprint", "", "refuse a store with another fingerprint (store state shows it), with exit status 4")
 	p.Uint64Var(&f.generation, "expect-generation", 0, "refuse a store whose keyring has a lesser generation: an old copy was put in its place")
+	f.addAnchor(c)
+	c.MarkFlagsMutuallyExclusive("anchor", "expect-fingerprint")
+	c.MarkFlagsMutuallyExclusive("anchor", "expect-generation")
 	f.other.add(c, "from-", "another vault, which holds keys that the store or its copies were on before")
-	c.AddCommand(a.storeInit(), a.storeInspect(), a.storeState(f), a.storeRevalidate(f), a.storeVerify(f), a.storeUsage(f),
+	c.AddCommand(a.storeInit(f), a.storeInspect(), a.storeState(f), a.storeRevalidate(f), a.storeVerify(f), a.storeUsage(f),
 		a.storePut(f), a.storeGet(f), a.storeDelete(f), a.storeList(f),
 		a.storeRotate(f), a.storeRekey(f), a.storeRewrap(f), a.storeErase(f), a.storeCheckpoint(f), a.storeCopies(f))
 	return c
@@ -102,9 +106,7 @@ func (a *app) withStoreAndKEKs(f *storeFlags, all bool, do func(ctx context.Cont
 		}
 		opts := a.storeOptions(s)
 		opts.VaultRate, opts.RewriteRate = f.vaultRate, f.rewriteRate
-		if f.fingerprint != "" || f.generation > 0 {
-			opts.Keyring.Anchor = keyring.Expect{Fingerprint: f.fingerprint, Generation: f.generation}
-		}
+		opts.Keyring.Anchor = f.kept()
 		var ids []vault.KeyID
 		for _, id := range info.KEKs {
 			ids = append(ids, id)
@@ -204,7 +206,7 @@ func (s *openStore) failures(kind keyring.EventKind, expected int) map[string]er
 	return errs
 }
 
-func (a *app) storeInit() *cobra.Command {
+func (a *app) storeInit(sf *storeFlags) *cobra.Command {
 	var key, wrapping string
 	var maxDEKs uint64
 	var maxAge daysFlag
@@ -233,7 +235,7 @@ The identity that the store works as needs get, wrapKey and unwrapKey: --identit
 				return usagef("--wrapping is keyring or kek, not %q", wrapping)
 			}
 			opts.Keyring.EpochMaxDEKs, opts.Keyring.EpochMaxAge = maxDEKs, maxAge.d
-			opts.RequireAccess = true
+			opts.RequireAccess, opts.Keyring.Anchor = true, sf.kept()
 			if _, err := block.InspectKeyring(s.dir, nil); err == nil {
 				return fmt.Errorf("there is a store in %s already: %w", s.dir, keyring.ErrExists)
 			}
@@ -272,6 +274,7 @@ type stateView struct {
 	Epoch       uint32     `json:"epoch,omitempty"`
 	Epochs      int        `json:"epochs,omitempty"`
 	Generation  uint64     `json:"generation"`
+	Sequence    uint64     `json:"sequence"`
 	Fingerprint string     `json:"fingerprint,omitempty"`
 	VaultCalls  uint64     `json:"vaultCalls"`
 }
@@ -283,7 +286,7 @@ func (a *app) showState(s *openStore) error {
 	calls := s.VaultCalls()
 	w := stateView{Store: s.StoreID().String(), Instance: s.Instance(), Directory: s.dir, Status: st.Status.String(),
 		KEK: st.KEK.String(), KEKExpires: date(st.KEKExpires), LeaseEnd: date(st.LeaseEnd), Epoch: st.Epoch, Epochs: st.Epochs,
-		Generation: st.Generation, Fingerprint: s.Fingerprint(), VaultCalls: calls.Get + calls.Wrap + calls.Unwrap}
+		Generation: st.Generation, Sequence: s.Sequence(), Fingerprint: s.Fingerprint(), VaultCalls: calls.Get + calls.Wrap + calls.Unwrap}
 	if st.Cause != nil {
 		w.Cause = st.Cause.Error()
 	}
@@ -301,6 +304,7 @@ func (a *app) showState(s *openStore) error {
 			t.row("epoch", fmt.Sprintf("%d, of %d", w.Epoch, w.Epochs))
 		}
 		t.row("generation", w.Generation)
+		t.row("write sequence", w.Sequence)
 		t.row("fingerprint", dash(w.Fingerprint))
 		t.row("vault calls", w.VaultCalls)
 	})
@@ -315,7 +319,8 @@ func (a *app) storeState(f *storeFlags) *cobra.Command {
 Exit status 3 if the store is Inaccessible.
 
 Keep the fingerprint and the generation elsewhere: --expect-fingerprint and
---expect-generation refuse a store that was put in the place of this one.`,
+--expect-generation refuse a store that was put in the place of this one. --anchor keeps
+them in a file, with the write sequence number, and moves them along.`,
 		a.withStore(f, func(_ context.Context, s *openStore, _ []string) error { return a.showState(s) }))
 }
 

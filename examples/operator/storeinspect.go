@@ -70,6 +70,7 @@ type inspectView struct {
 	CopyOf        string      `json:"copyOf,omitempty"`
 	Directory     string      `json:"directory"`
 	Generation    uint64      `json:"generation"`
+	Sequence      uint64      `json:"sequence"`
 	KEK           string      `json:"kek"`
 	DEKs          uint64      `json:"deks"`
 	Epochs        []epochView `json:"epochs"`
@@ -98,7 +99,7 @@ is known only to whoever opened the store.`,
 				return err
 			}
 			w := inspectView{Store: in.Keyring.StoreID.String(), Instance: in.Instance, CopyOf: in.CopyOf, Directory: dir,
-				Generation: in.Keyring.Generation, KEK: in.Keyring.KEK.String(), DEKs: in.Records, Epochs: []epochView{}, Keys: viewUses(in.Keys),
+				Generation: in.Keyring.Generation, Sequence: in.Sequence, KEK: in.Keyring.KEK.String(), DEKs: in.Records, Epochs: []epochView{}, Keys: viewUses(in.Keys),
 				PastKEKs: []string{}, Unfinished: append([]string{}, in.Unfinished...), DocumentBytes: in.Keyring.Size, DEKBytes: in.RecordBytes,
 				Files: in.Files, Bytes: in.Bytes}
 			for _, e := range slices.Sorted(maps.Keys(in.Epochs)) {
@@ -115,6 +116,7 @@ is known only to whoever opened the store.`,
 				}
 				t.row("directory", w.Directory)
 				t.row("generation", w.Generation)
+				t.row("write sequence", w.Sequence)
 				t.row("KEK", w.KEK)
 				t.row("DEKs", w.DEKs)
 				for _, e := range w.Epochs {
