@@ -11,6 +11,7 @@ attempt to erase them from memory.
     blockseal_read.py block DOCUMENT --kek KEY.pem [--kek ...] \\
         --record RECORD --sealed SEALED --id HEX [--partition N] [--out FILE]
     blockseal_read.py vault FILE --passphrase-file P --out DIR
+    blockseal_read.py anchor FILE
 
 DOCUMENT is the value of the engine's key 01 "keyring"; RECORD and SEALED are the
 values of 02 | partition | id and of 03 | partition | id. "vault" writes the
@@ -25,7 +26,7 @@ vault needs "cryptography".
 
 Exit status: 0, or 1 if something is damaged, forged or does not fit, or 2 for bad
 usage. Nothing is written or printed that has not been authenticated, but for
-"inspect", which opens nothing.
+"inspect", which opens nothing, and "anchor", whose file has a hash and no key.
 """
 
 import argparse
@@ -280,6 +281,18 @@ def open_vault(backend, data, passphrase):
     return out
 
 
+def parse_anchor(b):
+    """Section 13."""
+    if len(b) != 90 or b[:8] != b"BSANCHOR":
+        raise Refused("this is not the file of an anchor")
+    if b[8:10] != b"\x00\x01":
+        raise Refused("the anchor has a format version that is not known")
+    if hashlib.sha256(b[:58]).digest() != b[58:]:
+        raise Refused("the anchor is damaged")
+    generation, sequence = struct.unpack(">QQ", b[42:58])
+    return {"fingerprint": b[10:42].hex(), "generation": generation, "sequence": sequence}
+
+
 # --- the command line -------------------------------------------------------
 
 
@@ -314,10 +327,15 @@ def main():
     c.add_argument("file")
     c.add_argument("--passphrase-file", required=True, help="its bytes, all of them, are the passphrase")
     c.add_argument("--out", required=True, help="a directory for the private keys")
+    c = commands.add_parser("anchor")
+    c.add_argument("file")
     a = parser.parse_args()
 
     if a.command == "inspect":
         print(json.dumps(header_json(parse_document(read(a.document))), indent=2))
+        return
+    if a.command == "anchor":
+        print(json.dumps(parse_anchor(read(a.file)), indent=2))
         return
     backend = choose(a.backend)
     if a.command == "vault":
