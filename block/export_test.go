@@ -114,4 +114,4 @@ func (s *Store) FillEpochs(t testing.TB, ctx context.Context) {
 }
 
 // FlushEngine has the engine write its memtables out.
-func (s *Store) FlushEngine(context.Context) error { return s.db.Flush() }
+func (s *Store) FlushEngine(ctx context.Context) error { return s.db.Flush(ctx) }

@@ -94,7 +94,7 @@ func (i *identity) list(s *Store, dir string, tagger *keyring.Tagger) (err error
 		return err
 	}
 	e.Phase = engine.Closed
-	i.path = place(s.opts.FS, dir)
+	i.path, i.sequence = place(s.opts.FS, dir), s.recordedSequence()
 	if tagger != nil {
 		tag := tagger.Tag(i.untagged())
 		i.tag = tag[:]
@@ -125,15 +125,11 @@ func (s *Store) tagger() *keyring.Tagger {
 
 // checkTag checks that the list of files that the store was found with is the store's
 // own, if it is tagged.
-func (s *Store) checkTag(h *keyring.Hold) error {
+func (s *Store) checkTag(tag func(purpose string, data []byte) [keyring.TagSize]byte) error {
 	if s.found.tag == nil {
 		return nil
 	}
-	want, err := h.Tag(tagIdentity, s.found.untagged())
-	if err != nil {
-		return err
-	}
-	if !hmac.Equal(want[:], s.found.tag) {
+	if want := tag(tagIdentity, s.found.untagged()); !hmac.Equal(want[:], s.found.tag) {
 		return fmt.Errorf("block: open %s: the list of files in %s was not made by this store: %w", s.dir, identityName, ErrCorrupt)
 	}
 	return nil

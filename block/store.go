@@ -259,9 +259,6 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 		return nil // inaccessible: proven before the first write
 	}
 	defer h.Release()
-	if err := s.checkTag(&h); err != nil {
-		return err
-	}
 	if err := s.prove(&h); err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, err)
 	}

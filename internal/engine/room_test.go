@@ -76,7 +76,7 @@ func TestFullDiskEndsWithTheContext(t *testing.T) {
 func TestFullDiskRefusesWrites(t *testing.T) {
 	fs := newFullFS()
 	require.NoError(t, fs.MkdirAll("db", 0o755))
-	lock, err := LockDir("db", fs)
+	lock, err := LockDir("db", fs, false)
 	require.NoError(t, err)
 	defer lock.Close()
 	open := func() *DB {

@@ -43,12 +43,12 @@ func TestManifestSaysWhatPebbleSays(t *testing.T) {
 			require.NoError(t, d.Commit(b, false))
 			require.NoError(t, b.Close())
 		}
-		require.NoError(t, d.Flush())
+		require.NoError(t, d.Flush(context.Background()))
 		if session%2 == 1 {
 			require.NoError(t, d.Compact(context.Background(), []byte{3}, []byte{4}))
 		}
 		copy := fmt.Sprintf("copy%d", session)
-		require.NoError(t, d.Checkpoint(copy))
+		require.NoError(t, d.Checkpoint(context.Background(), copy))
 		m := current(t, fs, copy)
 		names, err := fs.List(copy)
 		require.NoError(t, err)
