@@ -44,8 +44,6 @@ func LockDir(dir string, fs vfs.FS, shared bool) (*Lock, error) {
 		return &Lock{l}, nil
 	case !errors.Is(err, errHeld):
 		return nil, fmt.Errorf("engine: the lock cannot be taken: %w%s", err, remedy(err, shared))
-	case shared:
-		return nil, fmt.Errorf("%w, by one who writes: %w", ErrLocked, err)
 	}
 	return nil, fmt.Errorf("%w: %w", ErrLocked, err)
 }
@@ -83,7 +81,7 @@ func (f lockFS) Lock(name string) (c io.Closer, err error) {
 		return c, nil
 	case f.shared && isReadOnlyMedium(err):
 		return notNeeded{}, nil
-	case isHeld(err):
+	case isHeld(err) && !errors.Is(err, errHeld):
 		return nil, &fs.PathError{Op: lockOp, Path: name, Err: errHeld}
 	}
 	return nil, err
@@ -126,6 +124,9 @@ func (f lockFS) lockFile(name string) (io.Closer, error) {
 		}
 	}
 	if err := tryLock(file.Fd(), f.shared); err != nil {
+		if f.shared && isHeld(err) {
+			err = fmt.Errorf("%w, to write", errHeld)
+		}
 		return nil, errors.Join(&fs.PathError{Op: lockOp, Path: name, Err: err}, file.Close())
 	}
 	return fileLock{file}, nil

@@ -81,6 +81,10 @@ func TestLockDir(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, c.answer, inOtherProcess(t, c.wants, dir))
 			require.Equal(t, c.answer, answerOf(c.wants, dir))
+			if c.has == "writer" && c.wants == "reader" { // Pebble's own was gone with the first descriptor
+				_, err := LockDir(dir, vfs.Default, true)
+				require.ErrorContains(t, err, "somebody else holds it, to write")
+			}
 			require.NoError(t, l.Close())
 			require.Equal(t, yes, inOtherProcess(t, c.wants, dir))
 			require.Equal(t, yes, answerOf(c.wants, dir))
