@@ -188,7 +188,8 @@ func (s *Store) copyRecord(instance string) string {
 }
 
 // ForgetCopy makes the store forget a checkpoint, because it was destroyed or is
-// none of the store's concern any more.
+// none of the store's concern any more. If the store is moving it to another KEK, that is
+// ended first: when ForgetCopy has returned the copy's files can be removed.
 func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
 	s.usage.RLock()
 	defer s.usage.RUnlock()
@@ -198,7 +199,11 @@ func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
 	if s.opts.ReadOnly {
 		return fmt.Errorf("block: forget copy: %w", ErrReadOnly)
 	}
-	return s.writeMeta(s.copyRecord(instance), nil)
+	err := s.endMove(ctx, instance, func() error { return s.writeMeta(s.copyRecord(instance), nil) })
+	if err != nil {
+		return fmt.Errorf("block: forget copy: %w", err)
+	}
+	return nil
 }
 
 // writeMeta sets a meta record durably, or deletes it if value is nil.
@@ -271,7 +276,8 @@ func (s *Store) copyDocument(dir string) (in keyring.Info, err error) {
 // rewrapped too, at three vault calls each. Cut off by a crash or by ctx, it goes on
 // with the next call.
 //
-// If from is gone or refused the error names the key version that the copy needs.
+// If from is gone or refused the error names the key version that the copy needs. It is
+// [ErrLocked] while somebody has the copy open, as its store has while it moves it along.
 func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *Options) error {
 	var o Options
 	if opts != nil {

@@ -3,7 +3,9 @@ package block
 import (
 	"context"
 	"errors"
+	"sync"
 
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -46,7 +48,20 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 		if c.NeedsOnly(now) || !asked && s.opts.ManualRewrap && c.KEK == now {
 			continue
 		}
-		if err := s.rewrapCopy(ctx, &c, to); err != nil {
+		moving, end, ok, err := s.beginMove(ctx, c.Instance)
+		if err != nil {
+			return behind, err
+		}
+		if !ok {
+			continue // forgotten
+		}
+		err = s.rewrapCopy(moving, &c, to)
+		forgotten := moving.Err() != nil && ctx.Err() == nil
+		end()
+		if forgotten {
+			continue
+		}
+		if err != nil {
 			if before, ok := s.copiesTold[c.Instance]; asked || !ok || !sameReason(before, err) {
 				s.keys.Emit(keyring.Event{Kind: keyring.CopyNotRewrapped, Key: c.KEK, Detail: c.Path, Err: err})
 			}
@@ -60,4 +75,57 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 		s.keys.Emit(keyring.Event{Kind: keyring.CopyRewrapped, Key: now, Detail: c.Path})
 	}
 	return behind, nil
+}
+
+// copyMoves is which copy is being moved. What is written down of a copy while it is moved
+// must not bring one back that was forgotten; and who forgets a copy may remove its files
+// next, which nobody of this store's may be at then.
+type copyMoves struct {
+	mu       sync.Mutex
+	instance string // "": none is
+	stop     context.CancelFunc
+	ended    chan struct{}
+}
+
+// beginMove begins the move of a copy, unless it was forgotten since it was listed. The
+// context ends as well when it is forgotten; end follows.
+func (s *Store) beginMove(ctx context.Context, instance string) (_ context.Context, end func(), ok bool, err error) {
+	m := &s.moves
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, err := readMeta(s.db, s.copyRecord(instance)); errors.Is(err, engine.ErrNotFound) {
+		return nil, nil, false, nil
+	} else if err != nil {
+		return nil, nil, false, s.damage(err)
+	}
+	ctx, m.stop = context.WithCancel(ctx)
+	m.instance, m.ended = instance, make(chan struct{})
+	return ctx, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.stop()
+		close(m.ended)
+		m.instance = ""
+	}, true, nil
+}
+
+// endMove runs f when the copy is not being moved, nor will be before f has ended; a move
+// that is under way is stopped.
+func (s *Store) endMove(ctx context.Context, instance string, f func() error) error {
+	m := &s.moves
+	for {
+		m.mu.Lock()
+		if m.instance != instance {
+			defer m.mu.Unlock()
+			return f()
+		}
+		m.stop()
+		ended := m.ended
+		m.mu.Unlock()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }

@@ -178,3 +178,28 @@ func TestMovingACopyTouchesNoBlock(t *testing.T) {
 	require.Equal(t, records, nowRecords)
 	require.Equal(t, blocks, nowBlocks)
 }
+
+// A copy that is forgotten while it is moved stays forgotten, and nobody has its files open
+// when ForgetCopy has returned.
+func TestForgetACopyThatIsBeingMoved(t *testing.T) {
+	g := newByKEKRig(t)
+	g.opts.Keyring.DEKCache = -1
+	s := g.open()
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
+	require.NoError(t, s.Checkpoint(g.ctx, "copy"))
+	copies, err := s.Copies(g.ctx)
+	require.NoError(t, err)
+	g.vault.Rotate("customer")
+	defer g.vault.Inject(hangOnUnwrap(5))() // of the copy's record
+	rotated := make(chan error, 1)
+	go func() { rotated <- s.RotateKEK(g.ctx) }()
+	eventually(t, func() bool { return g.vault.Waiting() == 1 }, "the copy is being moved")
+	require.NoError(t, s.ForgetCopy(g.ctx, copies[0].Instance))
+	_, err = block.Inspect(g.ctx, "copy", &g.opts)
+	require.NoError(t, err, "it can be opened")
+	require.NoError(t, g.opts.FS.RemoveAll("copy"))
+	require.NoError(t, soonFrom(t, rotated))
+	copies, err = s.Copies(g.ctx)
+	require.NoError(t, err)
+	require.Empty(t, copies)
+}

@@ -105,6 +105,11 @@ func TestPauseSurvivesReopen(t *testing.T) {
 	require.ErrorIs(t, s.RewrapDEKs(ctx, nil), context.Canceled)
 	require.EqualValues(t, 5, left(t, s))
 
+	eventually(t, func() bool {
+		copies, err := s.Copies(g.ctx)
+		require.NoError(t, err)
+		return copies[0].NeedsOnly(s.State().KEK)
+	}, "the copy is moved on, and nobody has it open")
 	other := kek.New(g.vault, g.vault.CreateKey("other").Versionless())
 	require.NoError(t, block.RewrapCheckpoint(g.ctx, "copy", g.kek, other, &g.opts))
 

@@ -1,6 +1,7 @@
 package block_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 
@@ -211,13 +212,21 @@ func (m *model) Checkpoint(*rapid.T) {
 	m.copies++
 	c := keptCopy{dir: fmt.Sprintf("copy-%d", m.copies), want: maps.Clone(m.want)}
 	require.NoError(m.rt, m.s.Checkpoint(m.ctx, c.dir))
-	in, err := block.Inspect(m.ctx, c.dir, &m.opts)
-	require.NoError(m.rt, err)
+	var in block.Inspection
+	m.free(func() (err error) { in, err = block.Inspect(m.ctx, c.dir, &m.opts); return err })
 	c.instance = in.Instance
 	m.checkCopy(c)
 	if m.kept = append(m.kept, c); len(m.kept) > 2 {
 		m.ForgetCopy(nil)
 	}
+}
+
+// free does something with a copy as soon as the store, which moves its copies by itself,
+// has it open no more.
+func (m *model) free(f func() error) {
+	var err error
+	eventually(m.t, func() bool { err = f(); return !errors.Is(err, block.ErrLocked) }, "the store is done with the copy")
+	require.NoError(m.rt, err)
 }
 
 // CheckCopy looks at a copy that was made a while ago: whatever became of the store
@@ -230,13 +239,14 @@ func (m *model) CheckCopy(*rapid.T) {
 }
 
 func (m *model) checkCopy(c keptCopy) {
-	in, err := block.InspectKeyring(c.dir, &m.opts)
-	require.NoError(m.rt, err)
+	var in keyring.Info
+	m.free(func() (err error) { in, err = block.InspectKeyring(c.dir, &m.opts); return err })
 	o := m.opts
 	o.ReadOnly = true // it stays a copy
 	o.Keyring.OtherKEKs = m.allKEKs()
-	s, err := block.Open(m.ctx, c.dir, m.drawKEK(m.placeOf(in.KEK)), &o)
-	require.NoError(m.rt, err)
+	k := m.drawKEK(m.placeOf(in.KEK))
+	var s *block.Store
+	m.free(func() (err error) { s, err = block.Open(m.ctx, c.dir, k, &o); return err })
 	require.Equal(m.rt, keyring.Inaccessible, s.State().Status)
 	require.NoError(m.rt, s.Revalidate(m.ctx))
 	m.same(s, c.want)

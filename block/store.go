@@ -59,6 +59,7 @@ type Store struct {
 	spawning   sync.Mutex       // orders the start of background work and Close
 	following  chan struct{}    // admits one look at the copies at a time
 	copiesTold map[string]error // why a copy was not moved, by instance, as it was told last; guarded by that turn
+	moves      copyMoves
 	// copying admits one Checkpoint at a time, from before it takes the files until the
 	// copy is registered: whoever has this turn knows of every copy that was begun before.
 	copying chan struct{}
