@@ -23,6 +23,7 @@ const MinExponent = 65537
 // [vault.ErrUnsupportedKey], [vault.ErrKeyDisabled], [vault.ErrKeyNotYetValid] or
 // [vault.ErrKeyExpired] and names what is wrong.
 func Admit(key vault.Key, now time.Time) error {
+	now = now.Round(0) // dates are wall time: without a monotonic reading they are compared as such
 	refuse := func(kind error, format string, args ...any) error {
 		return &vault.Error{Op: vault.OpGet, Key: key.ID, Kind: kind, Detail: fmt.Sprintf(format, args...)}
 	}

@@ -28,6 +28,9 @@ type access struct {
 	seen   seen
 	seenID vault.KeyID
 
+	// word is what the vault last said of the key that was not yes, since it last said yes.
+	word error
+
 	// notTaken is what was last said about a newer KEK version that is not taken up.
 	notTaken string
 
@@ -291,13 +294,14 @@ func (r *Keyring) deadlineCause() error {
 		return &vault.Error{Op: vault.OpGet, Key: r.kekID, Kind: vault.ErrKeyExpired,
 			Detail: "it expired at " + r.keyEnd.UTC().Format(time.RFC3339)}
 	}
-	return leaseEnded(r.state.LastCheckErr)
+	return r.leaseEnded(noUnwrap)
 }
 
-// leaseEnded is the end of the lease, with what the last check came back with.
-func leaseEnded(lastCheck error) error {
-	if lastCheck == nil {
-		return errLeaseEnded
+// leaseEnded is the end of the lease, with what is known of the vault. r.mu is held.
+func (r *Keyring) leaseEnded(why string) error {
+	e := &leaseError{why: why, last: r.state.LastCheckErr}
+	if e.last != nil && !said(e.last) {
+		e.word = r.word
 	}
-	return fmt.Errorf("%w; the last check: %w", errLeaseEnded, lastCheck)
+	return e
 }

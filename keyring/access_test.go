@@ -166,7 +166,7 @@ func TestAwaitRevalidate(t *testing.T) {
 		g.pass(time.Hour)
 		require.False(t, usable(t, r))
 		require.Zero(t, g.vault.Calls().Total())
-		for _, err := range []*vault.Error{vaulttest.AccessDeniedByRBAC(), vaulttest.NetworkGone()} {
+		for _, err := range []*vault.Error{vaulttest.NetworkGone(), vaulttest.AccessDeniedByRBAC()} {
 			g.vault.SetOutage(err)
 			require.ErrorIs(t, r.Revalidate(t.Context()), err.Kind)
 			require.ErrorIs(t, r.State().Cause, err.Kind)
@@ -283,5 +283,77 @@ func TestRevalidateTrustsTheClock(t *testing.T) {
 		require.True(t, usable(t, r))
 		g.pass(time.Hour)
 		require.True(t, usable(t, r))
+	})
+}
+
+// What the vault said no with stays the reason for a lock until it says something else,
+// however long it is silent after that, and whatever else goes wrong; how the last check
+// ended stands beside it.
+func TestSilenceTakesNoDenialBack(t *testing.T) {
+	for name, silence := range map[string]vaulttest.Fault{
+		"no network": {Err: vaulttest.NetworkGone()},
+		"hangs":      {Hang: true},
+		"throttled":  {Err: vaulttest.Throttled(0)},
+		"anything":   {Err: errors.New("what is this")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, g *rig) {
+				e := g.listen()
+				r := g.create()
+				g.vault.SetEnabled(g.key, false)
+				g.pass(time.Minute)
+				require.False(t, usable(t, r))
+				denied := r.State()
+				require.ErrorIs(t, denied.Cause, vault.ErrKeyDisabled)
+
+				e.take(keyring.StateChanged)
+				remove := g.vault.Inject(silence)
+				g.pass(30 * time.Minute)
+				st := r.State()
+				require.Equal(t, denied.Cause, st.Cause)
+				require.Equal(t, denied.Since, st.Since)
+				require.NotErrorIs(t, st.LastCheckErr, vault.ErrKeyDisabled)
+				require.True(t, st.LastCheck.After(denied.LastCheck))
+				_, err := r.Acquire()
+				require.ErrorIs(t, err, vault.ErrKeyDisabled)
+				require.Empty(t, e.take(keyring.StateChanged))
+
+				remove()
+				g.vault.SetEnabled(g.key, true)
+				g.vault.Delete("customer")
+				g.pass(time.Minute + time.Second)
+				require.ErrorIs(t, r.State().Cause, vault.ErrKeyDeleted, "another reason")
+				g.vault.Recover("customer")
+				g.pass(time.Minute)
+				require.True(t, usable(t, r))
+			})
+		})
+	}
+}
+
+// The end of a lease says what the vault said, also if it was silent at the last check.
+func TestEndOfALeaseSaysWhatIsKnown(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		r := g.create()
+		remove := g.vault.Inject(vaulttest.Fault{Err: vaulttest.Throttled(0)})
+		g.pass(5 * time.Minute)
+		remove()
+		g.vault.SetOutage(vaulttest.NetworkGone())
+		g.pass(5 * time.Minute)
+		require.False(t, usable(t, r))
+		for range 2 { // at the end of the lease, and after a check
+			cause := r.State().Cause
+			require.ErrorContains(t, cause, "the lease ended: no unwrap succeeded in time; the last check: ")
+			require.ErrorContains(t, cause, "network is unreachable; before that the vault said: ")
+			require.ErrorIs(t, cause, vault.ErrThrottled)
+			require.ErrorIs(t, cause, vault.ErrUnavailable)
+			g.pass(2 * time.Minute)
+		}
+		g.vault.SetOutage(nil)
+		g.pass(time.Minute)
+		g.vault.SetOutage(vaulttest.NetworkGone())
+		g.pass(10 * time.Minute)
+		require.False(t, usable(t, r))
+		require.NotErrorIs(t, r.State().Cause, vault.ErrThrottled, "it has said yes since")
 	})
 }

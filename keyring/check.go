@@ -70,6 +70,9 @@ func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
 	r.calls.checks.add(err)
 	r.mu.Lock()
 	r.state.LastCheck, r.state.LastCheckErr = r.clock.Now(), err
+	if err == nil || said(err) {
+		r.word = err
+	}
 	r.nextCheck = r.clock.Elapsed() + min(vault.RetryAfter(err), r.opts.Lease/4)
 	id := r.kekID
 	r.mu.Unlock()
@@ -95,7 +98,8 @@ func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
 }
 
 // degrade records that nothing was learned. It takes nothing from the lease and
-// adds nothing to it.
+// adds nothing to it, and of a keyring that is locked for a reason that stands, as a
+// denial does, it leaves the reason.
 func (r *Keyring) degrade(cause error) {
 	r.turn.Lock()
 	defer r.turn.Unlock()
@@ -107,10 +111,14 @@ func (r *Keyring) degrade(cause error) {
 		return
 	}
 	r.mu.Lock()
-	leaseOver := errors.Is(r.state.Cause, errLeaseEnded)
+	var ended *leaseError
+	now := r.state.Cause
+	if errors.As(now, &ended) {
+		cause = r.leaseEnded(ended.why) // still the reason, with news
+	}
 	r.mu.Unlock()
-	if leaseOver {
-		cause = leaseEnded(cause) // still the reason, with news
+	if stands(now) {
+		return
 	}
 	r.endSession(cause)
 	r.setStatus(Inaccessible, cause)

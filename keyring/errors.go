@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/blockseal/blockseal/vault"
 )
 
 // The errors of a keyring, beside those of package vault, which stay findable
@@ -58,7 +60,53 @@ func corrupt(format string, args ...any) error {
 
 // Reasons for being locked that do not come from the vault.
 var (
-	errLeaseEnded = errors.New("the lease ended: no unwrap succeeded in time")
+	errLeaseEnded = errors.New("the lease ended")
 	errUnchecked  = errors.New("the vault has not been asked yet")
 	errCopy       = errors.New("a copy of a store stays locked until Revalidate succeeds")
 )
+
+// leaseError is the end of a lease: why, and what is known of the vault.
+type leaseError struct {
+	why  string
+	last error // what the last check came to; nil: it succeeded, or there was none
+	word error // what the vault said before, if the last check did not hear from it
+}
+
+const (
+	noUnwrap   = "no unwrap succeeded in time"
+	clockAhead = "the clock moved ahead, or the machine was suspended"
+)
+
+func (e *leaseError) Error() string {
+	text := fmt.Sprintf("%v: %s", errLeaseEnded, e.why)
+	if e.last != nil {
+		text += "; the last check: " + e.last.Error()
+	}
+	if e.word != nil {
+		text += "; before that the vault said: " + e.word.Error()
+	}
+	return text
+}
+
+func (e *leaseError) Is(target error) bool { return target == errLeaseEnded }
+
+func (e *leaseError) Unwrap() (out []error) {
+	for _, err := range []error{e.last, e.word} {
+		if err != nil {
+			out = append(out, err)
+		}
+	}
+	return out
+}
+
+// said reports whether an error is something that the vault said, about the key or about
+// the question. Of the others one cannot tell: there was no answer, or one that somebody
+// in between may have given.
+func said(err error) bool { return vault.Denied(err) || errors.Is(err, vault.ErrThrottled) }
+
+// stands reports whether a reason for being locked is a fact that somebody found, and so
+// stays the reason until another is found: that the vault does not answer any more takes
+// nothing back.
+func stands(cause error) bool {
+	return vault.Denied(cause) && !errors.Is(cause, errLeaseEnded) || errors.Is(cause, ErrCorrupt) || errors.Is(cause, ErrUnexpected)
+}

@@ -1,17 +1,17 @@
 package keyring
 
 import (
-	"fmt"
 	mrand "math/rand/v2"
 	"time"
 
 	"github.com/blockseal/blockseal/vault"
 )
 
-// watchEvery is how often the wall clock is compared with what it should be.
-// Leases run on Clock.Elapsed, which is exact in every operation but, on Linux,
-// stands still while a machine is suspended; dates of keys are wall time. A
-// machine that wakes up, or a clock that is set, is noticed within this time.
+// watchEvery is how often both clocks are compared with the lease, and the wall clock
+// with the key's expiry. The lease runs on Clock.Elapsed, by which every operation is
+// judged; but timers can come late after a machine was suspended, and of a virtual
+// machine that was stopped or resumed from a snapshot only the wall clock shows that.
+// What happened to the machine or its clocks is noticed within this time.
 const watchEvery = time.Second
 
 // monitor is a keyring's timers. Guarded by Keyring.mu.
@@ -120,7 +120,7 @@ func (r *Keyring) tryCheck() {
 	}()
 }
 
-// watch compares the wall clock with the lease and the key's expiry.
+// watch compares the clocks with the lease and the key's expiry.
 func (r *Keyring) watch() {
 	r.mu.Lock()
 	if r.stopped {
@@ -138,16 +138,23 @@ func (r *Keyring) watch() {
 	// was set back would look like one that jumps ahead at every renewal.
 	leaseOver := r.clock.Now().Sub(r.leaseRef) >= r.opts.Lease
 	keyOver := !r.keyEnd.IsZero() && !now.Before(r.keyEnd)
+	late := int64(r.clock.Elapsed()) >= s.deadline.Load() // and its timer has not rung
 	id, end := r.kekID, r.keyEnd
+	var jumped error
+	if leaseOver {
+		jumped = r.leaseEnded(clockAhead)
+	}
 	r.mu.Unlock()
 
 	switch {
+	case late:
+		r.expire(s)
 	case keyOver:
 		r.lock(s, &vault.Error{Op: vault.OpGet, Key: id, Kind: vault.ErrKeyExpired,
 			Detail: "it expired at " + end.UTC().Format(time.RFC3339)})
 		r.checkSoon()
 	case leaseOver:
-		r.lock(s, fmt.Errorf("%w: the clock moved ahead, or the machine was suspended", errLeaseEnded))
+		r.lock(s, jumped)
 		r.checkSoon()
 	}
 	r.rotateByAge(now)

@@ -158,6 +158,8 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	if c.Clock == nil {
 		c.Clock = newSystemClock()
+	} else {
+		c.Clock = wallClock{c.Clock}
 	}
 	switch {
 	case c.Wrapping > ByKEK:

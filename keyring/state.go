@@ -43,7 +43,9 @@ func (s Status) String() string {
 type State struct {
 	Status Status
 	// Cause is why the status is not Available: the last refusal or failure of
-	// the vault, or the end of the lease. Nil when Available.
+	// the vault, or the end of the lease. A refusal that locked the keyring stays the
+	// cause until the vault says another, or yes; that it does not answer meanwhile is
+	// in LastCheckErr. Nil when Available.
 	Cause error
 	// Since is when the status began.
 	Since time.Time

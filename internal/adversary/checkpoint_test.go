@@ -128,9 +128,6 @@ func TestClockSteps(t *testing.T) {
 // The clock set back does not bring an expired key back while the store is open.
 func TestClockSetBackBeforeAnExpiry(t *testing.T) {
 	g := newRig(t)
-	// A check that is under way while the clock is moved is not to fail for want of time:
-	// it would leave that as the reason.
-	g.opts.Keyring.VaultTimeout = time.Hour
 	g.vault.SetDates(g.key, time.Time{}, start.Add(5*time.Minute))
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), plain("a")))
