@@ -54,6 +54,9 @@ const receiptVersion = 2
 type ReceiptKey struct {
 	vault.KeyID
 	State KeyState `json:"state,omitempty"`
+	// PublicKey is the SHA-256 of its public key (SubjectPublicKeyInfo, DER), 64 hexadecimal
+	// digits; empty: not known. Versions with the same are the same key.
+	PublicKey string `json:"publicKey,omitempty"`
 }
 
 // KeyState is what the vault said of a KEK version.
@@ -67,8 +70,11 @@ const (
 	// the vault does not tell the two apart, as Key Vault: then it can be recovered until
 	// it is purged. Who has a backup of a purged key can restore it.
 	KeyNotFound KeyState = "notFound"
+	// KeyElsewhere: the vault has no such version, but another version that the receipt
+	// names exists and has the same public key: it is the same key, and opens the same.
+	KeyElsewhere KeyState = "elsewhere"
 	// KeyUnknown: the vault did not answer, or not that, or the store was given no client
-	// for it.
+	// for it; or that is so of another version that is the same key.
 	KeyUnknown KeyState = "unknown"
 )
 
@@ -122,9 +128,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if n := s.keys.Pins(); n > 0 {
 		return r, fmt.Errorf("%w: %d of them; close them and erase again", ErrPinned, n)
 	}
-	// What was deleted since a rotation that was cut off is under the epoch which that
-	// one began.
-	dropped, err := s.rotateEpoch(ctx, p, true)
+	dropped, err := s.rotateEpoch(ctx, p)
 	if err != nil {
 		return r, err
 	}
@@ -149,9 +153,10 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	past := s.storage.pastKEKs()
 	for _, id := range past.ids() {
 		if !slices.ContainsFunc(keys, func(k ReceiptKey) bool { return k.KeyID == id }) {
-			keys = append(keys, ReceiptKey{id, KeyExists})
+			keys = append(keys, ReceiptKey{KeyID: id, State: KeyExists})
 		}
 	}
+	past.publicKeys(s.keys.PublicKeys()).tell(keys)
 	st := s.keys.State()
 	r = Receipt{
 		Version: receiptVersion, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: st.Generation,

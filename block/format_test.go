@@ -106,9 +106,9 @@ func TestStoreLayout(t *testing.T) {
 			require.Equal(t, []byte(g.StoreID), meta["keyring"][14:30])
 			require.Equal(t, "\x01https://golden.vault.example/keys/customer/1\n", string(meta["past-keks"]))
 
-			// version | epoch | start | end | next
-			require.Equal(t, "\x01\x00\x00\x00\x63"+"\x00\x00\x00\x05block"+"\x00\x00\x00\x07block 9"+"\x00\x00\x00\x07block 2", string(meta["rotate-epoch"]))
-			require.Equal(t, "\x01\x00\x00\x00\x00"+"\x00\x00\x00\x05block"+"\xff\xff\xff\xff"+"\x00\x00\x00\x07block 2", string(meta["rekey"]))
+			// version | epoch | work | start | end | next
+			require.Equal(t, "\x01\x00\x00\x00\x63"+strings.Repeat("\x00", 16)+"\x00\x00\x00\x05block"+"\x00\x00\x00\x07block 9"+"\x00\x00\x00\x07block 2", string(meta["rotate-epoch"]))
+			require.Equal(t, "\x01\x00\x00\x00\x00"+"0123456789abcdef"+"\x00\x00\x00\x05block"+"\xff\xff\xff\xff"+"\x00\x00\x00\x07block 2", string(meta["rekey"]))
 			// version | made | generation | KEK | path
 			require.Equal(t, "\x01\x00\x00\x00\x00\x69\x57\x35\xa5"+"\x00\x00\x00\x00\x00\x00\x00\x02"+
 				"\x00\x00\x00\x2chttps://golden.vault.example/keys/customer/1"+"/backup/1", string(meta["copy/"+instance+"/0123456789abcdef0123456789abcdef"]))
@@ -125,7 +125,7 @@ func TestStoreLayout(t *testing.T) {
 				got, err := aead.Open(nil, value[1:], aad)
 				require.NoError(t, err)
 				require.True(t, bytes.Equal(b.Data, got))
-				require.Contains(t, []int{65, 293}, len(record[string(b.ID)]))
+				require.Contains(t, []int{65, 325}, len(record[string(b.ID)]))
 				require.EqualValues(t, 2, binary.BigEndian.Uint32(record[string(b.ID)][1:]), "the epoch")
 			}
 		})
@@ -146,7 +146,7 @@ func TestGoldenReencodes(t *testing.T) {
 		block, end, next := []byte("block"), []byte("block 9"), []byte("block 2")
 		for name, want := range map[string]marker{
 			metaRotateEpoch: {epoch: 99, r: Range{Start: block, End: end}, next: next},
-			metaRekey:       {r: Range{Start: block}, next: next},
+			metaRekey:       {work: keyring.WorkID([]byte("0123456789abcdef")), r: Range{Start: block}, next: next},
 		} {
 			m, err := decodeMarker(g.meta(name))
 			require.NoError(t, err)

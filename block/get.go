@@ -205,7 +205,6 @@ func (s *Store) unseal(ctx context.Context, h *keyring.Hold, sc *scratch, value,
 	}
 	out, err := sc.key.Open(dst, sealed, sc.aad)
 	if err != nil {
-		h.ForgetDEK(sc.record, &sc.binding)
 		return nil, fmt.Errorf("the block does not authenticate under its DEK: it was altered, or is another block's or another store's: %w", ErrCorrupt)
 	}
 	return out, nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -24,6 +25,15 @@ import (
 
 func goldenID(version string) vault.KeyID {
 	return vault.KeyID{Vault: "https://golden.vault.example", Name: "customer", Version: version}
+}
+
+// goldenPublic is the golden key.
+func goldenPublic(t testing.TB) publicKey {
+	key, err := goldenKEK(t).Vault().GetKey(t.Context(), goldenID("1"))
+	require.NoError(t, err)
+	public, err := kek.Fingerprint(key.Public)
+	require.NoError(t, err)
+	return public
 }
 
 func goldenCopy2() Copy {
@@ -43,7 +53,7 @@ func writeGoldenMeta(t *testing.T) {
 	c := goldenCopy2()
 	require.NoError(t, s.writeMeta(s.copyRecord(goldenCopy), c.encode()))
 	// A version before, which the vault does not have any more.
-	s.storage.past = pastKEKs{keks: []pastKEK{{id: goldenID("0")}, {id: goldenID("1")}}, incomplete: true}
+	s.storage.past = pastKEKs{keks: []pastKEK{{id: goldenID("0"), public: publicKey{7}}, {id: goldenID("1"), public: goldenPublic(t)}}, incomplete: true}
 	_, err = s.Erase(t.Context(), nil)
 	require.NoError(t, err)
 	id := s.StoreID()
@@ -76,12 +86,13 @@ func TestGoldenMetaRecords(t *testing.T) {
 	s := openGolden(t, g)
 
 	const before, now = "https://golden.vault.example/keys/customer/0", "https://golden.vault.example/keys/customer/1"
-	// version | incomplete | gone since | key | gone since | key
-	require.Equal(t, "\x02\x01"+"\x00\x00\x00\x00\x69\x57\x35\xa5"+"\x00\x2c"+before+
-		"\x00\x00\x00\x00\x00\x00\x00\x00"+"\x00\x2c"+now, string(g.meta("past-keks")))
+	public := goldenPublic(t)
+	// version | incomplete | gone since | public key | key | gone since | public key | key
+	require.Equal(t, "\x02\x01"+"\x00\x00\x00\x00\x69\x57\x35\xa5"+"\x07"+strings.Repeat("\x00", 31)+"\x00\x2c"+before+
+		"\x00\x00\x00\x00\x00\x00\x00\x00"+string(public[:])+"\x00\x2c"+now, string(g.meta("past-keks")))
 	past, err := decodePast(g.meta(metaPast))
 	require.NoError(t, err)
-	require.Equal(t, pastKEKs{keks: []pastKEK{{id: goldenID("0"), gone: s.keys.Now().Unix()}, {id: goldenID("1")}}, incomplete: true}, past)
+	require.Equal(t, pastKEKs{keks: []pastKEK{{id: goldenID("0"), gone: s.keys.Now().Unix(), public: publicKey{7}}, {id: goldenID("1"), public: public}}, incomplete: true}, past)
 	require.Equal(t, g.meta(metaPast), past.encode())
 
 	// version | made | generation | KEK | number | KEK | path
@@ -96,13 +107,14 @@ func TestGoldenMetaRecords(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, found)
 	require.Equal(t, Receipt{Version: 2, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: r.Generation,
-		Epochs: []uint32{1}, Kept: 1, Keys: []ReceiptKey{{goldenID("0"), KeyNotFound}, {goldenID("1"), KeyExists}}, Incomplete: true,
+		Epochs: []uint32{1}, Kept: 1, Keys: []ReceiptKey{
+			{KeyID: goldenID("0"), State: KeyNotFound, PublicKey: publicKey{7}.String()}, {KeyID: goldenID("1"), State: KeyExists, PublicKey: public.String()}}, Incomplete: true,
 		Copies: []Copy{goldenCopy2()}, Hash: r.Hash}, r)
 	checkReceipt(t, g.meta(metaReceipt), r)
 	text := string(g.meta(metaReceipt))
 	require.Contains(t, text, `{"version":2,"store":[`)
-	require.Contains(t, text, `"keys":[{"Vault":"https://golden.vault.example","Name":"customer","Version":"0","state":"notFound"},{`)
-	require.Contains(t, text, `"Version":"1","state":"exists"}],"incomplete":true,"copies":[{"Instance":"`)
+	require.Contains(t, text, `"keys":[{"Vault":"https://golden.vault.example","Name":"customer","Version":"0","state":"notFound","publicKey":"07`+strings.Repeat("00", 31)+`"},{`)
+	require.Contains(t, text, `"Version":"1","state":"exists","publicKey":"`+public.String()+`"}],"incomplete":true,"copies":[{"Instance":"`)
 	require.Contains(t, text, `"Generation":2,"KEKs":[{"Vault":"https://golden.vault.example","Name":"customer","Version":"0"},{`)
 }
 
@@ -160,7 +172,7 @@ func TestPastKEKsOfVersion1(t *testing.T) {
 		}
 		r, err := s.Erase(t.Context(), nil)
 		require.NoError(t, err)
-		require.Equal(t, []ReceiptKey{{goldenID("1"), KeyExists}}, r.Keys)
+		require.Equal(t, []ReceiptKey{{KeyID: goldenID("1"), State: KeyExists, PublicKey: goldenPublic(t).String()}}, r.Keys)
 		require.Equal(t, erased, r.Incomplete)
 		require.EqualValues(t, pastVersion, record(s)[0])
 		require.NoError(t, s.Close())
@@ -172,13 +184,13 @@ func TestPastKEKsAreBounded(t *testing.T) {
 	var p pastKEKs
 	version := func(i int) vault.KeyID { return goldenID(fmt.Sprint("v", i)) }
 	for i := range maxPast {
-		p = p.with(version(i))
+		p = p.with(version(i), publicKey{byte(i), 1})
 	}
 	require.Len(t, p.keks, maxPast)
 	require.False(t, p.incomplete)
-	require.Equal(t, p, p.with(version(0)), "it is there")
+	require.Equal(t, p, p.with(version(0), publicKey{0, 1}), "it is there")
 	full := p
-	p = p.with(goldenID("one-more"))
+	p = p.with(goldenID("one-more"), publicKey{})
 	require.Len(t, p.keks, maxPast)
 	require.True(t, p.incomplete)
 	require.Equal(t, version(1), p.keks[0].id, "the oldest went")
@@ -186,6 +198,6 @@ func TestPastKEKsAreBounded(t *testing.T) {
 	again, err := decodePast(p.encode())
 	require.NoError(t, err)
 	require.Equal(t, p, again)
-	_, err = decodePast(appendKeyID(append(p.encode(), make([]byte, 8)...), goldenID("too-many")))
+	_, err = decodePast(appendKeyID(append(p.encode(), make([]byte, 8+32)...), goldenID("too-many")))
 	require.ErrorIs(t, err, ErrCorrupt)
 }

@@ -221,11 +221,12 @@ func writeGolden(t *testing.T) {
 		// epoch is none that the store has, so that the next one starts anew.
 		marker := &marker{epoch: 99, r: Range{Start: []byte("block"), End: []byte("block 9")}, next: []byte("block 2")}
 		require.NoError(t, s.writeMeta(metaRotateEpoch, marker.encode()))
-		marker.r.End, marker.epoch = nil, 0
+		marker.r.End, marker.epoch, marker.work = nil, 0, keyring.WorkID([]byte("0123456789abcdef"))
 		require.NoError(t, s.writeMeta(metaRekey, marker.encode()))
 		c := Copy{Path: "/backup/1", Made: s.keys.Now(), KEK: s.State().KEK, Generation: 2}
 		require.NoError(t, s.writeMeta(s.copyRecord(goldenCopy), c.encode()))
 		require.NoError(t, s.Close())
+		writePast1(t, path)
 
 		text, err := os.ReadFile(filepath.Join(path, identityName))
 		require.NoError(t, err)
@@ -254,6 +255,20 @@ func writeGolden(t *testing.T) {
 	out, err := json.MarshalIndent(all, "", "\t")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(goldenDir, "golden.json"), append(out, '\n'), 0o644))
+}
+
+// writePast1 writes the record of past KEKs of a closed store as version 1 had it.
+func writePast1(t *testing.T, path string) {
+	lock, err := engine.LockDir(path, vfs.Default)
+	require.NoError(t, err)
+	defer lock.Close()
+	db, err := engine.Open(path, lock, engine.Options{FS: vfs.Default})
+	require.NoError(t, err)
+	b := db.NewBatch()
+	require.NoError(t, b.Set(metaKey(metaPast), []byte("\x01https://golden.vault.example/keys/customer/1\n")))
+	require.NoError(t, db.Commit(b, true))
+	require.NoError(t, b.Close())
+	require.NoError(t, db.Close())
 }
 
 // rawPairs reads a golden store's pairs without opening it as a store, which may

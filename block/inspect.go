@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
@@ -37,8 +35,9 @@ type Inspection struct {
 	// for those that have been gone for so long that no vault can bring them back; see
 	// [Receipt].
 	PastKEKs []vault.KeyID
-	// Unfinished names the rewriting operations that were cut off: "rotate-epoch" and
-	// "rekey" go on with their next call, "renew" (Options.Keyring.RekeyAfter) by itself.
+	// Unfinished names the rewriting operations that were cut off: "rekey" goes on with its
+	// next call, the next RotateEpoch finishes "rotate-epoch" with its own, and "renew"
+	// (Options.Keyring.RekeyAfter) begins anew by itself.
 	Unfinished []string
 
 	Files uint64 // in the directory
@@ -188,10 +187,7 @@ func (in *Inspection) count(ctx context.Context, s *Store) error {
 			use(id).Copies = append(use(id).Copies, c)
 		}
 	}
-	for _, u := range uses {
-		in.Keys = append(in.Keys, *u)
-	}
-	slices.SortFunc(in.Keys, func(a, b KeyUse) int { return strings.Compare(a.Key.String(), b.Key.String()) })
+	in.Keys = s.storage.pastKEKs().publicKeys(in.Keyring.PublicKeys).uses(uses)
 	return nil
 }
 

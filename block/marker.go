@@ -10,29 +10,33 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// A marker is how far a long rewriting operation has come, so that it goes on
-// after a restart where it was. On disk, in a tagged record of the meta space under
-// the operation's name; it must not change.
+// A marker is what a long rewriting operation leaves while it is unfinished. That of
+// Rekey is how far it has come, so that it goes on after a restart where it was; those of
+// the others only say that there is one (Inspect), and are never read. On disk, in a
+// tagged record of the meta space under the operation's name; it must not change.
 //
 //	offset  size  field
 //	     0     1  version, 1
 //	     1     4  epoch: that RotateEpoch rewraps to; that was the current one when
 //	              Rekey began; before which a renewal replaces DEKs
-//	     5     4  length of start | start
+//	     5    16  id of the work, as in the keyring document; zeros but in "rekey"
+//	    21     4  length of start | start
 //	     .     4  length of end | end; the length 2^32-1 is no end
 //	     .     4  length of next | next: the block id that it has not done yet
 //
 // A marker is only ever too early: what it says is done is in the engine before it.
-// The tag keeps markers out that somebody else made, and the epoch those that the
-// store itself made for an earlier operation, unless that was in the same epoch.
+// The tag keeps markers out that somebody else made, and the id of the work those that
+// the store itself made for an earlier operation: the document has forgotten theirs.
 type marker struct {
 	epoch uint32
+	work  keyring.WorkID
 	r     Range
 	next  []byte
 }
 
 const (
 	markerVersion = 1
+	fixedMarker   = 21
 	noEnd         = 1<<32 - 1
 
 	metaRotateEpoch = "rotate-epoch"
@@ -40,9 +44,15 @@ const (
 	metaRenew       = "renew"
 )
 
+// equal reports whether two ranges have the same bounds.
+func (r Range) equal(o Range) bool {
+	return bytes.Equal(r.Start, o.Start) && bytes.Equal(r.End, o.End) && (r.End == nil) == (o.End == nil)
+}
+
 func (m marker) encode() []byte {
 	b := []byte{markerVersion}
 	b = binary.BigEndian.AppendUint32(b, m.epoch)
+	b = append(b, m.work[:]...)
 	b = appendLong(b, m.r.Start)
 	if m.r.End == nil {
 		b = binary.BigEndian.AppendUint32(b, noEnd)
@@ -61,11 +71,12 @@ func decodeMarker(b []byte) (m marker, err error) {
 	if len(b) > 0 && b[0] != markerVersion {
 		return m, fmt.Errorf("block: the marker of a rewriting operation: %w", ErrVersion)
 	}
-	if len(b) < 5 {
+	if len(b) < fixedMarker {
 		return m, bad
 	}
 	m.epoch = binary.BigEndian.Uint32(b[1:])
-	rest := b[5:]
+	m.work = keyring.WorkID(b[5:fixedMarker])
+	rest := b[fixedMarker:]
 	for i, dst := range []*[]byte{&m.r.Start, &m.r.End, &m.next} {
 		if len(rest) < 4 {
 			return m, bad

@@ -84,6 +84,22 @@ func TestForgedMarkers(t *testing.T) {
 		require.NoError(t, s.Rekey(g.ctx, block.Range{}, nil))
 		require.Len(t, replaced(s, half), 40)
 	})
+	t.Run("of an operation that has ended", func(t *testing.T) {
+		g, s, _, key, marker := halfRekeyed(t)
+		require.NoError(t, s.Rekey(g.ctx, block.Range{}, nil))
+		s.SetEngine(key, marker)
+		half := s.Records()
+		require.NoError(t, s.Rekey(g.ctx, block.Range{}, nil))
+		require.Len(t, replaced(s, half), 40)
+	})
+	t.Run("of an operation that another took the place of", func(t *testing.T) {
+		g, s, _, key, marker := halfRekeyed(t)
+		require.ErrorIs(t, s.Rekey(&steps{g.ctx, 5}, block.Range{Start: []byte("05")}, nil), context.Canceled)
+		s.SetEngine(key, marker)
+		half := s.Records()
+		require.NoError(t, s.Rekey(g.ctx, block.Range{}, nil))
+		require.Len(t, replaced(s, half), 40)
+	})
 	t.Run("of another operation", func(t *testing.T) {
 		g, s, _, _, marker := halfRekeyed(t)
 		s.SetEngine([]byte("\x01rotate-epoch"), marker)
@@ -158,4 +174,36 @@ func TestEveryWayToAlterAMarker(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Each RotateEpoch that returns nil has begun an epoch after it was called, and everything
+// from before is gone: also if one was cut off before, and whatever of earlier ones
+// somebody put back who writes the disk.
+func TestEachRotateEpochBeginsAnEpoch(t *testing.T) {
+	g := newRig(t)
+	s := g.open()
+	s.SetSteps(4, 1)
+	for i := range 40 {
+		require.NoError(t, s.Put(g.ctx, fmt.Appendf(nil, "%02d", i), nil))
+	}
+	rotated := func(what string) {
+		t.Helper()
+		before, records := s.State().Epoch, s.Records()
+		require.NoError(t, s.RotateEpoch(g.ctx, nil), what)
+		require.Greater(t, s.State().Epoch, before, what)
+		require.Equal(t, 1, s.State().Epochs, what)
+		require.Len(t, replaced(s, records), 40, what)
+	}
+	key := []byte("\x01rotate-epoch")
+	require.ErrorIs(t, s.RotateEpoch(&steps{g.ctx, 5}, nil), context.Canceled)
+	require.Equal(t, 2, s.State().Epochs)
+	marker := s.Engine(key)
+	rotated("after one that was cut off")
+	s.SetEngine(key, marker)
+	rotated("after its marker was put back")
+
+	require.ErrorIs(t, s.RotateEpoch(&steps{g.ctx, 5}, nil), context.Canceled)
+	require.NoError(t, s.Close())
+	s = g.open()
+	rotated("after a restart")
 }

@@ -105,7 +105,7 @@ func (m *metaStorage) write(document []byte) error {
 	if err != nil {
 		return err
 	}
-	past := m.past.with(in.KEK)
+	past := m.past.with(in.KEK, in.PublicKeys[in.KEK])
 	b := m.db.NewBatch()
 	defer b.Close()
 	record := append([]byte{storeRecordVersion}, in.StoreID[:]...)

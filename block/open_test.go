@@ -291,6 +291,7 @@ func (g *rig) forge(document []byte) []byte {
 		body = binary.BigEndian.AppendUint64(body, n)
 	}
 	body = binary.BigEndian.AppendUint32(body, 2) // next epoch
+	body = append(body, make([]byte, 16)...)      // no work
 	body = binary.BigEndian.AppendUint16(body, 1) // epochs
 	body = binary.BigEndian.AppendUint32(body, 1)
 	body = append(body, make([]byte, 16)...)

@@ -27,6 +27,7 @@ import (
 //	     2     .  for each:
 //	                8  since when the vault has said that there is no such version,
 //	                   seconds since 1970-01-01 UTC; 0: it has not
+//	               32  SHA-256 of its public key; zeros: not known
 //	                2  length of the following
 //	                .  key identifier
 //
@@ -38,8 +39,9 @@ type pastKEKs struct {
 }
 
 type pastKEK struct {
-	id   vault.KeyID
-	gone int64 // since when, as on disk
+	id     vault.KeyID
+	gone   int64     // since when, as on disk
+	public publicKey // which key it is, whatever it is called
 }
 
 const (
@@ -69,13 +71,13 @@ func (p pastKEKs) index(id vault.KeyID) int {
 }
 
 // with returns the table with the version that wraps the document from now on.
-func (p pastKEKs) with(id vault.KeyID) pastKEKs {
+func (p pastKEKs) with(id vault.KeyID, public publicKey) pastKEKs {
 	p = p.clone()
 	if i := p.index(id); i >= 0 {
-		p.keks[i].gone = 0 // it wrapped something: it is there
+		p.keks[i].gone, p.keks[i].public = 0, public // it wrapped something: it is there
 		return p
 	}
-	p.keks = append(p.keks, pastKEK{id: id})
+	p.keks = append(p.keks, pastKEK{id: id, public: public})
 	if n := len(p.keks) - maxPast; n > 0 {
 		p.keks, p.incomplete = p.keks[n:], true
 	}
@@ -113,6 +115,7 @@ func (p pastKEKs) encode() []byte {
 	}
 	for _, k := range p.keks {
 		b = binary.BigEndian.AppendUint64(b, uint64(k.gone))
+		b = append(b, k.public[:]...)
 		b = appendKeyID(b, k.id)
 	}
 	return b
@@ -137,11 +140,11 @@ func decodePast(b []byte) (p pastKEKs, err error) {
 	}
 	p.incomplete = b[1] == 1
 	for rest := b[2:]; len(rest) > 0; {
-		if len(rest) < 8 {
+		if len(rest) < 8+len(publicKey{}) {
 			return bad("is cut off", nil)
 		}
-		k := pastKEK{gone: int64(binary.BigEndian.Uint64(rest))}
-		if k.id, rest, err = cutKeyID(rest[8:]); err != nil {
+		k := pastKEK{gone: int64(binary.BigEndian.Uint64(rest)), public: publicKey(rest[8:40])}
+		if k.id, rest, err = cutKeyID(rest[40:]); err != nil {
 			return bad("names no KEK version", err)
 		}
 		if k.gone < 0 || p.index(k.id) >= 0 || len(p.keks) == maxPast {
@@ -166,7 +169,7 @@ func decodePast1(b []byte) (p pastKEKs, err error) {
 		if err != nil {
 			return pastKEKs{}, fmt.Errorf("block: the record of past KEKs: %w: %w", ErrCorrupt, err)
 		}
-		p = p.with(id)
+		p = p.with(id, publicKey{})
 	}
 	return p, nil
 }
@@ -228,7 +231,7 @@ func (s *Store) askForKEKs(ctx context.Context, ids []vault.KeyID) []ReceiptKey 
 		if state == KeyNotFound && id.Versionless() != now.Versionless() && s.given.nowhere(id.Name) {
 			state = KeyUnknown
 		}
-		out = append(out, ReceiptKey{id, state})
+		out = append(out, ReceiptKey{KeyID: id, State: state})
 	}
 	return out
 }

@@ -1,7 +1,10 @@
 package block_test
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
@@ -50,7 +54,7 @@ func TestReceiptNamesWhatOpensOlderCopies(t *testing.T) {
 	got, err := raw.Get(g.ctx, []byte("X"), nil)
 	require.NoError(t, err)
 	require.Equal(t, "secret X", string(got))
-	require.Contains(t, r.Keys, block.ReceiptKey{KeyID: raw.State().KEK, State: block.KeyExists})
+	require.Contains(t, bare(r.Keys), block.ReceiptKey{KeyID: raw.State().KEK, State: block.KeyExists})
 	require.Equal(t, g.key, raw.State().KEK)
 }
 
@@ -59,6 +63,7 @@ func TestReceiptSaysWhatTheVaultSays(t *testing.T) {
 	g := newRig(t)
 	s := g.open()
 	other := vaulttest.New(&vaulttest.Options{Name: "mem:other", Clock: g.clock})
+	other.CreateKey("unused") // which is the key of "customer": the test vaults have the same keys
 	own := other.CreateKey("own")
 	require.NoError(t, s.ChangeKEK(g.ctx, kek.New(other, own.Versionless())))
 	erase := func() []block.KeyState {
@@ -175,5 +180,108 @@ func TestReceiptNamesAKEKThatComesMeanwhile(t *testing.T) {
 	second := g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
 	remove()
-	require.Equal(t, []block.ReceiptKey{{KeyID: g.key, State: block.KeyExists}, {KeyID: second, State: block.KeyExists}}, (<-done).Keys)
+	require.Equal(t, []block.ReceiptKey{{KeyID: g.key, State: block.KeyExists}, {KeyID: second, State: block.KeyExists}}, bare((<-done).Keys))
+}
+
+// bare is the keys of a receipt without which key each is.
+func bare(keys []block.ReceiptKey) (out []block.ReceiptKey) {
+	for _, k := range keys {
+		out = append(out, block.ReceiptKey{KeyID: k.KeyID, State: k.State})
+	}
+	return out
+}
+
+// The same key under another version, name and vault is the same key: a rotation to it is
+// refused, a move to it is said to be one of the address alone, KeyUsage and Inspect name
+// them together, and a receipt does not say that it is gone as long as one of them is
+// there.
+func TestOneKeyUnderManyNames(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	g := newRig(t)
+	var mu sync.Mutex
+	var moved []string
+	g.opts.Keyring.OnEvent = func(e keyring.Event) {
+		if e.Kind == keyring.KEKChanged {
+			mu.Lock()
+			defer mu.Unlock()
+			moved = append(moved, e.Detail)
+		}
+	}
+	first := g.vault.ImportKey("imported", key)
+	g.kek = kek.New(g.vault, first.Versionless())
+	s := g.open()
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
+
+	again := g.vault.ImportKey("imported", key)
+	require.NotEqual(t, first, again)
+	err = s.RotateKEK(g.ctx)
+	require.ErrorIs(t, err, keyring.ErrSameKey)
+	require.ErrorContains(t, err, again.String())
+	require.ErrorContains(t, err, first.String())
+	require.Equal(t, first, s.State().KEK)
+	require.NoError(t, s.ChangeKEK(g.ctx, kek.New(g.vault, again)))
+	other := vaulttest.New(&vaulttest.Options{Name: "mem:other", Clock: g.clock})
+	restored := other.ImportKey("restored", key)
+	require.NoError(t, s.ChangeKEK(g.ctx, kek.New(other, restored)))
+	require.Equal(t, restored, s.State().KEK)
+	eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(moved) == 2 }, "both moves are told")
+	require.Equal(t, []string{
+		"change KEK; its public key is that of " + first.String() + ": a new address of the same key",
+		"change KEK; its public key is that of " + again.String() + ": a new address of the same key"}, moved)
+
+	g.vault.Purge("imported")
+	states := func() (out []block.KeyState) {
+		r, err := s.Erase(g.ctx, nil)
+		require.NoError(t, err)
+		for i, id := range []vault.KeyID{first, again, restored} {
+			require.Equal(t, id, r.Keys[i].KeyID)
+			require.Len(t, r.Keys[i].PublicKey, 64)
+			require.Equal(t, r.Keys[0].PublicKey, r.Keys[i].PublicKey)
+			out = append(out, r.Keys[i].State)
+		}
+		return out
+	}
+	require.Equal(t, []block.KeyState{block.KeyElsewhere, block.KeyElsewhere, block.KeyExists}, states())
+	uses, err := s.KeyUsage(g.ctx)
+	require.NoError(t, err)
+	require.Len(t, uses, 1)
+	require.Equal(t, restored, uses[0].Key)
+	require.ElementsMatch(t, []vault.KeyID{first, again}, uses[0].SameAs)
+	require.Len(t, uses[0].PublicKey, 64)
+
+	require.NoError(t, s.ChangeKEK(g.ctx, kek.New(other, other.CreateKey("next"))))
+	other.Revoke(vault.OpGet)
+	require.Equal(t, []block.KeyState{block.KeyUnknown, block.KeyUnknown, block.KeyUnknown}, states())
+	other.Restore()
+	other.Purge("restored")
+	require.Equal(t, []block.KeyState{block.KeyNotFound, block.KeyNotFound, block.KeyNotFound}, states(), "now it is gone")
+	require.NoError(t, s.Close())
+	in, err := block.Inspect(g.ctx, g.dir, &g.opts)
+	require.NoError(t, err)
+	require.Len(t, in.Keys, 1)
+	require.Empty(t, in.Keys[0].SameAs)
+}
+
+// A version that the vault has and that is the same key is taken up by itself, because the
+// one before may not serve for long; the event says that it is no other key.
+func TestSameKeyIsTakenUpAndSaidToBe(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	g := newRig(t)
+	told := make(chan string, 16)
+	g.opts.Keyring.OnEvent = func(e keyring.Event) {
+		if e.Kind == keyring.KEKChanged {
+			told <- e.Detail
+		}
+	}
+	first := g.vault.ImportKey("imported", key)
+	g.kek = kek.New(g.vault, first.Versionless())
+	s := g.open()
+	again := g.vault.ImportKey("imported", key)
+	require.NoError(t, s.Revalidate(g.ctx))
+	require.Equal(t, again, s.State().KEK)
+	require.Equal(t, "a newer version; its public key is that of "+first.String()+": a new address of the same key", <-told)
+	// To wrap it anew, under a fresh secret, is what it was.
+	require.NoError(t, s.RotateKEK(g.ctx))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"time"
 
@@ -44,13 +45,17 @@ func (s *Store) rekey(ctx context.Context, r Range, p Progress) (err error) {
 	}
 	session := h.Session()
 	m, found, err := s.readMarker(&h, metaRekey)
+	work, workErr := h.Work()
 	current := h.CurrentEpoch()
 	h.Release()
-	if err != nil {
+	if err = errors.Join(err, workErr); err != nil {
 		return err
 	}
-	if !found || m.epoch != current || !bytes.Equal(m.r.Start, r.Start) || !bytes.Equal(m.r.End, r.End) || (m.r.End == nil) != (r.End == nil) {
+	if !found || m.work != work || m.epoch != current || !m.r.equal(r) {
 		m = marker{epoch: current, r: r, next: r.Start}
+		if m.work, err = s.keys.BeginWork(ctx); err != nil {
+			return err
+		}
 	}
 	mt := s.meter(workRekey, p, 0, s.countIn(Range{Start: m.next, End: m.r.End}))
 	defer func() { mt.end(err) }()
@@ -66,6 +71,13 @@ func (s *Store) rekey(ctx context.Context, r Range, p Progress) (err error) {
 		if err := s.pace(ctx, c); err != nil {
 			return err
 		}
+	}
+	// From here on no marker of this one is believed, wherever it comes from.
+	if err := s.keys.EndWork(ctx); err != nil {
+		return err
+	}
+	if err := s.removeMarker(metaRekey); err != nil {
+		return err
 	}
 	mt.done()
 	return nil
@@ -127,8 +139,7 @@ func (s *Store) rekeyStep(ctx context.Context, session uint64, m *marker, mt *me
 	if m.next = next; next != nil {
 		return n, false, nil
 	}
-	// Removing the marker is synced, and with it everything before.
-	return n, true, s.removeMarker(metaRekey)
+	return n, true, s.makeDurable()
 }
 
 // rekeyOne prepares the replacement of one block.

@@ -168,7 +168,7 @@ type renewal struct {
 	damaged   error // the first block that could not be opened
 }
 
-// beginRenewal returns what is due, or was begun before, or nil.
+// beginRenewal returns what is due, or nil.
 func (s *Store) beginRenewal(ctx context.Context) (*renewal, error) {
 	if err := s.takeRewriting(ctx, "renew DEKs"); err != nil {
 		return nil, err
@@ -180,17 +180,12 @@ func (s *Store) beginRenewal(ctx context.Context) (*renewal, error) {
 	}
 	defer func() { h.Release() }()
 	n := &renewal{session: h.Session(), rotations: s.rotations}
-	var found bool
-	if n.m, found, err = s.readMarker(&h, metaRenew); err != nil {
-		return nil, err
-	}
 	bound, err := s.dueBefore(&h)
 	if err != nil || bound == 0 {
 		return nil, err
 	}
-	if !found || n.m.epoch != bound {
-		n.m = marker{epoch: bound}
-	}
+	// From the start, also after a restart: what is done shows in the records' epochs.
+	n.m = marker{epoch: bound}
 	if h.CurrentEpoch() >= bound {
 		return n, nil
 	}
@@ -229,9 +224,7 @@ func (s *Store) renewTurn(ctx context.Context, n *renewal, mt *meter) (c cost, d
 	}
 	if n.step == 0 {
 		s.raiseFloor(n.m.epoch)
-	}
-	if n.step%s.steps.mark == 0 {
-		if err := s.writeMarker(&h, metaRenew, n.m); err != nil {
+		if err := s.writeMarker(&h, metaRenew, n.m); err != nil { // for Inspect
 			return c, false, err
 		}
 	}

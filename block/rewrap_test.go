@@ -235,7 +235,7 @@ func TestRewrapLeavesWhatDoesNotOpen(t *testing.T) {
 
 	s.SetEngine([]byte(dataA), sealed) // repaired, from a copy
 	remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Nth: 1, Plaintext: make([]byte, 32)})
-	require.ErrorIs(t, s.RewrapDEKs(g.ctx, nil), block.ErrCorrupt)
+	require.ErrorIs(t, s.RewrapDEKs(g.ctx, nil), vault.ErrUnsupportedKey)
 	remove()
 	require.NoError(t, s.RewrapDEKs(g.ctx, nil))
 	usage, err = s.KeyUsage(g.ctx)
@@ -257,7 +257,7 @@ func TestWrongDEKIsNotKept(t *testing.T) {
 	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("data")))
 	remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Plaintext: make([]byte, 32)})
 	_, err := s.Get(g.ctx, []byte("a"), nil)
-	require.ErrorIs(t, err, block.ErrCorrupt)
+	require.ErrorIs(t, err, vault.ErrUnsupportedKey)
 	remove()
 	got, err := s.Get(g.ctx, []byte("a"), nil)
 	require.NoError(t, err)

@@ -14,8 +14,9 @@ import (
 // each. It runs while the store serves; what is written meanwhile is under the new
 // epoch already. No vault is called, whatever the data.
 //
-// An operation that was cut off, by a crash or by ctx, goes on where it was with
-// the next call. Two rewriting operations run one after the other.
+// Each call begins an epoch, and when it returns nil everything from before is gone. What
+// a call left that was cut off, by a crash or by ctx, the next one finishes with its own.
+// Two rewriting operations run one after the other.
 //
 // Records that only an attacker's earlier copy of the files holds can still be
 // opened with that copy's keyring document; see docs/threat-model.md.
@@ -24,55 +25,50 @@ func (s *Store) RotateEpoch(ctx context.Context, p Progress) error {
 		return err
 	}
 	defer func() { <-s.rewriting }()
-	if _, err := s.rotateEpoch(ctx, p, false); err != nil {
+	if _, err := s.rotateEpoch(ctx, p); err != nil {
 		return fmt.Errorf("block: rotate epoch: %w", err)
 	}
 	return nil
 }
 
-// rotateEpoch returns the epochs that it destroyed. If afresh, it does not go on with
-// a rotation that was cut off. The caller has the turn of rewriting operations.
-func (s *Store) rotateEpoch(ctx context.Context, p Progress, afresh bool) (dropped []uint32, err error) {
+// rotateEpoch returns the epochs that it destroyed. It goes on with nothing: who rotates
+// wants an epoch that begins now, because of what happened until now, and whatever says
+// that a rotation is under way may be from before that, or put there by somebody. The
+// caller has the turn of rewriting operations.
+func (s *Store) rotateEpoch(ctx context.Context, p Progress) (dropped []uint32, err error) {
 	h, err := s.keys.Acquire()
 	if err != nil {
 		return nil, err
 	}
-	session := h.Session()
-	m, resumed, err := s.readMarker(&h, metaRotateEpoch)
-	current := h.CurrentEpoch()
+	session, current := h.Session(), h.CurrentEpoch()
+	h.Release()
+	err = s.keys.Rotate(ctx)
+	if errors.Is(err, keyring.ErrLimit) {
+		// No room for one more: it takes a rotation into the present one first.
+		if dropped, err = s.rewrapInto(ctx, session, marker{epoch: current}, p); err == nil {
+			err = s.keys.Rotate(ctx)
+		}
+	}
+	if err != nil {
+		return dropped, err
+	}
+	if h, err = s.keys.AcquireSession(session); err != nil {
+		return dropped, err
+	}
+	m := marker{epoch: h.CurrentEpoch()}
+	s.rotations++
+	// A renewal that was cut off went by the epochs before.
+	err = errors.Join(s.inheritAge(&h, m.epoch), s.removeMarker(metaRenew))
 	h.Release()
 	if err != nil {
-		return nil, err
-	}
-	if afresh || !resumed || m.epoch != current {
-		err := s.keys.Rotate(ctx)
-		if errors.Is(err, keyring.ErrLimit) {
-			// No room for one more: it takes a rotation into the present one first.
-			if dropped, err = s.rewrapInto(ctx, session, marker{epoch: current}, p); err == nil {
-				err = s.keys.Rotate(ctx)
-			}
-		}
-		if err != nil {
-			return dropped, err
-		}
-		if h, err = s.keys.AcquireSession(session); err != nil {
-			return nil, err
-		}
-		m = marker{epoch: h.CurrentEpoch()}
-		s.rotations++
-		// A renewal that was cut off went by the epochs before.
-		err = errors.Join(s.inheritAge(&h, m.epoch), s.removeMarker(metaRenew))
-		h.Release()
-		if err != nil {
-			return nil, err
-		}
+		return dropped, err
 	}
 	more, err := s.rewrapInto(ctx, session, m, p)
 	return append(dropped, more...), err
 }
 
-// rewrapInto is the rest of a rotation, from where the marker says: it rewraps what
-// names an epoch before the marker's, and destroys those. It returns which they were.
+// rewrapInto is the rest of a rotation: it rewraps what names an epoch before the
+// marker's, and destroys those. It returns which they were.
 func (s *Store) rewrapInto(ctx context.Context, session uint64, m marker, p Progress) (dropped []uint32, err error) {
 	mt := s.meter(workRotateEpoch, p, 0, s.countIn(Range{Start: m.next}))
 	defer func() { mt.end(err) }()
@@ -116,9 +112,7 @@ func (s *Store) rewrapStep(ctx context.Context, session uint64, m *marker, mt *m
 	defer h.Release()
 	if step == 0 {
 		s.raiseFloor(m.epoch)
-	}
-	if step%s.steps.mark == 0 {
-		if err := s.writeMarker(&h, metaRotateEpoch, *m); err != nil {
+		if err := s.writeMarker(&h, metaRotateEpoch, *m); err != nil { // for Inspect
 			return false, err
 		}
 	}

@@ -3,8 +3,6 @@ package block
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -12,7 +10,14 @@ import (
 
 // KeyUse is what still needs a KEK version.
 type KeyUse struct {
-	Key      vault.KeyID
+	Key vault.KeyID
+	// PublicKey is the SHA-256 of its public key (SubjectPublicKeyInfo, DER), 64 hexadecimal
+	// digits; empty: not known. SameAs are the other versions that the store was ever wrapped
+	// by, or is, and that have the same: they are the same key, and destroying it takes
+	// destroying them all.
+	PublicKey string
+	SameAs    []vault.KeyID
+
 	Document bool   // it wraps the store's keyring, and with it all epochs, or did when the question was asked
 	Epochs   int    // how many those are; 0 if the store is Inaccessible
 	Records  uint64 // DEK records that are wrapped by it (ByKEK)
@@ -68,10 +73,5 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	keks, active = s.keys.KEKs()
 	use(keks[active]).Document = true
 	use(keks[active]).Epochs = s.keys.State().Epochs
-	var out []KeyUse
-	for _, u := range uses {
-		out = append(out, *u)
-	}
-	slices.SortFunc(out, func(a, b KeyUse) int { return strings.Compare(a.Key.String(), b.Key.String()) })
-	return out, nil
+	return s.storage.pastKEKs().publicKeys(s.keys.PublicKeys()).uses(uses), nil
 }

@@ -137,9 +137,8 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested
 	if err != nil {
 		return err
 	}
-	s := &session{cache: newDEKCache(r.opts.DEKCache)}
+	s := newSession(set, newDEKCache(r.opts.DEKCache))
 	secret.Do(func() { s.secret = *docSecret })
-	s.epochs.Store(set)
 
 	r.turn.Lock()
 	defer r.turn.Unlock()
@@ -233,8 +232,9 @@ func (r *Keyring) stayLocked(cause error) {
 	r.setStatus(Inaccessible, cause)
 }
 
-// endSession takes the session away, waits for the operations in flight, and
-// destroys its keys. It returns the status before. r.turn is held.
+// endSession takes the session away, ends the vault calls of its operations, waits for
+// the operations in flight, and destroys its keys. It returns the status before. r.turn is
+// held.
 func (r *Keyring) endSession(cause error) Status {
 	r.mu.Lock()
 	from, since := r.state.Status, r.state.Since
@@ -247,7 +247,8 @@ func (r *Keyring) endSession(cause error) Status {
 	if s == nil {
 		return from
 	}
-	r.drain()
+	s.cancel(errLockedMeanwhile)
+	r.drain(s)
 	r.docMu.Lock()
 	s.destroy()
 	r.docMu.Unlock()

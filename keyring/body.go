@@ -18,15 +18,16 @@ import (
 //	    41     8  EpochMaxAge in seconds, 0: for ever
 //	    49     8  RekeyAfter in seconds, 0: never
 //	    57     4  next epoch id
-//	    61     2  n, the number of epochs, 1 to 4,096
-//	    63   52n  by ascending id; the last is the current one:
+//	    61    16  id of the work that is under way, random; zeros: none is
+//	    77     2  n, the number of epochs, 1 to 4,096
+//	    79   52n  by ascending id; the last is the current one:
 //	              4   epoch id, from 1, never used again
 //	              8   created, seconds since 1970-01-01 UTC
 //	              8   DEKs: it has wrapped no more than this many
 //	              32  epoch key
 const (
 	storeSecretSize = 32
-	fixedBody       = 63
+	fixedBody       = 79
 	epochEntry      = 52
 	// MaxEpochs is the most epochs a keyring holds; rotation that drops old ones
 	// makes room.
@@ -55,6 +56,7 @@ type body struct {
 	storeSecret [storeSecretSize]byte
 	policy      policy
 	nextEpoch   uint32
+	work        WorkID
 	epochs      []epochKey
 }
 
@@ -77,6 +79,7 @@ func (b *body) encode() []byte {
 	p = binary.BigEndian.AppendUint64(p, uint64(b.policy.maxAge/time.Second))
 	p = binary.BigEndian.AppendUint64(p, uint64(b.policy.rekeyAfter/time.Second))
 	p = binary.BigEndian.AppendUint32(p, b.nextEpoch)
+	p = append(p, b.work[:]...)
 	p = binary.BigEndian.AppendUint16(p, uint16(len(b.epochs)))
 	for i := range b.epochs {
 		e := &b.epochs[i]
@@ -104,8 +107,9 @@ func decodeBody(p []byte) (*body, error) {
 			rekeyAfter: rekeyAfter,
 		},
 		nextEpoch: binary.BigEndian.Uint32(p[57:]),
+		work:      WorkID(p[61:77]),
 	}
-	n := int(binary.BigEndian.Uint16(p[61:]))
+	n := int(binary.BigEndian.Uint16(p[77:]))
 	switch {
 	case b.policy.wrapping != ByKeyring && b.policy.wrapping != ByKEK,
 		b.policy.maxDEKs == 0 || b.policy.maxDEKs > MaxEpochDEKs,

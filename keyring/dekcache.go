@@ -12,8 +12,8 @@ import (
 
 // dekCache holds DEKs that the vault opened (ByKEK), so that a block that is read
 // again costs no call. It belongs to a session and ends with it. It is asked only
-// after the record around a wrapped DEK has authenticated for its block. It is
-// safe for concurrent use.
+// after the record around a wrapped DEK has authenticated for its block, and by all that
+// is in it (inner, see commit.go). It is safe for concurrent use.
 type dekCache struct {
 	mu      sync.Mutex
 	size    int
@@ -24,7 +24,7 @@ type dekCache struct {
 }
 
 type cached struct {
-	name [sha256.Size]byte // of the wrapped DEK
+	name [sha256.Size]byte // of what the record holds of it
 	key  [dek.Size]byte
 }
 
@@ -45,9 +45,9 @@ func newDEKCache(size int) *dekCache {
 	}
 }
 
-// get makes k the DEK of ciphertext if it is cached.
-func (c *dekCache) get(ciphertext []byte, k *dek.Key) bool {
-	name := sha256.Sum256(ciphertext)
+// get makes k the DEK of inner if it is cached.
+func (c *dekCache) get(inner []byte, k *dek.Key) bool {
+	name := sha256.Sum256(inner)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	el, ok := c.entries[name]
@@ -58,9 +58,9 @@ func (c *dekCache) get(ciphertext []byte, k *dek.Key) bool {
 	return k.Set(el.Value.(*cached).key[:]) == nil
 }
 
-// put remembers the DEK of ciphertext. The caller holds the session.
-func (c *dekCache) put(ciphertext, key []byte) {
-	name := sha256.Sum256(ciphertext)
+// put remembers the DEK of inner. The caller holds the session.
+func (c *dekCache) put(inner, key []byte) {
+	name := sha256.Sum256(inner)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.over || c.size == 0 || c.entries[name] != nil {
@@ -74,27 +74,18 @@ func (c *dekCache) put(ciphertext, key []byte) {
 	}
 }
 
-// forget takes the DEK of ciphertext out.
-func (c *dekCache) forget(ciphertext []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if el := c.entries[sha256.Sum256(ciphertext)]; el != nil {
-		c.drop(el)
-	}
-}
-
 func (c *dekCache) drop(el *list.Element) {
 	e := c.order.Remove(el).(*cached)
 	clear(e.key[:])
 	delete(c.entries, e.name)
 }
 
-// once calls open for ciphertext, or waits for a call that another goroutine
+// once calls open for inner, or waits for a call that another goroutine
 // already makes for it: many readers of one cold block cost one unwrap. The call
 // runs under the context of whoever came first; if that one gives up, the others
 // try for themselves. The caller clears the result.
-func (c *dekCache) once(ctx context.Context, ciphertext []byte, open func(context.Context) ([]byte, error)) ([]byte, error) {
-	name := sha256.Sum256(ciphertext)
+func (c *dekCache) once(ctx context.Context, inner []byte, open func(context.Context) ([]byte, error)) ([]byte, error) {
+	name := sha256.Sum256(inner)
 	for {
 		c.mu.Lock()
 		f, ok := c.flights[name]

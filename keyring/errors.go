@@ -37,6 +37,9 @@ var (
 	ErrUnexpected = errors.New("not the expected keyring")
 	// ErrMoved says that the KEK was changed while somebody looked for what it wraps.
 	ErrMoved = errors.New("the KEK was changed meanwhile")
+	// ErrSameKey says that a rotation would rotate nothing: the new version of the KEK has
+	// the public key of the one in use.
+	ErrSameKey = errors.New("the public key is the same")
 	// ErrLimit says that a bound on epochs or on wrapped DEKs was reached.
 	ErrLimit = errors.New("limit reached")
 )

@@ -78,7 +78,7 @@ func TestDocumentLayout(t *testing.T) {
 			}
 			require.Equal(t, 256, u16(at))
 			require.Equal(t, at+2+256, h, "the sealed body starts after the wrapped secret")
-			require.Len(t, doc, h+12+63+52*len(d.Epochs)+16)
+			require.Len(t, doc, h+12+79+52*len(d.Epochs)+16)
 
 			aead, err := dek.NewAEAD(d.Secret)
 			require.NoError(t, err)
@@ -90,9 +90,10 @@ func TestDocumentLayout(t *testing.T) {
 			require.Equal(t, d.EpochMaxAge, binary.BigEndian.Uint64(body[41:]))
 			require.Equal(t, d.RekeyAfter, binary.BigEndian.Uint64(body[49:]))
 			require.Equal(t, d.NextEpoch, binary.BigEndian.Uint32(body[57:]))
-			require.EqualValues(t, len(d.Epochs), binary.BigEndian.Uint16(body[61:]))
+			require.EqualValues(t, len(d.Epochs), binary.BigEndian.Uint16(body[77:]))
+			require.Equal(t, []byte(d.Work), body[61:77])
 			for i, e := range d.Epochs {
-				q := body[63+52*i:]
+				q := body[79+52*i:]
 				require.Equal(t, e.ID, binary.BigEndian.Uint32(q))
 				require.EqualValues(t, e.Created, binary.BigEndian.Uint64(q[4:]))
 				require.Equal(t, e.DEKs, binary.BigEndian.Uint64(q[12:]))
@@ -119,7 +120,7 @@ func TestRecordLayout(t *testing.T) {
 			if rec.Type == 2 {
 				head = 9
 				require.Equal(t, rec.KEK, binary.BigEndian.Uint32(rec.Record[5:]))
-				require.Len(t, rec.Record, 293)
+				require.Len(t, rec.Record, 325)
 			} else {
 				require.Len(t, rec.Record, 65)
 			}
@@ -140,7 +141,9 @@ func TestRecordLayout(t *testing.T) {
 				require.Equal(t, []byte(rec.DEK), plain)
 				return
 			}
-			require.Len(t, plain, 256)
+			require.Len(t, plain, 256+32)
+			sum := sha256.Sum256(append([]byte("blockseal DEK commitment v1"), rec.DEK...))
+			require.Equal(t, sum[:], plain[256:])
 			customer, _ := goldenKEKs(t)
 			for _, k := range d.KEKs {
 				if k.ID != rec.KEK {
@@ -148,7 +151,7 @@ func TestRecordLayout(t *testing.T) {
 				}
 				id, err := vault.ParseKeyID(k.Key)
 				require.NoError(t, err)
-				got, err := customer.Unwrap(t.Context(), vault.Wrapped{KeyID: id, Ciphertext: plain})
+				got, err := customer.Unwrap(t.Context(), vault.Wrapped{KeyID: id, Ciphertext: plain[:256]})
 				require.NoError(t, err)
 				require.Equal(t, []byte(rec.DEK), got)
 			}
@@ -186,7 +189,7 @@ func TestGoldenReencodes(t *testing.T) {
 			storeSecret: [storeSecretSize]byte(d.StoreSecret),
 			policy: policy{wrapping: Wrapping(d.Wrapping), maxDEKs: d.EpochMaxDEKs,
 				maxAge: time.Duration(d.EpochMaxAge) * time.Second, rekeyAfter: time.Duration(d.RekeyAfter) * time.Second},
-			nextEpoch: d.NextEpoch,
+			nextEpoch: d.NextEpoch, work: WorkID(d.Work),
 		}
 		for _, e := range d.Epochs {
 			content.epochs = append(content.epochs, epochKey{id: e.ID, created: time.Unix(e.Created, 0).UTC(), reserved: e.DEKs, key: [dek.Size]byte(e.Key)})

@@ -69,6 +69,7 @@ type goldenDocument struct {
 	EpochMaxAge  uint64        `json:"epoch_max_age"` // seconds
 	RekeyAfter   uint64        `json:"rekey_after"`   // seconds
 	NextEpoch    uint32        `json:"next_epoch"`
+	Work         hexBytes      `json:"work"`
 	Epochs       []goldenEpoch `json:"epochs"`
 }
 
@@ -254,6 +255,8 @@ func writeGolden(t *testing.T) {
 	g.addRecord(t, r, "rewrapped by the third epoch, first KEK", "grown.bin", old.Context, old.DEK, again)
 	_, err = r.DropEpochs(ctx, 2)
 	require.NoError(t, err)
+	_, err = r.BeginWork(ctx)
+	require.NoError(t, err)
 	g.addDocument(t, r, "grown.bin")
 
 	out, err := json.MarshalIndent(g, "", "\t")
@@ -280,7 +283,7 @@ func (g *golden) addDocument(t *testing.T, r *Keyring, file string) {
 	d.StoreSecret, d.Fingerprint = bytes.Clone(b.storeSecret[:]), b.fingerprint()
 	d.Wrapping, d.EpochMaxDEKs = uint8(b.policy.wrapping), b.policy.maxDEKs
 	d.EpochMaxAge, d.RekeyAfter = uint64(b.policy.maxAge/time.Second), uint64(b.policy.rekeyAfter/time.Second)
-	d.NextEpoch = b.nextEpoch
+	d.NextEpoch, d.Work = b.nextEpoch, bytes.Clone(b.work[:])
 	for _, e := range b.epochs {
 		d.Epochs = append(d.Epochs, goldenEpoch{e.id, e.created.Unix(), e.reserved, bytes.Clone(e.key[:])})
 	}

@@ -1,6 +1,10 @@
 package keyring
 
-import "github.com/blockseal/blockseal/vault"
+import (
+	"crypto/sha256"
+
+	"github.com/blockseal/blockseal/vault"
+)
 
 // Info is what a keyring document says in clear. Without opening the document
 // none of it is authenticated.
@@ -11,7 +15,10 @@ type Info struct {
 	// KEKs are the KEK versions that the document, or a ByKEK record, is wrapped
 	// by, under the ids that records use.
 	KEKs map[uint32]vault.KeyID
-	Size int // of the whole document, in bytes
+	// PublicKeys are the SHA-256 of their public keys (SubjectPublicKeyInfo, DER). Two
+	// versions with the same are one key, wherever they are and whatever they are called.
+	PublicKeys map[vault.KeyID][sha256.Size]byte
+	Size       int // of the whole document, in bytes
 }
 
 // Inspect reads the clear part of a keyring document, without any key. It matches
@@ -22,7 +29,7 @@ func Inspect(document []byte) (Info, error) {
 		return Info{}, err
 	}
 	in := Info{StoreID: h.storeID, Generation: h.generation, KEK: h.current().key,
-		KEKs: map[uint32]vault.KeyID{}, Size: len(document)}
+		KEKs: map[uint32]vault.KeyID{}, PublicKeys: h.publicKeys(), Size: len(document)}
 	for _, e := range h.keks {
 		in.KEKs[e.id] = e.key
 	}
@@ -39,4 +46,20 @@ func (r *Keyring) KEKs() (keks map[uint32]vault.KeyID, active uint32) {
 		keks[e.id] = e.key
 	}
 	return keks, r.header.active
+}
+
+// PublicKeys returns the SHA-256 of the public keys of those versions; see
+// [Info.PublicKeys].
+func (r *Keyring) PublicKeys() map[vault.KeyID][sha256.Size]byte {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	return r.header.publicKeys()
+}
+
+func (h *header) publicKeys() map[vault.KeyID][sha256.Size]byte {
+	out := map[vault.KeyID][sha256.Size]byte{}
+	for _, e := range h.keks {
+		out[e.key] = e.fingerprint
+	}
+	return out
 }

@@ -5,20 +5,20 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/dek"
-	"github.com/blockseal/blockseal/vault"
 )
 
 // A DEK record, what NewDEK returns as wrapped. Integers are big-endian; on disk,
 // and must not change.
 //
-//	ByKeyring, 65 bytes              ByKEK, 293 bytes
+//	ByKeyring, 65 bytes              ByKEK, 325 bytes
 //	offset size field                offset size field
 //	     0    1 type, 1                   0    1 type, 2
 //	     1    4 epoch id                  1    4 epoch id
 //	     5   12 nonce                     5    4 id of the KEK in the document
 //	    17   32 DEK, encrypted            9   12 nonce
 //	    49   16 tag                      21  256 RSA-OAEP-256 of the DEK, encrypted
-//	                                    277   16 tag
+//	                                    277   32 commitment to the DEK, encrypted; see commit.go
+//	                                    309   16 tag
 //
 // Both are AES-256-GCM under the epoch key. The AAD is everything before the
 // nonce, then the store id (16 bytes), then the context that the caller gave:
@@ -35,7 +35,7 @@ const (
 	// RecordSize is the size in bytes of a DEK record wrapped ByKeyring.
 	RecordSize = headByKeyring + dek.WrappedSize
 	// RecordSizeByKEK is the size in bytes of a DEK record wrapped ByKEK.
-	RecordSizeByKEK = headByKEK + vault.WrappedSize + dek.Overhead
+	RecordSizeByKEK = headByKEK + innerByKEK + dek.Overhead
 )
 
 // RecordInfo is what a DEK record says in clear, before it is authenticated.

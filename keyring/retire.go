@@ -103,8 +103,8 @@ const (
 )
 
 // forgetRetired erases the keys of retired epochs once nothing can be using them. If
-// that is not so at once, a goroutine waits for it. Under a load that never rests the
-// keys stay until the next time, or until the session ends.
+// that is not so at once, a goroutine waits for it, and goes on until it is or the
+// session ends, which erases them as well.
 func (r *Keyring) forgetRetired(s *session) {
 	if !r.forgetting.CompareAndSwap(false, true) {
 		return // somebody is at it
@@ -114,11 +114,9 @@ func (r *Keyring) forgetRetired(s *session) {
 		return
 	}
 	go func() {
-		if r.forget(s, forgetLater) {
-			r.endForgetting(s)
-			return
+		for !r.forget(s, forgetLater) && s.ctx.Err() == nil {
 		}
-		r.forgetting.Store(false)
+		r.endForgetting(s)
 	}()
 }
 
@@ -129,7 +127,7 @@ func (r *Keyring) endForgetting(s *session) {
 	s.pinMu.Lock()
 	more := s.pins == 0 && s.retired.Load() != nil
 	s.pinMu.Unlock()
-	if more {
+	if more && s.ctx.Err() == nil {
 		go r.forgetRetired(s)
 	}
 }
@@ -153,26 +151,39 @@ func (r *Keyring) forget(s *session, patience time.Duration) bool {
 		s.pinMu.Lock()
 		// What was retired since then has not been waited for.
 		mine := s.pins == 0 && s.retired.CompareAndSwap(gone, nil)
-		s.pinMu.Unlock()
 		if mine {
-			r.eraseEpochs(*gone, patience-time.Since(start))
+			s.unfound = append(s.unfound, *gone...)
+		}
+		s.pinMu.Unlock()
+		if mine && !r.eraseUnfound(s, *gone, patience-time.Since(start)) {
+			go func() {
+				for !r.eraseUnfound(s, *gone, forgetLater) && s.ctx.Err() == nil {
+				}
+			}()
 		}
 	}
 }
 
-// eraseEpochs overwrites the keys of epochs that nobody finds any more, when nobody
-// uses them either; if that takes too long, another goroutine waits for it, and if it
-// gives up, the garbage collector has them.
-func (r *Keyring) eraseEpochs(gone []*epoch, patience time.Duration) {
+// eraseUnfound overwrites the keys of epochs that nobody finds any more, when nobody
+// uses them either, and reports whether that is done, by this or by the end of the session.
+func (r *Keyring) eraseUnfound(s *session, gone []*epoch, patience time.Duration) bool {
 	if !r.quiesced(patience) {
-		if patience < forgetLater/2 {
-			go r.eraseEpochs(gone, forgetLater)
-		}
-		return
+		return false
 	}
-	for _, e := range gone {
+	var mine []*epoch
+	s.pinMu.Lock()
+	s.unfound = slices.DeleteFunc(s.unfound, func(e *epoch) bool {
+		if slices.Contains(gone, e) {
+			mine = append(mine, e)
+			return true
+		}
+		return false
+	})
+	s.pinMu.Unlock()
+	for _, e := range mine {
 		e.aead.Destroy()
 	}
+	return true
 }
 
 // quiesced waits until every operation that was in flight has ended, and reports

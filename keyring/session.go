@@ -1,6 +1,8 @@
 package keyring
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -22,11 +24,20 @@ type session struct {
 	ending   atomic.Bool // somebody found the deadline passed and is locking
 	fullTold atomic.Bool // see tellTooManyEpochs
 
+	// ctx ends when the session does: what waits for a vault outside of any hold is not
+	// waited for. away counts those operations, until they have ended; see Hold.outside.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	away   shard
+
 	// Epochs that were dropped stay readable, in memory alone, for the snapshots
 	// and scans that began before: as long as there are pins.
 	pinMu   sync.Mutex
 	pins    int
 	retired atomic.Pointer[[]*epoch]
+	// unfound are those of them that nobody finds any more and whose keys are to be
+	// overwritten when nobody can be using them either. Guarded by pinMu.
+	unfound []*epoch
 
 	secret [secretSize]byte // the document's; guarded by Keyring.docMu
 }
@@ -100,19 +111,32 @@ func (s *epochSet) with(e *epoch) *epochSet {
 	return &epochSet{all: append(slices.Clone(s.all), e), current: e}
 }
 
+func newSession(set *epochSet, cache *dekCache) *session {
+	s := &session{cache: cache}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.epochs.Store(set)
+	return s
+}
+
 // destroy forgets the session's keys. Nobody holds the session any more.
 func (s *session) destroy() {
+	s.cancel(errLockedMeanwhile)
 	clear(s.secret[:])
-	for _, e := range s.epochs.Swap(nil).all {
-		e.aead.Destroy()
-	}
+	s.pinMu.Lock()
+	gone := append(s.unfound, s.epochs.Swap(nil).all...)
+	s.unfound = nil
 	if retired := s.retired.Swap(nil); retired != nil {
-		for _, e := range *retired {
-			e.aead.Destroy()
-		}
+		gone = append(gone, *retired...)
+	}
+	s.pinMu.Unlock()
+	for _, e := range gone {
+		e.aead.Destroy()
 	}
 	s.cache.destroy()
 }
+
+// errLockedMeanwhile is why a call to a vault was given up.
+var errLockedMeanwhile = errors.New("keyring: it was locked meanwhile")
 
 // shards is how many counters the operations in flight are spread over, so that
 // cores do not fight for one cache line. A power of two.
@@ -148,10 +172,24 @@ type Hold struct {
 //
 // The order of the two steps is what makes it safe: the hold is counted, then
 // the session is looked at. A lock does the reverse, so that either it sees the
-// count or this sees no session.
+// count or this sees no session. The first look is for those who are refused anyway:
+// however many they are, a lock that is waiting does not see them.
 func (r *Keyring) Acquire() (Hold, error) {
+	if r.session.Load() == nil {
+		return Hold{}, r.refusal(nil)
+	}
+	return r.look(r.count())
+}
+
+// count counts one more operation, which is not allowed to do anything yet.
+func (r *Keyring) count() *shard {
 	c := &r.inFlight[shardOf()]
 	c.n.Add(1)
+	return c
+}
+
+// look makes a hold of an operation that has been counted, or takes the count back.
+func (r *Keyring) look(c *shard) (Hold, error) {
 	s := r.session.Load()
 	if s != nil && int64(r.clock.Elapsed()) < s.deadline.Load() {
 		return Hold{r, s, c}, nil
@@ -189,7 +227,9 @@ func (h Hold) Wrapping() Wrapping {
 	return ByKeyring
 }
 
-// Release ends the hold, unless a method of it has ended it already.
+// Release ends the hold, and with it the operation, also if a method of the hold has
+// said that the keyring locked: until then a lock waits, so that what the operation has of
+// keys can be destroyed before.
 func (h Hold) Release() {
 	if h.c != nil {
 		h.c.n.Add(-1)
@@ -204,17 +244,20 @@ func (r *Keyring) holds() (n uint64) {
 	return n
 }
 
-// drain waits until no hold is left. The session was taken away before, so that
-// the counts only fall, but for a moment each, by those who are refused.
-func (r *Keyring) drain() {
-	for wait := 10 * time.Microsecond; ; wait = min(2*wait, time.Millisecond) {
-		busy := false
-		for i := range r.inFlight {
-			busy = busy || r.inFlight[i].n.Load() != 0
-		}
-		if !busy {
-			return
-		}
+// drain waits until no hold of the session s is left, which was taken away before. From
+// then on no hold is given, so that a counter that was at zero once counts none any more
+// that matters: each is waited for alone, and not until all are at zero at once. Last come
+// those that wait for a vault without a hold: they get none again.
+func (r *Keyring) drain(s *session) {
+	for i := range r.inFlight {
+		r.inFlight[i].drain()
+	}
+	s.away.drain()
+}
+
+// drain waits until the counter is at zero.
+func (c *shard) drain() {
+	for wait := 10 * time.Microsecond; c.n.Load() != 0; wait = min(2*wait, time.Millisecond) {
 		time.Sleep(wait)
 	}
 }

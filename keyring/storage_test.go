@@ -153,33 +153,26 @@ func TestRewrapKEKProvesTheNewWrap(t *testing.T) {
 	require.Equal(t, key.Bytes(), again.Bytes())
 }
 
-// A DEK that the vault answered wrongly, and that therefore opens nothing, does not stay in
-// the cache once somebody noticed.
-func TestForgetDEK(t *testing.T) {
+// A DEK that the vault answered in another's place is not the one that the record commits
+// to: it is refused, and not kept.
+func TestWrongDEKIsRefused(t *testing.T) {
 	g := newRig(t)
 	g.opts.Wrapping = keyring.ByKEK
 	r := g.create()
 	ctx := t.Context()
 	key, record, err := r.NewDEK(ctx, []byte("context"))
 	require.NoError(t, err)
-	remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Plaintext: make([]byte, 32)})
-	wrong, err := r.OpenDEK(ctx, record, []byte("context"))
-	require.NoError(t, err, "nobody can know")
-	require.NotEqual(t, key.Bytes(), wrong.Bytes())
-	remove()
-	h, err := r.Acquire()
-	require.NoError(t, err)
-	var b keyring.Binding
-	b.Set([]byte("another context"))
-	h.ForgetDEK(record, &b)
-	h.ForgetDEK(nil, &b)
-	require.Equal(t, 1, r.Stats().DEKs)
-	b.Set()
-	b.Set([]byte("context"))
-	h.ForgetDEK(record, &b)
-	h.Release()
-	require.Zero(t, r.Stats().DEKs)
+	for _, n := range []int{1, 31, 32, 33, 64} {
+		remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Plaintext: make([]byte, n)})
+		wrong, err := r.OpenDEK(ctx, record, []byte("context"))
+		require.Nil(t, wrong)
+		require.ErrorIs(t, err, vault.ErrUnsupportedKey)
+		require.ErrorContains(t, err, "the vault unwrapped ")
+		require.Zero(t, r.Stats().DEKs)
+		remove()
+	}
 	again, err := r.OpenDEK(ctx, record, []byte("context"))
 	require.NoError(t, err)
 	require.Equal(t, key.Bytes(), again.Bytes())
+	require.Equal(t, 1, r.Stats().DEKs)
 }

@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/blockseal/blockseal/dek"
@@ -51,8 +52,8 @@ func (r *Keyring) withHold(f func(h *Hold) ([]byte, error)) ([]byte, error) {
 
 // NewDEK makes k a fresh key bound to b, and appends its record to dst. With
 // ByKEK it releases the hold while the vault is asked and takes it again
-// afterwards; if the keyring locked in between it returns [ErrInaccessible] and
-// the hold is released, which Release then knows.
+// afterwards; if the keyring locked in between it returns [ErrInaccessible], k is
+// destroyed, and the hold is good for nothing but to be released.
 func (h *Hold) NewDEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding) ([]byte, error) {
 	if h.r.opts.ReadOnly {
 		return nil, fmt.Errorf("keyring: new DEK: %w", ErrReadOnly)
@@ -81,7 +82,8 @@ func sealRecord(dst []byte, in RecordInfo, e *epoch, plain []byte, b *Binding, s
 }
 
 // wrapByKEK appends a ByKEK record for k to dst. The vault's wrap goes inside the
-// epoch's seal, because an RSA wrap alone is authenticated by nobody.
+// epoch's seal, because an RSA wrap alone is authenticated by nobody, and with it a
+// commitment to k, because what the wrap holds only the vault could say.
 func (h *Hold) wrapByKEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding) ([]byte, error) {
 	r := h.r
 	cur, client, err := h.kekForRecords(ctx)
@@ -89,7 +91,7 @@ func (h *Hold) wrapByKEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding
 		return nil, err
 	}
 	var w vault.Wrapped
-	if err := h.outside(func() (err error) {
+	if err := h.outside(ctx, func(ctx context.Context) (err error) {
 		w, err = r.wrap(ctx, kek.New(client.Vault(), cur.key), k.Bytes())
 		return err
 	}); err != nil {
@@ -100,7 +102,10 @@ func (h *Hold) wrapByKEK(ctx context.Context, dst []byte, k *dek.Key, b *Binding
 		return nil, err
 	}
 	in := RecordInfo{Wrapping: ByKEK, Epoch: e.id, KEK: cur.id}
-	return sealRecord(dst, in, e, w.Ciphertext, b, (*[storeIDSize]byte)(&r.storeID)), nil
+	sum := commitment(k.Bytes())
+	var room [innerByKEK]byte
+	inner := append(append(room[:0], w.Ciphertext...), sum[:]...)
+	return sealRecord(dst, in, e, inner, b, (*[storeIDSize]byte)(&r.storeID)), nil
 }
 
 // kekForRecords returns the KEK that new ByKEK records are wrapped by. Before the
@@ -137,18 +142,28 @@ func markRecords(next *header, _ *body) error {
 
 // outside runs f without the hold, because it waits for a vault, and then takes
 // the hold again. f's error comes first; if the keyring locked meanwhile, that.
-func (h *Hold) outside(f func() error) error {
-	id := h.s.id
+//
+// A lock does not wait for the vault: it ends the ctx that f is given, for which no call
+// outlasts it, even of a client that ignores its context. But it waits for the operation,
+// which has a DEK in hand, to come back from there, find that there is no hold to be had,
+// and end: until the hold is released the operation counts as away.
+func (h *Hold) outside(ctx context.Context, f func(context.Context) error) error {
+	s := h.s
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.ctx, func() { cancel(errLockedMeanwhile) })()
+	s.away.n.Add(1) // before the hold is let go, so that a lock sees one or the other
 	h.Release()
-	err := f()
-	again, lockErr := h.r.AcquireSession(id)
+	h.c = &s.away
+	err := f(ctx)
+	again, lockErr := h.r.AcquireSession(s.id)
 	if lockErr != nil {
-		h.c = nil // nothing left to release
-		if err != nil {
+		if err != nil && !errors.Is(context.Cause(ctx), errLockedMeanwhile) {
 			return err
 		}
 		return lockErr
 	}
+	s.away.n.Add(-1)
 	*h = again
 	return err
 }
@@ -171,11 +186,11 @@ func (h *Hold) OpenDEK(ctx context.Context, k *dek.Key, record []byte, b *Bindin
 		}
 		return nil
 	}
-	ciphertext, err := e.aead.Open(nil, record[headByKEK:], aad)
+	inner, err := e.aead.Open(nil, record[headByKEK:], aad)
 	if err != nil {
 		return errRecord(in)
 	}
-	return h.openByKEK(ctx, k, in, ciphertext)
+	return h.openByKEK(ctx, k, in, inner)
 }
 
 // CheckRecord authenticates a record for b under its epoch, without opening the
@@ -205,11 +220,11 @@ func errRecord(in RecordInfo) error {
 	return corrupt("the DEK record does not authenticate under epoch %d: it was altered, or is another block's or another store's", in.Epoch)
 }
 
-// openByKEK makes k the DEK that the vault wrapped as ciphertext, from the cache
+// openByKEK makes k the DEK that the vault wrapped and inner commits to, from the cache
 // or from the vault.
-func (h *Hold) openByKEK(ctx context.Context, k *dek.Key, in RecordInfo, ciphertext []byte) error {
+func (h *Hold) openByKEK(ctx context.Context, k *dek.Key, in RecordInfo, inner []byte) error {
 	r, cache := h.r, h.s.cache
-	if cache.get(ciphertext, k) {
+	if cache.get(inner, k) {
 		r.calls.dekHits.Add(1)
 		return nil
 	}
@@ -219,9 +234,9 @@ func (h *Hold) openByKEK(ctx context.Context, k *dek.Key, in RecordInfo, ciphert
 		return err
 	}
 	var got []byte
-	if err := h.outside(func() (err error) {
-		got, err = cache.once(ctx, ciphertext, func(ctx context.Context) ([]byte, error) {
-			return r.unwrap(ctx, client, vault.Wrapped{KeyID: id, Ciphertext: ciphertext})
+	if err := h.outside(ctx, func(ctx context.Context) (err error) {
+		got, err = cache.once(ctx, inner, func(ctx context.Context) ([]byte, error) {
+			return r.unwrap(ctx, client, vault.Wrapped{KeyID: id, Ciphertext: inner[:vault.WrappedSize]})
 		})
 		return err
 	}); err != nil {
@@ -229,32 +244,18 @@ func (h *Hold) openByKEK(ctx context.Context, k *dek.Key, in RecordInfo, ciphert
 		return r.suspect(err)
 	}
 	defer clear(got)
-	if len(got) != dek.Size {
-		return corrupt("the vault unwrapped a DEK of %d bytes, want %d", len(got), dek.Size)
+	if err := checkCommitment(got, inner, id); err != nil {
+		return err
 	}
-	h.s.cache.put(ciphertext, got)
+	h.s.cache.put(inner, got)
 	return k.Set(got)
-}
-
-// ForgetDEK takes the DEK of a ByKEK record, bound to b, out of the cache, because it does
-// not open what it should: if the vault answered wrongly, the next OpenDEK asks it again.
-func (h *Hold) ForgetDEK(record []byte, b *Binding) {
-	in, err := ParseRecord(record)
-	if err != nil || in.Wrapping != ByKEK {
-		return
-	}
-	if e := h.s.epoch(in.Epoch); e != nil {
-		if ciphertext, err := e.aead.Open(nil, record[headByKEK:], b.aad(in, (*[storeIDSize]byte)(&h.r.storeID))); err == nil {
-			h.s.cache.forget(ciphertext)
-		}
-	}
 }
 
 // suspect passes an error of a vault call for a block on. If the vault said no,
 // there is no reason to wait for the next check to find out what that means for
 // all the others.
 func (r *Keyring) suspect(err error) error {
-	if vault.Denied(err) {
+	if vault.Denied(err) && !errors.Is(err, ErrInaccessible) {
 		r.checkSoon()
 	}
 	return err

@@ -219,22 +219,22 @@ def open_document(backend, doc, pems):
     header = parse_document(doc)
     secret = unwrap(backend, pems, header, header["active"], header["wrapped"], "the document")
     body = gcm(backend, secret, header["sealed"], header["aad"], "the document")
-    store_secret, wrapping, max_deks, max_age, rekey_after, next_epoch, n = struct.unpack_from(">32sBQQQIH", body)
-    if len(body) != 63 + 52 * n:
+    store_secret, wrapping, max_deks, max_age, rekey_after, next_epoch, work, n = struct.unpack_from(">32sBQQQI16sH", body)
+    if len(body) != 79 + 52 * n:
         raise Refused("the document's body does not add up")
     epochs = {}
     for i in range(n):
-        epoch, created, deks, key = struct.unpack_from(">IQQ32s", body, 63 + 52 * i)
+        epoch, created, deks, key = struct.unpack_from(">IQQ32s", body, 79 + 52 * i)
         epochs[epoch] = {"created": created, "deks": deks, "key": key}
     header.update(wrapping=wrapping, epoch_max_deks=max_deks, epoch_max_age=max_age, rekey_after=rekey_after,
-                  next_epoch=next_epoch, epochs=epochs,
+                  next_epoch=next_epoch, work=work.hex(), epochs=epochs,
                   store_fingerprint=hashlib.sha256(b"blockseal fingerprint v1" + store_secret).hexdigest())
     return header
 
 
 def open_record(backend, pems, ring, record, context):
     """The DEK of a record. context is partition 4 | block id."""
-    size = {1: (5, 65), 2: (9, 293)}.get(record[0] if record else 0)
+    size = {1: (5, 65), 2: (9, 325)}.get(record[0] if record else 0)
     if size is None or len(record) != size[1]:
         raise Refused("the DEK record has an unknown type, or the wrong size")
     head = record[: size[0]]
@@ -244,7 +244,10 @@ def open_record(backend, pems, ring, record, context):
     plain = gcm(backend, ring["epochs"][epoch]["key"], record[size[0] :], head + ring["store"] + context, "the DEK record")
     if record[0] == 1:
         return plain
-    return unwrap(backend, pems, ring, struct.unpack_from(">I", record, 5)[0], plain, "the DEK")
+    dek = unwrap(backend, pems, ring, struct.unpack_from(">I", record, 5)[0], plain[:256], "the DEK")
+    if not hmac.compare_digest(hashlib.sha256(b"blockseal DEK commitment v1" + dek).digest(), plain[256:]):
+        raise Refused("the DEK is not the one that the record commits to")
+    return dek
 
 
 def open_block(backend, dek, ring, sealed, context):
@@ -350,7 +353,7 @@ def main():
     ring = open_document(backend, read(a.document), a.kek)
     if a.command == "keyring":
         out = header_json(ring)
-        for field in ("store_fingerprint", "wrapping", "epoch_max_deks", "epoch_max_age", "rekey_after", "next_epoch"):
+        for field in ("store_fingerprint", "wrapping", "epoch_max_deks", "epoch_max_age", "rekey_after", "next_epoch", "work"):
             out[field] = ring[field]
         out["epochs"] = [{"id": i, "created": e["created"], "deks": e["deks"], **({"key": e["key"].hex()} if a.show_keys else {})}
                          for i, e in ring["epochs"].items()]

@@ -163,6 +163,7 @@ func (g *rig) document(header string, wrapped, secret []byte) string {
 		body = binary.BigEndian.AppendUint64(body, n)
 	}
 	body = binary.BigEndian.AppendUint32(body, 2)
+	body = append(body, make([]byte, 16)...)
 	body = binary.BigEndian.AppendUint16(body, 1)
 	body = binary.BigEndian.AppendUint32(body, 1)
 	body = append(body, make([]byte, 16)...)

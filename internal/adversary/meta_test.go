@@ -26,7 +26,7 @@ func (g *rig) metaStore(ids []string) (records, before map[string]string) {
 	require.NoError(g.t, s.Close())
 	marker := func(epoch byte) string {
 		next := ids[len(ids)/2]
-		return "\x01\x00\x00\x00" + string(rune(epoch)) + "\x00\x00\x00\x00" + "\xff\xff\xff\xff" + "\x00\x00\x00" + string(rune(len(next))) + next
+		return "\x01\x00\x00\x00" + string(rune(epoch)) + strings.Repeat("\x00", 16) + "\x00\x00\x00\x00" + "\xff\xff\xff\xff" + "\x00\x00\x00" + string(rune(len(next))) + next
 	}
 	g.set(map[string]string{"\x01rotate-epoch": marker(2), "\x01rekey": marker(0)})
 	return g.records(), files(g.t, g.opts.FS, g.dir)

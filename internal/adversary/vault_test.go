@@ -198,3 +198,37 @@ func TestOpenAgainstAVaultThatHangs(t *testing.T) {
 	require.True(t, vault.Transient(err) || errors.Is(err, context.DeadlineExceeded), "%v", err)
 	require.Empty(t, files(t, g.opts.FS, "."))
 }
+
+// A vault that answers with a DEK of somebody's choosing, together with one who writes the
+// disk and has sealed a block under it: the record says which DEK it is, and it is not that
+// one. The store, reopened, keeps what it had.
+func TestVaultChoosesADEK(t *testing.T) {
+	g := newRig(t)
+	g.opts.Keyring.Wrapping = keyring.ByKEK
+	g.fill("a", "b", "c")
+	good := g.records()
+	store, chosen := good[documentKey][14:30], repeat(0x5a, 32)
+	forged := "\x01" + string(seal(t, chosen, []byte("what the forger wrote"), []byte("\x01"+store+dataKey("a")[1:])))
+	g.set(map[string]string{dataKey("a"): forged})
+	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
+	require.NoError(t, err)
+	remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Times: 1 << 30, Plaintext: chosen})
+	for what, read := range map[string]func() ([]byte, error){
+		"Get": func() ([]byte, error) { return s.Get(g.ctx, []byte("a"), nil) },
+		"Blocks": func() ([]byte, error) {
+			for b, err := range s.Blocks(g.ctx, block.Range{Start: []byte("a"), End: []byte("b")}) {
+				return b.Data, err
+			}
+			return nil, nil
+		},
+		"Rekey": func() ([]byte, error) { return nil, s.Rekey(g.ctx, block.Range{}, nil) },
+	} {
+		got, err := read()
+		require.Empty(t, got, what)
+		require.True(t, errors.Is(err, vault.ErrUnsupportedKey) || errors.Is(err, block.ErrInaccessible), "%s: %v", what, err)
+	}
+	remove()
+	require.NoError(t, s.Close())
+	g.set(map[string]string{dataKey("a"): good[dataKey("a")]})
+	g.intact("a", "b", "c")
+}
