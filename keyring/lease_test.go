@@ -443,10 +443,24 @@ func TestEndsAtItsInstant(t *testing.T) {
 			require.False(t, acquires(r))
 		}
 	})
+	t.Run("an operation, without any timer, after the clock was set back", func(t *testing.T) {
+		g := newRig(t)
+		g.opts.Clock = silent{g.clock}
+		r := g.create()
+		g.clock.Step(-48 * time.Hour)
+		next := g.vault.CreateKey("next")
+		g.vault.SetDates(next, time.Time{}, start.Add(5*time.Minute))
+		require.NoError(t, r.ChangeKEK(t.Context(), kek.New(g.vault, next)))
+		g.clock.Advance(5*time.Minute - 1)
+		require.True(t, acquires(r))
+		g.clock.Advance(1)
+		require.False(t, acquires(r))
+	})
 	t.Run("the watch, when the deadline's timer does not ring", func(t *testing.T) {
 		bubble(t, func(t *testing.T, g *rig) {
 			g.opts.Clock = late{g.clock}
 			r := g.create()
+			g.clock.Step(-time.Hour) // so that by the wall clock nothing has ended
 			g.pass(keyring.DefaultLease - time.Second)
 			require.Equal(t, keyring.Available, r.State().Status)
 			g.vault.SetOutage(vaulttest.NetworkGone()) // what the lock asks is not answered
@@ -517,10 +531,11 @@ func TestNothingRevivesASession(t *testing.T) {
 				} else {
 					require.Equal(t, name == "check", err != nil)
 				}
-				h, err = r.AcquireSession(first)
+				if h, err = r.AcquireSession(first); err == nil {
+					h.Release()
+				}
 				if came < keyring.DefaultLease {
 					require.NoError(t, err)
-					h.Release()
 				} else {
 					require.ErrorIs(t, err, keyring.ErrInaccessible)
 				}

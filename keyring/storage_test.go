@@ -176,3 +176,65 @@ func TestWrongDEKIsRefused(t *testing.T) {
 	require.Equal(t, key.Bytes(), again.Bytes())
 	require.Equal(t, 1, r.Stats().DEKs)
 }
+
+// What could not be saved has not happened: what a DropEpochs that failed was to destroy
+// opens, also after the next change was saved and the keyring was opened anew.
+func TestFailedSaveChangesNothing(t *testing.T) {
+	g, s := newRig(t), &failing{}
+	ctx, broken := t.Context(), errors.New("broken")
+	r, err := keyring.Create(ctx, s, g.kek, &g.opts)
+	require.NoError(t, err)
+	key, record, err := r.NewDEK(ctx, []byte("id"))
+	require.NoError(t, err)
+	require.NoError(t, r.Rotate(ctx))
+	before := r.State()
+
+	s.save = broken
+	_, err = r.DropEpochs(ctx, 2)
+	require.ErrorIs(t, err, broken)
+	require.ErrorIs(t, r.Rotate(ctx), broken)
+	_, err = r.BeginWork(ctx)
+	require.ErrorIs(t, err, broken)
+	g.vault.Rotate("customer")
+	require.ErrorIs(t, r.RotateKEK(ctx), broken)
+	require.Equal(t, before, r.State())
+	s.save = nil
+
+	require.NoError(t, r.Rotate(ctx))
+	require.Equal(t, before.Generation+1, r.State().Generation)
+	require.Equal(t, before.KEK, r.State().KEK)
+	require.NoError(t, r.Close())
+	r, err = keyring.Open(ctx, s, g.kek, &g.opts)
+	require.NoError(t, err)
+	defer r.Close()
+	ids, err := r.Epochs()
+	require.NoError(t, err)
+	require.Equal(t, []uint32{1, 2, 3}, ids)
+	again, err := r.OpenDEK(ctx, record, []byte("id"))
+	require.NoError(t, err)
+	require.Equal(t, key.Bytes(), again.Bytes())
+}
+
+// A document that is one generation older than the least is refused, and the least is not.
+func TestLeastGeneration(t *testing.T) {
+	g := newRig(t)
+	r := g.create()
+	require.NoError(t, r.Rotate(t.Context()))
+	now := r.State().Generation
+	document, err := g.storage.Load(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	for least, ok := range map[uint64]bool{now - 1: true, now: true, now + 1: false} {
+		s := &keyring.MemStorage{}
+		require.NoError(t, s.Save(t.Context(), document))
+		o := g.opts
+		o.Expect = &keyring.Expect{Generation: least}
+		r, err := keyring.Open(t.Context(), s, g.kek, &o)
+		if ok {
+			require.NoError(t, err)
+			require.NoError(t, r.Close())
+		} else {
+			require.ErrorIs(t, err, keyring.ErrUnexpected)
+		}
+	}
+}

@@ -1,0 +1,34 @@
+package block
+
+import (
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+// DEKs are too old at the age at which they are to be replaced, and not before.
+func TestDEKsAreDueAtTheirInstant(t *testing.T) {
+	o := goldenOptions(vfs.NewMem())
+	o.Keyring.RekeyAfter = time.Hour
+	clock := o.Keyring.Clock.(*vaulttest.Clock)
+	s, err := Open(t.Context(), "store", goldenKEK(t), o)
+	require.NoError(t, err)
+	defer s.Close()
+	due := func() uint32 {
+		h, err := s.keys.Acquire()
+		require.NoError(t, err)
+		defer h.Release()
+		bound, err := s.dueBefore(&h)
+		require.NoError(t, err)
+		return bound
+	}
+	// The wall clock alone, so that no timer rings and nothing is renewed meanwhile.
+	clock.Step(time.Hour - 1)
+	require.Zero(t, due())
+	clock.Step(1)
+	require.Equal(t, uint32(2), due())
+}
