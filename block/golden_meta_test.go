@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/kek"
@@ -43,11 +44,9 @@ func goldenCopy2() Copy {
 
 func writeGoldenMeta(t *testing.T) {
 	g := goldenStore{Dir: "meta-2"}
-	path := filepath.Join(goldenDir, g.Dir)
-	require.NoError(t, os.RemoveAll(path))
-	o := goldenOptions(nil)
+	o := goldenOptions(vfs.NewMem())
 	o.Keyring.Wrapping = keyring.ByKEK
-	s, err := Open(t.Context(), path, goldenKEK(t), o)
+	s, err := Open(t.Context(), g.Dir, goldenKEK(t), o)
 	require.NoError(t, err)
 	require.NoError(t, s.Put(t.Context(), []byte("block 1"), []byte("plaintext")))
 	c := goldenCopy2()
@@ -59,9 +58,7 @@ func writeGoldenMeta(t *testing.T) {
 	id := s.StoreID()
 	g.StoreID = id[:]
 	require.NoError(t, s.Close())
-	text, err := os.ReadFile(filepath.Join(path, identityName))
-	require.NoError(t, err)
-	g.Identity = string(text)
+	g.keep(t, o.FS)
 	g.Pairs = rawPairs(t, g)
 	out, err := json.MarshalIndent(g, "", "\t")
 	require.NoError(t, err)

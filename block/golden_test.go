@@ -181,6 +181,17 @@ func (s *Store) pairs(t testing.TB) (out []goldenPair) {
 	return out
 }
 
+// keep writes a golden store that was made in memory, where its path is its name.
+func (g *goldenStore) keep(t testing.TB, mem vfs.FS) {
+	path := filepath.Join(goldenDir, g.Dir)
+	require.NoError(t, os.RemoveAll(path))
+	_, err := vfs.Clone(mem, vfs.Default, g.Dir, path)
+	require.NoError(t, err)
+	text, err := os.ReadFile(filepath.Join(path, identityName))
+	require.NoError(t, err)
+	g.Identity = string(text)
+}
+
 // writeGolden makes the golden stores with what this package does in production.
 // The private key beside them was made by hand:
 //
@@ -199,11 +210,9 @@ func writeGolden(t *testing.T) {
 	var all []goldenStore
 	for dir, w := range map[string]keyring.Wrapping{"by-keyring": keyring.ByKeyring, "by-kek": keyring.ByKEK} {
 		g := goldenStore{Dir: dir}
-		path := filepath.Join(goldenDir, dir)
-		require.NoError(t, os.RemoveAll(path))
-		o := goldenOptions(nil)
+		o := goldenOptions(vfs.NewMem())
 		o.Keyring.Wrapping = w
-		s, err := Open(ctx, path, goldenKEK(t), o)
+		s, err := Open(ctx, dir, goldenKEK(t), o)
 		require.NoError(t, err)
 		require.NoError(t, s.Put(ctx, []byte("block 1"), []byte("overwritten")))
 		require.NoError(t, s.RotateEpoch(ctx, nil))
@@ -226,11 +235,8 @@ func writeGolden(t *testing.T) {
 		c := Copy{Path: "/backup/1", Made: s.keys.Now(), KEK: s.State().KEK, Generation: 2}
 		require.NoError(t, s.writeMeta(s.copyRecord(goldenCopy), c.encode()))
 		require.NoError(t, s.Close())
-		writePast1(t, path)
-
-		text, err := os.ReadFile(filepath.Join(path, identityName))
-		require.NoError(t, err)
-		g.Identity = string(text)
+		writePast1(t, o.FS, dir)
+		g.keep(t, o.FS)
 		s = openGolden(t, g)
 		for b, err := range s.Blocks(ctx, Range{}) {
 			require.NoError(t, err)
@@ -258,17 +264,22 @@ func writeGolden(t *testing.T) {
 }
 
 // writePast1 writes the record of past KEKs of a closed store as version 1 had it.
-func writePast1(t *testing.T, path string) {
-	lock, err := engine.LockDir(path, vfs.Default)
+func writePast1(t *testing.T, mem vfs.FS, dir string) {
+	lock, err := engine.LockDir(dir, mem, false)
 	require.NoError(t, err)
 	defer lock.Close()
-	db, err := engine.Open(path, lock, engine.Options{FS: vfs.Default})
+	db, err := engine.Open(dir, lock, engine.Options{FS: mem})
 	require.NoError(t, err)
 	b := db.NewBatch()
 	require.NoError(t, b.Set(metaKey(metaPast), []byte("\x01https://golden.vault.example/keys/customer/1\n")))
 	require.NoError(t, db.Commit(b, true))
 	require.NoError(t, b.Close())
 	require.NoError(t, db.Close())
+	s := &Store{opts: Options{FS: mem}, dir: dir}
+	s.id, err = readIdentity(mem, dir)
+	require.NoError(t, err)
+	require.NoError(t, s.enter(engine.Opened))
+	require.NoError(t, s.leave(nil))
 }
 
 // rawPairs reads a golden store's pairs without opening it as a store, which may

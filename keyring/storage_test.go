@@ -228,7 +228,7 @@ func TestLeastGeneration(t *testing.T) {
 		s := &keyring.MemStorage{}
 		require.NoError(t, s.Save(t.Context(), document))
 		o := g.opts
-		o.Expect = &keyring.Expect{Generation: least}
+		o.Anchor = keyring.Expect{Generation: least}
 		r, err := keyring.Open(t.Context(), s, g.kek, &o)
 		if ok {
 			require.NoError(t, err)
