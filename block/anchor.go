@@ -63,13 +63,24 @@ func (s *Store) Sequence() uint64 { return s.sequence.n.Load() }
 // down must not count a change that may come behind it in the log.
 func (s *Store) changed() { s.sequence.n.Add(1) }
 
-// storeAnchor is the anchor as the store gives it to its keyring.
+// created counts the creation of the store, as its first change.
+func (s *Store) created() { s.sequence.n.CompareAndSwap(0, 1) }
+
+// storeAnchor is the anchor as the store gives it to its keyring. One that holds something
+// has said which document can be opened at all. One that is empty takes what it is given
+// first, and refuses everything else from then on; so it is given nothing
+//
+//   - before the document is in the engine: a new store's keyring is made in memory, and
+//     what a crash leaves must not be refused for it;
+//   - before the keyring was seen to open a record of this store: see prove.
+//
+// What is left out while the store is being opened is made up for at the end of Open: the
+// sequence number is ahead then.
 type storeAnchor struct {
 	keyring.Anchor
-	// inPlace is whether the keyring document is in the engine. A new store's keyring is
-	// made before, in memory: an anchor that knew of it would refuse what a crash leaves.
-	inPlace atomic.Bool
-	least   atomic.Pointer[keyring.Point] // what was loaded
+	least  atomic.Pointer[keyring.Point] // what was loaded
+	opened atomic.Bool
+	prove  func() error
 }
 
 // Load implements [keyring.Anchor].
@@ -81,22 +92,31 @@ func (a *storeAnchor) Load(ctx context.Context) (keyring.Point, error) {
 	return p, err
 }
 
-// Advance implements [keyring.Anchor]. What it leaves out of a store that is being made is
-// made up for when that is open: its sequence number is ahead then.
+// Advance implements [keyring.Anchor]. A document that was found in the engine is durable:
+// Pebble has written out what was in its log when it was opened, synced before or not.
 func (a *storeAnchor) Advance(ctx context.Context, to keyring.Point) error {
-	if !a.inPlace.Load() {
-		return nil
+	if least := a.least.Load(); least == nil || least.Fingerprint == "" {
+		if !a.opened.Load() {
+			return nil
+		}
+		if err := a.prove(); err != nil {
+			return err
+		}
 	}
 	return a.Anchor.Advance(ctx, to)
 }
 
-// documentInPlace lets the anchor know of the keyring document, which is durable in the
-// engine: it was saved by this process or, before that, Pebble has written out what it found
-// in its log when it was opened, whether that had been synced or not.
-func (s *Store) documentInPlace() {
-	if a := s.sequence.anchor; a != nil {
-		a.inPlace.Store(true)
+// proveNow is prove, unless that was done.
+func (s *Store) proveNow() error {
+	if s.proven.Load() {
+		return nil
 	}
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	return s.prove(&h)
 }
 
 // watchSequence puts the store's own look at its number, and its hands on the anchor,
@@ -111,7 +131,7 @@ func (s *Store) watchSequence() {
 	}
 	o := &s.opts.Keyring
 	if o.Anchor != nil {
-		s.sequence.anchor = &storeAnchor{Anchor: o.Anchor}
+		s.sequence.anchor = &storeAnchor{Anchor: o.Anchor, prove: s.proveNow}
 		o.Anchor = s.sequence.anchor
 	}
 	given := o.Admit
@@ -162,9 +182,13 @@ func (s *Store) admit(tag func(string, []byte) [keyring.TagSize]byte) error {
 	if err := s.sequenceExpected(n); err != nil {
 		return err
 	}
+	recorded := n
+	if n == 0 && q.anchor != nil {
+		n = 1 // what is there counts as one change, so that there is something to anchor
+	}
 	q.n.Store(n)
 	q.writing.Lock()
-	q.recorded = n
+	q.recorded = recorded
 	q.writing.Unlock()
 	q.admitted.Store(true)
 	return nil
@@ -259,8 +283,23 @@ func (s *Store) advance(ctx context.Context) error {
 	return s.keys.Advance(ctx, n)
 }
 
-// endSequence is advance for Close.
+// noteSequence is recordSequence, where it can be done, for a Checkpoint, whose copy goes on
+// from there. Under a keyring that was not seen to open a record nothing is written.
+func (s *Store) noteSequence() error {
+	if !s.proven.Load() {
+		return nil
+	}
+	if _, err := s.recordSequence(); err != nil && !noRecord(err) {
+		return err
+	}
+	return nil
+}
+
+// endSequence is advance for Close, where it can be done.
 func (s *Store) endSequence() error {
+	if !s.proven.Load() {
+		return nil
+	}
 	err := s.advance(context.Background())
 	if noRecord(err) || s.keys.State().AnchorErr != nil { // which Close of the keyring returns
 		return nil
@@ -274,7 +313,7 @@ func (s *Store) startAnchoring(ctx context.Context) {
 	if s.sequence.anchor == nil || s.opts.ReadOnly {
 		return
 	}
-	s.documentInPlace()
+	s.sequence.anchor.opened.Store(true)
 	_ = s.advance(ctx) // which has told of it
 	s.spawn(s.keepAnchored)
 }

@@ -42,7 +42,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
 	defer func() { <-s.copying }()
-	if _, err := s.recordSequence(); err != nil && !noRecord(err) { // the copy's goes on from there
+	if err := s.noteSequence(); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
 	s.usage.RLock()

@@ -206,7 +206,7 @@ func (s *Store) finishCreation(storage *metaStorage) error {
 	if err := storage.attach(s.db); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.dir, err)
 	}
-	s.changed()
+	s.created()
 	s.proven.Store(true)
 	return s.enter(engine.Opened)
 }
@@ -246,7 +246,6 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	if err := s.findSequence(); err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, err)
 	}
-	s.documentInPlace()
 	ko := s.opts.Keyring
 	ko.AwaitRevalidate = ko.AwaitRevalidate || s.id.copyOf != (instanceID{})
 	if s.keys, err = keyring.Open(ctx, storage, k, &ko); err != nil {

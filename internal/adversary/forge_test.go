@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -186,6 +187,19 @@ func TestKeyringForgedWithThePublicKey(t *testing.T) {
 		forged := g.document(headerOf(good[documentKey]), g.wrap(sha256.New(), secret), secret)
 		g.set(map[string]string{documentKey: forged})
 		require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
+
+		// Nor does it get into an anchor that is empty yet, which would refuse the store's own.
+		anchor := filepath.Join(t.TempDir(), "anchor")
+		g.opts.Keyring.Anchor = keyring.FileAnchor(anchor)
+		require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
+		g.opts.Keyring.AwaitRevalidate = true
+		later, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
+		require.NoError(t, err)
+		require.NoError(t, later.Revalidate(g.ctx))
+		require.ErrorIs(t, later.Put(g.ctx, []byte("d"), nil), block.ErrCorrupt)
+		require.Error(t, later.Close())
+		require.NoFileExists(t, anchor)
+		g.opts.Keyring.AwaitRevalidate = false
 
 		g.opts.Keyring.Anchor = keyring.Expect{Fingerprint: fingerprint}
 		require.ErrorIs(t, g.tryOpen(), keyring.ErrUnexpected)
