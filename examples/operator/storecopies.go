@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -83,8 +86,71 @@ need.`,
 				}
 				return errors.New("the store remembers no copy " + args[1])
 			})),
+		a.command("copy COPY TO", "copy an offline copy elsewhere, whole", `Copy copies an offline copy, or a store that is closed, into the directory TO, which must
+not exist, and looks whether all of it has arrived. Meanwhile the store that made it does
+not move it to another KEK, which it does later.`,
+			func(_ context.Context, args []string) error { return a.copyCopy(args[0], args[1]) }),
 		rewrap)
 	return c
+}
+
+// copyCopy copies the files of an offline copy, its identity last.
+func (a *app) copyCopy(from, to string) (err error) {
+	release, err := block.HoldCheckpoint(from, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(to))
+		}
+	}()
+	const identity = "BLOCKSEAL"
+	var names []string
+	for _, e := range entries {
+		if e.Type().IsRegular() && e.Name() != "LOCK" && e.Name() != identity {
+			names = append(names, e.Name())
+		}
+	}
+	for _, name := range append(names, identity) {
+		if err := a.copyFile(filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(a.disk.syncDir(to), a.disk.syncDir(filepath.Dir(filepath.Clean(to)))); err != nil {
+		return err
+	}
+	info, err := block.InspectKeyring(to, nil)
+	if err != nil {
+		return err
+	}
+	return a.show(map[string]any{"copy": to, "files": len(names) + 1, "kek": info.KEK.String()}, func(t *table) {
+		t.row("copied", fmt.Sprintf("%d files to %s, which needs %s", len(names)+1, to, info.KEK))
+	})
+}
+
+func (a *app) copyFile(from, to string) error {
+	r, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	w, err := a.disk.open(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = io.Copy(w, r); err == nil {
+		err = w.Sync()
+	}
+	return errors.Join(err, w.Close())
 }
 
 // rewrapCopy moves an offline copy.
