@@ -34,7 +34,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if s.opts.ReadOnly {
 		return fmt.Errorf("block: checkpoint: %w: the store was opened read only, and a copy of it takes writing out its log and remembering the copy; open it for writing", ErrReadOnly)
 	}
-	dir, err := s.absolute(dir)
+	dir, err := absolute(s.opts.FS, dir)
 	if err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
@@ -110,10 +110,10 @@ func (s *Store) isFree(dir string) error {
 	return fmt.Errorf("%s: %w: name a directory that does not exist", dir, fs.ErrExist)
 }
 
-// absolute is where dir is, whatever the working directory of whoever looks for it. A
+// absolute is where dir is, whatever the working directory of whoever looks for it later. A
 // file system that is not the operating system's has paths of its own kind.
-func (s *Store) absolute(dir string) (string, error) {
-	if s.opts.FS != vfs.Default {
+func absolute(fsys vfs.FS, dir string) (string, error) {
+	if fsys != vfs.Default || dir == "" {
 		return dir, nil
 	}
 	return filepath.Abs(dir)

@@ -113,6 +113,10 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if k == nil {
 		return nil, errors.New("block: open: a KEK is required")
 	}
+	// So that a program that goes to another directory later takes none of it along.
+	if dir, err = absolute(o.FS, dir); err != nil {
+		return nil, fmt.Errorf("block: open: %w", err)
+	}
 	found, err := hasStore(o.FS, dir)
 	if err != nil {
 		return nil, err

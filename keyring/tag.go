@@ -3,6 +3,9 @@ package keyring
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"fmt"
+	"io"
+	"log/slog"
 )
 
 // TagSize is the size in bytes of what Tag returns.
@@ -73,8 +76,16 @@ func (t *Tagger) Destroy() {
 	}
 }
 
-// String keeps the key out of what is printed.
-func (t *Tagger) String() string { return "keyring.Tagger" }
+// A Tagger prints as what it is, whatever the verb, and never as its key.
 
-// GoString keeps the key out of what is printed.
-func (t *Tagger) GoString() string { return t.String() }
+const redactedTagger = "keyring.Tagger(redacted)"
+
+func (Tagger) String() string { return redactedTagger }
+
+func (Tagger) GoString() string { return redactedTagger }
+
+// Format implements [fmt.Formatter], for the verbs that look at neither of the two.
+func (Tagger) Format(f fmt.State, _ rune) { io.WriteString(f, redactedTagger) }
+
+// LogValue implements [slog.LogValuer].
+func (Tagger) LogValue() slog.Value { return slog.StringValue(redactedTagger) }

@@ -172,6 +172,8 @@ func (w *world) specimens(s *block.Store) []any {
 	_, err = snapshot.Get(ctx, []byte("batched"), nil)
 	require.NoError(t, err)
 	receipt := block.Receipt{Store: s.StoreID(), Hash: "hash"}
+	tagger, err := hold.Tagger("specimen")
+	require.NoError(t, err)
 
 	escrowed := filepath.Join(w.dir, "escrow")
 	phrase := []byte("another passphrase, of the escrow")
@@ -200,7 +202,7 @@ func (w *world) specimens(s *block.Store) []any {
 	require.NoError(t, err)
 
 	return []any{
-		k, aead, made, ring, hold, &hold, &binding, storage, document, wrapped, info, s.StoreID(), keyring.WorkID{1}, s.State(), s.Stats(),
+		k, aead, made, ring, hold, &hold, &binding, storage, document, wrapped, info, tagger, s.StoreID(), keyring.WorkID{1}, s.State(), s.Stats(),
 		keyring.Options{Anchor: keyring.Expect{Fingerprint: s.Fingerprint()}, OtherKEKs: []*kek.KEK{w.kek("other")}},
 		s, batch, snapshot, receipt, block.Block{ID: []byte("id")}, block.Range{Start: []byte("a"), End: []byte("b")},
 		block.Problem{ID: []byte("id"), Err: block.ErrCorrupt}, block.Report{Problems: []block.Problem{{}}},

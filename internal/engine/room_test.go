@@ -80,7 +80,7 @@ func TestFullDiskRefusesWrites(t *testing.T) {
 	require.NoError(t, err)
 	defer lock.Close()
 	open := func() *DB {
-		d, err := Open("db", lock, Options{FS: fs, MemTableBytes: 256 << 10})
+		d, err := Open("db", lock, Options{FS: fs, Create: true, MemTableBytes: 256 << 10})
 		require.NoError(t, err)
 		return d
 	}

@@ -61,7 +61,11 @@ func TestManifestSaysWhatPebbleSays(t *testing.T) {
 		slices.Sort(have)
 		require.Equal(t, have, m.names())
 		require.NotEmpty(t, m.blobs)
-		levels, err := d.p.SSTables()
+		held, err := LockDir(copy, fs, true)
+		require.NoError(t, err)
+		c, err := Open(copy, held, Options{FS: fs, ReadOnly: true}) // which is at rest
+		require.NoError(t, err)
+		levels, err := c.p.SSTables()
 		require.NoError(t, err)
 		tables := 0
 		for _, level := range levels {
@@ -71,6 +75,8 @@ func TestManifestSaysWhatPebbleSays(t *testing.T) {
 			}
 		}
 		require.Len(t, m.tables, tables)
+		require.NoError(t, c.Close())
+		require.NoError(t, held.Close())
 		_, err = Survey(copy, fs, Expected{Phase: Opened})
 		require.NoError(t, err)
 		require.NoError(t, d.Close())
