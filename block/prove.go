@@ -6,78 +6,135 @@ import (
 	"fmt"
 	"math/rand/v2"
 
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// proofSamples is how many records prove looks for, between the first and the last,
-// and proofSteps how far from where it looks it may go on: ids are seldom spread over
-// their bytes' values as chance is.
+// How much prove looks at. It walks the records in order, and takes a sample of those
+// that it came by, each with the same chance, because where in the space of ids a record
+// stands says nothing of how many stand beside it: a few dozen at the right places would
+// be most of what chance finds there. A store of up to proofFirst records it walks from end
+// to end. Of a larger one it walks so many from the start, and proofRun more from each of
+// proofRuns places; who plants whole runs can still steer it there, for which reason
+// nobody should take it for more than it is.
 const (
-	proofSamples = 15
-	proofSteps   = 16
+	proofFirst   = 1 << 17
+	proofRuns    = 8
+	proofRun     = 1 << 14
+	proofSamples = 64
 )
 
-// prove checks once that the keyring is the one that this store's records were
-// made under: of the records that it looks at, most must authenticate. A damaged
-// record or two do not keep a store from opening, for which reason none counts
-// twice; a keyring document that was put in the place of the store's own opens none,
-// or only what was planted with it. Against one who replaces records wholesale only
-// an anchor (Options.Keyring.Anchor) helps.
+// prove checks once that the keyring is the one that this store's records were made
+// under: none of the records that it comes by names an epoch that the keyring does not
+// have, and of the sample most authenticate. A damaged record or two do not keep a store
+// from opening; a keyring document that was put in the place of the store's own opens
+// none, or only what was planted with it. Against one who replaces records wholesale, or
+// plants as many as there are, only an anchor
+// (Options.Keyring.Anchor) helps.
 func (s *Store) prove(h *keyring.Hold) error {
+	p := proof{epochs: map[uint32]bool{}}
+	p.know(h.Epochs())
 	lower, upper := Range{}.bounds(spaceDEK, 0)
 	it, err := s.db.NewIter(lower, upper)
 	if err != nil {
-		return err
+		return s.damage(err)
 	}
 	defer it.Close()
+	// Before and after: of a rotation that is under way, the iterator may be from either.
+	p.know(h.Epochs())
+	more, err := p.walk(it, it.First(), proofFirst)
+	if err == nil && more {
+		err = p.runs(it)
+	}
+	if err == nil {
+		err = it.Err()
+	}
+	if err != nil {
+		return s.damage(err)
+	}
 	var bind keyring.Binding
 	var last error
 	good, bad := 0, 0
-	seen := map[string]bool{}
-	try := func(ok bool) error {
-		if !ok || seen[string(it.Key())] {
-			return nil
-		}
-		seen[string(it.Key())] = true
-		record, err := it.Value()
-		if err != nil {
-			return s.damage(err)
-		}
-		bind.Set(it.Key()[1:])
-		if err := h.CheckRecord(record, &bind); err != nil {
-			bad, last = bad+1, fmt.Errorf("block %s: %w", shownID(it.Key()[prefixSize:]), err)
+	for _, r := range p.sample {
+		bind.Set(r.key[1:])
+		if err := h.CheckRecord(r.record, &bind); err != nil {
+			bad, last = bad+1, fmt.Errorf("block %s: %w", shownID(r.key[prefixSize:]), err)
 		} else {
 			good++
 		}
-		return nil
-	}
-	var ends [2][]byte
-	for i, move := range []func() bool{it.First, it.Last} {
-		ok := move()
-		if err := try(ok); err != nil {
-			return err
-		}
-		if ok {
-			ends[i] = bytes.Clone(it.Key())
-		}
-	}
-	for range proofSamples - 1 {
-		ok := it.SeekGE(between(ends[0], ends[1]))
-		for range rand.IntN(proofSteps) {
-			ok = ok && it.Next()
-		}
-		if err := try(ok); err != nil {
-			return err
-		}
-	}
-	if err := it.Err(); err != nil {
-		return s.damage(err)
 	}
 	if bad >= good && bad > 0 {
 		return fmt.Errorf("the keyring opens %d of the %d records that were looked at: they are damaged, "+
 			"or the keyring document was put in the place of the store's own: %w", good, good+bad, last)
 	}
 	s.proven.Store(true)
+	return nil
+}
+
+// proof is a sample of the records that a walk came by.
+type proof struct {
+	epochs map[uint32]bool // that the keyring has
+	seen   int
+	sample []sampled
+}
+
+type sampled struct{ key, record []byte }
+
+func (p *proof) know(epochs []keyring.EpochInfo) {
+	for _, e := range epochs {
+		p.epochs[e.ID] = true
+	}
+}
+
+// walk takes up to n records from where the iterator is, and reports whether there are
+// more.
+func (p *proof) walk(it *engine.Iter, ok bool, n int) (more bool, err error) {
+	for ; ok && n > 0; n-- {
+		record, err := it.Value()
+		if err != nil {
+			return false, err
+		}
+		if err := p.take(it.Key(), record); err != nil {
+			return false, err
+		}
+		ok = it.Next()
+	}
+	return ok, nil
+}
+
+// runs walks on from places by chance.
+func (p *proof) runs(it *engine.Iter) error {
+	from := bytes.Clone(it.Key())
+	if !it.Last() {
+		return nil // an error; see prove
+	}
+	to := bytes.Clone(it.Key())
+	for range proofRuns {
+		if _, err := p.walk(it, it.SeekGE(between(from, to)), proofRun); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take makes each record that was taken so far one of the sample with the same chance
+// (reservoir sampling). The engine has checksums: that a record names an epoch which there
+// is not is no accident of the disk, but a document that is older than the record, or
+// another's.
+func (p *proof) take(key, record []byte) error {
+	if in, err := keyring.ParseRecord(record); err == nil && !p.epochs[in.Epoch] {
+		return fmt.Errorf("block %s names epoch %d, which the keyring does not have: an older keyring document, "+
+			"or another, was put in the place of the store's own: %w", shownID(key[prefixSize:]), in.Epoch, ErrCorrupt)
+	}
+	at := len(p.sample)
+	if p.seen++; at == proofSamples {
+		if at = rand.IntN(p.seen); at >= proofSamples {
+			return nil
+		}
+	} else {
+		p.sample = append(p.sample, sampled{})
+	}
+	p.sample[at] = sampled{bytes.Clone(key), bytes.Clone(record)}
 	return nil
 }
 

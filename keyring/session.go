@@ -114,6 +114,7 @@ func (s *epochSet) with(e *epoch) *epochSet {
 func newSession(set *epochSet, cache *dekCache) *session {
 	s := &session{cache: cache}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.away.wake = make(chan struct{}, 1)
 	s.epochs.Store(set)
 	return s
 }
@@ -144,7 +145,24 @@ const shards = 32
 
 type shard struct {
 	n atomic.Int64
-	_ [56]byte // to the end of the cache line
+	// wake, if not nil, is told of each operation that ends: its capacity is 1.
+	wake chan struct{}
+	_    [48]byte // to the end of the cache line
+}
+
+// end counts one operation less.
+func (c *shard) end() {
+	c.n.Add(-1)
+	if c.wake != nil {
+		c.tell()
+	}
+}
+
+func (c *shard) tell() {
+	select {
+	case c.wake <- struct{}{}:
+	default: // it is to look once more already
+	}
 }
 
 // shardOf chooses a counter by where the goroutine's stack is: goroutines that run
@@ -232,7 +250,7 @@ func (h Hold) Wrapping() Wrapping {
 // keys can be destroyed before.
 func (h Hold) Release() {
 	if h.c != nil {
-		h.c.n.Add(-1)
+		h.c.end()
 	}
 }
 
@@ -255,8 +273,12 @@ func (r *Keyring) drain(s *session) {
 	s.away.drain()
 }
 
-// drain waits until the counter is at zero.
+// drain waits until the counter is at zero. Operations in a hold are short and many, so
+// that they tell nobody when they end.
 func (c *shard) drain() {
+	for c.wake != nil && c.n.Load() != 0 {
+		<-c.wake
+	}
 	for wait := 10 * time.Microsecond; c.n.Load() != 0; wait = min(2*wait, time.Millisecond) {
 		time.Sleep(wait)
 	}

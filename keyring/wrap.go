@@ -163,7 +163,7 @@ func (h *Hold) outside(ctx context.Context, f func(context.Context) error) error
 		}
 		return lockErr
 	}
-	s.away.n.Add(-1)
+	s.away.end()
 	*h = again
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"hash"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -133,7 +134,12 @@ func TestDEKAndBlockForgedWithThePublicKey(t *testing.T) {
 				continue // it is of that type already
 			}
 			g.set(map[string]string{dekKey("a"): record, dataKey("a"): data})
-			s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
+			if strings.Contains(what, "epoch") { // no accident: the store is not written to
+				require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt, what)
+			}
+			o := g.opts
+			o.ReadOnly = strings.Contains(what, "epoch")
+			s, err := block.Open(g.ctx, g.dir, g.kek, &o)
 			require.NoError(t, err, what)
 			before := g.vault.Calls()
 			got, err := s.Get(g.ctx, []byte("a"), nil)
@@ -270,4 +276,39 @@ func (g *rig) fingerprint() string {
 	require.NoError(g.t, err)
 	defer s.Close()
 	return s.Fingerprint()
+}
+
+// A document made with the public key, and a few dozen records planted with it where a
+// look at ids by chance would find them before the others, among thousands: the store sees
+// that most of its records are not that keyring's.
+func TestFewPlantedRecords(t *testing.T) {
+	g := newRig(t)
+	var ids []string
+	for i := range 3000 {
+		ids = append(ids, numbered("page", i))
+	}
+	g.fill(ids...)
+	good := g.records()
+	secret := repeat(7, 32)
+	put := map[string]string{documentKey: g.document(headerOf(good[documentKey]), g.wrap(sha256.New(), secret), secret)}
+	store, head := good[documentKey][14:30], "\x01\x00\x00\x00\x01"
+	plant := func(id string) {
+		put[dekKey(id)] = head + string(seal(t, repeat(9, 32), repeat(5, 32), []byte(head+store+dekKey(id)[1:])))
+	}
+	plant("\x00")
+	for i := range 17 {
+		plant("page." + string(rune('a'+i)))
+		plant("\xff" + string(rune('a'+i)))
+	}
+	g.set(put)
+	for range 20 {
+		require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
+	}
+	for key := range put {
+		if key != documentKey {
+			g.remove(key)
+		}
+	}
+	g.set(map[string]string{documentKey: good[documentKey]})
+	g.intact(ids...)
 }
