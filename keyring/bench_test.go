@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -152,6 +154,41 @@ func BenchmarkLease(b *testing.B) {
 				b.Fatal(err)
 			}
 			h.Release()
+		}
+	})
+}
+
+// With ByKEK: a record made and opened again, from the cache and from the vault, which is
+// in memory and takes an RSA operation.
+func BenchmarkByKEK(b *testing.B) {
+	for name, cache := range map[string]int{"cached": 0, "from the vault": -1} {
+		b.Run(name, func(b *testing.B) {
+			v := vaulttest.New(nil)
+			r, err := keyring.Create(b.Context(), &keyring.MemStorage{}, kek.New(v, v.CreateKey("k")),
+				&keyring.Options{Wrapping: keyring.ByKEK, DEKCache: cache})
+			require.NoError(b, err)
+			defer r.Close()
+			key, record, err := r.NewDEK(b.Context(), []byte("id"))
+			require.NoError(b, err)
+			key.Destroy()
+			b.ReportAllocs()
+			for b.Loop() {
+				key, err := r.OpenDEK(b.Context(), record, []byte("id"))
+				require.NoError(b, err)
+				key.Destroy()
+			}
+		})
+	}
+	b.Run("new", func(b *testing.B) {
+		v := vaulttest.New(nil)
+		r, err := keyring.Create(b.Context(), &keyring.MemStorage{}, kek.New(v, v.CreateKey("k")), &keyring.Options{Wrapping: keyring.ByKEK})
+		require.NoError(b, err)
+		defer r.Close()
+		b.ReportAllocs()
+		for b.Loop() {
+			key, _, err := r.NewDEK(b.Context(), []byte("id"))
+			require.NoError(b, err)
+			key.Destroy()
 		}
 	})
 }

@@ -73,6 +73,8 @@ func TestRollbackIsNotNoticedUntilTheEpochIsRotated(t *testing.T) {
 		require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("newest")))
 		require.NoError(t, s.Close())
 		g.set(rolledBack)
+		require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt, "it is not written to")
+		g.opts.ReadOnly = true
 		got, err = read()
 		refuses(t, got, err, "a record of an epoch that was dropped")
 	})
