@@ -42,6 +42,7 @@ func TestAnchorRefusesWhatIsOlder(t *testing.T) {
 			}
 			require.NoError(t, s.Close())
 			w.copyDir("another", w.dir)
+			require.NoError(t, w.opts.FS.RemoveAll("another")) // or it would be found to be a copy of that, and wait
 		}, "another store's keyring", false},
 		"the log's end cut off after a crash": {func(w world) {
 			w.copyDir("crashed", w.dir)

@@ -143,7 +143,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	}
 	err = s.db.Purge(ctx, []byte{spaceMeta}, []byte{spaceData}, func(b engine.Batch) error {
 		return b.Set(metaKey(metaErased), []byte(s.keys.Now().UTC().Format(time.RFC3339)))
-	}, func() bool { return s.keys.Pins() > 0 })
+	}, s.rewriteInPlace, func() bool { return s.keys.Pins() > 0 })
 	held := errors.Is(err, engine.ErrHeld)
 	if err != nil && !held {
 		return r, s.damage(err)
@@ -189,6 +189,44 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "erased what was deleted or overwritten; receipt " + r.Hash})
 	return r, nil
+}
+
+// rewriteInPlace writes, for each key, what is there: its value, or that there is none.
+// Nobody else applies a change meanwhile (gate), so that none is undone. Meta records are
+// written without the gate, and left alone: no name of one ends in a zero byte.
+func (s *Store) rewriteInPlace(keys [][]byte) error {
+	for chunk := range slices.Chunk(keys, s.steps.records) {
+		if err := s.rewriteChunk(chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) rewriteChunk(keys [][]byte) error {
+	b := s.db.NewBatch()
+	defer b.Close()
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	for _, key := range keys {
+		if key[0] == spaceMeta {
+			if err := b.Delete(append(key, 0)); err != nil {
+				return err
+			}
+			continue
+		}
+		v, closer, err := s.db.Get(key)
+		switch {
+		case errors.Is(err, engine.ErrNotFound):
+			err = b.Delete(key)
+		case err == nil:
+			err = errors.Join(b.Set(key, v), closer.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.db.Apply(b, false)
 }
 
 // metaReceipt is the receipt of the last Erase, as JSON, before any of the KEK versions

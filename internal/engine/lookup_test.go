@@ -173,7 +173,7 @@ func TestLookupIsKeptUntilSomethingChanges(t *testing.T) {
 			require.Nil(t, d.Lookup(&r), "it would pin what is to be purged")
 		}
 		return b.Set([]byte("\x01"), nil)
-	}, func() bool { return false }))
+	}, d.inPlace, func() bool { return false }))
 	look("4")
 	require.NotZero(t, d.Metrics().TableIters, "what is kept is a table's iterator")
 	d.lookups.expire()

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -52,7 +54,13 @@ var ErrHeld = errors.New("engine: what is purged is being read")
 // whose values are small enough to be in the tables: it writes the memtables out,
 // compacts, begins the log anew until no log from before is left, and waits until the
 // files from before have been removed. touch is called before each round, and sets a
-// key, because an empty memtable is not written out.
+// key, because an empty memtable is not written out. meet is called with the first key of
+// each table that begins in the range, deleted or not, and writes something there that
+// changes nothing: a compaction of a range takes its tables down level by level, and leaves
+// a table of the last level alone that nothing above overlaps; such a table can have a
+// deleted key with its old value, both kept there for a snapshot that is closed by now. (A
+// deletion of range keys would overlap them all at once. Pebble v2.1 loses tables that it
+// compacts with one when a read fails meanwhile.)
 //
 // What is flushed or compacted while a snapshot is open keeps what that one sees, and
 // nobody sees in the result whether it does. So a purge counts only if from before its
@@ -63,13 +71,13 @@ var ErrHeld = errors.New("engine: what is purged is being read")
 // A file stays as long as an iterator from before is open: Purge waits for those too,
 // until ctx ends, unless held says that one is open which it must not wait for. Then it
 // returns ErrHeld.
-func (d *DB) Purge(ctx context.Context, lower, upper []byte, touch func(Batch) error, held func() bool) error {
+func (d *DB) Purge(ctx context.Context, lower, upper []byte, touch func(Batch) error, meet func(keys [][]byte) error, held func() bool) error {
 	d.purging.Store(true)
 	defer d.purging.Store(false)
 	defer d.lookups.change()() // none is kept meanwhile, which would pin a file
 	for range purgeTries {
 		calm := d.snapshots.mark()
-		if err := d.rewrite(ctx, lower, upper, touch); err != nil {
+		if err := d.rewrite(ctx, lower, upper, touch, meet); err != nil {
 			return err
 		}
 		if calm() {
@@ -84,13 +92,17 @@ func (d *DB) Purge(ctx context.Context, lower, upper []byte, touch func(Batch) e
 
 // rewrite writes every table anew that has keys in [lower, upper), and begins the log
 // anew until none from before is left.
-func (d *DB) rewrite(ctx context.Context, lower, upper []byte, touch func(Batch) error) error {
+func (d *DB) rewrite(ctx context.Context, lower, upper []byte, touch func(Batch) error, meet func(keys [][]byte) error) error {
+	keys, err := d.firstKeys(lower, upper)
+	if err == nil {
+		err = meet(keys)
+	}
+	if err != nil {
+		return err
+	}
 	for range purgeRounds {
 		b := d.NewBatch()
 		err := touch(b)
-		if err == nil {
-			err = b.overlap(lower, upper)
-		}
 		if err == nil {
 			err = d.Commit(b, true)
 		}
@@ -105,13 +117,21 @@ func (d *DB) rewrite(ctx context.Context, lower, upper []byte, touch func(Batch)
 	return d.Compact(ctx, lower, upper)
 }
 
-// overlap adds a change that changes nothing and overlaps every table with keys in
-// [lower, upper): a deletion of range keys, of which there are none. A compaction of a
-// range takes its tables down level by level, and leaves a table of the last level alone
-// that nothing above overlaps. Such a table can have a deleted key with its old value,
-// both kept there for a snapshot that is closed by now.
-func (b Batch) overlap(lower, upper []byte) error {
-	return translate(b.b.RangeKeyDelete(lower, upper, nil))
+// firstKeys returns the first key of each table that begins in [lower, upper), in order.
+func (d *DB) firstKeys(lower, upper []byte) (keys [][]byte, err error) {
+	levels, err := d.p.SSTables()
+	if err != nil {
+		return nil, translate(err)
+	}
+	for _, level := range levels {
+		for _, t := range level {
+			if k := t.Smallest.UserKey; bytes.Compare(k, lower) >= 0 && bytes.Compare(k, upper) < 0 {
+				keys = append(keys, bytes.Clone(k))
+			}
+		}
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	return slices.CompactFunc(keys, bytes.Equal), nil
 }
 
 // awaitRemoval waits until the files from before have been removed.

@@ -42,7 +42,7 @@ func TestFullDiskEndsWithTheContext(t *testing.T) {
 		"checkpoint": func(d *DB, ctx context.Context) error { return d.Checkpoint(ctx, "copy") },
 		"purge": func(d *DB, ctx context.Context) error {
 			touch := func(b Batch) error { return b.Set([]byte("\x01"), nil) }
-			return d.Purge(ctx, []byte{2}, []byte{3}, touch, func() bool { return false })
+			return d.Purge(ctx, []byte{2}, []byte{3}, touch, d.inPlace, func() bool { return false })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
