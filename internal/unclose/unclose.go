@@ -40,6 +40,8 @@ func Store(fs vfs.FS, dir string) error {
 		switch word, _, _ := strings.Cut(line, " "); word {
 		case "state":
 			line = "state open\n"
+		case "path": // of a copy nobody can tell then
+			line = "path \"\"\n"
 		case "log":
 			line = fmt.Sprintf("log %d\n", log)
 		case "manifest":
