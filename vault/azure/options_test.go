@@ -73,13 +73,13 @@ func TestInvalidArguments(t *testing.T) {
 	local := r.client(func(o *azure.Options) { o.WrapLocally = true })
 	before := r.Requests("")
 	for says, err := range map[string]error{
-		"vault: wrapKey <key>/<version>: invalid argument: a secret has 1 to 190 bytes, not 0":                                   second(v.WrapKey(ctx, r.key, nil)),
-		"vault: wrapKey <key>/<version>: invalid argument: a secret has 1 to 190 bytes, not 191":                                 second(local.WrapKey(ctx, r.key, make([]byte, vault.MaxSecret+1))),
-		"vault: unwrapKey <key>: invalid argument: the wrapped secret names no key version":                                      second(v.UnwrapKey(ctx, vault.Wrapped{KeyID: r.key.Versionless(), Ciphertext: make([]byte, vault.WrappedSize)})),
-		`vault: get <vault>/keys/a/b: invalid argument: vault: key id: the name may have 0-9, a-z, A-Z and "-" only, not "/": "a/b"`:    second(v.GetKey(ctx, vault.KeyID{Name: "a/b"})),
-		"vault: wrapKey <vault>/keys/: invalid argument: vault: key id: the name has 0 characters, want 1 to 127":                second(v.WrapKey(ctx, vault.KeyID{}, []byte("x"))),
-		`vault: create <vault>/keys/a b: invalid argument: vault: key id: the name may have 0-9, a-z, A-Z and "-" only, not " "`: second(a.CreateKey(ctx, "a b", nil)),
-		"vault: restore <vault>/keys/: invalid argument: the backup is empty":                                                    second(a.RestoreKey(ctx, nil)),
+		"vault: wrapKey <key>/<version>: invalid argument: a secret has 1 to 190 bytes, not 0":                                            second(v.WrapKey(ctx, r.key, nil)),
+		"vault: wrapKey <key>/<version>: invalid argument: a secret has 1 to 190 bytes, not 191":                                          second(local.WrapKey(ctx, r.key, make([]byte, vault.MaxSecret+1))),
+		"vault: unwrapKey <key>: invalid argument: the wrapped secret names no key version":                                               second(v.UnwrapKey(ctx, vault.Wrapped{KeyID: r.key.Versionless(), Ciphertext: make([]byte, vault.WrappedSize)})),
+		`vault: get <vault>/keys/a/b: invalid argument: vault: key id: the name may have 0-9, a-z, A-Z and "-" only, not "/": "a/b"`:      second(v.GetKey(ctx, vault.KeyID{Name: "a/b"})),
+		"vault: wrapKey <vault>/keys/: invalid argument: vault: key id: the name has 0 characters, want 1 to 127":                         second(v.WrapKey(ctx, vault.KeyID{}, []byte("x"))),
+		`vault: create "<vault>/keys/a b": invalid argument: vault: key id: the name may have 0-9, a-z, A-Z and "-" only, not " ": "a b"`: second(a.CreateKey(ctx, "a b", nil)),
+		"vault: restore <vault>/keys/: invalid argument: the backup is empty":                                                             second(a.RestoreKey(ctx, nil)),
 	} {
 		require.ErrorIs(t, err, azure.ErrInvalid)
 		var e *vault.Error
