@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -59,7 +60,12 @@ type history struct {
 // moment is after a Close, or a crash that lost nothing.
 func (g *rig) live(crashed bool) history {
 	h := history{want: map[string]string{}}
-	moment := func() { h.moments = append(h.moments, files(g.t.(*testing.T), g.opts.FS, g.dir)) }
+	disk := &watchedFS{FS: vfs.NewCrashableMem()} // the engine's own goroutines go on changing files
+	g.opts.FS = disk
+	moment := func() {
+		at := disk.crash(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))})
+		h.moments = append(h.moments, files(g.t.(*testing.T), at, g.dir))
+	}
 	n := 0
 	put := func(s *block.Store, count int) {
 		for range count {

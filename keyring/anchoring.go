@@ -53,6 +53,13 @@ func withAnchor(ctx context.Context, clock Clock, closed context.Context, f func
 		}
 		return err
 	case <-ctx.Done():
+		select {
+		case err := <-answer: // which came with the end of the time
+			if err == nil {
+				return nil
+			}
+		default:
+		}
 		return context.Cause(ctx)
 	}
 }

@@ -90,29 +90,26 @@ func (f fileAnchor) Load(ctx context.Context) (Point, error) {
 	return p, nil
 }
 
-// read returns the zero Point if there is no file in a directory that there is.
+// read returns the zero Point if there is no file in a directory that there is. A link is
+// refused: Advance replaces the file, and would put one on the link's own disk, which may
+// be the store's.
 func (f fileAnchor) read() (Point, error) {
-	info, err := os.Stat(f.path())
+	info, err := os.Lstat(f.path())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		// Of a link that leads nowhere the disk is missing that it leads to.
-		if _, err := os.Lstat(f.path()); err == nil {
-			return Point{}, errors.New("it is a link to what is not there; is the disk mounted?")
-		}
 		if _, err := os.Stat(filepath.Dir(f.path())); err != nil {
 			return Point{}, fmt.Errorf("its directory is not to be had; is the disk mounted? %w", err)
 		}
 		return Point{}, nil
 	case err != nil:
 		return Point{}, err
+	case info.Mode()&fs.ModeSymlink != 0:
+		return Point{}, errors.New("it is a link; give the path of the file itself")
 	case !info.Mode().IsRegular(): // which may never end, or never begin
 		return Point{}, corrupt("it is not a regular file")
 	}
 	file, err := os.Open(f.path())
-	if errors.Is(err, fs.ErrNotExist) { // moved away a moment ago
-		return Point{}, nil
-	}
-	if err != nil {
+	if err != nil { // also that it is gone since: nothing says that it held nothing
 		return Point{}, err
 	}
 	defer file.Close()

@@ -87,10 +87,13 @@ func TestAnchorInOddPlaces(t *testing.T) {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	require.NoError(t, os.Mkdir(in("directory"), 0o700))
 	require.NoError(t, os.Symlink(in("unmounted/anchor"), in("link")))
+	require.NoError(t, FileAnchor(in("elsewhere")).Advance(ctx, p))
+	require.NoError(t, os.Symlink(in("elsewhere"), in("another link")))
 	for path, text := range map[string]string{
 		in("directory"):        "not a regular file",
 		in("unmounted/anchor"): "is the disk mounted?",
-		in("link"):             "is the disk mounted?",
+		in("link"):             "it is a link",
+		in("another link"):     "it is a link",
 	} {
 		_, err := FileAnchor(path).Load(ctx)
 		require.ErrorContains(t, err, text)

@@ -66,11 +66,17 @@ func (r *Keyring) rotateByAge(now time.Time) {
 		r.tellTooManyEpochs(s, len(set.all))
 		return
 	}
+	if !s.byAge.CompareAndSwap(false, true) {
+		return // the storage is slow; one is enough
+	}
 	go func() {
+		defer s.byAge.Store(false)
 		err := r.rotate(r.ctx, fmt.Sprintf("the epoch before was older than %v", maxAge), func(b *body) bool {
 			return old(b.current().created)
 		})
-		if err != nil && !errors.Is(err, ErrInaccessible) && !r.closed.Load() {
+		if err == nil {
+			s.ageTold.Store(false)
+		} else if !errors.Is(err, ErrInaccessible) && !r.closed.Load() && s.ageTold.CompareAndSwap(false, true) {
 			r.emit(Event{Kind: Progressed, Detail: "no new epoch, though the current one is too old", Err: err})
 		}
 	}()

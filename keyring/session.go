@@ -23,6 +23,8 @@ type session struct {
 	cache    *dekCache
 	ending   atomic.Bool // somebody found the deadline passed and is locking
 	fullTold atomic.Bool // see tellTooManyEpochs
+	byAge    atomic.Bool // an epoch is being begun because of the age of the one before
+	ageTold  atomic.Bool // that this failed
 
 	// ctx ends when the session does: what waits for a vault outside of any hold is not
 	// waited for. away counts those operations, until they have ended; see Hold.outside.

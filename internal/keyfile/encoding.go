@@ -76,8 +76,15 @@ var pemLine = regexp.MustCompile(`-----(BEGIN|END) [A-Z0-9 ]+-----`)
 // on a line of its own, without what is indented, and with line feeds. It changes white
 // space alone, and the result is the caller's to clear.
 func straighten(data []byte) []byte {
-	out := bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
-	out = bytes.ReplaceAll(out, []byte("\r"), []byte("\n")) // the old line ends of Macs
+	out := make([]byte, 0, len(data))
+	for i, c := range data {
+		switch {
+		case c != '\r':
+			out = append(out, c)
+		case i+1 == len(data) || data[i+1] != '\n':
+			out = append(out, '\n') // the old line ends of Macs
+		}
+	}
 	alone := pemLine.ReplaceAll(out, []byte("\n$0\n"))
 	clear(out)
 	const white = " \t\u00a0"

@@ -39,8 +39,12 @@ func ParsePEM(data, password []byte) (*rsa.PrivateKey, error) {
 	if err := checkText(data); err != nil {
 		return nil, err
 	}
-	straight := straighten(Text(data))
+	text := Text(data)
+	straight := straighten(text)
 	defer clear(straight)
+	if len(text) > 0 && len(data) > 0 && &text[len(text)-1] != &data[len(data)-1] {
+		clear(text) // a copy, of a file that is not in UTF-8
+	}
 	blocks, err := pemBlocks(straight)
 	defer func() {
 		for _, b := range blocks {
@@ -74,8 +78,8 @@ func pemBlocks(data []byte) ([]*pem.Block, error) {
 	if bytes.HasPrefix(data, []byte("-----BEGIN ")) {
 		begun++
 	}
-	if begun > 0 && bytes.Contains(data, []byte(`\n`)) {
-		return nil, fmt.Errorf(`its line ends are written as "\n", as in JSON: convert it with "printf %%b \"$(cat FILE)\" > FILE.new": %w`, ErrInvalid)
+	escaped := func() error {
+		return fmt.Errorf(`its line ends are written as "\n", as in JSON: convert it with "printf %%b \"$(cat FILE)\" > FILE.new": %w`, ErrInvalid)
 	}
 	var blocks []*pem.Block
 	rest := data
@@ -93,6 +97,8 @@ func pemBlocks(data []byte) ([]*pem.Block, error) {
 			hint = `: it looks like DER; convert it with "openssl pkey -inform DER -in FILE -out FILE.pem"`
 		}
 		return nil, fmt.Errorf("it has no PEM block%s: %w", hint, ErrInvalid)
+	case len(blocks) != begun && bytes.Contains(data, []byte(`\n`)):
+		return blocks, escaped()
 	case len(blocks) != begun:
 		return blocks, fmt.Errorf("it is truncated or damaged: it begins %d PEM blocks, of which %d can be read: %w", begun, len(blocks), ErrCorrupt)
 	case len(bytes.TrimSpace(rest)) > 0:

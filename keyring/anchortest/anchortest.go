@@ -69,17 +69,17 @@ func at(generation, sequence uint64) keyring.Point {
 func holds(ctx context.Context, a keyring.Anchor, want keyring.Point) error {
 	got, err := a.Load(ctx)
 	if err != nil {
-		return fmt.Errorf("Load failed: %w", err)
+		return fmt.Errorf("a Load failed: %w", err)
 	}
 	if got != want {
-		return fmt.Errorf("Load returned %v, want %v", got, want)
+		return fmt.Errorf("a Load returned %v, want %v", got, want)
 	}
 	return nil
 }
 
 func advance(ctx context.Context, a keyring.Anchor, to keyring.Point) error {
 	if err := a.Advance(ctx, to); err != nil {
-		return fmt.Errorf("Advance to %v failed: %w", to, err)
+		return fmt.Errorf("an Advance to %v failed: %w", to, err)
 	}
 	return nil
 }
@@ -119,7 +119,7 @@ func forward(ctx context.Context, open func() keyring.Anchor) error {
 func refused(ctx context.Context, a keyring.Anchor, to, kept keyring.Point) error {
 	err := a.Advance(ctx, to)
 	if err == nil {
-		return fmt.Errorf("Advance to %v succeeded, where %v is kept", to, kept)
+		return fmt.Errorf("an Advance to %v succeeded, where %v is kept", to, kept)
 	}
 	if !errors.Is(err, keyring.ErrUnexpected) {
 		return fmt.Errorf("the error of Advance to %v does not match keyring.ErrUnexpected: %w", to, err)
@@ -150,7 +150,7 @@ func refusesNone(ctx context.Context, open func() keyring.Anchor) error {
 	}
 	err := open().Advance(ctx, keyring.Point{Generation: 6, Sequence: 60})
 	if err == nil {
-		return errors.New("Advance to a point without a fingerprint succeeded")
+		return errors.New("an Advance to a point without a fingerprint succeeded")
 	}
 	return holds(ctx, open(), at(5, 50))
 }
@@ -218,7 +218,7 @@ func ended(ctx context.Context, open func() keyring.Anchor) error {
 	over, cancel := context.WithCancel(ctx)
 	cancel()
 	if err := open().Advance(over, at(2, 2)); err == nil {
-		return errors.New("Advance succeeded with a context that had ended")
+		return errors.New("an Advance succeeded with a context that had ended")
 	}
 	return holds(ctx, open(), at(1, 1))
 }

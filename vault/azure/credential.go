@@ -40,6 +40,7 @@ type credential struct {
 // closed.
 type signIn struct {
 	asked string
+	began time.Time
 	heard heard
 	done  chan struct{}
 	token azcore.AccessToken
@@ -78,7 +79,7 @@ func (c *credential) join(ctx context.Context, o policy.TokenRequestOptions) *si
 	if s := c.current; s != nil && s.asked == asked && s.useful() {
 		return s
 	}
-	s := &signIn{asked: asked, done: make(chan struct{})}
+	s := &signIn{asked: asked, began: time.Now(), done: make(chan struct{})}
 	c.current = s
 	go func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signInFor)
@@ -92,13 +93,14 @@ func (c *credential) join(ctx context.Context, o policy.TokenRequestOptions) *si
 	return s
 }
 
-// useful reports whether a sign-in is under way, or has a token that is good for a while.
+// useful reports whether a sign-in is under way, and not for longer than it may take, or
+// has a token that is good for a while. One that does not heed its context is left behind.
 func (s *signIn) useful() bool {
 	select {
 	case <-s.done:
 		return s.err == nil && time.Until(s.token.ExpiresOn) > signInFor
 	default:
-		return true
+		return time.Since(s.began) < signInFor
 	}
 }
 

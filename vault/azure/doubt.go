@@ -94,7 +94,7 @@ func pauses() [askings - 1]time.Duration {
 // quarter more or less is chance: a hundred stores that were refused together do not
 // ask together.
 func pause(n int, left time.Duration) time.Duration {
-	d := min(pauses()[n-1], left/4)
+	d := max(min(pauses()[n-1], left/4), 0) // an answer may have come when the time was up
 	return d - d/4 + rand.N(d/2+1)
 }
 

@@ -396,3 +396,14 @@ func TestDoubtsInAShortTime(t *testing.T) {
 		})
 	}
 }
+
+// An answer can come when the time is up already, after a pause of the process, say.
+func TestPauseWithNoTimeLeft(t *testing.T) {
+	for n := 1; n < azure.Askings; n++ {
+		for _, left := range []time.Duration{-time.Hour, -time.Nanosecond, 0, 1, time.Second, time.Hour} {
+			got := azure.Pause(n, left)
+			require.GreaterOrEqual(t, got, time.Duration(0), "%v", left)
+			require.LessOrEqual(t, got, max(left, 0), "%v", left)
+		}
+	}
+}

@@ -1,5 +1,7 @@
 package azure
 
+import "time"
+
 // Askings is how often a question is put whose answer is in doubt.
 const Askings = askings
 
@@ -10,3 +12,6 @@ func Doubts() (rows [][3]string) {
 	}
 	return rows
 }
+
+// Pause is how long to wait before asking for the n-th time again, with time left.
+func Pause(n int, left time.Duration) time.Duration { return pause(n, left) }
