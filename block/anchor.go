@@ -322,7 +322,7 @@ func (s *Store) startAnchoring(ctx context.Context) {
 // when the keyring document has changed. What fails is told by the keyring, and tried again
 // less often.
 func (s *Store) keepAnchored() {
-	wait := s.opts.AnchorEvery
+	wait, told := s.opts.AnchorEvery, false
 	for {
 		s.waitFor(s.sequence.hurry, wait)
 		if s.ctx.Err() != nil {
@@ -330,8 +330,13 @@ func (s *Store) keepAnchored() {
 		}
 		switch err := s.advance(s.ctx); {
 		case err == nil || noRecord(err):
-			wait = s.opts.AnchorEvery
+			wait, told = s.opts.AnchorEvery, false
 		default:
+			// Of the anchor's own failures the keyring has told.
+			if s.keys.State().AnchorErr == nil && !told {
+				s.keys.Emit(keyring.Event{Kind: keyring.AnchorNotAdvanced, Err: err})
+				told = true
+			}
 			wait = max(min(2*wait, anchorMost), s.opts.AnchorEvery)
 		}
 	}

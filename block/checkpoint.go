@@ -15,8 +15,9 @@ import (
 // Checkpoint makes a copy of the store in dir, which must not exist, with every
 // change that was acknowledged before the call, while the store goes on serving.
 // Files that do not change any more are linked where the file system can, so that
-// a copy beside the store costs little. It needs no access: a store that is
-// Inaccessible can be copied.
+// a copy beside the store costs little. On another file system they are copied, and
+// changes wait for as long: make the copy beside the store, and copy it from there (see
+// [HoldCheckpoint]). It needs no access: a store that is Inaccessible can be copied.
 //
 // The copy is a store with the same keys and an instance of its own. It opens
 // Inaccessible and waits for [Store.Revalidate] with the vault client that its
@@ -57,38 +58,42 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if err := s.announce(dir, instance); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
-	if err := s.copyTo(ctx, dir, instance); err != nil {
+	if made, err := s.copyTo(ctx, dir, instance); err != nil {
 		err = fmt.Errorf("block: checkpoint: %w", s.ending(s.damage(err)))
-		if again := s.opts.FS.RemoveAll(dir); again != nil {
-			return errors.Join(err, again) // and the store goes on remembering it
-		}
+		if made {
+			if again := s.opts.FS.RemoveAll(dir); again != nil {
+				return errors.Join(err, again) // and the store goes on remembering it
+			}
+		} // else the engine has removed what it made, and what is there is somebody else's
 		return errors.Join(err, s.writeMeta(s.copyRecord(instance.String()), nil))
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
 	return nil
 }
 
-// copyTo makes an announced copy. Without its identity file, which comes last, the copy is
+// copyTo makes an announced copy, and reports whether the engine's part of it was made.
+// Without its identity file, which comes last, the copy is
 // not a store, so that one that was cut off cannot be taken for a whole one; the file lists
 // the others.
-func (s *Store) copyTo(ctx context.Context, dir string, instance instanceID) error {
+func (s *Store) copyTo(ctx context.Context, dir string, instance instanceID) (made bool, err error) {
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
+	sequence := s.recordedSequence()
 	if err := s.db.Checkpoint(ctx, dir); err != nil {
-		return err
+		return false, err
 	}
 	if err := s.register(dir, instance); err != nil {
-		return err
+		return true, err
 	}
 	s.openMu.Lock()
-	id := identity{instance: instance, copyOf: s.instance, engine: s.id.engine}
+	id := identity{instance: instance, copyOf: s.instance, engine: s.id.engine, sequence: sequence}
 	s.openMu.Unlock()
 	tagger := s.tagger()
 	defer tagger.Destroy()
 	if err := id.list(s, dir, tagger); err != nil {
-		return err
+		return true, err
 	}
-	return writeIdentity(s.opts.FS, dir, id)
+	return true, writeIdentity(s.opts.FS, dir, id)
 }
 
 // isFree refuses a directory that exists, and says what is in it where that is known.

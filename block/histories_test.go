@@ -240,7 +240,7 @@ func TestUnknownEngineVersion(t *testing.T) {
 			for _, err := range []error{g.tryOpen(), inspected} {
 				if closed { // that the list does not have it is said first
 					require.ErrorIs(t, err, block.ErrCorrupt)
-					require.ErrorContains(t, err, "is of another history")
+					require.ErrorContains(t, err, "marker.format-version.000011.024 is missing")
 					continue
 				}
 				require.ErrorIs(t, err, want, version)
@@ -287,6 +287,7 @@ func TestCheckpointsListIsAuthenticated(t *testing.T) {
 	_, err = r.Get(c.ctx, []byte("a"), nil)
 	require.ErrorIs(t, err, block.ErrInaccessible)
 	require.NoError(t, r.Close())
+	require.ErrorIs(t, c.tryOpen(), block.ErrCorrupt, "and again")
 
 	// Without the keys there is a list, and no tag.
 	g.vault.SetEnabled(g.key, false)
@@ -297,4 +298,55 @@ func TestCheckpointsListIsAuthenticated(t *testing.T) {
 	require.NoError(t, s.Revalidate(g.ctx))
 	c.dir = "locked"
 	require.NoError(t, c.tryOpen())
+}
+
+// Files that are nobody's in a store's directory are no concern of the store's, whatever
+// happens to them.
+func TestStrayFiles(t *testing.T) {
+	g := newRig(t)
+	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
+	require.NoError(t, err)
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
+	stray := []string{"app.log", "._000012.log", "000002.sync-conflict.log", "OPTIONS-old", "MANIFEST-", "notes", "new\nline.log"}
+	for _, n := range stray {
+		write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, n), "at Close")
+	}
+	require.NoError(t, g.opts.FS.MkdirAll(g.opts.FS.PathJoin(g.dir, "old.log"), 0o700))
+	require.NoError(t, s.Close())
+	for _, n := range stray[1:] {
+		write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, n), "changed since")
+	}
+	require.NoError(t, g.opts.FS.Remove(g.opts.FS.PathJoin(g.dir, stray[0])))
+	write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, "rsync.log"), "new")
+	for range 2 {
+		s = g.open()
+		got, err := s.Get(g.ctx, []byte("a"), nil)
+		require.NoError(t, err)
+		require.Equal(t, "1", string(got))
+		require.NoError(t, s.Close())
+	}
+}
+
+// A checkpoint that fails removes nothing that somebody else made meanwhile.
+func TestCheckpointLosesARace(t *testing.T) {
+	g := newRig(t)
+	disk := &watchedFS{FS: g.opts.FS}
+	g.opts.FS = disk
+	s := g.open()
+	require.NoError(t, s.Put(g.ctx, []byte("a"), nil))
+	made := false
+	watch := func(op, name string) { // the engine writes its memtables out before it makes the directory
+		if op == "create" && strings.HasSuffix(name, ".sst") && !made {
+			made = true
+			write(t, disk.FS, "copy/theirs", "a backup")
+		}
+	}
+	disk.watch.Store(&watch)
+	require.ErrorIs(t, s.Checkpoint(g.ctx, "copy"), fs.ErrExist)
+	disk.watch.Store(nil)
+	require.True(t, made)
+	require.Contains(t, files(t, disk.FS, "copy"), "theirs")
+	copies, err := s.Copies(g.ctx)
+	require.NoError(t, err)
+	require.Empty(t, copies)
 }

@@ -81,7 +81,7 @@ func (i identity) untagged() []byte {
 	if i.copyOf != (instanceID{}) {
 		fmt.Fprintf(&b, "copy of %v\n", i.copyOf)
 	}
-	fmt.Fprintf(&b, "state %s\npath %q\n", phaseNames()[i.engine.Phase], i.path)
+	fmt.Fprintf(&b, "state %s\npath %s\n", phaseNames()[i.engine.Phase], strconv.QuoteToASCII(i.path))
 	if i.engine.Phase != engine.Creating {
 		fmt.Fprintf(&b, "log %d\nmanifest %d\n", i.engine.Log, i.engine.Manifest)
 	}
@@ -198,7 +198,7 @@ func decodeIdentity(b []byte) (i identity, err error) {
 		r.bad("says that its state is %q", state)
 	}
 	quoted := r.field("path")
-	if i.path, err = strconv.Unquote(quoted); err != nil || strconv.Quote(i.path) != quoted {
+	if i.path, err = strconv.Unquote(quoted); err != nil || strconv.QuoteToASCII(i.path) != quoted {
 		r.bad("has a wrong path")
 	}
 	if i.engine.Phase != engine.Creating {
@@ -243,12 +243,16 @@ func readIdentity(fsys vfs.FS, dir string) (id identity, err error) {
 
 // writeIdentity writes a directory's identity durably and atomically.
 func writeIdentity(fsys vfs.FS, dir string, id identity) error {
+	b := id.encode()
+	if len(b) > maxIdentity {
+		return fmt.Errorf("the file %s would have %d bytes, the most is %d: there are %d files to list", identityName, len(b), maxIdentity, len(id.engine.Files))
+	}
 	path, tmp := fsys.PathJoin(dir, identityName), fsys.PathJoin(dir, identityName+".new")
 	f, err := fsys.Create(tmp, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(id.encode())
+	_, err = f.Write(b)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err != nil {
 		return err

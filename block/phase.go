@@ -67,7 +67,12 @@ func (s *Store) leave(tagger *keyring.Tagger) error {
 	if s.opts.ReadOnly || s.id.engine.Phase < engine.Opening {
 		return nil // nothing has changed; or its creation goes on with the next Open
 	}
+	if s.refused {
+		// The list that was found is put back, so that the next Open refuses it too.
+		return writeIdentity(s.opts.FS, s.dir, s.found)
+	}
 	id := s.id
+	id.sequence = s.recordedSequence()
 	if err := id.list(s, s.dir, tagger); err != nil {
 		return fmt.Errorf("block: close %s: %w", s.dir, s.damage(err))
 	}
@@ -94,7 +99,7 @@ func (i *identity) list(s *Store, dir string, tagger *keyring.Tagger) (err error
 		return err
 	}
 	e.Phase = engine.Closed
-	i.path, i.sequence = place(s.opts.FS, dir), s.recordedSequence()
+	i.path = place(s.opts.FS, dir)
 	if tagger != nil {
 		tag := tagger.Tag(i.untagged())
 		i.tag = tag[:]
@@ -130,6 +135,7 @@ func (s *Store) checkTag(tag func(purpose string, data []byte) [keyring.TagSize]
 		return nil
 	}
 	if want := tag(tagIdentity, s.found.untagged()); !hmac.Equal(want[:], s.found.tag) {
+		s.refused = true
 		return fmt.Errorf("block: open %s: the list of files in %s was not made by this store: %w", s.dir, identityName, ErrCorrupt)
 	}
 	return nil

@@ -33,6 +33,7 @@ type Store struct {
 	// found is the identity that Open found, and id the present one, which is guarded by
 	// openMu once Open returned; see survey and enter.
 	found, id identity
+	refused   bool // found is not the store's own; see checkTag
 
 	// proven is whether the keyring was seen to open a record of this store. A
 	// keyring document can be made by anyone who has the KEK's public key; it
@@ -191,8 +192,10 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) er
 		return err
 	}
 	// Somebody else may have created a store between the first look and the lock.
-	if found, err := hasStore(s.opts.FS, s.dir); err != nil || found {
-		return errors.Join(err, fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.dir, ErrLocked))
+	if found, err := hasStore(s.opts.FS, s.dir); err != nil {
+		return err
+	} else if found {
+		return fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.dir, ErrLocked)
 	}
 	s.instance = newInstance()
 	s.id.instance = s.instance

@@ -66,6 +66,7 @@ type DB struct {
 	lookups *lookups
 	log     *logger
 	room    *room
+	running *running
 
 	snapshots snapshots
 	quiet     sync.RWMutex // held for writing while nothing may be written to the log
@@ -86,13 +87,13 @@ func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
 		}
 	}()
 	files := purgeFS{FS: o.fs(), purging: new(atomic.Bool)}
-	log, room := &logger{log: o.Logger, fatal: o.Fatal}, newRoom(o)
-	p, err := pebble.Open(dir, pebbleOptions(o, lock, files, log, room))
+	log, room, run := &logger{log: o.Logger, fatal: o.Fatal}, newRoom(o), newRunning()
+	p, err := pebble.Open(dir, pebbleOptions(o, lock, files, log, room, run))
 	if err != nil {
 		return nil, translateOpen(err)
 	}
 	g := new(guard)
-	return &DB{p: p, purging: files.purging, guard: g, lookups: newLookups(p, g, o.Spaces), log: log, room: room}, nil
+	return &DB{p: p, purging: files.purging, guard: g, lookups: newLookups(p, g, o.Spaces), log: log, room: room, running: run}, nil
 }
 
 // Close closes the engine. Nothing may be open on it.

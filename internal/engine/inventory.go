@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/wal"
 )
 
 // File is a file of an engine that is at rest.
@@ -19,10 +21,29 @@ type File struct {
 
 // listed reports whether a file is one that an inventory lists: of the engine's files all
 // but tables and blob files, which the MANIFEST names with their sizes; none is written to
-// twice, and no number is given twice. Files of nobody's are none of the engine's concern.
+// twice, and no number is given twice. What Pebble does not know by its name is somebody
+// else's (rsync.log, ._000012.log), and of no concern.
 func listed(name string) bool {
-	return strings.HasPrefix(name, "marker.") || strings.HasPrefix(name, "MANIFEST-") || strings.HasPrefix(name, "OPTIONS-") ||
-		strings.HasPrefix(name, "REMOTE-OBJ-CATALOG-") || strings.HasSuffix(name, ".log")
+	if _, _, ok := wal.ParseLogFilename(name); ok {
+		return true
+	}
+	for _, prefix := range []string{"MANIFEST-", "OPTIONS-", "REMOTE-OBJ-CATALOG-"} {
+		if digits, ok := strings.CutPrefix(name, prefix); ok {
+			return number(digits)
+		}
+	}
+	for _, prefix := range []string{"marker.manifest.", "marker.format-version.", "marker.remote-obj-catalog."} {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			count, value, ok := strings.Cut(rest, ".")
+			return ok && number(count) && strings.Trim(value, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-") == ""
+		}
+	}
+	return false
+}
+
+func number(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 64)
+	return err == nil
 }
 
 // Inventory returns the files of an engine that is closed, by ascending names, with their
@@ -40,6 +61,12 @@ func Inventory(dir string, fs vfs.FS) ([]File, error) {
 	slices.Sort(names)
 	for _, name := range names {
 		if !listed(name) {
+			continue
+		}
+		if st, err := fs.Stat(fs.PathJoin(dir, name)); err != nil || st.IsDir() {
+			if err != nil {
+				return nil, err
+			}
 			continue
 		}
 		f, err := readFile(fs, fs.PathJoin(dir, name))

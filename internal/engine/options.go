@@ -28,7 +28,7 @@ const (
 // pebbleOptions are the settings that were measured on sealed blocks of 512 B to
 // 64 KiB; bench_test.go of package block measures them. Against the defaults they
 // raise the rate of Put about five times, for four memtables of memory.
-func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room) *pebble.Options {
+func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, run *running) *pebble.Options {
 	p := &pebble.Options{
 		FS:       fs,
 		ReadOnly: o.ReadOnly,
@@ -41,7 +41,11 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room) *p
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { log.Errorf("%s", info) },
 			BackgroundError: (&backgroundErrors{room: room}).handler(log),
 			FlushEnd:        func(info pebble.FlushInfo) { room.ended(info.Err) },
-			CompactionEnd:   func(info pebble.CompactionInfo) { room.ended(info.Err) },
+			CompactionBegin: run.begun,
+			CompactionEnd: func(info pebble.CompactionInfo) {
+				run.ended(info)
+				room.ended(info.Err)
+			},
 		},
 		FormatMajorVersion:          formatVersion,
 		CacheSize:                   o.CacheBytes,

@@ -77,6 +77,10 @@ func (d *DB) Purge(ctx context.Context, lower, upper []byte, touch func(Batch) e
 	defer d.lookups.change()() // none is kept meanwhile, which would pin a file
 	for range purgeTries {
 		calm := d.snapshots.mark()
+		// What is being compacted now may keep what a snapshot sees that is closed by now.
+		if err := d.running.await(ctx); err != nil {
+			return err
+		}
 		if err := d.rewrite(ctx, lower, upper, touch, meet); err != nil {
 			return err
 		}

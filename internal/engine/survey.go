@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/batchrepr"
+	"github.com/cockroachdb/pebble/v2/record"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/wal"
 )
@@ -279,6 +280,9 @@ func (s *survey) chain(logs wal.Logs) error {
 			if err == nil {
 				_, err = io.ReadFull(rec, head[:])
 			}
+			if err != nil && !endOfLog(err) {
+				return errors.Join(err, r.Close())
+			}
 			if err != nil {
 				break
 			}
@@ -301,6 +305,11 @@ func (s *survey) chain(logs wal.Logs) error {
 	return nil
 }
 
+// endOfLog reports whether an error says that a log has no more records that are whole.
+func endOfLog(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, record.ErrUnexpectedEOF) || record.IsInvalidRecord(err)
+}
+
 // Position returns what Expected says of an engine that was just opened: its newest log,
 // which Open has begun, and the MANIFEST in use.
 func Position(dir string, fsys vfs.FS) (log, manifest uint64, err error) {
@@ -312,9 +321,8 @@ func Position(dir string, fsys vfs.FS) (log, manifest uint64, err error) {
 		return 0, 0, err
 	}
 	for _, n := range names {
-		digits, ok := strings.CutSuffix(n, ".log")
-		if number, err := strconv.ParseUint(digits, 10, 64); ok && err == nil {
-			log = max(log, number)
+		if num, _, ok := wal.ParseLogFilename(n); ok {
+			log = max(log, uint64(num))
 		}
 	}
 	value, _ := marker(names, "manifest")
