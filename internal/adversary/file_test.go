@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/unclose"
 )
 
 // positions bounds how many bytes of each file TestEveryFile alters.
@@ -93,6 +94,8 @@ func (g *rig) engineFiles() (map[string]string, []string) {
 	fill(-1, ids[:80])
 	fill(-1, ids[80:110])
 	fill(80, ids[110:])
+	// Of a closed store the list of its files would say all there is to say.
+	require.NoError(g.t, unclose.Store(g.opts.FS, g.dir))
 	out := files(g.t, g.opts.FS, g.dir)
 	kinds := map[string]int{}
 	for path := range out {
