@@ -55,7 +55,7 @@ var ErrHeld = errors.New("engine: what is purged is being read")
 // compacts, begins the log anew until no log from before is left, and waits until the
 // files from before have been removed. touch is called before each round, and sets a
 // key, because an empty memtable is not written out. meet is called with the first key of
-// each table that begins in the range, deleted or not, and writes something there that
+// each table in the range, deleted or not, and lower for one that begins before it, and writes something there that
 // changes nothing: a compaction of a range takes its tables down level by level, and leaves
 // a table of the last level alone that nothing above overlaps; such a table can have a
 // deleted key with its old value, both kept there for a snapshot that is closed by now. (A
@@ -121,7 +121,8 @@ func (d *DB) rewrite(ctx context.Context, lower, upper []byte, touch func(Batch)
 	return d.Compact(ctx, lower, upper)
 }
 
-// firstKeys returns the first key of each table that begins in [lower, upper), in order.
+// firstKeys returns, in order, where in [lower, upper) each table begins that reaches into
+// it: at its first key, or at lower.
 func (d *DB) firstKeys(lower, upper []byte) (keys [][]byte, err error) {
 	levels, err := d.p.SSTables()
 	if err != nil {
@@ -129,9 +130,14 @@ func (d *DB) firstKeys(lower, upper []byte) (keys [][]byte, err error) {
 	}
 	for _, level := range levels {
 		for _, t := range level {
-			if k := t.Smallest.UserKey; bytes.Compare(k, lower) >= 0 && bytes.Compare(k, upper) < 0 {
-				keys = append(keys, bytes.Clone(k))
+			if bytes.Compare(t.Largest.UserKey, lower) < 0 || bytes.Compare(t.Smallest.UserKey, upper) >= 0 {
+				continue
 			}
+			first := t.Smallest.UserKey
+			if bytes.Compare(first, lower) < 0 {
+				first = lower
+			}
+			keys = append(keys, bytes.Clone(first))
 		}
 	}
 	slices.SortFunc(keys, bytes.Compare)
