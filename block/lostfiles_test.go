@@ -29,7 +29,7 @@ func (d directory) put(t testing.TB, fs vfs.FS, dir string) {
 	for name, content := range d {
 		f, err := fs.Create(fs.PathJoin(dir, name), vfs.WriteCategoryUnspecified)
 		require.NoError(t, err)
-		_, err = f.Write(content)
+		_, err = f.Write(bytes.Clone(content)) // which may change what it is given
 		require.NoError(t, errors.Join(err, f.Sync(), f.Close()))
 	}
 }

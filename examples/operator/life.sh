@@ -44,10 +44,10 @@ not() { ! grep -qF -- "$1" "$work/out" "$work/err" || fail "the output has: $1";
 field() { sed -n "s/^ *\"$1\": \"\\([^\"]*\\)\",*\$/\\1/p" "$work/out" | head -n 1; }
 
 step "the owner makes a vault, and keeps its backup secret elsewhere"
-expect 2 owner vault init --kdf pbkdf2 --kdf-passes 1000 --retention-days 5
+expect 2 owner vault init --kdf argon2id --kdf-passes 2 --kdf-memory 19456 --retention-days 5
 err "want 7 to 90"
-expect 0 owner vault init --kdf pbkdf2 --kdf-passes 1000 --retention-days 7 --backup-secret-out "$work/secret"
-expect 1 owner vault init --kdf pbkdf2 --kdf-passes 1000
+expect 0 owner vault init --kdf argon2id --kdf-passes 2 --kdf-memory 19456 --retention-days 7 --backup-secret-out "$work/secret"
+expect 1 owner vault init --kdf argon2id --kdf-passes 2 --kdf-memory 19456
 err "exists already"
 expect 0 owner vault info --json
 vault_id=$(field id)
@@ -268,10 +268,10 @@ expect 4 plain audit show "$work/edited"
 
 step "the backup is restored into a vault that shares the backup secret, and no other"
 unset BLOCKSEAL_AUDIT
-expect 0 owner vault init --vault "$work/other" --kdf pbkdf2 --kdf-passes 1000
+expect 0 owner vault init --vault "$work/other" --kdf argon2id --kdf-passes 2 --kdf-memory 19456
 expect 3 owner key restore "$work/customer.backup" --vault "$work/other"
 err "another backup secret"
-expect 0 owner vault init --vault "$work/rebuilt" --kdf pbkdf2 --kdf-passes 1000 --backup-secret-file "$work/secret" --id "$vault_id"
+expect 0 owner vault init --vault "$work/rebuilt" --kdf argon2id --kdf-passes 2 --kdf-memory 19456 --backup-secret-file "$work/secret" --id "$vault_id"
 expect 0 owner key restore "$work/customer.backup" --vault "$work/rebuilt"
 expect 0 owner key show customer --vault "$work/rebuilt"
 out "$v1"

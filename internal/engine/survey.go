@@ -289,6 +289,7 @@ func (s *survey) chain(logs wal.Logs) error {
 			h, _ := batchrepr.ReadHeader(head[:])
 			if records++; records == 1 && empty != "" {
 				s.find("%s is empty, and there is %06d.log after it", empty, l.Num)
+				empty = ""
 			}
 			if seq := uint64(h.SeqNum); next != 0 && seq > next {
 				s.find("changes %d to %d are missing before %06d.log", next, seq-1, l.Num)

@@ -20,7 +20,7 @@ const limit = 2 * time.Minute
 // and time at every command.
 const wrapper = `#!/usr/bin/env bash
 case "${1-} ${2-}" in
-"vault init" | "vault escrow" | "vault passphrase") set -- "$@" --kdf pbkdf2 --kdf-passes 1000 ;;
+"vault init" | "vault escrow" | "vault passphrase") set -- "$@" --kdf argon2id --kdf-passes 2 --kdf-memory 19456 ;;
 esac
 exec %q "$@"
 `
