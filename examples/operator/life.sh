@@ -205,7 +205,9 @@ expect 0 store erase "$work/store" --receipt "$work/receipt" --json
 out "\"Version\": \"$v2\""
 expect 1 store get "$work/store" id1
 expect 0 store get "$work/store" id3
+mv "$work/store" "$work/aside" # where its store is, the copy is found to be one, and waits
 expect 0 store get "$work/stolen" id1
+mv "$work/aside" "$work/store"
 out "record 1"
 
 step "the store moves to another key, and its copy with it"
