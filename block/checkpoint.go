@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -72,9 +69,8 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 }
 
 // copyTo makes an announced copy, and reports whether the engine's part of it was made.
-// Without its identity file, which comes last, the copy is
-// not a store, so that one that was cut off cannot be taken for a whole one; the file lists
-// the others.
+// Without its identity file, which comes last and lists the others, the copy is not a
+// store, so that one that was cut off cannot be taken for a whole one.
 func (s *Store) copyTo(ctx context.Context, dir string, instance instanceID) (made bool, err error) {
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
@@ -108,18 +104,12 @@ func (s *Store) isFree(dir string) error {
 		return err
 	}
 	for _, c := range copies {
-		if found, err := hasStore(s.opts.FS, dir); c.Path == dir && (err != nil || !found) {
+		if c.Path != dir {
+			continue
+		}
+		if found, err := hasStore(s.opts.FS, dir); err != nil || !found {
 			return fmt.Errorf("%s: %w: a checkpoint to it was cut off; remove the directory and forget copy %s, or name another directory", dir, fs.ErrExist, c.Instance)
 		}
 	}
 	return fmt.Errorf("%s: %w: name a directory that does not exist", dir, fs.ErrExist)
-}
-
-// absolute is where dir is, whatever the working directory of whoever looks for it later. A
-// file system that is not the operating system's has paths of its own kind.
-func absolute(fsys vfs.FS, dir string) (string, error) {
-	if fsys != vfs.Default || dir == "" {
-		return dir, nil
-	}
-	return filepath.Abs(dir)
 }

@@ -35,14 +35,19 @@ func hasStore(fsys vfs.FS, dir string) (bool, error) {
 	return false, nil
 }
 
-// place is where dir is, whichever way it was named. A file system that is not the
-// operating system's has paths of its own kind.
-func place(fsys vfs.FS, dir string) string {
-	if fsys != vfs.Default {
-		return dir
+// absolute is where dir is, whatever the working directory of whoever looks for it later. A
+// file system that is not the operating system's has paths of its own kind.
+func absolute(fsys vfs.FS, dir string) (string, error) {
+	if fsys != vfs.Default || dir == "" {
+		return dir, nil
 	}
-	abs, err := filepath.Abs(dir)
-	if err != nil {
+	return filepath.Abs(dir)
+}
+
+// place is where dir is, whichever way it was named.
+func place(fsys vfs.FS, dir string) string {
+	abs, err := absolute(fsys, dir)
+	if err != nil || fsys != vfs.Default {
 		return dir
 	}
 	if real, err := filepath.EvalSymlinks(abs); err == nil {

@@ -67,7 +67,7 @@ func (s *Store) leave(tagger *keyring.Tagger) error {
 	if s.opts.ReadOnly || s.id.engine.Phase < engine.Opening {
 		return nil // nothing has changed; or its creation goes on with the next Open
 	}
-	if s.refused {
+	if s.refused.Load() {
 		// The list that was found is put back, so that the next Open refuses it too.
 		return writeIdentity(s.opts.FS, s.dir, s.found)
 	}
@@ -135,7 +135,7 @@ func (s *Store) checkTag(tag func(purpose string, data []byte) [keyring.TagSize]
 		return nil
 	}
 	if want := tag(tagIdentity, s.found.untagged()); !hmac.Equal(want[:], s.found.tag) {
-		s.refused = true
+		s.refused.Store(true)
 		return fmt.Errorf("block: open %s: the list of files in %s was not made by this store: %w", s.dir, identityName, ErrCorrupt)
 	}
 	return nil

@@ -33,7 +33,7 @@ type Store struct {
 	// found is the identity that Open found, and id the present one, which is guarded by
 	// openMu once Open returned; see survey and enter.
 	found, id identity
-	refused   bool // found is not the store's own; see checkTag
+	refused   atomic.Bool // found is not the store's own; see checkTag
 
 	// proven is whether the keyring was seen to open a record of this store. A
 	// keyring document can be made by anyone who has the KEK's public key; it
