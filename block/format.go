@@ -5,12 +5,33 @@ import (
 	"io"
 )
 
-// String, GoString and Format name a store by its directory. Without them a print would
-// walk through everything that a store holds, while it is in use.
+// String, GoString and Format name a store by its directory, and a batch and a snapshot by
+// their store. Without them a print would walk through everything that a store holds,
+// while it is in use. They are methods of the values of batches and snapshots, which a
+// program may print as well.
 
-func (s *Store) String() string { return "block.Store(" + s.dir + ")" }
+func (s *Store) String() string {
+	if s == nil {
+		return "block.Store(none)"
+	}
+	return "block.Store(" + s.dir + ")"
+}
 
 func (s *Store) GoString() string { return s.String() }
 
 // Format implements [fmt.Formatter] for all verbs.
 func (s *Store) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
+
+func (b Batch) String() string { return "block.Batch of " + b.s.String() }
+
+func (b Batch) GoString() string { return b.String() }
+
+// Format implements [fmt.Formatter] for all verbs.
+func (b Batch) Format(f fmt.State, _ rune) { io.WriteString(f, b.String()) }
+
+func (sn Snapshot) String() string { return "block.Snapshot of " + sn.s.String() }
+
+func (sn Snapshot) GoString() string { return sn.String() }
+
+// Format implements [fmt.Formatter] for all verbs.
+func (sn Snapshot) Format(f fmt.State, _ rune) { io.WriteString(f, sn.String()) }
