@@ -51,6 +51,8 @@ type Vault struct {
 	faults  []*activeFault
 	calls   Calls
 	waiting int
+
+	unwrapped unwrapped
 }
 
 // memKey is a key: its versions, the newest last.

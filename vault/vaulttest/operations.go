@@ -92,12 +92,7 @@ func (v *Vault) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, error) 
 	if err := m.usable(vault.OpUnwrapKey, full); err != nil {
 		return nil, err
 	}
-	// RFC 8017, section 7.1.2, wants exactly the modulus' length; crypto/rsa also
-	// takes what is shorter, so that a ciphertext passes without its leading zeros.
-	var secret []byte
-	if len(w.Ciphertext) == m.private.Size() {
-		secret, err = rsa.DecryptOAEP(sha256.New(), nil, m.private, w.Ciphertext, nil)
-	}
+	secret, err := v.unwrapped.decrypt(m.private, w.Ciphertext)
 	if err != nil || len(secret) == 0 {
 		return nil, &vault.Error{
 			Op: vault.OpUnwrapKey, Key: full, Kind: vault.ErrBadCiphertext, Code: "BadParameter",
