@@ -72,51 +72,6 @@ func TestBatchEdges(t *testing.T) {
 	require.NoError(t, b.Commit(g.ctx), "the caller gave up before anything happened")
 }
 
-func TestBatchTooLarge(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a GiB of memory")
-	}
-	g := newRig(t)
-	s := g.open()
-	b := s.NewBatch()
-	defer b.Close()
-	data := make([]byte, block.MaxBlock)
-	for i := range block.MaxBatch / block.MaxBlock {
-		err := b.Put(g.ctx, fmt.Appendf(nil, "%d", i), data)
-		if err != nil {
-			require.ErrorIs(t, err, block.ErrTooLarge)
-			require.ErrorIs(t, b.Commit(g.ctx), block.ErrTooLarge)
-			return
-		}
-	}
-	t.Fatal("the batch grew beyond its bound")
-}
-
-// Deletions count as well.
-func TestBatchOfDeletionsIsBounded(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a GiB of memory")
-	}
-	g := newRig(t)
-	s := g.open()
-	b := s.NewBatch()
-	defer b.Close()
-	data := make([]byte, block.MaxBlock)
-	for i := range block.MaxBatch/block.MaxBlock - 1 {
-		require.NoError(t, b.Put(g.ctx, fmt.Appendf(nil, "%d", i), data))
-	}
-	id := make([]byte, block.MaxID)
-	for i := range block.MaxBlock / block.MaxID {
-		copy(id, fmt.Sprintf("%08d", i))
-		if err := b.Delete(g.ctx, id); err != nil {
-			require.ErrorIs(t, err, block.ErrTooLarge)
-			require.ErrorIs(t, b.Commit(g.ctx), block.ErrTooLarge)
-			return
-		}
-	}
-	t.Fatal("the batch grew beyond its bound")
-}
-
 // Close finds batches, scans and snapshots open, and leaves none of them usable.
 func TestCloseEndsWhatIsOpen(t *testing.T) {
 	g := newRig(t)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/race"
 )
 
 // Whatever is written at the same time, a reader gets some version that was
@@ -96,7 +97,7 @@ func TestReadersGetWholeVersions(t *testing.T) {
 }
 
 // A million blocks open with one unwrap, and rotate with a constant number of calls. The
-// race detector, under which writing them takes most of a minute, gets a fifth of them.
+// race detector, under which writing them takes most of a minute, gets a tenth of them.
 func TestAMillionBlocks(t *testing.T) {
 	g := newRig(t)
 	g.opts.NoSync = true
@@ -104,8 +105,8 @@ func TestAMillionBlocks(t *testing.T) {
 	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts) // without the rig's verification, which reads it all
 	require.NoError(t, err)
 	n := 1_000_000
-	if raceDetector {
-		n = 200_000
+	if race.Enabled {
+		n = 100_000
 	}
 	for i := 0; i < n; {
 		b := s.NewBatch()

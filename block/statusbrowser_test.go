@@ -1,3 +1,7 @@
+//go:build !race
+
+// What a browser shows: no goroutine of the page is ours, and Chromium is slow enough.
+
 package block_test
 
 import (
