@@ -195,16 +195,27 @@ func (s *Server) authority(w http.ResponseWriter, r *http.Request) bool {
 			"token_endpoint":         host + "/oauth2/v2.0/token",
 			"authorization_endpoint": host + "/oauth2/v2.0/authorize",
 			"issuer":                 host + "/v2.0",
+			// The JavaScript client takes no document without it.
+			"jwks_uri":                              host + "/discovery/v2.0/keys",
+			"token_endpoint_auth_methods_supported": []string{"client_secret_post"},
+			"response_modes_supported":              []string{"query"},
+			"response_types_supported":              []string{"token"},
+			"subject_types_supported":               []string{"pairwise"},
+			"id_token_signing_alg_values_supported": []string{"HS256"},
+			"scopes_supported":                      []string{"openid"},
 		})
+	case r.Method == http.MethodGet && r.URL.Path == base+"/discovery/v2.0/keys":
+		// Tokens are authenticated with a secret of the server's, which has no public half.
+		writeJSON(w, 200, map[string]any{"keys": []any{}})
 	case r.Method == http.MethodPost && r.URL.Path == base+"/oauth2/v2.0/token":
 		s.mu.Lock()
 		id := s.identities[r.PostFormValue("client_id")]
 		s.mu.Unlock()
 		switch {
 		case id == nil || id.deleted:
-			writeJSON(w, 400, map[string]any{"error": "unauthorized_client", "error_description": "AADSTS700016: Application was not found in the directory."})
+			signInRefused(w, 400, "unauthorized_client", 700016, "Application was not found in the directory.")
 		case subtle.ConstantTimeCompare([]byte(r.PostFormValue("client_secret")), []byte(id.secret)) != 1:
-			writeJSON(w, 401, map[string]any{"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided."})
+			signInRefused(w, 401, "invalid_client", 7000215, "Invalid client secret provided.")
 		default:
 			// Clients ask for the scopes openid, offline_access and profile besides.
 			scope, _, _ := strings.Cut(r.PostFormValue("scope"), " ")
@@ -215,4 +226,10 @@ func (s *Server) authority(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	return true
+}
+
+// signInRefused answers as Microsoft Entra ID refuses a token (RFC 6749, section 5.2, with
+// its own numbers beside).
+func signInRefused(w http.ResponseWriter, status int, kind string, code int, text string) {
+	writeJSON(w, status, map[string]any{"error": kind, "error_description": fmt.Sprintf("AADSTS%d: %s", code, text), "error_codes": []int{code}})
 }

@@ -2,10 +2,12 @@ package keyvaulttest
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,8 +68,8 @@ func (s *Server) serve(w http.ResponseWriter, r *request) {
 		return
 	}
 	r.who = who
-	if got := r.URL.Query().Get("api-version"); got != APIVersion {
-		badParameter("The api-version " + got + " is not supported.").write(w)
+	if got := r.URL.Query().Get("api-version"); !slices.Contains(APIVersions(), got) {
+		badParameter("The specified version (" + got + ") is not recognized. Consider using the latest supported version (" + APIVersion + ").").write(w)
 		return
 	}
 	if s.throttled(r.name) {
@@ -79,7 +81,7 @@ func (s *Server) serve(w http.ResponseWriter, r *request) {
 	}
 	handle := s.handlers()[r.op]
 	if handle == nil {
-		(&failure{status: 405, code: "MethodNotAllowed", message: "Method not allowed."}).write(w)
+		(&failure{status: 405, code: "MethodNotAllowed", message: "The test server does not have " + r.Method + " " + r.URL.Path + "."}).write(w)
 		return
 	}
 	answer, err := handle(r)
@@ -156,7 +158,11 @@ func (s *Server) handlers() map[string]func(*request) (any, error) {
 func (r *request) key() vault.KeyID { return vault.KeyID{Name: r.name, Version: r.version} }
 
 func (r *request) read(v any) error {
-	if err := json.Unmarshal(r.body, v); err != nil {
+	err := json.Unmarshal(r.body, v)
+	if _, ok := errors.AsType[base64.CorruptInputError](err); ok {
+		return badParameter("Content of 'value' is not base64url.")
+	}
+	if err != nil {
 		return badParameter("The request body is not valid JSON.")
 	}
 	return nil

@@ -20,8 +20,17 @@ import (
 	"github.com/blockseal/blockseal/vault/local"
 )
 
-// APIVersion is the version of the REST interface that is spoken.
+// APIVersion is the newest version of the REST interface that is spoken.
 const APIVersion = "2025-07-01"
+
+// APIVersions returns the versions that are taken: what the official clients send. The
+// operations that are spoken here are alike in all of them.
+func APIVersions() []string {
+	return []string{"7.0", "7.1", "7.2", "7.3", "7.4-preview.1", "7.4", "7.5-preview.1", "7.5", "7.6-preview.1", "7.6-preview.2", "7.6", APIVersion}
+}
+
+// MaxPageSize is how many items a page of a list has at most, and by default.
+const MaxPageSize = 25
 
 // DefaultTenant is the tenant of a server whose options give none.
 const DefaultTenant = "11111111-2222-3333-4444-555555555555"
@@ -56,6 +65,10 @@ type Options struct {
 	RetentionDays   int
 	// Clock tells whether a key is in date. The default is the system's.
 	Clock local.Clock
+
+	// PageSize is how many items a page of a list has if the client does not say. The
+	// default is [MaxPageSize].
+	PageSize int
 
 	// RequestID is the id of every request. The default is another one for each.
 	RequestID string
@@ -163,6 +176,9 @@ func (s *Server) defaults() {
 	}
 	if o.InMemory && o.URL == "" {
 		o.URL = "https://contoso.vault.azure.net"
+	}
+	if o.PageSize == 0 {
+		o.PageSize = MaxPageSize
 	}
 	if o.LimitWindow == 0 {
 		o.LimitWindow = 10 * time.Second

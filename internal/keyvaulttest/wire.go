@@ -1,6 +1,7 @@
 package keyvaulttest
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -19,7 +20,7 @@ import (
 type jsonKey struct {
 	KID    string            `json:"kid,omitempty"`
 	Kty    string            `json:"kty,omitempty"`
-	KeyOps []vault.Operation `json:"key_ops,omitempty"`
+	KeyOps []vault.Operation `json:"key_ops"` // in every answer, also if there is none
 	N      b64               `json:"n,omitempty"`
 	E      b64               `json:"e,omitempty"`
 	D      b64               `json:"d,omitempty"`
@@ -54,6 +55,13 @@ type item struct {
 
 type deleted struct {
 	bundle
+	RecoveryID    string `json:"recoveryId"`
+	Deleted       int64  `json:"deletedDate"`
+	ScheduledDate int64  `json:"scheduledPurgeDate"`
+}
+
+type deletedItem struct {
+	item
 	RecoveryID    string `json:"recoveryId"`
 	Deleted       int64  `json:"deletedDate"`
 	ScheduledDate int64  `json:"scheduledPurgeDate"`
@@ -119,7 +127,7 @@ func (s *Server) bundle(k vault.Key) bundle {
 		kty = "RSA-HSM"
 	}
 	s.mu.Unlock()
-	var ops []vault.Operation
+	ops := []vault.Operation{}
 	for _, op := range k.Operations {
 		if op != vault.OpGet { // no key operation of Key Vault's
 			ops = append(ops, op)
@@ -183,6 +191,10 @@ func (s *Server) failureOf(err error, op, name string, who *identity) *failure {
 	if !errors.As(err, &e) {
 		return badParameter(err.Error())
 	}
+	detail := e.Detail
+	if detail == "" { // a message is never empty
+		detail = cmp.Or(e.Err, e.Kind).Error()
+	}
 	caller := "appid=" + who.app + ";oid=" + who.object + ";iss=" + issuer(who.tenant)
 	switch e.Kind {
 	case vault.ErrKeyNotFound, vault.ErrKeyDeleted:
@@ -191,23 +203,25 @@ func (s *Server) failureOf(err error, op, name string, who *identity) *failure {
 				message: "Key " + name + " is currently in a deleted but recoverable state, and its name cannot be reused; in this state, the key can only be recovered or purged."}
 		}
 		return &failure{status: 404, code: "KeyNotFound",
-			message: "A key with (name/id) " + name + " was not found in this key vault. If you recently deleted this key you may be able to recover it using the correct recovery command."}
+			message: "A key with (name/id) " + name + " was not found in this key vault. If you recently deleted this key you may be able to recover it using the correct recovery command. For help resolving this issue, please see https://go.microsoft.com/fwlink/?linkid=2125182"}
 	case vault.ErrKeyDisabled:
 		return &failure{status: 403, code: "Forbidden", inner: "KeyDisabled", message: "Operation " + op + " is not allowed on a disabled key."}
 	case vault.ErrKeyExpired:
 		return &failure{status: 403, code: "Forbidden", message: "Operation " + op + " is not allowed on an expired key."}
 	case vault.ErrKeyNotYetValid:
 		return &failure{status: 403, code: "Forbidden", message: "Operation " + op + " is not allowed on a key that is not yet valid."}
-	case vault.ErrBadCiphertext, vault.ErrUnsupportedKey, local.ErrInvalid, local.ErrCorrupt, local.ErrBackupSecret, local.ErrFIPS, local.ErrWrongPassword:
-		return badParameter(e.Detail)
+	case vault.ErrBadCiphertext:
+		return badParameter("Error occurred while decoding OAEP padding.")
+	case vault.ErrUnsupportedKey, local.ErrInvalid, local.ErrCorrupt, local.ErrBackupSecret, local.ErrFIPS, local.ErrWrongPassword:
+		return badParameter(detail)
 	case local.ErrExists:
 		return &failure{status: 409, code: "Conflict", message: "A key with the same name exists already."}
 	case vault.ErrAccessDenied:
 		switch {
 		case e.Code == "KeyOperationForbidden":
-			return &failure{status: 403, code: "KeyOperationForbidden", message: "Operation " + op + " is not permitted on this key."}
+			return &failure{status: 403, code: "Forbidden", inner: "KeyOperationForbidden", message: "Operation " + op + " is not permitted on this key."}
 		case e.Code != "Forbidden/AccessDenied":
-			return &failure{status: 403, code: "Forbidden", message: e.Detail}
+			return &failure{status: 403, code: "Forbidden", message: detail}
 		case s.opts.AccessPolicies:
 			return &failure{status: 403, code: "Forbidden", inner: "AccessDenied",
 				message: "The user, group or application '" + caller + "' does not have keys " + op + " permission on key vault 'contoso;location=westeurope'."}

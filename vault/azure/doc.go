@@ -36,7 +36,7 @@
 //	403 Forbidden/AccessDenied             ErrAccessDenied: an access policy
 //	403 Forbidden/ForbiddenByFirewall      ErrAccessDenied: the vault's network rules, when it repeats
 //	403 Forbidden/ForbiddenByConnection    ErrAccessDenied: the private endpoint, when it repeats
-//	403 KeyOperationForbidden              ErrAccessDenied: the key's own operations
+//	403 Forbidden/KeyOperationForbidden    ErrAccessDenied: the key's own operations
 //	403 Forbidden/KeyDisabled              ErrKeyDisabled
 //	403 Forbidden, outside the dates       ErrKeyExpired, ErrKeyNotYetValid
 //	403 anything else                      ErrAccessDenied; of a wrap, whatever its dates say
