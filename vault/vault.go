@@ -6,7 +6,8 @@
 // To use a vault, take one that exists: vault/local (a directory on this
 // machine) or vault/azure (Azure Key Vault and Managed HSM). To write one,
 // implement [Vault], return the errors of this package, and run the suite of
-// vault/vaulttest against it.
+// vault/vaulttest against it, and its suite for administrators if the vault is one that
+// can make and change keys.
 package vault
 
 import (

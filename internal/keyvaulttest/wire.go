@@ -191,6 +191,9 @@ func (s *Server) failureOf(err error, op, name string, who *identity) *failure {
 	if !errors.As(err, &e) {
 		return badParameter(err.Error())
 	}
+	if name == "" { // of a backup, which the file vault has opened
+		name = e.Key.Name
+	}
 	detail := e.Detail
 	if detail == "" { // a message is never empty
 		detail = cmp.Or(e.Err, e.Kind).Error()
@@ -210,12 +213,13 @@ func (s *Server) failureOf(err error, op, name string, who *identity) *failure {
 		return &failure{status: 403, code: "Forbidden", message: "Operation " + op + " is not allowed on an expired key."}
 	case vault.ErrKeyNotYetValid:
 		return &failure{status: 403, code: "Forbidden", message: "Operation " + op + " is not allowed on a key that is not yet valid."}
-	case vault.ErrBadCiphertext:
-		return badParameter("Error occurred while decoding OAEP padding.")
-	case vault.ErrUnsupportedKey, local.ErrInvalid, local.ErrCorrupt, local.ErrBackupSecret, local.ErrFIPS, local.ErrWrongPassword:
+	case vault.ErrBadCiphertext, vault.ErrUnsupportedKey, local.ErrInvalid, local.ErrCorrupt, local.ErrBackupSecret, local.ErrFIPS, local.ErrWrongPassword:
+		if op == "unwrapKey" && e.Kind == vault.ErrBadCiphertext {
+			detail = "Error occurred while decoding OAEP padding."
+		}
 		return badParameter(detail)
 	case local.ErrExists:
-		return &failure{status: 409, code: "Conflict", message: "A key with the same name exists already."}
+		return &failure{status: 409, code: "Conflict", message: "A key with (name/id) " + name + " exists already in this key vault."}
 	case vault.ErrAccessDenied:
 		switch {
 		case e.Code == "KeyOperationForbidden":

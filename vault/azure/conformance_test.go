@@ -1,6 +1,8 @@
 package azure_test
 
 import (
+	"context"
+	"crypto/rsa"
 	"testing"
 	"time"
 
@@ -71,4 +73,43 @@ func subject(t *testing.T, r *rig) vaulttest.Subject {
 		Grant:             func(op vault.Operation) { require.NoError(t, v.Grant(ctx, store, op)) },
 		DeletedIsNotFound: true,
 	}
+}
+
+// The lists come in pages of two.
+func TestAdminConforms(t *testing.T) {
+	vaulttest.RunAdmin(t, func(t *testing.T) vaulttest.AdminSubject {
+		r := newRig(t, &keyvaulttest.Options{PageSize: 2})
+		require.NoError(t, second(r.Server.Vault().DeleteKey(t.Context(), "kek")))
+		require.NoError(t, r.Server.Vault().PurgeKey(t.Context(), "kek"))
+		a := r.admin()
+		names := func(keys []azure.KeyInfo, err error) (all []string, _ error) {
+			for _, k := range keys {
+				all = append(all, k.ID.Name)
+			}
+			return all, err
+		}
+		return vaulttest.AdminSubject{
+			Vault:  r.client(),
+			Create: func(ctx context.Context, name string) (vault.Key, error) { return a.CreateKey(ctx, name, nil) },
+			Import: func(ctx context.Context, name string, key *rsa.PrivateKey) (vault.Key, error) {
+				return a.ImportKey(ctx, name, key, nil)
+			},
+			Rotate: a.RotateKey,
+			Update: func(ctx context.Context, id vault.KeyID, u vaulttest.AdminUpdate) (vault.Key, error) {
+				return a.UpdateKey(ctx, id, azure.Update{Enabled: u.Enabled, NotBefore: u.NotBefore, Expires: u.Expires})
+			},
+			Delete:  func(ctx context.Context, name string) error { return second(a.DeleteKey(ctx, name)) },
+			Recover: a.RecoverKey, Purge: a.PurgeKey, Backup: a.BackupKey, Restore: a.RestoreKey,
+			Keys:    func(ctx context.Context) ([]string, error) { return names(a.ListKeys(ctx)) },
+			Deleted: func(ctx context.Context) ([]string, error) { return names(a.ListDeleted(ctx)) },
+			Versions: func(ctx context.Context, name string) (all []vault.KeyID, err error) {
+				versions, err := a.Versions(ctx, name)
+				for _, v := range versions {
+					all = append(all, v.ID)
+				}
+				return all, err
+			},
+			Many: 5,
+		}
+	})
 }

@@ -159,6 +159,9 @@ func conflict(e *vault.Error, a *answer) {
 	if code == "ObjectIsDeletedButRecoverable" {
 		e.Kind = vault.ErrKeyDeleted
 		e.Detail = "recover the key to use it, or purge it to free its name"
+		if e.Key.Name == "" { // of a backup, which only the vault can read
+			quote(e, a)
+		}
 		return
 	}
 	switch busy := code == "ObjectIsBeingDeleted" || code == "ObjectIsBeingRecovered"; {

@@ -1,6 +1,8 @@
 package local_test
 
 import (
+	"context"
+	"crypto/rsa"
 	"testing"
 	"time"
 
@@ -68,5 +70,60 @@ func TestIdentityConforms(t *testing.T) {
 func TestOtherProcessConforms(t *testing.T) {
 	vaulttest.Run(t, func(t *testing.T) vaulttest.Subject {
 		return subject(t, func(r *rig) vault.Vault { return r.another().As("ingest") }, "ingest")
+	})
+}
+
+// administers offers the control plane, in the owner's hands or an identity's, and the
+// data plane of another identity.
+func administers(t *testing.T, as func(*rig) *local.Administrator) vaulttest.AdminSubject {
+	r := newRig(t)
+	a := as(r)
+	require.NoError(t, r.Grant(t.Context(), "store", local.DataPlane()...))
+	names := func(keys []local.KeyInfo, err error) (all []string, _ error) {
+		for _, k := range keys {
+			all = append(all, k.Current.ID.Name)
+		}
+		return all, err
+	}
+	return vaulttest.AdminSubject{
+		Vault: r.another().As("store"), Now: r.clock.Now,
+		Create: func(ctx context.Context, name string) (vault.Key, error) { return a.CreateKey(ctx, name, nil) },
+		Import: func(ctx context.Context, name string, key *rsa.PrivateKey) (vault.Key, error) {
+			return a.ImportKey(ctx, name, key, nil)
+		},
+		Rotate: a.RotateKey,
+		Update: func(ctx context.Context, id vault.KeyID, u vaulttest.AdminUpdate) (vault.Key, error) {
+			return a.UpdateKey(ctx, id, local.Update{Enabled: u.Enabled, NotBefore: u.NotBefore, Expires: u.Expires})
+		},
+		Delete: func(ctx context.Context, name string) error {
+			_, err := a.DeleteKey(ctx, name)
+			return err
+		},
+		Recover: a.RecoverKey, Purge: a.PurgeKey, Backup: a.BackupKey, Restore: a.RestoreKey,
+		Keys:    func(ctx context.Context) ([]string, error) { return names(a.ListKeys(ctx)) },
+		Deleted: func(ctx context.Context) ([]string, error) { return names(a.ListDeleted(ctx)) },
+		Versions: func(ctx context.Context, name string) (all []vault.KeyID, err error) {
+			versions, err := a.Versions(ctx, name)
+			for _, v := range versions {
+				all = append(all, v.ID)
+			}
+			return all, err
+		},
+		Many: 4, // a list has one page
+	}
+}
+
+func TestOwnerAdministers(t *testing.T) {
+	vaulttest.RunAdmin(t, func(t *testing.T) vaulttest.AdminSubject {
+		return administers(t, func(r *rig) *local.Administrator { return r.Administrator })
+	})
+}
+
+func TestIdentityAdministers(t *testing.T) {
+	vaulttest.RunAdmin(t, func(t *testing.T) vaulttest.AdminSubject {
+		return administers(t, func(r *rig) *local.Administrator {
+			require.NoError(t, r.Grant(t.Context(), "officer", local.ControlPlane()...))
+			return r.Administer("officer")
+		})
 	})
 }

@@ -2,7 +2,9 @@
 // tests and rehearsals: its keys are public.
 //
 // To test an implementation of [vault.Vault], call [Run] from a test: it checks
-// everything that the interface's documentation promises.
+// everything that the interface's documentation promises. If it can also administer keys,
+// call [RunAdmin], which checks what comes of making, changing, deleting and restoring
+// them.
 //
 // To test a program that uses a vault, start with [New]: a [Vault] in memory,
 // with real RSA-2048 keys and Key Vault's semantics, whose keys can be rotated,

@@ -40,3 +40,6 @@ func (p *keyPool) next() *rsa.PrivateKey {
 	}
 	return key
 }
+
+// testKey returns the first pair of the pool.
+func testKey() *rsa.PrivateKey { return newKeyPool().next() }

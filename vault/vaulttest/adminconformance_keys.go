@@ -1,0 +1,265 @@
+package vaulttest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/blockseal/blockseal/vault"
+)
+
+func checkCreate(r *adminRun) {
+	k := r.create("kek")
+	r.shows(vault.KeyID{Name: "kek"}, k)
+	if k.Public.N.BitLen() != 2048 || !k.Enabled || !k.NotBefore.IsZero() || !k.Expires.IsZero() ||
+		!k.Permits(vault.OpWrapKey) || !k.Permits(vault.OpUnwrapKey) {
+		r.T.Fatalf("create: want RSA-2048, enabled, without dates, for wrapKey and unwrapKey: %d bits, %+v", k.Public.N.BitLen(), k)
+	}
+	r.works(k.ID)
+	other := r.create("other")
+	if other.Public.Equal(k.Public) {
+		r.T.Fatalf("create: two keys have the same key pair")
+	}
+}
+
+func checkCreateAgain(r *adminRun) { r.succeeds(r.Create, "create") }
+func checkRotated(r *adminRun)     { r.succeeds(r.Rotate, "rotate") }
+
+// succeeds checks that a new version comes after the one before, which goes on unwrapping.
+func (r *adminRun) succeeds(next func(context.Context, string) (vault.Key, error), what string) {
+	first := r.create("kek")
+	s := secret(32)
+	w := r.wrap(first.ID.Versionless(), s)
+	second, err := next(r.ctx(), "kek")
+	r.did(what, "kek", err)
+	r.shows(vault.KeyID{Name: "kek"}, second)
+	if second.ID.Version == first.ID.Version {
+		r.T.Fatalf("%s: the version is the old one, %s", what, first.ID.Version)
+	}
+	if second.Public.Equal(first.Public) {
+		r.T.Fatalf("%s: the new version has the old key pair", what)
+	}
+	r.isCurrent(second.ID)
+	r.works(second.ID)
+	r.unwrap(w, s)
+	r.no("unwrap another version's secret by", "kek", r.tryUnwrap(vault.Wrapped{KeyID: second.ID, Ciphertext: w.Ciphertext})(r.ctx()), vault.ErrBadCiphertext)
+}
+
+func checkImport(r *adminRun) {
+	for range 2 { // a key, and a new version of one
+		// No test key: a vault for tests may have the same by itself.
+		private, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			r.T.Fatalf("generate an RSA-2048 key: %v", err)
+		}
+		k, err := r.Import(r.ctx(), "kek", private)
+		r.did("import", "kek", err)
+		r.shows(vault.KeyID{Name: "kek"}, k)
+		if !private.PublicKey.Equal(k.Public) {
+			r.T.Fatalf("import: the vault's public key is not the one that was given")
+		}
+		r.isCurrent(k.ID)
+		r.works(k.ID)
+	}
+}
+
+func checkImportUnfit(r *adminRun) {
+	for what, private := range unfit(r.pool.next()) {
+		_, err := r.Import(r.ctx(), "kek", private)
+		r.no("import of a key "+what+":", "kek", err, vault.ErrUnsupportedKey)
+	}
+	r.no("get", "kek", r.tryGet(vault.KeyID{Name: "kek"})(r.ctx()), vault.ErrKeyNotFound)
+}
+
+func checkEnabled(r *adminRun) {
+	first, second := r.make("kek").ID, r.make("kek").ID
+	s := secret(32)
+	w := r.wrap(first, s)
+	r.setEnabled(first, false)
+	r.no("wrap", "kek", r.tryWrap(first, s)(r.ctx()), vault.ErrKeyDisabled)
+	r.no("unwrap", "kek", r.tryUnwrap(w)(r.ctx()), vault.ErrKeyDisabled)
+	r.works(second)
+	r.setEnabled(first, true)
+	r.unwrap(w, s)
+	r.setEnabled(second.Versionless(), false) // the current one
+	r.no("wrap", "kek", r.tryWrap(second, s)(r.ctx()), vault.ErrKeyDisabled)
+	r.works(first)
+	enabled := false
+	_, err := r.Update(r.ctx(), vault.KeyID{Vault: first.Vault, Name: "kek", Version: "00000000000000000000000000000000"}, AdminUpdate{Enabled: &enabled})
+	r.no("update of an unknown version of", "kek", err, vault.ErrKeyNotFound)
+}
+
+func checkDatesSet(r *adminRun) {
+	k := r.make("kek")
+	over, later := r.inSeconds(-time.Hour), r.inSeconds(time.Hour)
+	for _, tt := range []struct {
+		update             AdminUpdate
+		notBefore, expires time.Time
+		kind               error
+	}{
+		{AdminUpdate{Expires: &later}, time.Time{}, later, nil},
+		{AdminUpdate{Expires: &over}, time.Time{}, over, vault.ErrKeyExpired},
+		{AdminUpdate{NotBefore: &later, Expires: new(time.Time)}, later, time.Time{}, vault.ErrKeyNotYetValid},
+		{AdminUpdate{NotBefore: &over}, over, time.Time{}, nil},
+	} {
+		got := r.update(k.ID, tt.update)
+		if !got.NotBefore.Equal(tt.notBefore) || !got.Expires.Equal(tt.expires) {
+			r.T.Fatalf("update: the dates are %v and %v, want %v and %v", got.NotBefore, got.Expires, tt.notBefore, tt.expires)
+		}
+		if tt.kind == nil {
+			r.works(k.ID)
+		} else {
+			r.no("wrap", "kek", r.tryWrap(k.ID, secret(16))(r.ctx()), tt.kind)
+		}
+	}
+}
+
+// checkDatesUnset: a date that stays although its unsetting was answered with success
+// takes a key away later, when nobody expects it.
+func checkDatesUnset(r *adminRun) {
+	k := r.make("kek")
+	over, later, never := r.inSeconds(-time.Hour), r.inSeconds(time.Hour), time.Time{}
+	r.update(k.ID, AdminUpdate{NotBefore: &over, Expires: &later})
+	if got := r.update(k.ID, AdminUpdate{Expires: &never}); !got.Expires.IsZero() {
+		r.T.Fatalf("update: Expires was to be unset, and the answer has %v", got.Expires)
+	} else if !got.NotBefore.Equal(over) {
+		r.T.Fatalf("update: NotBefore was to stay %v, and the answer has %v", over, got.NotBefore)
+	}
+	r.update(k.ID, AdminUpdate{Expires: &later})
+	if got := r.update(k.ID, AdminUpdate{NotBefore: &never}); !got.NotBefore.IsZero() {
+		r.T.Fatalf("update: NotBefore was to be unset, and the answer has %v", got.NotBefore)
+	} else if !got.Expires.Equal(later) {
+		r.T.Fatalf("update: Expires was to stay %v, and the answer has %v", later, got.Expires)
+	}
+	r.works(k.ID)
+}
+
+func checkUpdateKeeps(r *adminRun) {
+	k, other := r.make("kek"), r.make("other")
+	later := r.inSeconds(time.Hour)
+	r.update(k.ID, AdminUpdate{Expires: &later})
+	for _, enabled := range []bool{false, true} {
+		r.setEnabled(k.ID, enabled)
+		if got := r.get(k.ID); !got.Expires.Equal(later) {
+			r.T.Fatalf("update of Enabled changed Expires from %v to %v", later, got.Expires)
+		}
+	}
+	off := false
+	r.update(k.ID, AdminUpdate{Enabled: &off})
+	latest := later.Add(time.Hour)
+	if got := r.update(k.ID, AdminUpdate{Expires: &latest}); got.Enabled {
+		r.T.Fatalf("update of Expires enabled a disabled version")
+	}
+	if got := r.update(k.ID, AdminUpdate{}); got.Enabled || !got.Expires.Equal(latest) {
+		r.T.Fatalf("update without a change made one")
+	}
+	if got := r.get(k.ID); !got.Permits(vault.OpWrapKey) || !got.Permits(vault.OpUnwrapKey) || !got.Public.Equal(k.Public) {
+		r.T.Fatalf("update changed the operations or the key pair")
+	}
+	if got := r.get(other.ID); !got.Enabled || !got.Expires.IsZero() {
+		r.T.Fatalf("update of one key changed another")
+	}
+}
+
+func checkAdminUnknown(r *adminRun) {
+	if r.Rotate != nil {
+		_, err := r.Rotate(r.ctx(), "no-such-key")
+		r.no("rotate", "no-such-key", err, vault.ErrKeyNotFound)
+	}
+	if r.Update != nil {
+		off := false
+		_, err := r.Update(r.ctx(), vault.KeyID{Name: "no-such-key"}, AdminUpdate{Enabled: &off})
+		r.no("update", "no-such-key", err, vault.ErrKeyNotFound)
+	}
+	if r.Delete != nil {
+		r.no("delete", "no-such-key", r.Delete(r.ctx(), "no-such-key"), vault.ErrKeyNotFound)
+	}
+	if r.Recover != nil {
+		_, err := r.Recover(r.ctx(), "no-such-key")
+		r.no("recover", "no-such-key", err, vault.ErrKeyNotFound)
+	}
+	if r.Purge != nil {
+		r.no("purge", "no-such-key", r.Purge(r.ctx(), "no-such-key"), vault.ErrKeyNotFound)
+	}
+	if r.Backup != nil {
+		_, err := r.Backup(r.ctx(), "no-such-key")
+		r.no("back up", "no-such-key", err, vault.ErrKeyNotFound)
+	}
+	if r.Versions != nil {
+		_, err := r.Versions(r.ctx(), "no-such-key")
+		r.no("list the versions of", "no-such-key", err, vault.ErrKeyNotFound)
+	}
+	if r.Keys != nil {
+		lists(r, "keys of a vault without any", names(r.Keys), nil)
+	}
+}
+
+func checkAdminContext(r *adminRun) {
+	k := r.make("kek")
+	w := r.wrap(k.ID, secret(32))
+	ended, cancel := context.WithCancel(r.ctx())
+	cancel()
+	off := false
+	calls := map[string]func() error{"create": func() error { _, err := r.Create(ended, "kek"); return err }}
+	if r.Import != nil {
+		private := r.pool.next()
+		calls["import"] = func() error { _, err := r.Import(ended, "kek", private); return err }
+	}
+	if r.Rotate != nil {
+		calls["rotate"] = func() error { _, err := r.Rotate(ended, "kek"); return err }
+	}
+	if r.Update != nil {
+		calls["update"] = func() error { _, err := r.Update(ended, k.ID, AdminUpdate{Enabled: &off}); return err }
+	}
+	if r.Delete != nil {
+		calls["delete"] = func() error { return r.Delete(ended, "kek") }
+	}
+	for what, call := range calls {
+		err := call()
+		if err == nil {
+			r.T.Fatalf("%s went on although its context had ended", what)
+		}
+		if !errors.Is(err, context.Canceled) || vault.Denied(err) {
+			r.T.Errorf("%s: %v; want an error that matches context.Canceled and is no denial", what, err)
+		}
+	}
+	r.isCurrent(k.ID)
+	if !r.get(k.ID).Enabled {
+		r.T.Fatalf("an update whose context had ended was made")
+	}
+	if _, err := r.AdminSubject.Vault.UnwrapKey(r.ctx(), w); err != nil {
+		r.T.Fatalf("the key cannot be used any more: %v", err)
+	}
+}
+
+func checkAdminConcurrent(r *adminRun) {
+	const callers = 6
+	private := make([]*rsa.PrivateKey, callers)
+	for i := range private {
+		private[i] = r.pool.next()
+	}
+	keys, errs := make([]vault.Key, callers), make([]error, callers)
+	var all sync.WaitGroup
+	for i := range callers {
+		all.Go(func() {
+			if r.Import != nil {
+				keys[i], errs[i] = r.Import(r.ctx(), "kek", private[i])
+			} else {
+				keys[i], errs[i] = r.Create(r.ctx(), "kek")
+			}
+		})
+	}
+	all.Wait()
+	var want []vault.KeyID
+	for i := range callers {
+		r.did("make a version of", "kek", errs[i])
+		want = append(want, keys[i].ID)
+	}
+	lists(r, "versions that were made at the same time", func(ctx context.Context) ([]vault.KeyID, error) { return r.Versions(ctx, "kek") }, want)
+	for _, id := range want {
+		r.works(id)
+	}
+}
