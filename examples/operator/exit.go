@@ -10,6 +10,7 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/audit"
+	"github.com/blockseal/blockseal/vault/azure"
 	"github.com/blockseal/blockseal/vault/local"
 )
 
@@ -82,7 +83,7 @@ func exitStatus(ctx context.Context, err error) int {
 		return exitRefused
 	case is(audit.ErrCorrupt, audit.ErrTorn, errHead, block.ErrCorrupt, block.ErrForeign, keyring.ErrUnexpected, local.ErrCorrupt, local.ErrRolledBack):
 		return exitVerification
-	case is(block.ErrLocked, local.ErrLocked, errBusy):
+	case is(block.ErrLocked, local.ErrLocked, azure.ErrBusy, errBusy):
 		return exitBusy
 	case vault.Denied(err), is(local.ErrWrongPassphrase, local.ErrWrongPassword, local.ErrBackupSecret, local.ErrFIPS, keyring.ErrWrongKEK, block.ErrReadOnly):
 		return exitRefused

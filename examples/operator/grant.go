@@ -11,6 +11,9 @@ import (
 	"github.com/blockseal/blockseal/vault/local"
 )
 
+// noGrants is what a Key Vault has in their place.
+const noGrants = "it has no grants of this tool's; who may do what is said by role assignments (az role assignment create; docs/azure.md)"
+
 func (a *app) grantCommand() *cobra.Command {
 	c := a.group("grant", "who may do what with the vault's keys", `Grant says what identities may do, for all keys of the vault. Only the owner makes
 grants. They take effect with the next call, also in other processes.
@@ -57,7 +60,7 @@ func (a *app) grantAdd() *cobra.Command {
 	c := a.command("add IDENTITY OPERATION...", "permit operations to an identity",
 		`Add permits operations to an identity, besides what it is permitted already. It exists
 from its first grant on.`,
-		a.ownersOnly(func(ctx context.Context, v *opened, args []string) error {
+		a.ownersOnly(noGrants, func(ctx context.Context, v *opened, args []string) error {
 			ops, err := permissions(args[1:])
 			if err != nil {
 				return err
@@ -71,7 +74,7 @@ from its first grant on.`,
 func (a *app) grantRemove() *cobra.Command {
 	c := a.command("remove IDENTITY [OPERATION...]", "take operations from an identity",
 		"Remove takes operations from an identity or, without any, all that it has.",
-		a.ownersOnly(func(ctx context.Context, v *opened, args []string) error {
+		a.ownersOnly(noGrants, func(ctx context.Context, v *opened, args []string) error {
 			ops, err := permissions(args[1:])
 			if err != nil {
 				return err
@@ -120,7 +123,7 @@ func (a *app) showGrants(all []local.IdentityInfo) error {
 
 func (a *app) grantList() *cobra.Command {
 	return a.command("list", "list the identities and what they may do", "List lists the identities that are granted something.",
-		a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error {
+		a.ownersOnly(noGrants, func(ctx context.Context, v *opened, _ []string) error {
 			var all []local.IdentityInfo
 			err := v.do(ctx, opGrants, v.all(), "", func(ctx context.Context) (_ vault.KeyID, err error) {
 				all, err = v.Identities(ctx)

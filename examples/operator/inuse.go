@@ -72,7 +72,7 @@ func (a *app) forget(vaultDir, store string) error {
 	return a.editStores(vaultDir, func(dirs []string) ([]string, error) {
 		i := slices.Index(dirs, store)
 		if i < 0 {
-			return nil, fmt.Errorf("the vault %s has no known store %s", vaultDir, store)
+			return nil, fmt.Errorf("the list %s has no store %s", storesFile(vaultDir), store)
 		}
 		return slices.Delete(dirs, i, i+1), nil
 	})
@@ -205,8 +205,8 @@ func neededFor(u block.KeyUse) string {
 func (a *app) vaultStores() *cobra.Command {
 	return a.command("stores", "list the stores that the vault's keys are known to serve", `Stores lists the directories of the stores that were made, moved or revalidated with
 this tool on a key of the vault. The list is the file beside the vault that ends in
-".stores". It needs no passphrase.`, func(context.Context, []string) error {
-		dir, err := a.vaultDir(&a.vault)
+".stores", of a Key Vault one in $BLOCKSEAL_STATE. It needs no passphrase.`, func(context.Context, []string) error {
+		dir, err := a.storesBase(&a.vault)
 		if err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ this tool on a key of the vault. The list is the file beside the vault that ends
 func (a *app) vaultForget() *cobra.Command {
 	return a.command("forget-store STORE", "forget a store that is gone", `Forget-store takes a store's directory from the list of vault stores: it is gone, or
 this vault's keys need not be kept for it. Nothing is done to the store.`, func(_ context.Context, args []string) error {
-		dir, err := a.vaultDir(&a.vault)
+		dir, err := a.storesBase(&a.vault)
 		if err != nil {
 			return err
 		}

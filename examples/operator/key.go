@@ -24,7 +24,7 @@ without a version, the current one is meant.`)
 	a.vault.add(c, "", "the vault")
 	a.audit.add(c)
 	c.AddCommand(a.keyCreate(), a.keyImport(), a.keyList(), a.keyShow(), a.keyPublic(), a.keyRotate(), a.keyPolicy(),
-		a.keyEnable(), a.keyDisable(), a.keyExpire(), a.keyDelete(), a.keyRecover(), a.keyPurge(), a.keyBackup(), a.keyRestore())
+		a.keyPreflight(), a.keyEnable(), a.keyDisable(), a.keyExpire(), a.keyDelete(), a.keyRecover(), a.keyPurge(), a.keyBackup(), a.keyRestore())
 	return c
 }
 
@@ -61,6 +61,10 @@ func (v *opened) parseName(arg string) (vault.KeyID, error) {
 func (v *opened) pin(ctx context.Context, id vault.KeyID) (vault.KeyID, error) {
 	if id.Version != "" {
 		return id, nil
+	}
+	if v.azure != nil {
+		key, err := v.azure.admin.GetKey(ctx, id)
+		return key.ID, err
 	}
 	versions, err := v.Versions(ctx, id.Name)
 	if err != nil {
@@ -99,8 +103,10 @@ func viewVersion(k local.KeyVersion) versionView {
 	case k.Permits(local.OpImport):
 		w.State = "import only"
 	}
-	if f, err := kek.Fingerprint(k.Public); err == nil {
-		w.Fingerprint = hex.EncodeToString(f[:])
+	if k.Public != nil { // a Key Vault's list of deleted keys has none
+		if f, err := kek.Fingerprint(k.Public); err == nil {
+			w.Fingerprint = hex.EncodeToString(f[:])
+		}
 	}
 	return w
 }
@@ -124,6 +130,7 @@ type keyFlags struct {
 	notBefore, expires timeFlag
 	disabled           bool
 	importOnly         bool
+	hsm                bool
 	policy             policyFlags
 }
 
@@ -131,13 +138,20 @@ func (k *keyFlags) add(c *cobra.Command, importing bool) {
 	c.Flags().Var(&k.notBefore, "not-before", "from when on the version wraps "+timeHelp)
 	c.Flags().Var(&k.expires, "expires", "when the version expires "+timeHelp)
 	c.Flags().BoolVar(&k.disabled, "disabled", false, "make the version disabled")
+	c.Flags().BoolVar(&k.hsm, "hsm", false, "put the key into the HSM of a Key Vault (always so in a managed HSM, and for a .byok file)")
 	if !importing {
 		c.Flags().BoolVar(&k.importOnly, "import-only", false, "make a key that a .byok file can be made for, and that is good for nothing else")
 	}
 	k.policy.add(c)
 }
 
-func (k *keyFlags) options(c *cobra.Command) (*local.KeyOptions, error) {
+func (k *keyFlags) options(c *cobra.Command, v *opened) (*local.KeyOptions, error) {
+	switch {
+	case v.azure != nil:
+		v.azure.hsm = k.hsm || k.importOnly || strings.Contains(v.ID(), ".managedhsm.")
+	case k.hsm:
+		return nil, usagef("--hsm is for Key Vaults: a file vault has no HSM")
+	}
 	o := &local.KeyOptions{NotBefore: k.notBefore.t, Expires: k.expires.t, Disabled: k.disabled}
 	if k.importOnly {
 		o.Operations = []vault.Operation{local.OpImport}
@@ -159,7 +173,7 @@ of a key that exists. The private half never leaves the vault but in a key backu
 			if err != nil {
 				return err
 			}
-			o, err := flags.options(c)
+			o, err := flags.options(c, v)
 			if err != nil {
 				return err
 			}
@@ -186,7 +200,7 @@ func (a *app) doKey(ctx context.Context, v *opened, op vault.Operation, id vault
 
 type keyView struct {
 	Name     string      `json:"name"`
-	Versions int         `json:"versions"`
+	Versions int         `json:"versions,omitempty"` // 0: a Key Vault does not say, of a deleted key
 	Current  versionView `json:"current"`
 	Policy   *policyView `json:"policy"`
 	Deleted  *time.Time  `json:"deleted,omitempty"`
@@ -226,7 +240,11 @@ recovered.`,
 				}
 				for _, k := range views {
 					if deleted {
-						t.row(k.Name, k.Versions, k.Deleted, k.PurgeAt)
+						versions := "-"
+						if k.Versions > 0 {
+							versions = fmt.Sprint(k.Versions)
+						}
+						t.row(k.Name, versions, k.Deleted, k.PurgeAt)
 					} else {
 						t.row(k.Name, k.Versions, k.Current.Version, k.Current.State, k.Current.Expires)
 					}

@@ -31,7 +31,7 @@ FILE stays where it is: destroy it when there is a key backup.`,
 			if err != nil {
 				return err
 			}
-			o, err := flags.options(c)
+			o, err := flags.options(c, v)
 			if err != nil {
 				return err
 			}
@@ -78,7 +78,8 @@ func (a *app) keyBackup() *cobra.Command {
 	var out string
 	c := a.command("backup NAME", "write a key to a file, encrypted", `Backup writes a key with all its versions and its rotation policy to a new file,
 encrypted under the vault's backup secret. It is the one way out for a private key.
-Vaults that share the secret restore it: vault init --backup-secret-file.`,
+Vaults that share the secret restore it: vault init --backup-secret-file. A Key Vault's
+backup only Key Vault opens, in the same subscription and geography.`,
 		a.withVault(func(ctx context.Context, v *opened, args []string) error {
 			id, err := v.parseName(args[0])
 			if err != nil {

@@ -90,6 +90,9 @@ func (p *policyView) String() string {
 
 // policy returns a key's rotation policy.
 func (v *opened) policy(ctx context.Context, name string) (local.RotationPolicy, error) {
+	if v.azure != nil {
+		return v.azure.policy(ctx, name)
+	}
 	keys, err := v.admin().ListKeys(ctx)
 	if err != nil {
 		return local.RotationPolicy{}, err

@@ -11,12 +11,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/unclose"
 	"github.com/blockseal/blockseal/vault/audit"
+	"github.com/blockseal/blockseal/vault/azure"
 )
 
 // Keys that openssl made, published with vault/local's tests.
@@ -33,6 +35,8 @@ type rig struct {
 	stderr string    // of the last command
 	disk   disk      // nil: the system's
 	log    io.Writer // nil: a directory
+
+	connect func(vaultURL string) (azcore.TokenCredential, *azure.Options, error) // to a Key Vault
 }
 
 // newRig makes a vault with the key "customer" and an identity "store" that may use
@@ -58,7 +62,7 @@ func (g *rig) run(args ...string) (int, string) {
 	g.t.Helper()
 	var out, stderr bytes.Buffer
 	a := &app{
-		in: strings.NewReader(g.stdin), out: &out, err: &stderr, disk: g.disk, cheapKDF: true,
+		in: strings.NewReader(g.stdin), out: &out, err: &stderr, disk: g.disk, connect: g.connect, cheapKDF: true,
 		getenv: func(name string) string { return g.env[name] },
 		prompt: func(label string) ([]byte, error) {
 			g.asked = append(g.asked, label)

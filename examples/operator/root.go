@@ -6,9 +6,11 @@ import (
 	"io"
 	"strings"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/spf13/cobra"
 
 	"github.com/blockseal/blockseal/vault/audit"
+	"github.com/blockseal/blockseal/vault/azure"
 )
 
 // app is what the commands share: where they read and write, and the flags that
@@ -20,7 +22,8 @@ type app struct {
 	prompt   func(label string) ([]byte, error) // asks a person, on the terminal
 	disk     disk                               // tests put others in the place of these two
 	openLog  func(dir string, opts *audit.DirOptions) (*audit.Log, error)
-	cheapKDF bool // tests, whose passphrases protect nothing, permit a KDF below the floor
+	connect  func(vaultURL string) (azcore.TokenCredential, *azure.Options, error) // tests sign in to a Key Vault by it; nil: signIn
+	cheapKDF bool                                                                  // tests, whose passphrases protect nothing, permit a KDF below the floor
 
 	ran     bool // whether a command was begun
 	json    bool
@@ -34,6 +37,9 @@ const about = `Operator works on both sides of a store's keys.
 The owner of a vault makes key encryption keys (KEKs), grants identities the use of
 them, and can take both away: the commands vault, key, grant and audit. Who runs a
 store puts it on a KEK and moves it from one to the next: the command store.
+
+A vault is a file vault, by its directory, or an Azure Key Vault or managed HSM, by its
+URL: --vault https://NAME.vault.azure.net. help keyvault says what differs.
 
 ` + exitHelp
 
@@ -68,7 +74,7 @@ A store, and an audit log, can be open in one process at a time. Beside a progra
 that has a store open, only the vault's side (vault, key, grant) works: the tool
 refuses to disable a key that such a store may need, unless --force.
 
-Passphrases come from --passphrase-file, from the environment, or from the
+Passphrases of file vaults come from --passphrase-file, from the environment, or from the
 terminal, never from the command line:
   BLOCKSEAL_VAULT           the default of --vault
   BLOCKSEAL_AUDIT           the default of --audit
@@ -77,6 +83,35 @@ terminal, never from the command line:
   BLOCKSEAL_ESCROW_PASSPHRASE, BLOCKSEAL_IMPORT_PASSWORD,
   BLOCKSEAL_TO_PASSPHRASE, BLOCKSEAL_FROM_PASSPHRASE
                             as the commands that use them say`
+
+const aboutKeyVault = `With the URL of an Azure Key Vault or managed HSM for --vault, the commands key and store
+do what they do with a file vault:
+
+       operator key create customer --vault https://contoso.vault.azure.net
+       operator key preflight customer --vault https://contoso.vault.azure.net
+       operator store init S --key customer --vault https://contoso.vault.azure.net
+
+The tool signs in as azidentity's DefaultAzureCredential: a managed identity, a workload
+identity, AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or "az login". Who
+administers keys needs the role Key Vault Crypto Officer, who runs a store Key Vault Crypto
+Service Encryption User: two identities, so two environments.
+
+What differs:
+  passphrases, grants  A Key Vault has neither: --passphrase-file, --identity and the
+                       commands grant and vault (but stores and forget-store) are for file
+                       vaults. Who may do what is said by role assignments.
+  key create --hsm     The key is made, or imported, in the vault's HSM (premium tier); in
+                       a managed HSM all keys are.
+  key backup           Only Key Vault opens it, in the same subscription and geography.
+  key policy           Counts in whole days; Key Vault rotates by itself.
+  key delete           Waits until the deletion is done, which takes some seconds. Key Vault
+                       purges when the retention is over.
+  key list             Asks for each key's versions, one request each.
+  known stores         vault stores is a list of this user's, in $BLOCKSEAL_STATE (default:
+                       blockseal in the user's configuration directory). What others made
+                       is not in it: name it with --store.
+  the audit log        Its caller is "` + signedIn + `"; each record has Key Vault's
+                       request id.`
 
 // newRoot returns the whole command.
 func newRoot(a *app) *cobra.Command {
@@ -88,7 +123,8 @@ func newRoot(a *app) *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write the result as JSON, and an error as {\"error\", \"exit\"}")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "write what stores and vaults report to standard error")
 	root.AddCommand(a.vaultCommand(), a.keyCommand(), a.grantCommand(), a.auditCommand(), a.storeCommand(), a.anchorCommand(),
-		&cobra.Command{Use: "flow", Short: "in which order the commands are used", Long: flow}, // a help topic
+		&cobra.Command{Use: "flow", Short: "in which order the commands are used", Long: flow}, // two help topics
+		&cobra.Command{Use: "keyvault", Short: "what differs with an Azure Key Vault or managed HSM", Long: aboutKeyVault},
 	)
 	return root
 }

@@ -31,9 +31,9 @@ func (v *vaultFlags) add(c *cobra.Command, prefix, whose string) {
 	if prefix == "" {
 		def = " (default: $BLOCKSEAL_VAULT)"
 	}
-	f.StringVar(&v.dir, prefix+"vault", "", "`directory` of "+whose+def)
-	f.StringVar(&v.file, prefix+"passphrase-file", "", "`file` with the passphrase of "+whose+" (default: $"+v.env("PASSPHRASE")+", or the terminal)")
-	f.StringVar(&v.identity, prefix+"identity", "", "act as this `identity`, with what it is granted (default: as the owner)")
+	f.StringVar(&v.dir, prefix+"vault", "", "`directory` of "+whose+", or https://NAME.vault.azure.net"+def)
+	f.StringVar(&v.file, prefix+"passphrase-file", "", "`file` with the passphrase of "+whose+", a file vault (default: $"+v.env("PASSPHRASE")+", or the terminal)")
+	f.StringVar(&v.identity, prefix+"identity", "", "act as this `identity` of a file vault, with what it is granted (default: as the owner)")
 	c.MarkPersistentFlagDirname(prefix + "vault")
 }
 
@@ -90,7 +90,7 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-// vaultDir returns the vault's directory.
+// vaultDir returns the vault's directory, or its URL.
 func (a *app) vaultDir(f *vaultFlags) (string, error) {
 	if f.dir == "" && f.prefix == "" {
 		f.dir = a.getenv("BLOCKSEAL_VAULT")
@@ -106,6 +106,9 @@ func (s *session) vault(f *vaultFlags) (*opened, error) {
 	dir, err := s.app.vaultDir(f)
 	if err != nil {
 		return nil, err
+	}
+	if isKeyVault(dir) {
+		return s.keyVault(f)
 	}
 	passphrase, err := s.app.readSecret(f.passphrase(), false)
 	if err != nil {
@@ -155,14 +158,31 @@ func (s *session) close() error {
 
 // opened is an open vault in somebody's hands.
 type opened struct {
-	*local.Vault
-	session  *session
-	dir      string
-	identity string // "": the owner
+	*local.Vault           // nil: a Key Vault
+	azure        *keyVault // nil: a file vault
+	session      *session
+	dir          string // of a file vault; what the known stores are beside
+	identity     string // "": the owner
+}
+
+// ID is the vault's own name for itself: the KeyID.Vault of its keys.
+func (o *opened) ID() string {
+	if o.azure != nil {
+		return o.azure.store.URL()
+	}
+	return o.Vault.ID()
 }
 
 // admin is the control plane.
-func (o *opened) admin() *local.Administrator {
+func (o *opened) admin() controlPlane {
+	if o.azure != nil {
+		return o.azure
+	}
+	return o.fileAdmin()
+}
+
+// fileAdmin is a file vault's.
+func (o *opened) fileAdmin() *local.Administrator {
 	if o.identity == "" {
 		return o.Vault.Administrator
 	}
@@ -172,7 +192,10 @@ func (o *opened) admin() *local.Administrator {
 // data is the data plane, recorded as used for a store: its id.
 func (o *opened) data(store string) vault.Vault {
 	var v vault.Vault = o.Vault
-	if o.identity != "" {
+	switch {
+	case o.azure != nil:
+		v = o.azure.store
+	case o.identity != "":
 		v = o.As(o.identity)
 	}
 	if o.session.log != nil {

@@ -102,7 +102,7 @@ func (a *app) withStoreAndKEKs(f *storeFlags, all bool, do func(ctx context.Cont
 			vaults = append(vaults, o)
 		}
 		if s.vault.ID() != info.KEK.Vault {
-			return fmt.Errorf("the store %s is on %s, and the vault %s is %s: %w", args[0], info.KEK, s.vault.dir, s.vault.ID(), keyring.ErrWrongKEK)
+			return fmt.Errorf("the store %s is on %s, and the vault %s is %s: %w", args[0], info.KEK, a.vault.dir, s.vault.ID(), keyring.ErrWrongKEK)
 		}
 		opts := a.storeOptions(s)
 		opts.VaultRate, opts.RewriteRate = f.vaultRate, f.rewriteRate

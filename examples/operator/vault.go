@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) vaultCommand() *cobra.Command {
-	c := a.group("vault", "make and keep a vault", "Vault makes a file vault and works on it as a whole. All of it is the owner's.")
+	c := a.group("vault", "make and keep a vault", "Vault makes a file vault and works on it as a whole. All of it is the owner's.\n\nOf a Key Vault there are the known stores: stores and forget-store.")
 	a.vault.add(c, "", "the vault")
 	a.audit.add(c)
 	c.AddCommand(a.vaultInit(), a.vaultInfo(), a.vaultPassphrase(), a.vaultPurgeProtection(), a.vaultBackupSecret(),
@@ -85,6 +85,9 @@ its --id too; an escrow file has it.`, func(ctx context.Context, _ []string) (er
 		dir, err := a.vaultDir(&a.vault)
 		if err != nil {
 			return err
+		}
+		if isKeyVault(dir) {
+			return notOfKeyVaults(dir, "it is made with az keyvault create; docs/azure.md has the steps")
 		}
 		if a.vault.identity != "" {
 			return usagef("only the owner makes a vault; --identity is for others")
@@ -224,10 +227,14 @@ func (a *app) showInfo(v *opened, in local.Info) error {
 	})
 }
 
-// ownersOnly refuses to pretend that an identity can do what only the owner can.
-func (a *app) ownersOnly(do func(context.Context, *opened, []string) error) func(context.Context, []string) error {
+// ownersOnly refuses to pretend that an identity can do what only the owner of a file vault
+// can, and that a Key Vault can do it at all: instead says what there is for it.
+func (a *app) ownersOnly(instead string, do func(context.Context, *opened, []string) error) func(context.Context, []string) error {
 	with := a.withVault(do)
 	return func(ctx context.Context, args []string) error {
+		if dir, err := a.vaultDir(&a.vault); err == nil && isKeyVault(dir) {
+			return notOfKeyVaults(dir, instead)
+		}
 		if a.vault.identity != "" {
 			return usagef("only the vault's owner can do this; --identity is for others")
 		}
@@ -238,7 +245,7 @@ func (a *app) ownersOnly(do func(context.Context, *opened, []string) error) func
 func (a *app) vaultInfo() *cobra.Command {
 	return a.command("info", "show a vault's properties", `Info shows a vault's properties. Its generation is one more at each change: kept
 elsewhere, it shows whether an old copy was put in the vault's place.`,
-		a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error {
+		a.ownersOnly("az keyvault show has its properties, and key preflight says what matters of them", func(ctx context.Context, v *opened, _ []string) error {
 			var in local.Info
 			err := v.do(ctx, opInfo, v.all(), "", func(ctx context.Context) (_ vault.KeyID, err error) {
 				in, err = v.Info(ctx)
@@ -258,7 +265,7 @@ func (a *app) vaultPassphrase() *cobra.Command {
 Everything is sealed under a new key: the old passphrase opens old copies of the vault's
 directory, and nothing made since. Programs that have the vault open serve until their
 stores' leases end; start them again with the new passphrase before.`,
-		a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error {
+		a.ownersOnly("it has no passphrase; who signs in to it is Microsoft Entra ID's to say", func(ctx context.Context, v *opened, _ []string) error {
 			k, err := kdf.kdf()
 			if err != nil {
 				return err
@@ -283,7 +290,7 @@ stores' leases end; start them again with the new passphrase before.`,
 
 func (a *app) vaultPurgeProtection() *cobra.Command {
 	return a.command("purge-protection", "forbid purging keys early, for good", `Purge-protection forbids purging keys before their retention is over. It cannot be
-undone.`, a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error {
+undone.`, a.ownersOnly("az keyvault update --enable-purge-protection turns that on", func(ctx context.Context, v *opened, _ []string) error {
 		err := v.do(ctx, opProtect, v.all(), "", func(ctx context.Context) (vault.KeyID, error) {
 			return vault.KeyID{}, v.EnablePurgeProtection(ctx)
 		})
@@ -307,7 +314,7 @@ func (a *app) vaultBackupSecret() *cobra.Command {
 	var out string
 	c := a.command("backup-secret", "write what opens the vault's backups", `Backup-secret writes the 32 bytes under which the vault's backups are encrypted to a
 new file, as they are. Whoever has it and a backup has the key. See vault escrow for
-one that is encrypted under a passphrase.`, a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error {
+one that is encrypted under a passphrase.`, a.ownersOnly("it has no backup secret; only Key Vault opens its backups, in the same subscription and geography", func(ctx context.Context, v *opened, _ []string) error {
 		if out == "" {
 			return usagef("where to? give --out")
 		}
@@ -325,7 +332,7 @@ func (a *app) vaultEscrow() *cobra.Command {
 	var out, file string
 	c := a.command("escrow", "write the backup secret under a passphrase", `Escrow writes the vault's backup secret and its id to a new file, encrypted under a
 passphrase of its own: what brings the vault back, together with the backups of its
-keys (vault init --escrow-file, then key restore).`, a.ownersOnly(func(ctx context.Context, v *opened, _ []string) error {
+keys (vault init --escrow-file, then key restore).`, a.ownersOnly("it has no backup secret; only Key Vault opens its backups, in the same subscription and geography", func(ctx context.Context, v *opened, _ []string) error {
 		k, err := kdf.kdf()
 		if err != nil {
 			return err
@@ -360,9 +367,12 @@ func (a *app) vaultMaintain() *cobra.Command {
 	return a.command("maintain", "do what is due: rotate, notify, purge", `Maintain rotates keys by their policies, gives notice of near expiry, and purges what
 was deleted when its retention is over. Run it once a day.`,
 		a.withVault(func(ctx context.Context, v *opened, _ []string) error {
+			if v.azure != nil {
+				return notOfKeyVaults(v.ID(), "it does by itself what is due, by each key's policy (key policy)")
+			}
 			var rotated []vault.KeyID
 			err := v.do(ctx, opMaintain, v.all(), "", func(ctx context.Context) (_ vault.KeyID, err error) {
-				rotated, err = v.admin().Maintain(ctx) // its rotations and purges are events, and recorded as such
+				rotated, err = v.fileAdmin().Maintain(ctx) // its rotations and purges are events, and recorded as such
 				return vault.KeyID{}, err
 			})
 			keys := []string{}

@@ -20,6 +20,7 @@ import (
 // vault in memory pass, through the real client. The server is on a pipe, because the
 // scripts run in bubbles of synctest.
 func TestAccess(t *testing.T) {
+	t.Parallel()
 	accesstest.Run(t, world)
 }
 

@@ -33,6 +33,7 @@ func (r *rig) admin(grants ...local.Permission) *azure.Admin {
 
 // A key's whole life, as the administrator's client sees it.
 func TestAdminKeyLife(t *testing.T) {
+	t.Parallel()
 	clock := vaulttest.NewClock(time.Now())
 	r := newRig(t, &keyvaulttest.Options{Clock: clock})
 	a, ctx := r.admin(), t.Context()
@@ -141,6 +142,7 @@ func TestAdminKeyLife(t *testing.T) {
 // Success that did not do what was asked for is an error, which names what is not as it
 // should be. Key Vault is known to leave a date that was to be unset.
 func TestUpdateThatIsIgnored(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	a, ctx := r.admin(), t.Context()
 	never, later, off := time.Time{}, time.Now().Add(time.Hour), false
@@ -176,6 +178,7 @@ func TestUpdateThatIsIgnored(t *testing.T) {
 }
 
 func TestAdminRotationPolicy(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	a, ctx := r.admin(), t.Context()
 	const day = 24 * time.Hour
@@ -218,6 +221,7 @@ func TestAdminRotationPolicy(t *testing.T) {
 // An administrator without a permission is told which, and with a managed HSM's roles
 // for a managed HSM.
 func TestAdminPermissions(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ url, role, purge string }{
 		{"https://contoso.vault.azure.net", "Key Vault Crypto Officer", "Key Vault Crypto Officer"},
 		{"https://contoso.managedhsm.azure.net", "Managed HSM Crypto User", "Managed HSM Crypto Officer"},
@@ -263,6 +267,7 @@ func second[T any](_ T, err error) error { return err }
 
 // What makes no sense, from the administrator or from the vault.
 func TestAdminRefuses(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	a, ctx := r.admin(), t.Context()
 	_, err := azure.NewAdmin("http://contoso.vault.azure.net", r.Credential(officer), nil)
@@ -301,6 +306,7 @@ func TestAdminRefuses(t *testing.T) {
 
 // A list of several pages is read to its end.
 func TestAdminReadsAllPages(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	a, ctx := r.admin(), t.Context()
 	r.newVersion("another")

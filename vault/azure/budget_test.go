@@ -53,6 +53,7 @@ func mostInWindow(grants []grant) (most int) {
 // the vault says 429: no 10 seconds see more than the limit. With enough demand they see
 // nearly all of it.
 func TestNeverMoreThanTheBudgetInAnyTenSeconds(t *testing.T) {
+	t.Parallel()
 	for _, perWindow := range []int{MinBudget, 37, 100, 2000} {
 		for seed := range uint64(4) {
 			inBubble(t, perWindow, func(t *testing.T, b *budget) {
@@ -101,6 +102,7 @@ func TestNeverMoreThanTheBudgetInAnyTenSeconds(t *testing.T) {
 // Rounding must not add up: a nanosecond too short a thousand times a second is an
 // operation too many.
 func TestTheRateIsRoundedDown(t *testing.T) {
+	t.Parallel()
 	for _, perWindow := range []int{MinBudget, 11, 2000, 3001, 1_000_000, 1_000_003} {
 		b := newBudget(systemClock{time.Now()}, perWindow)
 		inBucket := int(b.burst / b.unit)
@@ -112,6 +114,7 @@ func TestTheRateIsRoundedDown(t *testing.T) {
 // Who gives up leaves nothing behind: the one that comes next is served as if nobody
 // had been there.
 func TestWhoGivesUpSpendsNothing(t *testing.T) {
+	t.Parallel()
 	inBubble(t, 100, func(t *testing.T, b *budget) {
 		var places []*place
 		for range 60 { // 10 a second
@@ -145,6 +148,7 @@ func TestWhoGivesUpSpendsNothing(t *testing.T) {
 
 // First come, first served, after those that go first.
 func TestTurns(t *testing.T) {
+	t.Parallel()
 	inBubble(t, 100, func(t *testing.T, b *budget) {
 		for range 2 {
 			p, err := b.enterFor(1, false, time.Second)
@@ -180,6 +184,7 @@ func TestTurns(t *testing.T) {
 // A caller is told at once that its turn comes too late, and is let in if it leaves it
 // the last quarter of its time.
 func TestWhoseTurnComesTooLate(t *testing.T) {
+	t.Parallel()
 	inBubble(t, 100, func(t *testing.T, b *budget) {
 		start := b.clock.Elapsed()
 		var places []*place
@@ -214,6 +219,7 @@ func TestWhoseTurnComesTooLate(t *testing.T) {
 
 // The time of a place that others keep waiting for ends, too.
 func TestAPlaceEnds(t *testing.T) {
+	t.Parallel()
 	inBubble(t, 100, func(t *testing.T, b *budget) {
 		for range 2 {
 			_, err := b.enterFor(1, false, time.Second)
@@ -234,6 +240,7 @@ func TestAPlaceEnds(t *testing.T) {
 
 // A 429 closes the gate for everybody, for as long as the vault says.
 func TestTheGate(t *testing.T) {
+	t.Parallel()
 	inBubble(t, 100, func(t *testing.T, b *budget) {
 		var gate *closedGate
 		wait := func(has time.Duration) (time.Duration, error) {
@@ -282,6 +289,7 @@ func TestTheGate(t *testing.T) {
 
 // Without a Retry-After the pauses double, up to 16 s, until a request is served.
 func TestPausesDouble(t *testing.T) {
+	t.Parallel()
 	inBubble(t, 2000, func(t *testing.T, b *budget) {
 		left := func() time.Duration {
 			b.mu.Lock()

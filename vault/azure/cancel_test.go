@@ -34,6 +34,7 @@ var troubles = map[string]keyvaulttest.Fault{
 // A call ends in the moment in which its caller gives up, whatever it is in the middle
 // of, and says why. In a bubble a moment is one.
 func TestACallEndsWithItsCaller(t *testing.T) {
+	t.Parallel()
 	for name, fault := range troubles {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
@@ -83,6 +84,7 @@ func (s *stuck) Do(r *http.Request) (*http.Response, error) {
 // So does one whose transport does not end it. WrapKey is made in the caller's goroutine
 // and depends on the transport; a keyring leaves it behind.
 func TestACallEndsWithItsCallerBeforeItsTransport(t *testing.T) {
+	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		transport := &stuck{Client: r.Client()}
 		v := r.client(func(o *azure.Options) { o.ClientOptions.Transport = transport })
@@ -108,6 +110,7 @@ func TestACallEndsWithItsCallerBeforeItsTransport(t *testing.T) {
 
 // So does one that waits for its turn.
 func TestACallEndsInTheQueue(t *testing.T) {
+	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		cold := r.wraps(8)
 		v := r.client(func(o *azure.Options) { o.Budget = azure.MinBudget })
@@ -133,6 +136,7 @@ func TestACallEndsInTheQueue(t *testing.T) {
 // A store closes in the moment in which it is told to, with whatever it and its callers
 // are in the middle of at the vault.
 func TestAStoreClosesAtOnce(t *testing.T) {
+	t.Parallel()
 	for name, fault := range troubles {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {

@@ -43,6 +43,7 @@ func challenged(t *testing.T, url, header string, verify bool) error {
 // A challenge that names nobody to ask for a token is no denial, and azkeys, which
 // would index out of range, does not get to see it.
 func TestMalformedChallenges(t *testing.T) {
+	t.Parallel()
 	for _, authority := range []string{
 		``, `contoso`, `https://`, `https:///tenant`, `https://login.microsoftonline.com`, `https://login.microsoftonline.com/`,
 		`http://login.microsoftonline.com/tenant`, `//login.microsoftonline.com/tenant`, `a/b`, `/`, `%`, `https://login.microsoftonline.com//tenant`,
@@ -64,6 +65,7 @@ func TestMalformedChallenges(t *testing.T) {
 // The client sends its token to nobody whose name it does not know, and that is what the
 // error says: it is not the credential that failed.
 func TestRefusedChallenges(t *testing.T) {
+	t.Parallel()
 	const good = `Bearer authorization="https://login.microsoftonline.com/tenant", `
 	for header, says := range map[string]string{
 		good + `resource="https://vault.usgovcloudapi.net"`: `challenge resource "https://vault.usgovcloudapi.net" doesn't match the requested domain`,
@@ -86,6 +88,7 @@ func TestRefusedChallenges(t *testing.T) {
 
 // Without a challenge, or with one more after the token, a 401 is the vault's answer.
 func TestA401WithoutAChallengeIsAnAnswer(t *testing.T) {
+	t.Parallel()
 	for _, header := range []string{"", `Bearer authorization="https://login.microsoftonline.com/tenant", resource="https://vault.azure.net"`} {
 		err := challenged(t, vaultURL, header, true)
 		require.ErrorIs(t, err, vault.ErrAccessDenied)

@@ -10,6 +10,7 @@ import (
 
 // What text from the outside may have in it, and what is left of it in an error.
 func TestClean(t *testing.T) {
+	t.Parallel()
 	const jwt = "eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJ2YXVsdCJ9.c2lnbmF0dXJl_-x"
 	for _, tt := range []struct{ text, token, want string }{
 		{"as it is", "", "as it is"},

@@ -16,12 +16,14 @@ import (
 )
 
 func TestConforms(t *testing.T) {
+	t.Parallel()
 	vaulttest.Run(t, func(t *testing.T) vaulttest.Subject { return subject(t, newRig(t, nil)) })
 }
 
 // Under the name that a vault has in Azure, the client checks that the challenge is
 // for Key Vault's domain.
 func TestConformsUnderAnAzureName(t *testing.T) {
+	t.Parallel()
 	vaulttest.Run(t, func(t *testing.T) vaulttest.Subject {
 		r := newRig(t, &keyvaulttest.Options{URL: "https://contoso.vault.azure.net", AccessPolicies: true})
 		return subject(t, r)
@@ -32,6 +34,7 @@ func TestConformsUnderAnAzureName(t *testing.T) {
 // leaves out: what is known of a key is used for its age, which is next to nothing here,
 // and wrapKey is not asked of the vault, so that its permission is not needed.
 func TestWrappingLocallyConforms(t *testing.T) {
+	t.Parallel()
 	vaulttest.Run(t, func(t *testing.T) vaulttest.Subject {
 		r := newRig(t, nil)
 		s := subject(t, r)
@@ -42,6 +45,7 @@ func TestWrappingLocallyConforms(t *testing.T) {
 }
 
 func TestManagedHSMConforms(t *testing.T) {
+	t.Parallel()
 	vaulttest.Run(t, func(t *testing.T) vaulttest.Subject {
 		r := newRig(t, &keyvaulttest.Options{URL: "https://contoso.managedhsm.azure.net", Audience: "https://managedhsm.azure.net"})
 		return subject(t, r)
@@ -77,6 +81,7 @@ func subject(t *testing.T, r *rig) vaulttest.Subject {
 
 // The lists come in pages of two.
 func TestAdminConforms(t *testing.T) {
+	t.Parallel()
 	vaulttest.RunAdmin(t, func(t *testing.T) vaulttest.AdminSubject {
 		r := newRig(t, &keyvaulttest.Options{PageSize: 2})
 		require.NoError(t, second(r.Server.Vault().DeleteKey(t.Context(), "kek")))

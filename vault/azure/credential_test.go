@@ -52,6 +52,7 @@ func entraAnswers(status int, body string) error {
 // A credential that fails says nothing about the key, whatever its error is: those of
 // the token endpoint and of the network are no answer of the vault.
 func TestNoToken(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	for name, tt := range map[string]struct {
 		err  error
@@ -89,6 +90,7 @@ func TestNoToken(t *testing.T) {
 
 // What Microsoft Entra ID says of an identity that may have no token is a denial.
 func TestEntraRefuses(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	for code, why := range map[string]string{
 		"AADSTS50034": "no such user", "AADSTS50057": "the user is disabled", "AADSTS50105": "not assigned",
@@ -116,6 +118,7 @@ func TestEntraRefuses(t *testing.T) {
 // A store whose token cannot be renewed serves until its lease ends: Microsoft Entra ID
 // out of order is no reason to lock.
 func TestAStoreOutlivesTheTokenEndpoint(t *testing.T) {
+	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		ctx := t.Context()
 		inner := r.Credential(store)
@@ -156,6 +159,7 @@ func TestAStoreOutlivesTheTokenEndpoint(t *testing.T) {
 // A call ends in time, whatever its credential does. The sign-in goes on for a minute, one
 // for all, and a credential that heeds no context leaves nothing more behind.
 func TestASlowCredential(t *testing.T) {
+	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		var asked atomic.Int32
 		begun := time.Now()
@@ -208,6 +212,7 @@ func (r *rig) takes(d time.Duration, heeds bool) credentialFunc {
 // ended with is there for the next check. Until then the error names the two options that
 // together give it the time at once.
 func TestACredentialSlowerThanACall(t *testing.T) {
+	t.Parallel()
 	for name, heeds := range map[string]bool{"that heeds its context": true, "that does not": false} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
@@ -241,6 +246,7 @@ func TestACredentialSlowerThanACall(t *testing.T) {
 // The reason for which a sign-in takes longer than a call is in the error, as far as its
 // connections or the sign-in before tell it.
 func TestWhyASignInIsSlow(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	refusing, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -294,6 +300,7 @@ func TestWhyASignInIsSlow(t *testing.T) {
 
 // What a sign-in that ended too late for its call failed with is told to the next one.
 func TestTheReasonOfTheSignInBefore(t *testing.T) {
+	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		cred := credentialFunc(func(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
 			time.Sleep(10 * time.Second)

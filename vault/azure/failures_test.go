@@ -20,6 +20,7 @@ import (
 // Every row, from the body of the answer up to what a reader of a block is told and
 // the state of the store.
 func TestEveryFailureUpToTheStore(t *testing.T) {
+	t.Parallel()
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

@@ -26,6 +26,7 @@ func importable(t testing.TB, name string) []byte {
 }
 
 func TestAdminImportsFiles(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	a, ctx := r.admin(), t.Context()
 	password := importable(t, "password.txt")
@@ -96,6 +97,7 @@ func composite(good *rsa.PrivateKey) *rsa.PrivateKey {
 
 // A key transfer blob made by OpenSSL, through to a wrap and an unwrap.
 func TestAdminImportsTransferBlob(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, &keyvaulttest.Options{URL: "https://example.vault.azure.net"})
 	a, ctx := r.admin(), t.Context()
 	k, err := a.ImportFile(ctx, "byok-kek", importable(t, "byok-kek.pem"), nil, &azure.KeyOptions{HSM: true, Operations: []vault.Operation{azure.OpImport}})

@@ -21,6 +21,7 @@ import (
 // client looks every now and then. That a look goes wrong does not undo what was
 // accepted.
 func TestAdminWaits(t *testing.T) {
+	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		a, ctx := r.admin(), t.Context()
 		looks := func(op string, f func()) int {
@@ -67,6 +68,7 @@ func TestAdminWaits(t *testing.T) {
 
 // The wait ends, with an error that says that what was asked for goes on.
 func TestAdminDoesNotWaitForEver(t *testing.T) {
+	t.Parallel()
 	for name, f := range map[string]keyvaulttest.Fault{
 		"not there": {Status: 404, Code: "KeyNotFound"}, "no answer": {Status: 503, Code: "ServiceUnavailable"}, "a hang": {Hang: true},
 	} {
@@ -130,6 +132,7 @@ func (r *rig) raw(path string) (body map[string]any) {
 
 // What is said of a key besides its dates gets to the vault.
 func TestAdminSendsTagsAndPolicies(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	a, ctx := r.admin(), t.Context()
 	want := map[string]any{"for": "tests", "of": "vault/azure"}

@@ -69,6 +69,7 @@ func (r *localRig) refuses(kind error, says string) {
 // A public key is proven by an unwrap once, asked for again when it is as old as the
 // options say, and costs nothing in between.
 func TestWrapLocallyCosts(t *testing.T) {
+	t.Parallel()
 	r := newLocalRig(t)
 	wrap := func() {
 		_, err := r.wrap()
@@ -89,6 +90,7 @@ func TestWrapLocallyCosts(t *testing.T) {
 
 // Its age says how late a change is noticed that no call tells of.
 func TestWrapLocallyNoticesByItsAge(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		change func(r *localRig)
 		kind   error
@@ -127,6 +129,7 @@ func TestWrapLocallyNoticesByItsAge(t *testing.T) {
 
 // The dates are kept to the second, without asking.
 func TestWrapLocallyKeepsTheDates(t *testing.T) {
+	t.Parallel()
 	r := newLocalRig(t)
 	soon := r.clock.Now().Add(30 * time.Second).Truncate(time.Second)
 	r.update(r.key, local.Update{Expires: &soon})
@@ -149,6 +152,7 @@ func TestWrapLocallyKeepsTheDates(t *testing.T) {
 // What a public key wraps must be something that the vault unwraps. A key that
 // somebody between put into the answer is not used.
 func TestWrapLocallyProvesTheKey(t *testing.T) {
+	t.Parallel()
 	r := newLocalRig(t)
 	remove := r.Inject(mutateKey(func(k map[string]any) {
 		n := k["n"].(string)
@@ -176,6 +180,7 @@ func TestWrapLocallyProvesTheKey(t *testing.T) {
 // What fails is the wrap that was asked for, whatever was asked of the vault for it; and a
 // context that has ended ends it, also when nothing is left to ask.
 func TestWrapLocallyFailsAsAWrap(t *testing.T) {
+	t.Parallel()
 	for op, question := range map[string]string{
 		"get":       "asked to get <key>, to wrap locally: ",
 		"unwrapKey": "asked to unwrapKey <key>/<version>, to wrap locally: ",
@@ -207,6 +212,7 @@ func TestWrapLocallyFailsAsAWrap(t *testing.T) {
 // A denial ends what is known of the key at once, however young that is. A ciphertext
 // that is not the key's says nothing about the key.
 func TestADenialIsNotWrappedUnder(t *testing.T) {
+	t.Parallel()
 	r := newLocalRig(t)
 	w, err := r.wrap()
 	require.NoError(t, err)

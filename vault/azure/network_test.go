@@ -19,6 +19,7 @@ var farFuture = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 // A certificate that is not the vault's proves nothing about the key, and nothing is
 // sent to whoever has it.
 func TestCertificates(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	roots := x509.NewCertPool()
 	require.True(t, roots.AppendCertsFromPEM(r.Certificate()))
@@ -53,6 +54,7 @@ func (broken) Close() error             { return nil }
 // An error that is none of those that are known says nothing about the key, nor of the
 // credential or the challenge, and its text, which may be anything, is left out.
 func TestAnUnknownError(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	v := r.client(func(o *azure.Options) {
 		o.ClientOptions.Transport = &sends{Client: r.Client(), change: func(_ *http.Request, resp *http.Response) {

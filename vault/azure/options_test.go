@@ -14,6 +14,7 @@ import (
 )
 
 func TestOptions(t *testing.T) {
+	t.Parallel()
 	cred := &fake.TokenCredential{}
 	for want, o := range map[string]azure.Options{
 		"Options.Timeout is -1ns, want more than 0":                      {Timeout: -1},
@@ -37,6 +38,7 @@ func TestOptions(t *testing.T) {
 }
 
 func TestVaultURLs(t *testing.T) {
+	t.Parallel()
 	for url, want := range map[string]string{
 		"https://contoso.vault.azure.net":         vaultURL,
 		"https://Contoso.Vault.Azure.net/":        vaultURL,
@@ -67,6 +69,7 @@ func TestVaultURLs(t *testing.T) {
 // What cannot be right is refused with an error of package vault, which says nothing of
 // the key, and nothing is sent.
 func TestInvalidArguments(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	v, ctx := r.client(), t.Context()
 	a := r.admin()
@@ -93,6 +96,7 @@ func TestInvalidArguments(t *testing.T) {
 // The package takes a credential and builds none: who signs in otherwise than with
 // azidentity does not have it in the program.
 func TestNoAzidentity(t *testing.T) {
+	t.Parallel()
 	out, err := exec.Command("go", "list", "-deps", ".").CombinedOutput()
 	require.NoError(t, err, string(out))
 	require.Contains(t, string(out), "security/keyvault/azkeys")

@@ -35,6 +35,7 @@ func check(t *testing.T, r azure.Report, name string) azure.Check {
 }
 
 func TestPreflightPasses(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, &keyvaulttest.Options{PurgeProtection: true, RetentionDays: 30})
 	before := r.Requests("")
 	// By a clock that stands still no call is slow.
@@ -69,6 +70,7 @@ func TestPreflightPasses(t *testing.T) {
 
 // Each finding by itself: what is changed, and which check says so.
 func TestPreflightFinds(t *testing.T) {
+	t.Parallel()
 	soon := func(d time.Duration) *time.Time { at := time.Now().Add(d); return &at }
 	jwk := func(change func(map[string]any)) func(*rig) {
 		return func(r *rig) { r.Inject(mutateKey(change)) }
@@ -135,6 +137,7 @@ func (r *rig) revoke(op vault.Operation) {
 }
 
 func TestPreflightOptions(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	ctx := t.Context()
 	report := r.client().Preflight(ctx, r.key, &azure.PreflightOptions{AllowPurge: true})
@@ -163,6 +166,7 @@ func TestPreflightOptions(t *testing.T) {
 
 // An administrator whose identity may not look is told so, and the rest stands.
 func TestPreflightOfAnAdministratorWithoutPermissions(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, &keyvaulttest.Options{PurgeProtection: true})
 	report := r.admin(vault.OpWrapKey).Preflight(t.Context(), r.client(), r.key, nil)
 	require.True(t, report.OK(), report)

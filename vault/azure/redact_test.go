@@ -43,6 +43,7 @@ func (e *echo) Do(r *http.Request) (*http.Response, error) {
 // A vault, or a proxy, that repeats the request does not get the token into an error,
 // whether it looks like a token or not, nor into what is noted of the request.
 func TestNoTokenInAnError(t *testing.T) {
+	t.Parallel()
 	for _, token := range []string{"eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJ2YXVsdCJ9.c2lnbmF0dXJl", "opaque~0123456789abcdef"} {
 		for _, status := range []int{400, 401, 403, 404, 409, 418, 429, 500} {
 			answer := &echo{status: status}

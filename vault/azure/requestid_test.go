@@ -41,6 +41,7 @@ func ids(r *rig) (*sends, func(op string) []string) {
 // The record of an operation has the vault's name for the request, with which it is
 // found in the vault's own log, whether the vault agreed or not.
 func TestRecordsHaveTheVaultsRequestID(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	ctx := t.Context()
 	transport, seen := ids(r)
@@ -86,6 +87,7 @@ func TestRecordsHaveTheVaultsRequestID(t *testing.T) {
 
 // Those who joined somebody else's request have its name, too.
 func TestWhoJoinsHasTheRequestID(t *testing.T) {
+	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		transport, seen := ids(r)
 		v := r.client(func(o *azure.Options) { o.ClientOptions.Transport = transport })

@@ -1,12 +1,19 @@
 package azure_test
 
 import (
+	"context"
 	"crypto/fips140"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -27,39 +34,106 @@ type rig struct {
 	*keyvaulttest.Server
 	t       testing.TB
 	key     vault.KeyID   // with its version
-	pool    []byte        // PEM
+	next    int           // of keyPool
 	timeout time.Duration // of clients; 0 is the default
 }
 
 const store = "store" // the identity that a store calls with
 
-var keyPool = sync.OnceValues(func() ([]byte, error) { return os.ReadFile("../vaulttest/testkeys.pem") })
+// keyPool are key pairs: making one takes up to a second.
+var keyPool = sync.OnceValues(func() (keys []*rsa.PrivateKey, err error) {
+	rest, err := os.ReadFile("../vaulttest/testkeys.pem")
+	for err == nil {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			break
+		}
+		var k *rsa.PrivateKey
+		if k, err = x509.ParsePKCS1PrivateKey(b.Bytes); err == nil {
+			keys = append(keys, k)
+		}
+	}
+	return keys, err
+})
+
+// template is the directory's content of a vault with the key that each rig begins with:
+// that its factors are prime takes longer to find out than most tests.
+var template = sync.OnceValues(func() (files fs.FS, err error) {
+	dir, err := os.MkdirTemp("", "keyvault-template")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s, err := keyvaulttest.New(&keyvaulttest.Options{Dir: dir, InMemory: true, Clock: longAgo{}})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	keys, err := keyPool()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.Vault().ImportKey(context.Background(), "kek", keys[0], nil); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	kept := fstest.MapFS{}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		kept[e.Name()] = &fstest.MapFile{Data: b, Mode: 0o600}
+	}
+	return kept, nil
+})
+
+// longAgo is before the clock of any test.
+type longAgo struct{}
+
+func (longAgo) Now() time.Time { return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 func newRig(t testing.TB, o *keyvaulttest.Options) *rig {
 	t.Helper()
-	s, err := keyvaulttest.New(o)
+	if o == nil {
+		o = &keyvaulttest.Options{}
+	}
+	own := *o
+	if !o.PurgeProtection && o.RetentionDays == 0 { // properties of a vault that is made
+		own.Dir = filepath.Join(t.TempDir(), "vault")
+		files, err := template()
+		require.NoError(t, err)
+		require.NoError(t, os.CopyFS(own.Dir, files))
+	}
+	s, err := keyvaulttest.New(&own)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	r := &rig{Server: s, t: t}
-	if o == nil || !o.InMemory {
+	if !o.InMemory {
 		r.timeout = time.Minute // by the system's clock, on a machine that has more to do
 	}
-	r.pool, err = keyPool()
-	require.NoError(t, err)
 	_, err = s.AddIdentity(store, local.DataPlane()...)
 	require.NoError(t, err)
-	r.key = r.newVersion("kek")
+	if own.Dir == "" {
+		r.key = r.newVersion("kek")
+		return r
+	}
+	k, err := s.Vault().GetKey(t.Context(), vault.KeyID{Name: "kek"})
+	require.NoError(t, err)
+	r.key, r.next = r.id(k.ID), 1
 	return r
 }
 
-// newVersion imports a key pair as a new version: making one takes up to a second.
+// newVersion imports a key pair as a new version.
 func (r *rig) newVersion(name string) vault.KeyID {
 	r.t.Helper()
-	block, rest := pem.Decode(r.pool)
-	r.pool = rest
-	private, err := local.ParsePEM(pem.EncodeToMemory(block), nil)
+	keys, err := keyPool()
 	require.NoError(r.t, err)
-	k, err := r.Vault().ImportKey(r.t.Context(), name, private, nil)
+	k, err := r.Vault().ImportKey(r.t.Context(), name, keys[r.next], nil)
+	r.next++
 	require.NoError(r.t, err)
 	return r.id(k.ID)
 }

@@ -18,6 +18,7 @@ import (
 
 // A page of something in between is not the vault's word, whatever its status.
 func TestAPageIsNotTheVaultsWord(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	v := r.client()
 	w, err := v.WrapKey(t.Context(), r.key, []byte("secret"))
@@ -46,6 +47,7 @@ func TestAPageIsNotTheVaultsWord(t *testing.T) {
 
 // A 401's text is quoted, as one line and without tokens, and nothing is guessed.
 func TestThe401IsQuoted(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	v := r.client(atOnce)
 	r.Inject(keyvaulttest.Fault{Status: 401, Code: "Unauthorized", Message: "AKV10001: Error validating token\r\nIDX10511: eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJ2In0.c2ln " + strings.Repeat("x", 2000)})
@@ -61,6 +63,7 @@ func TestThe401IsQuoted(t *testing.T) {
 // While a call tries again and again its time may be up: the reason for which it does is
 // in the error all the same.
 func TestTheReasonThatWasKnown(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		cut  func(r *rig)
 		says string
@@ -94,6 +97,7 @@ func TestTheReasonThatWasKnown(t *testing.T) {
 // However a vault's URL is spelt, a key of it is a key of it, also for the administrator;
 // another vault's is not.
 func TestOneSpellingOfAVault(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, &keyvaulttest.Options{URL: vaultURL})
 	v, admin := r.client(), r.admin()
 	for _, spelt := range []string{vaultURL, vaultURL + "/", "https://Contoso.Vault.Azure.NET", "HTTPS://contoso.vault.azure.net", vaultURL + ":443", vaultURL + ":443/"} {

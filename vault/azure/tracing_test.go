@@ -54,6 +54,7 @@ func (s *spans) provider() tracing.Provider {
 // With a tracing provider in the client's options there is a span for each operation and
 // each request, retries too, and no secret in any.
 func TestTracing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, nil)
 	s := &spans{}
 	v := r.client(retries, func(o *azure.Options) { o.ClientOptions.TracingProvider = s.provider() })
