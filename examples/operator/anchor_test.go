@@ -11,6 +11,7 @@ import (
 // A store that was put back is refused with its anchor, and accepted when somebody says so,
 // which is recorded; what the anchor held is kept beside it.
 func TestAnchor(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir, older := g.path("s"), g.path("older")
 	require.NoError(t, os.Mkdir(g.path("anchor"), 0o700))

@@ -35,6 +35,7 @@ func audited(t *testing.T) (g *rig, dir, log string) {
 }
 
 func TestAuditTells(t *testing.T) {
+	t.Parallel()
 	g, dir, log := audited(t)
 	files, err := audit.Files(log)
 	require.NoError(t, err)
@@ -69,6 +70,7 @@ func TestAuditTells(t *testing.T) {
 // Each record says which store by its id, which command it belongs to, how long it took,
 // and of a refusal all that the vault said.
 func TestAuditRecords(t *testing.T) {
+	t.Parallel()
 	g, dir, log := audited(t)
 	records := func(args ...string) (out []map[string]any) {
 		for _, r := range g.list(append([]string{"audit", "show", log}, args...)...) {
@@ -112,6 +114,7 @@ func TestAuditRecords(t *testing.T) {
 // What was done to a log that lies about shows: edits in themselves, a removed end
 // against a head that was kept.
 func TestAuditVerify(t *testing.T) {
+	t.Parallel()
 	g, _, log := audited(t)
 	g.ok("audit", "verify", log, "--head-file", g.path("head"), "--save-head", g.path("head"))
 	g.ok("audit", "verify", log, "--head-file", g.path("head"), "--save-head", g.path("head"))
@@ -180,6 +183,7 @@ func TestAuditVerify(t *testing.T) {
 
 // A log that cannot be written keeps what would be recorded there from being done.
 func TestAuditComesFirst(t *testing.T) {
+	t.Parallel()
 	g, dir, log := audited(t)
 	g.ok("key", "enable", "customer")
 	g.ok("grant", "add", "store", "wrapKey")

@@ -24,6 +24,7 @@ import (
 )
 
 func TestExitStatus(t *testing.T) {
+	t.Parallel()
 	running := context.Background()
 	stopped, stop := context.WithCancel(running)
 	stop()
@@ -65,6 +66,7 @@ func TestExitStatus(t *testing.T) {
 
 // A command line that cannot be right does nothing, and says what is wrong.
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	g.env["BLOCKSEAL_NEW_PASSPHRASE"] = "another"
 	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "in the safe"
@@ -136,6 +138,7 @@ func eachCommand(c *cobra.Command, f func(*cobra.Command)) {
 
 // Every command is explained, takes no secret on its command line, and completes.
 func TestHelp(t *testing.T) {
+	t.Parallel()
 	g := emptyRig(t)
 	n := 0
 	eachCommand(newRoot(&app{in: strings.NewReader(""), out: io.Discard, err: io.Discard}), func(c *cobra.Command) {
@@ -173,6 +176,7 @@ func TestHelp(t *testing.T) {
 
 // Passphrases come from a file, from the environment or from a person.
 func TestPassphrases(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	pass := g.env["BLOCKSEAL_PASSPHRASE"]
 	delete(g.env, "BLOCKSEAL_PASSPHRASE")
@@ -206,6 +210,7 @@ func TestPassphrases(t *testing.T) {
 
 // With --json everything is JSON, errors too.
 func TestJSON(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 1)
 	for _, args := range []string{
@@ -231,6 +236,7 @@ func TestJSON(t *testing.T) {
 }
 
 func TestTimes(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]time.Duration{"90d": 90 * 24 * time.Hour, "36h": 36 * time.Hour, "-1d": -24 * time.Hour, "1h30m": 90 * time.Minute} {
 		got, err := parseDays(text)
 		require.NoError(t, err)
@@ -255,6 +261,7 @@ func TestTimes(t *testing.T) {
 
 // A file with a secret in it is the owner's alone, and replaces nothing.
 func TestWriteSecret(t *testing.T) {
+	t.Parallel()
 	path := t.TempDir() + "/secret"
 	a := &app{disk: system{}}
 	require.NoError(t, a.writeSecret(path, []byte("a")))

@@ -10,6 +10,7 @@ import (
 
 // A copy is copied elsewhere whole, or not at all.
 func TestCopyACopy(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 3)
 	g.ok("store", "checkpoint", dir, g.path("copy"))

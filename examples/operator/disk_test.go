@@ -78,6 +78,7 @@ func (f *watchedFile) Sync() error {
 // What the tool says it wrote survives a crash of the machine: the bytes before they
 // get a name that counts, and the name.
 func TestWhatIsKeptIsDurable(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 1)
 	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "in the safe"
@@ -133,6 +134,7 @@ func TestWhatIsKeptIsDurable(t *testing.T) {
 
 // Of many who change the list of stores at once nobody undoes another.
 func TestStoresAreRememberedAtOnce(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "vault")
 	a := &app{disk: system{}}
 	const each, many = 8, 8

@@ -8,6 +8,7 @@ import (
 
 // A version that only records of a copy are wrapped by is not taken away either.
 func TestGuardKnowsTheRecordsOfCopies(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir, copied := g.store("s", 1, "--wrapping", "kek"), g.path("copy")
 	old := version(g.list("key", "list")[0])

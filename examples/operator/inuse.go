@@ -72,7 +72,7 @@ func (a *app) forget(vaultDir, store string) error {
 	return a.editStores(vaultDir, func(dirs []string) ([]string, error) {
 		i := slices.Index(dirs, store)
 		if i < 0 {
-			return nil, fmt.Errorf("the list %s has no store %s", storesFile(vaultDir), store)
+			return nil, fmt.Errorf("%s has no known store %s", storesFile(vaultDir), store)
 		}
 		return slices.Delete(dirs, i, i+1), nil
 	})

@@ -14,6 +14,7 @@ import (
 
 // A key version that a known store needs is not taken away, in any of the ways.
 func TestGuard(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 1)
 	for _, args := range [][]string{
@@ -48,6 +49,7 @@ func version(key any) string {
 
 // A store that cannot be looked at may need the key.
 func TestGuardIsCareful(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 1)
 	g.ok("key", "create", "next")
@@ -77,6 +79,7 @@ func TestGuardIsCareful(t *testing.T) {
 
 // A copy needs its key as a store does.
 func TestGuardKnowsCopies(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir, copied := g.store("s", 1), g.path("copy")
 	g.ok("store", "checkpoint", dir, copied)

@@ -10,6 +10,7 @@ import (
 )
 
 func TestVault(t *testing.T) {
+	t.Parallel()
 	g := emptyRig(t)
 	in := g.object("vault", "init", "--kdf", "pbkdf2", "--kdf-passes", "1000", "--retention-days", "7", "--backup-secret-out", g.path("secret"))
 	require.EqualValues(t, 7, in["retentionDays"])
@@ -33,6 +34,7 @@ func TestVault(t *testing.T) {
 
 // What is lost comes back from the escrow file and the backups, under its old name.
 func TestRebuild(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 1)
 	id := g.object("vault", "info")["id"]
@@ -58,6 +60,7 @@ func TestRebuild(t *testing.T) {
 }
 
 func TestImport(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	for _, c := range []struct {
 		file, password string
@@ -102,6 +105,7 @@ func TestImport(t *testing.T) {
 }
 
 func TestKeyProperties(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	k := g.object("key", "import", "dated", importable+"rsa2048.pem", "--not-before", "1d", "--expires", "2999-01-01", "--rotate-before-expiry", "30d", "--expires-after", "365d")
 	require.Equal(t, "not yet valid", k["state"])
@@ -131,6 +135,7 @@ func withoutNotice(p map[string]any) map[string]any {
 
 // An identity does what it was granted, and nothing else.
 func TestIdentities(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	g.fails(exitRefused, "access denied", "key", "list", "--identity", "auditor")
 	g.ok("grant", "add", "auditor", "list", "get")

@@ -49,6 +49,7 @@ func newAzureRig(t *testing.T, o *keyvaulttest.Options) *azureRig {
 // A store's life on a Key Vault, through the tool alone: made, written, rotated, the key
 // taken away and given back, blocks erased, the key deleted, recovered and purged.
 func TestAStoresLifeOnAKeyVault(t *testing.T) {
+	t.Parallel()
 	a := newAzureRig(t, &keyvaulttest.Options{PageSize: 2})
 	officer, store := a.officer, a.store
 	log := officer.path("audit")
@@ -140,6 +141,7 @@ func TestAStoresLifeOnAKeyVault(t *testing.T) {
 // What a Key Vault has not is said in one sentence, which says what there is instead, and
 // nothing is asked of it.
 func TestWhatAKeyVaultHasNot(t *testing.T) {
+	t.Parallel()
 	a := newAzureRig(t, nil)
 	g := a.officer
 	g.ok("key", "create", "customer")
@@ -174,6 +176,7 @@ func TestWhatAKeyVaultHasNot(t *testing.T) {
 
 // What is asked of a key beyond its making goes over as it was given.
 func TestAKeyVaultsKeys(t *testing.T) {
+	t.Parallel()
 	a := newAzureRig(t, nil)
 	g := a.officer
 	g.ok("key", "create", "customer", "--rotate-after", "90d", "--expires-after", "365d", "--expires", "2090-01-31", "--disabled")
@@ -209,6 +212,7 @@ func TestAKeyVaultsKeys(t *testing.T) {
 
 // In a managed HSM every key is the HSM's; in another vault, with --hsm.
 func TestKeysInAnHSM(t *testing.T) {
+	t.Parallel()
 	// What is asked for is seen in what the vault is sent: the file vault beneath has no HSM.
 	kty := func(o *keyvaulttest.Options, args ...string) (kind string) {
 		a := newAzureRig(t, o)
@@ -224,6 +228,7 @@ func TestKeysInAnHSM(t *testing.T) {
 
 // The stores of two vaults are two lists, and a list that is nowhere is not guessed.
 func TestStoresOfKeyVaults(t *testing.T) {
+	t.Parallel()
 	a, b := newAzureRig(t, nil), newAzureRig(t, nil)
 	b.store.env["BLOCKSEAL_STATE"] = a.store.env["BLOCKSEAL_STATE"]
 	a.officer.ok("key", "import", "customer", importable+"rsa2048.pem")
@@ -231,7 +236,7 @@ func TestStoresOfKeyVaults(t *testing.T) {
 	a.store.ok("store", "init", dir, "--key", "customer")
 	require.Equal(t, dir+"\n", a.officer.ok("vault", "stores"))
 	require.Empty(t, b.store.ok("vault", "stores"))
-	b.store.fails(exitFailure, "has no store", "vault", "forget-store", dir)
+	b.store.fails(exitFailure, "no known store", "vault", "forget-store", dir)
 	info, err := os.Stat(a.store.env["BLOCKSEAL_STATE"])
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
@@ -245,6 +250,7 @@ func TestStoresOfKeyVaults(t *testing.T) {
 
 // A store moves from a file vault to a Key Vault and back.
 func TestAStoreMovesBetweenVaults(t *testing.T) {
+	t.Parallel()
 	a := newAzureRig(t, nil)
 	a.officer.ok("key", "import", "customer", importable+"rsa2048.pem")
 	file := newRig(t)
@@ -261,6 +267,7 @@ func TestAStoreMovesBetweenVaults(t *testing.T) {
 
 // BLOCKSEAL_TEST_VAULT turns off what a client checks of Azure, and of loopback alone.
 func TestTestVaultsAreOnLoopback(t *testing.T) {
+	t.Parallel()
 	g := emptyRig(t)
 	g.env = map[string]string{"BLOCKSEAL_STATE": g.path("state"), "BLOCKSEAL_TEST_VAULT": "1", "BLOCKSEAL_VAULT": "https://contoso.vault.azure.net"}
 	g.fails(exitUsage, "is for a vault on loopback", "key", "list")

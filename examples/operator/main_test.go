@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/fstest"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -43,10 +46,32 @@ type rig struct {
 // keys.
 func newRig(t *testing.T) *rig {
 	g := emptyRig(t)
-	g.ok("vault", "init", "--kdf", "pbkdf2", "--kdf-passes", "1000")
-	g.ok("key", "import", "customer", importable+"rsa2048.pem")
-	g.ok("grant", "add", "store", "data")
+	template.Do(func() {
+		first := emptyRig(t)
+		first.ok("vault", "init", "--kdf", "pbkdf2", "--kdf-passes", "1000")
+		first.ok("key", "import", "customer", importable+"rsa2048.pem")
+		first.ok("grant", "add", "store", "data")
+		kept := fstest.MapFS{}
+		entries, err := os.ReadDir(first.path("vault"))
+		require.NoError(t, err)
+		for _, e := range entries {
+			b, err := os.ReadFile(filepath.Join(first.path("vault"), e.Name()))
+			require.NoError(t, err)
+			kept[e.Name()] = &fstest.MapFile{Data: b, Mode: 0o600}
+		}
+		template.files = kept
+	})
+	require.NotNil(t, template.files, "the first vault could not be made")
+	require.NoError(t, os.CopyFS(g.path("vault"), template.files))
+	require.NoError(t, os.Chmod(g.path("vault"), 0o700))
 	return g
+}
+
+// template is that vault's directory: that an imported key's factors are prime takes longer
+// to find out than most tests.
+var template struct {
+	sync.Once
+	files fs.FS
 }
 
 func emptyRig(t *testing.T) *rig {
@@ -138,6 +163,7 @@ func (g *rig) store(name string, n int, more ...string) string {
 }
 
 func TestStoreServes(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 3)
 	require.Equal(t, "record b", g.ok("store", "get", dir, "b"))
@@ -164,6 +190,7 @@ func TestStoreServes(t *testing.T) {
 }
 
 func TestStoreExpectations(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 1)
 	st := g.object("store", "state", dir)
@@ -177,6 +204,7 @@ func TestStoreExpectations(t *testing.T) {
 // Every way in which access goes shows in the exit status and in the state's cause,
 // and goes away again.
 func TestAccessGoesAndComes(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 1)
 	for _, c := range []struct {
@@ -208,6 +236,7 @@ func TestAccessGoesAndComes(t *testing.T) {
 }
 
 func TestInspectNeedsNothing(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 3, "--wrapping", "kek")
 	g.ok("store", "checkpoint", dir, g.path("copy"))
@@ -232,6 +261,7 @@ func TestInspectNeedsNothing(t *testing.T) {
 
 // Damage is found and named, and a damaged vault is no denial.
 func TestDamage(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 3)
 	lock, err := engine.LockDir(dir, vfs.Default, false)

@@ -26,6 +26,7 @@ func recorded(t *testing.T, log *bytes.Buffer) (ops []string) {
 
 // Every command of the control plane is recorded, once, whether it succeeds or not.
 func TestEveryCommandIsRecorded(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 0)
 	g.env["BLOCKSEAL_NEW_PASSPHRASE"] = g.env["BLOCKSEAL_PASSPHRASE"]
@@ -94,6 +95,7 @@ func keyVersion(g *rig, dir string) string {
 
 // What a vault does by itself is recorded too, and told if it could not be.
 func TestVaultsOwnWorkIsRecorded(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	g.ok("key", "import", "due", importable+"rsa2048.pem", "--expires", "30m", "--rotate-before-expiry", "1h", "--expires-after", "90d")
 	var log bytes.Buffer
@@ -133,6 +135,7 @@ func (f *full) Write(p []byte) (int, error) {
 // A secret that is not on record as handed out is in no file; nor is anything done that
 // is known not to be recorded.
 func TestWhatIsNotRecordedIsNotHandedOut(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "in the safe"
 	cheap := []string{"--kdf", "pbkdf2", "--kdf-passes", "1000"}

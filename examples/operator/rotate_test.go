@@ -19,6 +19,7 @@ func keyOf(id any) string {
 // A store whose DEKs the vault wraps moves to a key of another vault, together with
 // its DEKs and its copy.
 func TestChangeKEKToAnotherVault(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 3, "--wrapping", "kek")
 	g.ok("store", "checkpoint", dir, g.path("copy"))
@@ -70,6 +71,7 @@ func unneeded(g *rig, dir string) []any {
 
 // Each rotation does what it says, and no more.
 func TestRotations(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 3)
 	st := g.object("store", "state", dir)
@@ -94,6 +96,7 @@ func TestRotations(t *testing.T) {
 // What was erased opens only from a copy that was made before, and only while a KEK
 // version that the receipt names exists.
 func TestErase(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 2)
 	require.NoError(t, os.CopyFS(g.path("stolen"), os.DirFS(dir)))
