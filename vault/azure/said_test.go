@@ -94,6 +94,33 @@ func TestTheReasonThatWasKnown(t *testing.T) {
 	}
 }
 
+// So is an answer that says nothing about the key, 408 as well as 429 and 5xx: what was heard
+// last is told, and not that nothing was.
+func TestTheSilenceThatWasHeard(t *testing.T) {
+	t.Parallel()
+	for status, says := range map[int]string{
+		408: "the vault service failed, try again later [HTTP 408]",
+		429: "too many requests to this vault [HTTP 429]",
+		500: "the vault service failed, try again later [HTTP 500]",
+		503: "the vault service failed, try again later [HTTP 503]",
+	} {
+		bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
+			r.Inject(keyvaulttest.Fault{Status: status, Body: "<html>upstream</html>"})
+			once, slow := r.client(), r.client(func(o *azure.Options) { // whose wait is longer than the call's time
+				o.ClientOptions.Retry = policy.RetryOptions{MaxRetries: 3, RetryDelay: 20 * time.Second, MaxRetryDelay: time.Minute}
+			})
+			for _, v := range []*azure.Vault{once, slow} {
+				_, err := v.GetKey(t.Context(), r.key)
+				require.True(t, vault.Transient(err), err)
+				require.False(t, vault.Denied(err), err)
+				require.ErrorContains(t, err, says)
+				require.NotContains(t, err.Error(), "no answer within")
+				require.NotContains(t, err.Error(), "not a Key Vault")
+			}
+		})
+	}
+}
+
 // However a vault's URL is spelt, a key of it is a key of it, also for the administrator;
 // another vault's is not.
 func TestOneSpellingOfAVault(t *testing.T) {
