@@ -21,9 +21,9 @@ const MinExponent = 65537
 // exactly 2048 bits and an odd public exponent of at least 65537, enabled, in
 // date, and permitting wrapKey and unwrapKey. The error matches
 // [vault.ErrUnsupportedKey], [vault.ErrKeyDisabled], [vault.ErrKeyNotYetValid] or
-// [vault.ErrKeyExpired] and names what is wrong.
+// [vault.ErrKeyExpired] and names what is wrong; of a date, also the time that was
+// assumed ([vault.Key.InDate]).
 func Admit(key vault.Key, now time.Time) error {
-	now = now.Round(0) // dates are wall time: without a monotonic reading they are compared as such
 	refuse := func(kind error, format string, args ...any) error {
 		return &vault.Error{Op: vault.OpGet, Key: key.ID, Kind: kind, Detail: fmt.Sprintf(format, args...)}
 	}
@@ -38,13 +38,7 @@ func Admit(key vault.Key, now time.Time) error {
 	if !key.Enabled {
 		return refuse(vault.ErrKeyDisabled, "enable the key version to use it")
 	}
-	if !key.NotBefore.IsZero() && now.Before(key.NotBefore) {
-		return refuse(vault.ErrKeyNotYetValid, "it is valid from %s", key.NotBefore.UTC().Format(time.RFC3339))
-	}
-	if !key.Expires.IsZero() && !now.Before(key.Expires) {
-		return refuse(vault.ErrKeyExpired, "it expired at %s", key.Expires.UTC().Format(time.RFC3339))
-	}
-	return nil
+	return key.InDate(vault.OpGet, now)
 }
 
 // AdmitPublic says whether a public key has an acceptable shape, in an error

@@ -52,13 +52,18 @@ type proof struct {
 type seen struct {
 	expires, created time.Time // zero: never; not known
 	known            bool      // the vault has said it
+	// vaultTime is what time the vault said it was, when Clock.Elapsed was vaultElapsed;
+	// zero: it did not say.
+	vaultTime    time.Time
+	vaultElapsed time.Duration
 }
 
 // see notes what the vault said of a key version.
 func (r *Keyring) see(key vault.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.seenID, r.seen = key.ID, seen{expires: key.Expires, created: key.Created, known: true}
+	r.seenID, r.seen = key.ID, seen{expires: key.Expires, created: key.Created, known: true,
+		vaultTime: key.VaultTime.Round(0), vaultElapsed: r.clock.Elapsed()}
 }
 
 // seenOfKEK is what the vault last said of the version in use. r.mu is held.
@@ -120,18 +125,24 @@ func (r *Keyring) extend(s *session, p proof) {
 	r.armDeadline(s, deadline-r.clock.Elapsed())
 }
 
+// admit looks at an opened document before any key of it can be used.
+func (r *Keyring) admit(b *body) error {
+	if err := r.expected(b); err != nil {
+		return err
+	}
+	if r.opts.Admit != nil {
+		return r.opts.Admit(b.tag)
+	}
+	return nil
+}
+
 // begin opens a session from an opened body: from here on keys are usable. Unless
 // it was requested, it does not end a lock that waits for Revalidate, in which the
 // keyring may be since the vault was asked. Nor does an answer that took longer
 // than the lease that it gives.
 func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested bool) error {
-	if err := r.expected(b); err != nil {
+	if err := r.admit(b); err != nil {
 		return err
-	}
-	if r.opts.Admit != nil {
-		if err := r.opts.Admit(b.tag); err != nil {
-			return err
-		}
 	}
 	set, err := newEpochSet(b)
 	if err != nil {
@@ -175,23 +186,14 @@ func (r *Keyring) prove(got []byte, p proof, requested bool) error {
 	r.docMu.Lock()
 	s := r.session.Load()
 	aad, sealed := r.aad, r.sealed
-	same := s != nil && subtle.ConstantTimeCompare(got, s.secret[:]) == 1
+	same := s != nil && sameSecret(got, &s.secret)
 	r.docMu.Unlock()
 
 	if s != nil {
 		if !same {
 			return r.wrongSecret("it unwrapped to another secret than before")
 		}
-		r.turn.Lock()
-		defer r.turn.Unlock()
-		// A session that ended meanwhile, or is past its deadline, stays ended:
-		// the next check begins a new one.
-		if r.session.Load() == s && int64(r.clock.Elapsed()) < s.deadline.Load() {
-			r.extend(s, p)
-			r.setStatus(Available, nil)
-			return nil
-		}
-		return errSessionEnded
+		return r.renew(s, p)
 	}
 	docSecret := (*[secretSize]byte)(got)
 	b, err := openBody(sealed, docSecret, aad)
@@ -202,9 +204,26 @@ func (r *Keyring) prove(got []byte, p proof, requested bool) error {
 	return r.begin(b, docSecret, p, requested)
 }
 
+// renew extends a session. One that ended meanwhile, or is past its deadline, stays ended:
+// the next check begins a new one.
+func (r *Keyring) renew(s *session, p proof) error {
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	if r.session.Load() == s && int64(r.clock.Elapsed()) < s.deadline.Load() {
+		r.extend(s, p)
+		r.setStatus(Available, nil)
+		return nil
+	}
+	return errSessionEnded
+}
+
 // errSessionEnded says that a check came back after the session that it was to
 // extend had ended.
 var errSessionEnded = errors.New("keyring: the lease ended while the vault was being asked")
+
+func sameSecret(got []byte, want *[secretSize]byte) bool {
+	return subtle.ConstantTimeCompare(got, want[:]) == 1
+}
 
 func (r *Keyring) wrongSecret(detail string) error {
 	return &vault.Error{Op: vault.OpUnwrapKey, Key: r.State().KEK, Kind: vault.ErrUnsupportedKey,
@@ -292,10 +311,18 @@ func (r *Keyring) deadlineCause() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.clock.Elapsed() < r.leaseEnd && !r.keyEnd.IsZero() {
-		return &vault.Error{Op: vault.OpGet, Key: r.kekID, Kind: vault.ErrKeyExpired,
-			Detail: "it expired at " + r.keyEnd.UTC().Format(time.RFC3339)}
+		return r.keyExpired(r.wallNowLocked())
 	}
 	return r.leaseEnded(noUnwrap)
+}
+
+// keyExpired is the end of the KEK version's own time, which came at now. r.mu is held.
+func (r *Keyring) keyExpired(now time.Time) error {
+	key := vault.Key{ID: r.kekID, Expires: r.keyEnd}
+	if kek := r.seenOfKEK(); !kek.vaultTime.IsZero() {
+		key.VaultTime = kek.vaultTime.Add(r.clock.Elapsed() - kek.vaultElapsed)
+	}
+	return key.Expired(vault.OpGet, now)
 }
 
 // leaseEnded is the end of the lease, with what is known of the vault. r.mu is held.

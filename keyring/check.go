@@ -124,14 +124,24 @@ func (r *Keyring) degrade(cause error) {
 	r.setStatus(Inaccessible, cause)
 }
 
-// ask puts the three questions. Each permission can go missing alone, and the
-// answers to GetKey and WrapKey renew nothing: only the unwrap does.
+// ask puts the three questions, and moves the keyring to the key's newer version if the one
+// in use turns out to be out of date.
 func (r *Keyring) ask(ctx context.Context, requested bool) error {
 	ctx = vault.WithPriority(ctx)
 	r.docMu.Lock()
 	cur, wrapped, k := r.header.current(), r.header.wrapped, r.kek
 	r.docMu.Unlock()
 	pinned := kek.New(k.Vault(), cur.key)
+	err := r.askOf(ctx, k, pinned, cur, wrapped, requested)
+	if outOfDate(err) {
+		return r.succeed(ctx, k, pinned, err, requested)
+	}
+	return err
+}
+
+// askOf puts the questions of the version in use. Each permission can go missing alone, and
+// the answers to GetKey and WrapKey renew nothing: only the unwrap does.
+func (r *Keyring) askOf(ctx context.Context, k, pinned *kek.KEK, cur kekEntry, wrapped []byte, requested bool) error {
 	key, err := r.properties(ctx, k, pinned)
 	if key.ID == cur.key {
 		r.see(key) // also of one that may not be used
@@ -150,7 +160,7 @@ func (r *Keyring) ask(ctx context.Context, requested bool) error {
 	probe := make([]byte, secretSize)
 	rand.Read(probe)
 	if _, err := r.wrap(ctx, pinned, probe); err != nil {
-		return r.besideNewer(pinned, err)
+		return r.besideNewer(pinned, r.byTheVaultsClock(key, err))
 	}
 	p := proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires}
 	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: cur.key, Ciphertext: wrapped})
@@ -163,6 +173,19 @@ func (r *Keyring) ask(ctx context.Context, requested bool) error {
 		return err
 	}
 	return r.prove(got, p, requested)
+}
+
+// byTheVaultsClock adds to a refusal for a date that by this machine's clock the version is
+// in date: one of the two is wrong.
+func (r *Keyring) byTheVaultsClock(key vault.Key, err error) error {
+	now := r.wallNow()
+	if !outOfDate(err) || key.InDate(vault.OpGet, now) != nil {
+		return err
+	}
+	if why := key.WhyRefused(vault.OpWrapKey, now); why != nil {
+		return fmt.Errorf("%w: %v", err, why)
+	}
+	return fmt.Errorf("%w; by this machine's clock, %s, it is in date: one of the two clocks is wrong", err, now.UTC().Format(time.RFC3339))
 }
 
 // properties asks for the properties of the version in use. For a KEK without a
@@ -187,13 +210,13 @@ func (r *Keyring) properties(ctx context.Context, k, pinned *kek.KEK) (vault.Key
 	inUse, inUseErr := r.getKey(ctx, pinned)
 	switch {
 	case r.wentBack(inUse.Created, key):
-		r.tellNotTaken(key.ID, errOlder(key.ID, id))
+		r.notTakenUp(key.ID, errOlder(key.ID, id))
 	case err == nil:
 		r.noteVersion(key.ID.Version)
 	default:
 		// The newer version is not acceptable: that is no reason to stop using the
 		// one that is, and the event says why it is not taken up.
-		r.tellNotTaken(key.ID, err)
+		r.notTakenUp(key.ID, err)
 	}
 	return inUse, inUseErr
 }
@@ -226,18 +249,18 @@ func (r *Keyring) besideNewer(pinned *kek.KEK, err error) error {
 	r.mu.Lock()
 	newer := r.newer
 	r.mu.Unlock()
-	if newer == "" || !vault.Denied(err) {
+	if newer == "" || !vault.Denied(err) || outOfDate(err) {
 		return err
 	}
 	return fmt.Errorf("%w; the key's current version is %s, and the keyring was not moved to it: make version %s usable until it is",
 		err, newer, pinned.ID().Version)
 }
 
-// forgetVersion notes that there is no newer version to take up.
+// forgetVersion forgets what the check before found of a newer version.
 func (r *Keyring) forgetVersion() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.newer = ""
+	r.newer, r.unfit = "", nil
 }
 
 // noteVersion remembers a version that is newer than the one in use, or that there
@@ -249,6 +272,13 @@ func (r *Keyring) noteVersion(version string) {
 	if version == "" {
 		r.lastNewest, r.notTaken = r.clock.Elapsed(), ""
 	}
+}
+
+func (r *Keyring) notTakenUp(key vault.KeyID, err error) {
+	r.mu.Lock()
+	r.unfit = err
+	r.mu.Unlock()
+	r.tellNotTaken(key, err)
 }
 
 // tellNotTaken says why a newer version is not taken up: once, and not at each check

@@ -24,6 +24,7 @@ type monitor struct {
 	nextCheck    time.Duration // Clock.Elapsed before which no check starts by itself
 	warned       map[string]time.Duration
 	newer        string        // a version of the KEK that the last check found
+	unfit        error         // why the key's current version is not taken up, as the last check found
 	lastNewest   time.Duration // Clock.Elapsed when the one in use was last seen to be the newest
 }
 
@@ -139,10 +140,12 @@ func (r *Keyring) watch() {
 	leaseOver := r.clock.Now().Sub(r.leaseRef) >= r.opts.Lease
 	keyOver := !r.keyEnd.IsZero() && !now.Before(r.keyEnd)
 	late := int64(r.clock.Elapsed()) >= s.deadline.Load() // and its timer has not rung
-	id, end := r.kekID, r.keyEnd
-	var jumped error
+	var jumped, expired error
 	if leaseOver {
 		jumped = r.leaseEnded(clockAhead)
+	}
+	if keyOver {
+		expired = r.keyExpired(now)
 	}
 	r.mu.Unlock()
 
@@ -150,8 +153,7 @@ func (r *Keyring) watch() {
 	case late:
 		r.expire(s)
 	case keyOver:
-		r.lock(s, &vault.Error{Op: vault.OpGet, Key: id, Kind: vault.ErrKeyExpired,
-			Detail: "it expired at " + end.UTC().Format(time.RFC3339)})
+		r.lock(s, expired)
 		r.checkSoon()
 	case leaseOver:
 		r.lock(s, jumped)

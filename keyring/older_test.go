@@ -102,7 +102,6 @@ func TestAKeyringIsNotMovedBack(t *testing.T) {
 func TestDisabledBeforeTheNewVersionWasTakenUp(t *testing.T) {
 	for name, take := range map[string]func(g *rig){
 		"disabled":           func(g *rig) { g.vault.SetEnabled(g.key, false) },
-		"expired":            func(g *rig) { g.vault.SetDates(g.key, time.Time{}, start) },
 		"no unwrap any more": func(g *rig) { g.vault.SetOperations(g.key, vault.OpGet, vault.OpWrapKey) },
 		"destroyed":          func(g *rig) { g.vault.DestroyVersion(g.key) },
 	} {

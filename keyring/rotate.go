@@ -235,6 +235,10 @@ func (r *Keyring) adopt(m *move) {
 // newest already, it is wrapped anew, under a fresh secret. See [Keyring.ChangeKEK].
 // From then on the keyring follows the key's versions.
 //
+// A keyring that is locked because its version is out of date is moved to a newer version,
+// if there is one and the vault unwraps with both, and is available then, also with
+// PinVersion and ManualRevalidation.
+//
 // A newest version that has the public key of the one in use, as after the same key was
 // imported again, is refused with [ErrSameKey]: whoever has the old one has that one too.
 // ChangeKEK moves to its address.
@@ -252,6 +256,10 @@ const rotateKEK = "rotate KEK"
 //
 // A k with the public key of the KEK in use, as after a restore into another vault, is a
 // new address of the same key and not another key; the event says so.
+//
+// A keyring that is locked because its version is out of date is moved as by RotateKEK
+// first. One of which the version has no successor stays locked: the expiry is not gone
+// around by a move to a key of somebody else's.
 //
 // DEKs that were wrapped ByKEK still need the KEK that wrapped them, until they
 // are rewrapped; see [Keyring.KEKs].
@@ -277,12 +285,19 @@ func (r *Keyring) changeKEKHeld(ctx context.Context, k, exact *kek.KEK, e Event)
 	if r.opts.ReadOnly {
 		return ErrReadOnly
 	}
+	done, err := r.succeedFirst(ctx, k, exact)
+	if err != nil {
+		return r.stillLocked(err)
+	}
 	// No use asking the vault if the document cannot be opened.
 	h, err := r.Acquire()
 	if err != nil {
 		return err
 	}
 	h.Release()
+	if done {
+		return nil
+	}
 
 	t, err := r.prepare(ctx, exact)
 	if err != nil {

@@ -78,6 +78,7 @@ type Key struct {
 	NotBefore, Expires time.Time   // zero: not set
 	Operations         []Operation // what the key permits, whoever asks
 	Created            time.Time   // when the version was made; zero: the vault does not say. No keyring is moved to an older version by itself
+	VaultTime          time.Time   // the vault's own clock when it answered; zero: it does not say. For the text of errors, and nothing else
 }
 
 // Permits reports whether the key's own operations include op. A key that

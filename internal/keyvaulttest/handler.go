@@ -30,6 +30,9 @@ type request struct {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("x-ms-request-id", s.requestID())
 	w.Header().Set("x-ms-keyvault-service-version", "1.9.0.0")
+	if s.opts.Clock != nil { // else net/http goes by the system's
+		w.Header().Set("Date", s.opts.Clock.Now().UTC().Format(http.TimeFormat))
+	}
 	if s.authority(w, r) {
 		return
 	}

@@ -63,6 +63,10 @@ type Options struct {
 	// PurgeProtection and RetentionDays are the file vault's.
 	PurgeProtection bool
 	RetentionDays   int
+	// BackupSecret is the file vault's: servers with the same one restore each other's
+	// backups, as key vaults of one subscription and geography do. The default is one of
+	// the server's own.
+	BackupSecret local.Secret
 	// Clock tells whether a key is in date. The default is the system's.
 	Clock local.Clock
 
@@ -195,7 +199,8 @@ func (s *Server) openVault() (err error) {
 		dir = filepath.Join(dir, "vault")
 	}
 	o := &local.Options{InsecureKDF: true, Clock: s.opts.Clock, PurgeProtection: s.opts.PurgeProtection, RetentionDays: s.opts.RetentionDays,
-		KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 1000}} // the passphrase is public anyway
+		BackupSecret: s.opts.BackupSecret,
+		KDF:          local.KDF{Algorithm: local.PBKDF2, Passes: 1000}} // the passphrase is public anyway
 	s.vault, err = local.Create(dir, passphrase, o)
 	if errors.Is(err, local.ErrExists) {
 		s.vault, err = local.Open(dir, passphrase, o)

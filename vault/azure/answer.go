@@ -113,15 +113,10 @@ func usable(op vault.Operation, key vault.Key, now time.Time) error {
 
 // inUse says whether a key is enabled and in date.
 func inUse(op vault.Operation, key vault.Key, now time.Time) error {
-	switch {
-	case !key.Enabled:
+	if !key.Enabled {
 		return refuse(op, key.ID, vault.ErrKeyDisabled, "enable the key version to use it")
-	case !key.NotBefore.IsZero() && now.Before(key.NotBefore):
-		return refuse(op, key.ID, vault.ErrKeyNotYetValid, "it is valid from %s", rfc3339(key.NotBefore))
-	case !key.Expires.IsZero() && !now.Before(key.Expires):
-		return refuse(op, key.ID, vault.ErrKeyExpired, "it expired at %s", rfc3339(key.Expires))
 	}
-	return nil
+	return key.InDate(op, now)
 }
 
 // unacceptable says what is wrong with the shape of a public key, or "".

@@ -151,6 +151,7 @@ func (v *Vault) admit(ctx context.Context, id vault.KeyID) (localKey, error) {
 		}
 	}
 	k := localKey{Key: key, asked: asked}
+	k.VaultTime = time.Time{} // which it was
 	v.local.put(id, k, fp)
 	return k, nil
 }

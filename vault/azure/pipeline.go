@@ -32,6 +32,7 @@ type call struct {
 	last  *answer       // the last complete answer that was an error
 	cut   error         // why the last request had no answer; nil if it had one
 	body  *http.Response
+	date  time.Time // when the last answer was made, by the vault's clock; zero: it did not say
 
 	refused     refusal // what the vault, or Microsoft Entra ID, refused it with
 	redial      bool    // its requests leave no connection behind
@@ -120,6 +121,7 @@ func (g *guard) Do(req *policy.Request) (*http.Response, error) {
 	id := clean(resp.Header.Get("x-ms-request-id"), token, 64)
 	vault.NoteRequestID(ctx, id)
 	c.body = resp
+	c.date, _ = http.ParseTime(resp.Header.Get("Date")) // zero if it is none
 	if resp.StatusCode < http.StatusBadRequest {
 		g.budget.answered()
 		return resp, nil

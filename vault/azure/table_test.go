@@ -94,7 +94,7 @@ var rows = []row{
 		fault: keyvaulttest.Fault{Op: "get", Times: 1, Mutate: func(b map[string]any) { delete(b["attributes"].(map[string]any), "exp") }},
 		do:    expire,
 		kind:  vault.ErrKeyExpired,
-		text:  "vault: wrapKey <key>/<version>: key expired: it expired at <time> [Forbidden] [request <id>]",
+		text:  "vault: wrapKey <key>/<version>: key expired: it expired at <time>; the time was taken to be <time> by this machine's clock, which agrees with the vault's [Forbidden] [request <id>]",
 	},
 	{
 		name:  "outside nbf/exp: wrap 403 with a code that is new",
@@ -104,7 +104,7 @@ var rows = []row{
 			r.Inject(keyvaulttest.Fault{Op: "wrapKey", Status: 403, Code: "Forbidden", Inner: "ForbiddenByExpiry", Message: "Operation wrapKey is not allowed on an expired key."})
 		},
 		kind: vault.ErrKeyExpired,
-		text: "vault: wrapKey <key>/<version>: key expired: it expired at <time> [Forbidden/ForbiddenByExpiry] [request <id>]",
+		text: "vault: wrapKey <key>/<version>: key expired: it expired at <time>; the time was taken to be <time> by this machine's clock, which agrees with the vault's [Forbidden/ForbiddenByExpiry] [request <id>]",
 	},
 	{
 		name:  "wrap 403 with a code that is new, of a key that is in date",
@@ -325,7 +325,7 @@ var rows = []row{
 		name: "expired, as its properties say",
 		do:   expire,
 		kind: vault.ErrKeyExpired,
-		text: "vault: get <key>/<version>: key expired: it expired at <time>",
+		text: "vault: get <key>/<version>: key expired: it expired at <time>; the time was taken to be <time> by this machine's clock, which agrees with the vault's",
 	},
 	{
 		name: "disabled, as its properties say",

@@ -83,6 +83,7 @@ func (v *Vault) getKey(ctx context.Context, cl *call) (key vault.Key, err error)
 			return err
 		}
 		key, err = v.key(vault.OpGet, id, resp.KeyBundle)
+		key.VaultTime = cl.date
 		return err
 	})
 	if err != nil {
@@ -169,7 +170,11 @@ func (v *Vault) whyForbidden(ctx context.Context, id vault.KeyID, err error) err
 	if getErr != nil {
 		return err
 	}
-	why, ok := errors.AsType[*vault.Error](inUse(vault.OpWrapKey, key, v.opts.Clock.Now()))
+	explained := inUse(vault.OpWrapKey, key, v.opts.Clock.Now())
+	if explained == nil {
+		explained = key.WhyRefused(vault.OpWrapKey, v.opts.Clock.Now())
+	}
+	why, ok := errors.AsType[*vault.Error](explained)
 	if !ok {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math/big"
 	"slices"
@@ -185,13 +186,12 @@ func (v *version) permits(op Permission, id vault.KeyID) error {
 }
 
 func (v *version) inDate(op Permission, id vault.KeyID, now time.Time) error {
-	if v.NotBefore != 0 && now.Before(time.Unix(v.NotBefore, 0)) {
-		return &vault.Error{Op: op, Key: id, Kind: vault.ErrKeyNotYetValid, Code: codeForbidden, Detail: "it is valid from " + formatUnix(v.NotBefore)}
+	k := vault.Key{ID: id, NotBefore: fromUnix(v.NotBefore), Expires: fromUnix(v.Expires)}
+	err := k.InDate(op, now)
+	if e, ok := errors.AsType[*vault.Error](err); ok {
+		e.Code = codeForbidden
 	}
-	if v.expired(now) {
-		return &vault.Error{Op: op, Key: id, Kind: vault.ErrKeyExpired, Code: codeForbidden, Detail: "it expired at " + formatUnix(v.Expires)}
-	}
-	return nil
+	return err
 }
 
 func (v *version) expired(now time.Time) bool {

@@ -40,6 +40,25 @@ func (v *Vault) Rotate(name string) vault.KeyID {
 	return v.add(name, nil)
 }
 
+// RestoreKey takes a key with all its versions from another vault, as restoring a backup of it
+// does: the versions keep their ids, dates and key pairs. The vault must not have the key.
+func (v *Vault) RestoreKey(from *Vault, name string) {
+	from.mu.Lock()
+	var versions []*memVersion
+	for _, m := range from.mustKey(name).versions {
+		c := *m
+		c.operations = slices.Clone(m.operations)
+		versions = append(versions, &c)
+	}
+	from.mu.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.keys[name] != nil {
+		panic(fmt.Sprintf("vaulttest: there is a key %q already", name))
+	}
+	v.keys[name] = &memKey{versions: versions}
+}
+
 // add appends a version. Like the other helpers below it is called with v.mu
 // held.
 func (v *Vault) add(name string, private *rsa.PrivateKey) vault.KeyID {

@@ -38,7 +38,7 @@ type Options struct {
 // before the key.
 //
 // Its key pairs are public test keys. Two Vaults may use the same pairs, though
-// never under one version; one Vault uses each pair once.
+// never under one version unless a key was restored; one Vault uses each pair once.
 type Vault struct {
 	name  string
 	clock interface{ Now() time.Time }

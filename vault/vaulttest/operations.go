@@ -34,6 +34,7 @@ func (v *Vault) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error) {
 		Expires:    m.expires,
 		Operations: m.operations,
 		Created:    m.created,
+		VaultTime:  v.clock.Now(),
 	}
 	for _, f := range faults {
 		if f.MutateKey != nil {

@@ -1,0 +1,204 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// A KEK version that is out of date wraps nothing any more, and is a refusal: it closes a
+// keyring and opens none. But a vault unwraps with it, and whoever rotated the key when its
+// version had expired has done what is asked of them, if a bit late. So a keyring moves
+// from such a version to its successor, a newer version of the same key, if the vault
+// permits all of:
+//
+//   - GetKey, WrapKey and UnwrapKey with the successor, which is enabled and in date: the
+//     same that any other move takes, and what the lease runs from;
+//   - UnwrapKey with the version in use, which gives the document's secret.
+//
+// The first says that the customer gives access to the key now, and the second that they
+// have not taken the old version away: one that is disabled, deleted, or lacks the operation
+// or the permission, is not asked for what it may not do, and the error says to give that
+// back. The document is moved, in storage, before anything is opened; nothing is ever served
+// on the strength of a version that is out of date. See docs/adr/0013.
+
+// outOfDate reports whether a refusal is for a version's dates and nothing else.
+func outOfDate(err error) bool {
+	kind := vault.Kind(err)
+	return kind == vault.ErrKeyExpired || kind == vault.ErrKeyNotYetValid
+}
+
+// succeed moves the keyring from the version in use, which was refused for its dates, to a
+// successor that the check found, and makes it available. If that cannot be done the refusal
+// stands, and says why not and what can. The caller has the turn of checks.
+func (r *Keyring) succeed(ctx context.Context, k, pinned *kek.KEK, refusal error, requested bool) error {
+	r.mu.Lock()
+	newer, unfit := r.newer, r.unfit
+	r.newer = "" // the move is made here, or not at all
+	r.mu.Unlock()
+	switch {
+	case newer != "":
+		return r.moveToSuccessor(ctx, k, k.WithVersion(newer), pinned, refusal, requested)
+	case r.opts.ReadOnly:
+		return fmt.Errorf("%w; if the key has a newer version, open it for writing, which moves it there", refusal)
+	case k.ID().Version != "" || r.opts.PinVersion:
+		return fmt.Errorf("%w; if the key has a newer version, RotateKEK moves it there", refusal)
+	}
+	if unfit != nil {
+		return fmt.Errorf("%w; the key's current version cannot take its place: %v", refusal, unfit)
+	}
+	return refusal
+}
+
+// stillLocked says of a change that it could not be made because the keyring is locked.
+func (r *Keyring) stillLocked(cause error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &lockedError{since: r.state.Since, cause: cause}
+}
+
+// moveToSuccessor moves to exact, a version of the same key; k is what the keyring follows
+// from then on.
+func (r *Keyring) moveToSuccessor(ctx context.Context, k, exact, pinned *kek.KEK, refusal error, requested bool) error {
+	stays := func(err error) error {
+		if errors.Is(err, errSessionEnded) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnexpected) {
+			return err
+		}
+		// Whatever kept it from moving, the version in use is refused: the text of the
+		// reason, and not its kind.
+		return fmt.Errorf("%w; the keyring was not moved to the key's newer version %s: %v", refusal, exact.ID().Version, err)
+	}
+	t, err := r.prepare(ctx, exact)
+	if err != nil {
+		return stays(err)
+	}
+	defer func() { clear(t.secret[:]) }()
+	t.kek = k
+	r.docMu.Lock()
+	wrapped := r.header.wrapped
+	r.docMu.Unlock()
+	old := pinned.ID()
+	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: old, Ciphertext: wrapped})
+	if err != nil {
+		return stays(err)
+	}
+	defer clear(got)
+	if len(got) != secretSize {
+		return r.wrongSecret(fmt.Sprintf("it unwrapped to %d bytes, want %d", len(got), secretSize))
+	}
+	e := Event{Kind: KEKChanged, Key: t.key.ID, Detail: fmt.Sprintf("a newer version, because %s is out of date", old.Version)}
+	if r.session.Load() != nil {
+		return r.succeedOpen(ctx, t, got, e, stays)
+	}
+	return r.succeedLocked(ctx, t, got, e, requested, stays)
+}
+
+// succeedOpen is the move of a keyring that is open: its version went out of date after the
+// last check, which has had no consequence yet.
+func (r *Keyring) succeedOpen(ctx context.Context, t *target, got []byte, e Event, stays func(error) error) error {
+	h, err := r.Acquire()
+	if err != nil {
+		return errSessionEnded
+	}
+	r.docMu.Lock()
+	same := sameSecret(got, &h.s.secret)
+	r.docMu.Unlock()
+	if !same {
+		h.Release()
+		return r.wrongSecret("it unwrapped to another secret than before")
+	}
+	m, err := r.saveMove(ctx, &h, t)
+	h.Release()
+	if err != nil {
+		return stays(err)
+	}
+	defer m.destroy()
+	r.emit(e)
+	return r.renew(h.s, m.proof)
+}
+
+// succeedLocked is the move of a keyring that is locked, which it opens. Nobody else can
+// change its document. What has to be known of it is known before anything is saved.
+func (r *Keyring) succeedLocked(ctx context.Context, t *target, got []byte, e Event, requested bool, stays func(error) error) error {
+	b, m, err := r.saveSuccessor(ctx, t, (*[secretSize]byte)(got))
+	if err != nil {
+		return stays(err)
+	}
+	defer b.destroy()
+	defer m.destroy()
+	r.emit(e)
+	return r.begin(b, &m.secret, m.proof, requested)
+}
+
+func (r *Keyring) saveSuccessor(ctx context.Context, t *target, docSecret *[secretSize]byte) (_ *body, _ *move, err error) {
+	r.docMu.Lock()
+	sealed, aad := r.sealed, r.aad
+	r.docMu.Unlock()
+	b, err := openBody(sealed, docSecret, aad)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			b.destroy()
+		}
+	}()
+	if err := r.admit(b); err != nil {
+		return nil, nil, err
+	}
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	m, err := r.sealFor(t, b)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := r.storage.Save(ctx, m.document()); err != nil {
+		m.destroy()
+		return nil, nil, fmt.Errorf("save generation %d: %w", m.header.generation, err)
+	}
+	r.adopt(m)
+	return b, m, nil
+}
+
+// succeedFirst makes a keyring that is locked, because its version is out of date, available
+// for a change of the KEK to exact, if the version has a successor: exact itself, if it is of
+// the same key, else the key's current version. It reports whether exact is where the keyring
+// is now. The caller has the turn of checks.
+func (r *Keyring) succeedFirst(ctx context.Context, k, exact *kek.KEK) (done bool, err error) {
+	r.mu.Lock()
+	refusal := r.state.Cause
+	r.mu.Unlock()
+	if r.session.Load() != nil || !outOfDate(refusal) {
+		return false, nil
+	}
+	r.docMu.Lock()
+	inUse, own := r.header.current().key, r.kek
+	r.docMu.Unlock()
+	pinned := kek.New(own.Vault(), inUse)
+	same := exact.ID().Name == inUse.Name && (exact.ID().Vault == "" || exact.ID().Vault == inUse.Vault)
+	if !same {
+		k, exact = own, kek.New(own.Vault(), inUse.Versionless())
+	}
+	// The dates may have been changed since, and what else was said of the version.
+	old, refusal := r.getKey(ctx, pinned)
+	if !outOfDate(refusal) {
+		if refusal == nil {
+			refusal = r.ask(ctx, true)
+		}
+		return false, refusal
+	}
+	key, err := r.getKey(ctx, exact)
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("%w; the version that it was to be moved to: %v", refusal, err)
+	case key.ID == inUse:
+		return false, fmt.Errorf("%w; the key has no newer version: make one, or change the date", refusal)
+	case r.wentBack(old.Created, key):
+		return false, fmt.Errorf("%w; %s is older: an older version is no successor", refusal, key.ID)
+	}
+	err = r.moveToSuccessor(ctx, k, exact.WithVersion(key.ID.Version), pinned, refusal, true)
+	return same && err == nil, err
+}
