@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
 )
 
 // Revalidate asks the vault now, whatever the state: the way back from
@@ -35,7 +36,13 @@ func (s *Store) Revalidate(ctx context.Context) error {
 // are moved along, at six calls each; what becomes of each is an event, and
 // [Store.Copies] says what the others need. The store goes on looking for those by
 // itself, each minute and less and less often up to each hour.
+//
+// A store that is Inaccessible because its KEK version is out of date is moved to a newer
+// version, and is Available then: see [keyring.Keyring.RotateKEK].
 func (s *Store) RotateKEK(ctx context.Context) error {
+	if err := s.notWaiting(); err != nil {
+		return fmt.Errorf("block: rotate KEK: %w", err)
+	}
 	if err := s.keys.RotateKEK(ctx); err != nil {
 		return err
 	}
@@ -50,11 +57,26 @@ func (s *Store) RotateKEK(ctx context.Context) error {
 // DEKs that were wrapped ByKEK are rewrapped in the background; see
 // [Store.RewrapDEKs].
 func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error {
+	if err := s.notWaiting(); err != nil {
+		return fmt.Errorf("block: change KEK: %w", err)
+	}
 	s.given.add(k)
 	if err := s.keys.ChangeKEK(ctx, k); err != nil {
 		return err
 	}
 	return s.followKEK(ctx)
+}
+
+// notWaiting refuses what would make a copy available that waits for Revalidate, which makes
+// it a store.
+func (s *Store) notWaiting() error {
+	s.openMu.Lock()
+	waits := s.id.copyOf != (instanceID{})
+	s.openMu.Unlock()
+	if !waits || s.keys.State().Status != keyring.Inaccessible {
+		return nil
+	}
+	return fmt.Errorf("%w: it is a copy, of which the KEK is changed by RewrapCheckpoint, or after Revalidate: %w", ErrInaccessible, s.keys.State().Cause)
 }
 
 // followKEK moves along what was wrapped by the KEK before: the copies now, and

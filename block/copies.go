@@ -310,13 +310,21 @@ func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *
 	return nil
 }
 
-// openCopy opens a copy and makes it available, but leaves it a copy.
+// outOfDate reports whether a refusal is for a KEK version's dates.
+func outOfDate(err error) bool {
+	kind := vault.Kind(err)
+	return kind == vault.ErrKeyExpired || kind == vault.ErrKeyNotYetValid
+}
+
+// openCopy opens a copy and makes it available, but leaves it a copy. One that is on a KEK
+// version that is out of date comes back locked: a change of the KEK moves it, if there is a
+// successor, or says why not.
 func openCopy(ctx context.Context, dir string, k *kek.KEK, o *Options) (*Store, error) {
 	s, err := Open(ctx, dir, k, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.keys.Revalidate(ctx); err != nil {
+	if err := s.keys.Revalidate(ctx); err != nil && !outOfDate(err) {
 		return nil, errors.Join(fmt.Errorf("%s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err), s.Close())
 	}
 	return s, nil
