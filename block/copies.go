@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -333,15 +335,8 @@ func openCopy(ctx context.Context, dir string, k *kek.KEK, o *Options) (*Store, 
 // rewrapCopy moves a copy to a KEK, and keeps written down what it needs, also when it
 // does not come to its end.
 func (s *Store) rewrapCopy(ctx context.Context, c *Copy, to *kek.KEK) error {
-	if found, err := hasStore(s.opts.FS, c.Path); err != nil || !found {
-		return errors.Join(err, c.elsewhere())
-	}
-	id, err := readIdentity(s.opts.FS, c.Path)
-	if err != nil {
+	if err := c.isThere(s.opts.FS); err != nil {
 		return err
-	}
-	if id.instance.String() != c.Instance {
-		return c.elsewhere()
 	}
 	// A crash may have come between moving the copy and writing that down.
 	o := Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
@@ -377,6 +372,21 @@ func (s *Store) rewrapCopy(ctx context.Context, c *Copy, to *kek.KEK) error {
 	}
 	c.take(in)
 	return errors.Join(err, s.writeMeta(s.copyRecord(c.Instance), c.encode()))
+}
+
+// isThere returns an error unless the copy is where it was made.
+func (c Copy) isThere(fsys vfs.FS) error {
+	if found, err := hasStore(fsys, c.Path); err != nil || !found {
+		return errors.Join(err, c.elsewhere())
+	}
+	id, err := readIdentity(fsys, c.Path)
+	if err != nil {
+		return err
+	}
+	if id.instance.String() != c.Instance {
+		return c.elsewhere()
+	}
+	return nil
 }
 
 // elsewhere says of a copy that it is not where it was made.

@@ -1,6 +1,7 @@
 package block
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -89,6 +90,8 @@ type Options struct {
 	// neither renews DEKs that are due nor rewraps any. What is due is the business of who
 	// opens the copy to use it.
 	atRest bool
+	// relocate, if not nil, is for Relocate: what is done before the keyring is opened.
+	relocate func(ctx context.Context, s *Store, ko keyring.Options) error
 }
 
 func (o *Options) withDefaults() (Options, error) {

@@ -255,6 +255,11 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	}
 	ko := s.opts.Keyring
 	ko.AwaitRevalidate = ko.AwaitRevalidate || s.id.copyOf != (instanceID{})
+	if s.opts.relocate != nil {
+		if err := s.opts.relocate(ctx, s, ko); err != nil {
+			return err
+		}
+	}
 	if s.keys, err = keyring.Open(ctx, storage, k, &ko); err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, err)
 	}

@@ -131,7 +131,8 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 // A KEK without a version follows the key: the document says which version to
 // unwrap with. One without a vault is taken for that of the document's vault, and the
 // vault refused if it answers as another: to move to a key of the same name in
-// another vault, open with the one and ChangeKEK to the other.
+// another vault, open with the one and ChangeKEK to the other. If it is the same key that is
+// in another vault now, and the one before is gone, see [Relocate].
 func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, error) {
 	o, err := opts.withDefaults()
 	if err != nil {
@@ -150,7 +151,7 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 		return nil, err
 	}
 	if cur := h.current().key; !sameKey(k.ID(), cur) {
-		return nil, fmt.Errorf("keyring: open: the keyring is wrapped by %s, not by %s: %w; open it with that key, then ChangeKEK",
+		return nil, fmt.Errorf("keyring: open: the keyring is wrapped by %s, not by %s: %w; open it with that key, then ChangeKEK; or, if it is the same key in another place now, Relocate",
 			cur, k.ID().Versionless(), ErrWrongKEK)
 	}
 	if err := generationExpected(h.generation, least); err != nil {

@@ -5,6 +5,7 @@ package vaultkinds
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -32,6 +33,7 @@ type Vault struct {
 	Name        string // KeyID.Vault of its keys
 
 	t      testing.TB
+	site   *Site
 	clock  *vaulttest.Clock
 	memory *vaulttest.Vault // nil: a file vault, or Key Vault on one
 	file   *local.Vault
@@ -70,7 +72,7 @@ func (s *Site) New(name string, clock *vaulttest.Clock) *Vault {
 	if clock == nil {
 		clock = s.clock
 	}
-	v := &Vault{t: t, clock: clock}
+	v := &Vault{t: t, site: s, clock: clock}
 	switch s.Kind {
 	case "memory":
 		v.memory = vaulttest.New(&vaulttest.Options{Name: "mem:" + name, Clock: clock})
@@ -101,6 +103,11 @@ func (s *Site) New(name string, clock *vaulttest.Clock) *Vault {
 	return v
 }
 
+// KeyVersions implements [vault.VersionLister].
+func (v *Vault) KeyVersions(ctx context.Context, id vault.KeyID) ([]vault.KeyID, error) {
+	return v.Vault.(vault.VersionLister).KeyVersions(ctx, id)
+}
+
 // pairs is the public test keys of vault/vaulttest: making one takes up to a second.
 var pairs = sync.OnceValues(func() (keys []*rsa.PrivateKey, err error) {
 	_, here, _, _ := runtime.Caller(0)
@@ -126,6 +133,16 @@ func (s *Site) Pair() *rsa.PrivateKey {
 	s.next++
 	return keys[s.next-1]
 }
+
+// Last returns the key pair that was returned last.
+func (s *Site) Last() *rsa.PrivateKey {
+	keys, err := pairs()
+	require.NoError(s.t, err)
+	return keys[s.next-1]
+}
+
+// Pair is the site's.
+func (v *Vault) Pair() *rsa.PrivateKey { return v.site.Pair() }
 
 // Import makes a key, or a new version of it, from a key pair, a minute after the one before.
 func (v *Vault) Import(name string, pair *rsa.PrivateKey) vault.KeyID {

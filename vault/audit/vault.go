@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/blockseal/blockseal/vault"
@@ -15,7 +16,10 @@ type Vault struct {
 	opts     Options
 }
 
-var _ vault.Vault = (*Vault)(nil)
+var (
+	_ vault.Vault         = (*Vault)(nil)
+	_ vault.VersionLister = (*Vault)(nil)
+)
 
 // New returns a vault that passes each operation on to inner and records it.
 func New(inner vault.Vault, recorder Recorder, opts *Options) *Vault {
@@ -51,6 +55,26 @@ func (v *Vault) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, error) 
 		return nil, withheld
 	}
 	return secret, err
+}
+
+// KeyVersions implements [vault.VersionLister], if the vault that it stands in front of does:
+// otherwise the error matches [errors.ErrUnsupported], and there is nothing to record.
+func (v *Vault) KeyVersions(ctx context.Context, id vault.KeyID) ([]vault.KeyID, error) {
+	inner, ok := v.inner.(vault.VersionLister)
+	if !ok {
+		return nil, fmt.Errorf("audit: the versions of %s: %w", id.Versionless(), errors.ErrUnsupported)
+	}
+	id = id.Versionless()
+	c := v.begin(ctx, "list", id)
+	ids, err := inner.KeyVersions(c.ctx, id)
+	answered := id
+	if len(ids) > 0 {
+		answered = ids[0].Versionless()
+	}
+	if withheld := c.end(answered, err); withheld != nil {
+		return nil, withheld
+	}
+	return ids, err
 }
 
 // call is an operation of a vault.Vault.

@@ -94,6 +94,24 @@ func (a *Admin) Versions(ctx context.Context, name string) ([]KeyInfo, error) {
 	return all, nil
 }
 
+// KeyVersions implements [vault.VersionLister]. It needs the permission list where the vault
+// goes by access policies; the role of a store has it, under roles.
+func (v *Vault) KeyVersions(ctx context.Context, id vault.KeyID) ([]vault.KeyID, error) {
+	id, err := v.own(OpList, id.Versionless())
+	if err != nil {
+		return nil, err
+	}
+	all, err := (&Admin{v.client}).Versions(ctx, id.Name)
+	if err != nil {
+		return nil, v.noted(OpList, id, err)
+	}
+	ids := make([]vault.KeyID, 0, len(all))
+	for _, k := range all {
+		ids = append(ids, k.ID)
+	}
+	return ids, nil
+}
+
 func byName(x, y KeyInfo) int { return strings.Compare(x.ID.Name, y.ID.Name) }
 func byAge(x, y KeyInfo) int {
 	return cmp.Or(x.Created.Compare(y.Created), strings.Compare(x.ID.Version, y.ID.Version))

@@ -35,7 +35,10 @@ type ciphertext struct {
 	bytes string
 }
 
-var _ vault.Vault = (*Vault)(nil)
+var (
+	_ vault.Vault         = (*Vault)(nil)
+	_ vault.VersionLister = (*Vault)(nil)
+)
 
 // New returns the vault at a URL such as "https://contoso.vault.azure.net" or
 // "https://contoso.managedhsm.azure.net". It does no I/O, and builds no credential:

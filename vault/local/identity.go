@@ -26,7 +26,11 @@ type Identity struct {
 	name string // "" is the owner
 }
 
-var _ vault.Vault = (*Identity)(nil)
+var (
+	_ vault.Vault         = (*Identity)(nil)
+	_ vault.VersionLister = (*Identity)(nil)
+	_ vault.VersionLister = (*Vault)(nil)
+)
 
 // As returns the data plane of an identity. An identity without grants is refused
 // everything, call by call.
@@ -59,6 +63,27 @@ func (i *Identity) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error
 		return vault.Key{}, err
 	}
 	return v.describe(id), nil
+}
+
+// KeyVersions implements [vault.VersionLister]. It needs the permission list.
+func (i *Identity) KeyVersions(ctx context.Context, id vault.KeyID) ([]vault.KeyID, error) {
+	a, c := &Administrator{i.core, i.name}, i.core
+	id = id.Versionless()
+	st, err := a.begin(ctx, OpList, &id)
+	if err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	k, err := c.lookup(st, OpList, &id)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]vault.KeyID, 0, len(k.Versions))
+	for _, v := range k.Versions {
+		id.Version = v.ID
+		ids = append(ids, id)
+	}
+	return ids, nil
 }
 
 // WrapKey implements [vault.Vault].

@@ -210,6 +210,11 @@ func (v *Vault) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error) {
 	return v.data.GetKey(ctx, id)
 }
 
+// KeyVersions implements [vault.VersionLister].
+func (v *Vault) KeyVersions(ctx context.Context, id vault.KeyID) ([]vault.KeyID, error) {
+	return v.data.KeyVersions(ctx, id)
+}
+
 // WrapKey implements [vault.Vault].
 func (v *Vault) WrapKey(ctx context.Context, id vault.KeyID, secret []byte) (vault.Wrapped, error) {
 	return v.data.WrapKey(ctx, id, secret)

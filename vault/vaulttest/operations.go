@@ -14,7 +14,10 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-var _ vault.Vault = (*Vault)(nil)
+var (
+	_ vault.Vault         = (*Vault)(nil)
+	_ vault.VersionLister = (*Vault)(nil)
+)
 
 // GetKey implements [vault.Vault].
 func (v *Vault) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error) {
@@ -107,6 +110,31 @@ func (v *Vault) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, error) 
 		}
 	}
 	return secret, nil
+}
+
+// KeyVersions implements [vault.VersionLister]. It is not counted among the calls, and meets
+// no fault but an outage.
+func (v *Vault) KeyVersions(ctx context.Context, id vault.KeyID) ([]vault.KeyID, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	const op = vault.Operation("list")
+	v.mu.Lock()
+	outage := v.outage
+	v.mu.Unlock()
+	if outage != nil {
+		return nil, &vault.Error{Op: op, Key: id, Kind: vault.ErrUnavailable, Err: outage}
+	}
+	if _, _, err := v.find(op, id.Versionless()); err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var ids []vault.KeyID
+	for _, m := range v.keys[id.Name].versions {
+		ids = append(ids, vault.KeyID{Vault: v.name, Name: id.Name, Version: m.id})
+	}
+	return ids, nil
 }
 
 // find returns a copy of a key version, and its complete id.

@@ -1,0 +1,198 @@
+package block
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// Relocation is what [Relocate] did.
+type Relocation struct {
+	keyring.Relocation
+	// Copies are the registered copies of the store, and what became of each.
+	Copies []RelocatedCopy
+}
+
+// RelocatedCopy is a registered copy that was relocated too, or was not.
+type RelocatedCopy struct {
+	Copy
+	// Err is why not; nil: its keys are where Copy says. A copy that is elsewhere is relocated
+	// where it is, by a call of its own.
+	Err error
+}
+
+// Relocate makes the store in dir, whose KEK is in another place now, open there: the same
+// key, restored from a backup or imported, in another vault or under another name, as after
+// the loss of a vault. The vault of before is not asked, and may be gone. It does what
+// [keyring.Relocate] does, in one atomic write: whatever happens meanwhile, the store is on
+// the keys of before, all of them, or in the new place. It takes a constant number of vault
+// calls for each KEK version that the document and the DEK records name, and reads every DEK
+// record. Open with k works from then on.
+//
+// The registered copies that can be reached are relocated too; what became of each is in the
+// result, and an event. A copy goes on waiting for its own Revalidate. Called again, Relocate
+// goes on with what is left, and with everything in place it changes nothing. A copy, wherever
+// it is, can be given as dir.
+//
+// The store must not be open elsewhere ([ErrLocked]), and is closed when Relocate returns.
+// Options.Keyring.Anchor is looked at, and advanced afterwards; leave it out for a copy, which
+// is older. An error of the store itself (of a KEK version that is not there, it matches
+// vault.ErrKeyNotFound and names the version) says that no identifier was changed, unless it
+// says that the store was relocated.
+//
+// Erase knows a key by its public key: both places of one are in its receipt, and destroying
+// one destroys nothing.
+func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Relocation, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.ReadOnly || o.Keyring.ReadOnly {
+		return Relocation{}, fmt.Errorf("block: relocate %s: %w", dir, ErrReadOnly)
+	}
+	if k == nil {
+		return Relocation{}, errors.New("block: relocate: a KEK is required")
+	}
+	if found, err := hasStore(o.fs(), dir); err != nil || !found {
+		return Relocation{}, errors.Join(err, fmt.Errorf("block: relocate %s: %w", dir, ErrNotStore))
+	}
+	rel, s, err := relocate(ctx, dir, k.WithVersion(""), o)
+	if err != nil {
+		return Relocation{}, fmt.Errorf("block: relocate %s: %w", dir, err)
+	}
+	out := Relocation{Relocation: rel}
+	if len(rel.Moved) > 0 {
+		s.keys.Emit(keyring.Event{Kind: keyring.KEKChanged, Key: s.keys.State().KEK, Detail: "relocated: the same key in another place"})
+	}
+	err = s.keys.Revalidate(ctx)
+	if err == nil {
+		out.Copies, err = s.relocateCopies(ctx, k.WithVersion(""))
+	}
+	if err = errors.Join(err, s.Close()); err != nil {
+		return out, fmt.Errorf("block: relocate %s: the store was relocated, and not all that comes after was done, which another call does: %w", dir, err)
+	}
+	return out, nil
+}
+
+// relocate relocates one store or copy, and returns it open and locked.
+func relocate(ctx context.Context, dir string, k *kek.KEK, o Options) (rel keyring.Relocation, s *Store, err error) {
+	o.atRest, o.Keyring.AwaitRevalidate = true, true
+	o.relocate = func(ctx context.Context, s *Store, ko keyring.Options) (err error) {
+		rel, err = s.relocate(ctx, k, ko)
+		return err
+	}
+	s, err = Open(ctx, dir, k, &o)
+	return rel, s, err
+}
+
+// relocate makes the relocated document beside the engine, opens it there, and saves it when
+// it has turned out to be this store's: nothing is written under a keyring that opens none of
+// its records, and what opens there opens afterwards.
+func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (rel keyring.Relocation, err error) {
+	before, err := s.storage.Load(ctx)
+	if err != nil {
+		return rel, s.damage(err)
+	}
+	unused, err := s.unnamedKEKs(ctx, before)
+	if err != nil {
+		return rel, err
+	}
+	ko.OnEvent, ko.Logger = nil, nil // nothing has happened yet
+	var beside keyring.MemStorage
+	if err := beside.Save(ctx, before); err != nil {
+		return rel, err
+	}
+	if rel, err = keyring.Relocate(ctx, &beside, k, &ko, unused...); err != nil || len(rel.Moved) == 0 {
+		return rel, err
+	}
+	ko.AwaitRevalidate, ko.RequireAccess, ko.ReadOnly = false, true, true
+	keys, err := keyring.Open(ctx, &beside, k, &ko)
+	if err != nil {
+		return rel, err
+	}
+	defer keys.Close()
+	h, err := keys.Acquire()
+	if err != nil {
+		return rel, err
+	}
+	err = s.prove(&h)
+	h.Release()
+	if err != nil {
+		return rel, err
+	}
+	after, err := beside.Load(ctx)
+	if err != nil {
+		return rel, err
+	}
+	return rel, s.storage.Save(ctx, after)
+}
+
+// unnamedKEKs returns the ids of the KEKs of a document that no DEK record names.
+func (s *Store) unnamedKEKs(ctx context.Context, document []byte) (unused []uint32, err error) {
+	in, err := keyring.Inspect(document)
+	if err != nil {
+		return nil, err
+	}
+	named := map[uint32]bool{}
+	err = s.eachRecord(ctx, nil, func(_, _ []byte, in keyring.RecordInfo) (bool, error) {
+		if in.Wrapping == keyring.ByKEK {
+			named[in.KEK] = true
+		}
+		return true, nil
+	})
+	for id := range in.KEKs {
+		if !named[id] {
+			unused = append(unused, id)
+		}
+	}
+	return unused, err
+}
+
+// relocateCopies relocates the registered copies, and writes down where their keys are now.
+func (s *Store) relocateCopies(ctx context.Context, k *kek.KEK) ([]RelocatedCopy, error) {
+	copies, err := s.copies()
+	if err != nil {
+		return nil, err
+	}
+	var out []RelocatedCopy
+	for _, c := range copies {
+		err := s.relocateCopy(ctx, &c, k)
+		if ctx.Err() != nil {
+			return out, ctx.Err()
+		}
+		e := keyring.Event{Kind: keyring.CopyRewrapped, Key: c.KEK, Detail: c.Path}
+		if err != nil {
+			e.Kind, e.Err = keyring.CopyNotRewrapped, err
+		}
+		s.keys.Emit(e)
+		out = append(out, RelocatedCopy{Copy: c, Err: err})
+	}
+	return out, nil
+}
+
+func (s *Store) relocateCopy(ctx context.Context, c *Copy, k *kek.KEK) (err error) {
+	o := Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
+	ko := s.opts.Keyring
+	o.Keyring = keyring.Options{Clock: ko.Clock, VaultTimeout: ko.VaultTimeout, OtherKEKs: ko.OtherKEKs}
+	if err := c.isThere(s.opts.FS); err != nil {
+		return err
+	}
+	_, copied, err := relocate(ctx, c.Path, k, o)
+	if err == nil {
+		// It stays a copy: only its files are listed as the store's own, which takes the keys.
+		err = errors.Join(copied.keys.Revalidate(ctx), copied.Close())
+	}
+	in, inspectErr := InspectKeyring(c.Path, &o)
+	if inspectErr != nil {
+		return errors.Join(err, inspectErr)
+	}
+	was := c.encode()
+	if c.take(in); !bytes.Equal(c.encode(), was) {
+		err = errors.Join(err, s.writeMeta(s.copyRecord(c.Instance), c.encode()))
+	}
+	return err
+}
