@@ -139,6 +139,20 @@ func (m *metaStorage) noteKEKs(said map[vault.KeyID]KeyState, now time.Time) err
 	if !changed {
 		return nil
 	}
+	return m.writePast(past)
+}
+
+// replacePast writes down the table anew, to which versions were added.
+func (m *metaStorage) replacePast(past pastKEKs) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(past.keks) == len(m.past.keks) {
+		return nil
+	}
+	return m.writePast(past)
+}
+
+func (m *metaStorage) writePast(past pastKEKs) error {
 	b := m.db.NewBatch()
 	defer b.Close()
 	if err := b.Set(metaKey(metaPast), past.encode()); err != nil {

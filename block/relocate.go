@@ -2,12 +2,14 @@ package block
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // Relocation is what [Relocate] did.
@@ -30,8 +32,8 @@ type RelocatedCopy struct {
 // the loss of a vault. The vault of before is not asked, and may be gone. It does what
 // [keyring.Relocate] does, in one atomic write: whatever happens meanwhile, the store is on
 // the keys of before, all of them, or in the new place. It takes a constant number of vault
-// calls for each KEK version that the document and the DEK records name, and reads every DEK
-// record. Open with k works from then on.
+// calls for each KEK version that the document and the DEK records name, and for each version
+// of k, and reads every DEK record. Open with k works from then on.
 //
 // The registered copies that can be reached are relocated too; what became of each is in the
 // result, and an event. A copy goes on waiting for its own Revalidate. Called again, Relocate
@@ -44,8 +46,9 @@ type RelocatedCopy struct {
 // vault.ErrKeyNotFound and names the version) says that no identifier was changed, unless it
 // says that the store was relocated.
 //
-// Erase knows a key by its public key: both places of one are in its receipt, and destroying
-// one destroys nothing.
+// Erase knows a key by its public key: all places of one are in its receipt, also of the
+// versions that wrapped the store in the past and are found in the new place, as they are after
+// a restore. Destroying one of them destroys nothing.
 func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Relocation, error) {
 	var o Options
 	if opts != nil {
@@ -69,6 +72,9 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 		s.keys.Emit(keyring.Event{Kind: keyring.KEKChanged, Key: s.keys.State().KEK, Detail: "relocated: the same key in another place"})
 	}
 	err = s.keys.Revalidate(ctx)
+	if err == nil {
+		err = s.notePlaces(ctx, s.keys.KEK())
+	}
 	if err == nil {
 		out.Copies, err = s.relocateCopies(ctx, k.WithVersion(""))
 	}
@@ -150,6 +156,60 @@ func (s *Store) unnamedKEKs(ctx context.Context, document []byte) (unused []uint
 		}
 	}
 	return unused, err
+}
+
+// notePlaces writes down which versions in the new place are keys that wrapped the store in
+// the past: a copy from then opens with them there too. It asks for all versions of the key; if
+// the vault does not list them, for those that are called as before.
+func (s *Store) notePlaces(ctx context.Context, k *kek.KEK) error {
+	past := s.storage.pastKEKs()
+	here, wanted := map[vault.KeyID]bool{}, map[publicKey]bool{}
+	var ask []vault.KeyID
+	for _, p := range past.keks {
+		if p.id.Versionless() == k.ID().Versionless() {
+			here[p.id] = true
+		} else if p.public != (publicKey{}) {
+			wanted[p.public] = true
+			ask = append(ask, k.WithVersion(p.id.Version).ID())
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	if lister, ok := k.Vault().(vault.VersionLister); ok {
+		inTime, end := s.vaultTime(ctx)
+		all, err := lister.KeyVersions(inTime, k.ID().Versionless())
+		if end(); err == nil {
+			ask = all
+		}
+	}
+	for _, id := range ask {
+		if here[id] {
+			continue
+		}
+		inTime, end := s.vaultTime(ctx)
+		key, err := kek.New(k.Vault(), id).Get(inTime, s.keys.Now())
+		if end(); key.ID == (vault.KeyID{}) {
+			if errors.Is(err, vault.ErrKeyNotFound) {
+				continue
+			}
+			return fmt.Errorf("which of the key's versions wrapped the store before: %w", err)
+		}
+		if kek.AdmitPublic(key.Public) != nil {
+			continue
+		}
+		if public, err := kek.Fingerprint(key.Public); err == nil && wanted[public] {
+			past = past.with(key.ID, public)
+		}
+	}
+	return s.storage.replacePast(past)
+}
+
+// vaultTime is ctx for one call to a vault.
+func (s *Store) vaultTime(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := s.keys.AfterFunc(cmp.Or(s.opts.Keyring.VaultTimeout, keyring.DefaultVaultTimeout), cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // relocateCopies relocates the registered copies, and writes down where their keys are now.

@@ -55,12 +55,20 @@ type Site struct {
 func Each(t *testing.T, f func(t *testing.T, s *Site, clock *vaulttest.Clock)) {
 	for _, kind := range []string{"memory", "file", "Key Vault"} {
 		t.Run(kind, func(t *testing.T) {
-			clock := vaulttest.NewClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
-			s := &Site{Kind: kind, t: t, clock: clock}
-			rand.Read(s.secret[:])
+			s, clock := newSite(t, kind)
 			f(t, s, clock)
 		})
 	}
+}
+
+// Memory returns a site of vaults in memory.
+func Memory(t testing.TB) (*Site, *vaulttest.Clock) { return newSite(t, "memory") }
+
+func newSite(t testing.TB, kind string) (*Site, *vaulttest.Clock) {
+	clock := vaulttest.NewClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
+	s := &Site{Kind: kind, t: t, clock: clock}
+	rand.Read(s.secret[:])
+	return s, clock
 }
 
 const caller = "store" // the identity that a store calls with
