@@ -192,10 +192,10 @@ func (r *Keyring) succeedFirst(ctx context.Context, k, exact *kek.KEK) (done boo
 	}
 	key, err := r.getKey(ctx, exact)
 	switch {
-	case err != nil:
-		return false, fmt.Errorf("%w; the version that it was to be moved to: %v", refusal, err)
 	case key.ID == inUse:
 		return false, fmt.Errorf("%w; the key has no newer version: make one, or change the date", refusal)
+	case err != nil:
+		return false, fmt.Errorf("%w; the version that it was to be moved to: %v", refusal, err)
 	case r.wentBack(old.Created, key):
 		return false, fmt.Errorf("%w; %s is older: an older version is no successor", refusal, key.ID)
 	}

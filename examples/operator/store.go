@@ -47,7 +47,7 @@ While another process has the store open, all of these commands end with exit st
 	f.other.add(c, "from-", "another vault, which holds keys that the store or its copies were on before")
 	c.AddCommand(a.storeInit(f), a.storeInspect(), a.storeState(f), a.storeRevalidate(f), a.storeVerify(f), a.storeUsage(f),
 		a.storePut(f), a.storeGet(f), a.storeDelete(f), a.storeList(f),
-		a.storeRotate(f), a.storeRekey(f), a.storeRewrap(f), a.storeErase(f), a.storeCheckpoint(f), a.storeCopies(f))
+		a.storeRotate(f), a.storeRelocate(f), a.storeRekey(f), a.storeRewrap(f), a.storeErase(f), a.storeCheckpoint(f), a.storeCopies(f))
 	return c
 }
 
@@ -102,7 +102,7 @@ func (a *app) withStoreAndKEKs(f *storeFlags, all bool, do func(ctx context.Cont
 			vaults = append(vaults, o)
 		}
 		if s.vault.ID() != info.KEK.Vault {
-			return fmt.Errorf("the store %s is on %s, and the vault %s is %s: %w", args[0], info.KEK, a.vault.dir, s.vault.ID(), keyring.ErrWrongKEK)
+			return fmt.Errorf("the store %s is on %s, and the vault %s is %s: %w; if that has the same key now: store relocate", args[0], info.KEK, a.vault.dir, s.vault.ID(), keyring.ErrWrongKEK)
 		}
 		opts := a.storeOptions(s)
 		opts.VaultRate, opts.RewriteRate = f.vaultRate, f.rewriteRate
