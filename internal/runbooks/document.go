@@ -15,7 +15,7 @@ const first = "First set-up"
 func required() []string {
 	return []string{
 		first, "Rotation", "Emergency revocation", "Lost key and escrow", "Restore from a checkpoint", "Replica",
-		"Moving to another vault", "Erasure request", "Disk full", "Vault outage", "Reading the audit trail",
+		"An expired key", "Moving to another vault", "Failover to another vault", "Erasure request", "Disk full", "Vault outage", "Reading the audit trail",
 	}
 }
 

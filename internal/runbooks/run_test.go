@@ -81,7 +81,7 @@ func TestWhatFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := tries(t, c.text, "", false)
-			require.ErrorContains(t, err, "1 of 11 runbooks failed")
+			require.ErrorContains(t, err, "1 of 13 runbooks failed")
 			require.Regexp(t, `(?m)^FAILED +Replica `, out)
 			require.Contains(t, out, c.says)
 		})
