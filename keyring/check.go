@@ -182,8 +182,11 @@ func (r *Keyring) byTheVaultsClock(key vault.Key, err error) error {
 	if !outOfDate(err) || key.InDate(vault.OpGet, now) != nil {
 		return err
 	}
-	if why := key.WhyRefused(vault.OpWrapKey, now); why != nil {
-		return fmt.Errorf("%w: %v", err, why)
+	if !key.VaultTime.IsZero() {
+		if why := key.WhyRefused(vault.OpWrapKey, now); why != nil {
+			return fmt.Errorf("%w: %v", err, why)
+		}
+		return err // the vault's clock says so too: it knows why it refuses
 	}
 	return fmt.Errorf("%w; by this machine's clock, %s, it is in date: one of the two clocks is wrong", err, now.UTC().Format(time.RFC3339))
 }

@@ -29,8 +29,9 @@
 //	                              in order, each once for each time; "told nothing" for none
 //
 // D is a duration of package time, which may begin with days: 7d, 6d23h. ERR is the name of a sentinel of package vault, keyring or block. In a reason,
-// <key> stands for the key's id without its version, <version> for a version and
-// <since> for the time at which the state began.
+// <key> stands for the key's id without its version, <version> for a version, <since> for
+// the time at which the state began, and <assumed> for what a refusal for a date says of the
+// time that was assumed, by a clock that nothing is wrong with.
 //
 // After every step of an advance, besides what the script says, block a is read: that
 // must succeed if and only if the state says that the store serves, and it must
