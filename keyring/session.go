@@ -208,10 +208,13 @@ func (r *Keyring) count() *shard {
 	return c
 }
 
-// look makes a hold of an operation that has been counted, or takes the count back.
+// look makes a hold of an operation that has been counted, or takes the count back. What it
+// looks at last is the session, so that a lock which began at any moment since the count is
+// seen. (The clock is read in between the two, where a test can stop it.)
 func (r *Keyring) look(c *shard) (Hold, error) {
+	now := int64(r.clock.Elapsed())
 	s := r.session.Load()
-	if s != nil && int64(r.clock.Elapsed()) < s.deadline.Load() {
+	if s != nil && now < s.deadline.Load() {
 		return Hold{r, s, c}, nil
 	}
 	c.n.Add(-1)

@@ -41,6 +41,63 @@ func TestCountedBeforeTheSessionIsLookedAt(t *testing.T) {
 	})
 }
 
+// stoppingClock is a clock that stops who asks for the time elapsed next.
+type stoppingClock struct {
+	Clock
+	next atomic.Pointer[stop]
+}
+
+type stop struct{ there, on chan struct{} }
+
+func (c *stoppingClock) Elapsed() time.Duration {
+	if s := c.next.Swap(nil); s != nil {
+		close(s.there)
+		<-s.on
+	}
+	return c.Clock.Elapsed()
+}
+
+// Acquire takes the two steps in that order. It is stopped between them; a lock takes the
+// session away and waits for what is counted; and Acquire, when it goes on, has no hold to
+// give. One that had looked at the session before would give one of a session that has ended,
+// and, had it been stopped before the count, of keys that were destroyed.
+func TestAcquireLooksAtTheSessionLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := newInside(t, nil)
+		clock := &stoppingClock{Clock: r.clock}
+		r.clock = clock
+		s := &stop{make(chan struct{}), make(chan struct{})}
+		clock.next.Store(s)
+		acquired := make(chan error, 1)
+		go func() {
+			h, err := r.Acquire()
+			if err == nil {
+				h.Release()
+			}
+			acquired <- err
+		}()
+		<-s.there
+		locked := make(chan struct{})
+		go func() {
+			r.lock(nil, errUnchecked)
+			close(locked)
+		}()
+		time.Sleep(time.Second) // of the bubble: until everybody waits
+		taken, early := r.session.Load() == nil, false
+		select {
+		case <-locked:
+			early = true
+		default:
+		}
+		close(s.on)
+		err := <-acquired
+		<-locked
+		require.True(t, taken, "the lock has taken the session away")
+		require.False(t, early, "it locked while an operation was counted")
+		require.ErrorIs(t, err, ErrInaccessible)
+	})
+}
+
 // Counters of which always one is not at zero, because operations that are refused come
 // and go, hold up no lock: what was at zero once, after the session was taken away, has
 // nothing to say any more.
