@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,8 +26,8 @@ func (wall) AfterFunc(d time.Duration, f func()) func() bool {
 // flightRig counts how often a call is made that waits until it is let go, or ended.
 type flightRig struct {
 	*flights[string, []byte]
-	began, ended int
-	last         [][]byte // what was given up for good
+	began, ended atomic.Int32
+	lastOnes     atomic.Int32 // how often the value itself was handed back
 	letGo        chan []byte
 }
 
@@ -36,16 +37,16 @@ func newFlightRig() *flightRig {
 
 func (r *flightRig) call(ctx context.Context, board boarding) ([]byte, error) {
 	return r.do(ctx, "kek", board, func(ctx context.Context, _ *call) ([]byte, error) {
-		r.began++
+		r.began.Add(1)
 		select {
 		case b := <-r.letGo:
 			return b, nil
 		case <-ctx.Done():
-			r.ended++
+			r.ended.Add(1)
 			return nil, ctx.Err()
 		}
 	}, func(b []byte) []byte { return append([]byte(nil), b...) }, func(b []byte) {
-		r.last = append(r.last, b)
+		r.lastOnes.Add(1)
 		clear(b)
 	})
 }
@@ -73,13 +74,13 @@ func TestAnEndedContextGoesNowhere(t *testing.T) {
 		cancel()
 		_, err := r.call(ended, func(*call) (*call, error) { t.Error("it is on its way"); return nil, nil })
 		require.ErrorIs(t, err, context.Canceled)
-		require.Zero(t, r.began)
+		require.Zero(t, r.began.Load())
 		going := r.start(t.Context(), nil)
 		_, err = r.call(ended, nil)
 		require.ErrorIs(t, err, context.Canceled)
 		r.letGo <- []byte("answer")
 		require.Equal(t, "answer", string((<-going).b))
-		require.Equal(t, 1, r.began)
+		require.EqualValues(t, 1, r.began.Load())
 	})
 }
 
@@ -88,7 +89,7 @@ func TestTheLastClears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFlightRig()
 		one, two := r.start(t.Context(), nil), r.start(t.Context(), nil)
-		require.Equal(t, 1, r.began)
+		require.EqualValues(t, 1, r.began.Load())
 		answer := []byte("answer")
 		r.letGo <- answer
 		a, b := <-one, <-two
@@ -96,7 +97,7 @@ func TestTheLastClears(t *testing.T) {
 		require.Equal(t, "answer", string(a.b))
 		require.Equal(t, "answer", string(b.b))
 		require.NotSame(t, &a.b[0], &b.b[0])
-		require.Len(t, r.last, 1)
+		require.EqualValues(t, 1, r.lastOnes.Load())
 		require.Equal(t, make([]byte, 6), answer, "cleared")
 	})
 }
@@ -135,13 +136,13 @@ func TestTheLastToGoEndsTheCall(t *testing.T) {
 		cancelFirst()
 		require.ErrorIs(t, (<-one).err, context.Canceled)
 		synctest.Wait()
-		require.Zero(t, r.ended)
+		require.Zero(t, r.ended.Load())
 		cancelSecond()
 		require.ErrorIs(t, (<-two).err, context.Canceled)
 		three := r.start(t.Context(), nil)
-		require.Equal(t, []int{2, 1}, []int{r.began, r.ended}, "another call, and the one before has ended")
+		require.Equal(t, []int32{2, 1}, []int32{r.began.Load(), r.ended.Load()}, "another call, and the one before has ended")
 		four := r.start(t.Context(), nil)
-		require.Equal(t, 2, r.began, "which others join")
+		require.EqualValues(t, 2, r.began.Load(), "which others join")
 		r.letGo <- []byte("answer")
 		require.NoError(t, (<-three).err)
 		require.NoError(t, (<-four).err)
@@ -160,10 +161,10 @@ func TestAnOldCallLeavesTheNewOneAlone(t *testing.T) {
 			old := r.start(ctx, nil)
 			time.Sleep(joinWithin)
 			joined := r.start(ctx, nil)
-			require.Equal(t, 1, r.began, "it is a second old, and no more")
-			time.Sleep(1)
+			require.EqualValues(t, 1, r.began.Load(), "it is a second old, and no more")
+			time.Sleep(time.Nanosecond)
 			young := r.start(t.Context(), nil)
-			require.Equal(t, 2, r.began)
+			require.EqualValues(t, 2, r.began.Load())
 			if givenUp {
 				cancel()
 			} else {
@@ -173,7 +174,7 @@ func TestAnOldCallLeavesTheNewOneAlone(t *testing.T) {
 			<-joined
 			synctest.Wait()
 			also := r.start(t.Context(), nil)
-			require.Equal(t, 2, r.began, "it joins the young one")
+			require.EqualValues(t, 2, r.began.Load(), "it joins the young one")
 			r.letGo <- []byte("young")
 			require.Equal(t, "young", string((<-young).b))
 			require.Equal(t, "young", string((<-also).b))
@@ -197,15 +198,15 @@ func TestWhenACallWasSent(t *testing.T) {
 		waits := []chan flightAnswer{r.start(t.Context(), board)}
 		time.Sleep(time.Minute) // in the queue
 		waits = append(waits, r.start(t.Context(), board))
-		require.Equal(t, 1, r.began)
+		require.EqualValues(t, 1, r.began.Load())
 		cl.sent()
 		time.Sleep(joinWithin)
 		waits = append(waits, r.start(t.Context(), board))
-		require.Equal(t, 1, r.began)
+		require.EqualValues(t, 1, r.began.Load())
 		cl.sent() // a second try
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		waits = append(waits, r.start(t.Context(), board))
-		require.Equal(t, 2, r.began)
+		require.EqualValues(t, 2, r.began.Load())
 		r.letGo <- []byte("answer")
 		r.letGo <- []byte("answer")
 		for _, w := range waits {
@@ -280,11 +281,12 @@ func TestWhatIsProven(t *testing.T) {
 func TestWhatIsAnsweredIsAskedAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFlights[string, int](wall{time.Now()})
-		began, handOut := 0, make(chan struct{})
+		var began atomic.Int32
+		handOut := make(chan struct{})
 		ask := func() chan int {
 			done := make(chan int, 1)
 			go func() {
-				n, _ := f.do(t.Context(), "kek", nil, func(context.Context, *call) (int, error) { began++; return began, nil },
+				n, _ := f.do(t.Context(), "kek", nil, func(context.Context, *call) (int, error) { return int(began.Add(1)), nil },
 					func(n int) int { <-handOut; return n }, nil)
 				done <- n
 			}()
