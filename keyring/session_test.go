@@ -98,6 +98,57 @@ func TestAcquireLooksAtTheSessionLast(t *testing.T) {
 	})
 }
 
+// watchedSave looks at the keyring while it is asked to save.
+type watchedSave struct {
+	MemStorage
+	look func()
+}
+
+func (w *watchedSave) Save(ctx context.Context, document []byte) error {
+	if w.look != nil {
+		w.look()
+	}
+	return w.MemStorage.Save(ctx, document)
+}
+
+// A keyring that is locked and moves to a successor has no hold, for which Close would wait:
+// it has the turn that Close takes while it saves, and saves nothing once it is closed.
+func TestNothingIsSavedAfterClose(t *testing.T) {
+	clock := vaulttest.NewClock(goldenStart)
+	v := vaulttest.New(&vaulttest.Options{Clock: clock})
+	id := v.CreateKey("k")
+	var storage watchedSave
+	r, err := Create(t.Context(), &storage, kek.New(v, id.Versionless()), &Options{Clock: clock})
+	require.NoError(t, err)
+	defer r.Close()
+	v.SetDates(id, time.Time{}, clock.Now())
+	require.ErrorIs(t, r.Revalidate(t.Context()), vault.ErrKeyExpired)
+	clock.Step(time.Minute)
+	newest := v.Rotate("k")
+	saves, free := 0, 0
+	storage.look = func() {
+		saves++
+		if r.turn.TryLock() {
+			r.turn.Unlock()
+			free++
+		}
+	}
+	require.NoError(t, r.Revalidate(t.Context()))
+	require.Equal(t, newest, r.State().KEK)
+	require.Equal(t, 1, saves)
+	require.Zero(t, free, "Close could have come to its end meanwhile")
+	storage.look = nil
+
+	// It is closed between the last answer of the vault and the save.
+	v.SetDates(newest, time.Time{}, clock.Now())
+	require.ErrorIs(t, r.Revalidate(t.Context()), vault.ErrKeyExpired)
+	clock.Step(time.Minute)
+	v.Rotate("k")
+	r.opts.Admit = func(func(string, []byte) [TagSize]byte) error { return r.Close() }
+	storage.look = func() { t.Error("it saved after Close") }
+	require.ErrorIs(t, r.Revalidate(t.Context()), ErrClosed)
+}
+
 // Counters of which always one is not at zero, because operations that are refused come
 // and go, hold up no lock: what was at zero once, after the session was taken away, has
 // nothing to say any more.

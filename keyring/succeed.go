@@ -149,6 +149,13 @@ func (r *Keyring) saveSuccessor(ctx context.Context, t *target, docSecret *[secr
 	if err := r.admit(b); err != nil {
 		return nil, nil, err
 	}
+	// There is no session, and so no hold that Close would wait for: it waits for the turn, so
+	// that nothing is saved in a storage that its owner has closed.
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	if r.closed.Load() {
+		return nil, nil, ErrClosed
+	}
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
 	m, err := r.sealFor(t, b)

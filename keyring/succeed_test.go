@@ -372,3 +372,28 @@ func TestSuccessorOfAnOpenKeyring(t *testing.T) {
 		require.Equal(t, keyring.Inaccessible, r.State().Status)
 	})
 }
+
+// RotateKEK is somebody's wish, and so ends a lock that waits for one.
+func TestRotateKEKEndsALockForADate(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		g.opts.ManualRevalidation = true
+		r := g.create()
+		g.pass(time.Minute)
+		newest := g.vault.Rotate(g.key.Name)
+		g.vault.Revoke(vault.OpGet) // no check takes it up
+		g.pass(2 * time.Minute)
+		g.vault.Restore(vault.OpGet)
+		require.ErrorIs(t, r.State().Cause, vault.ErrAccessDenied)
+		g.vault.SetDates(g.key, time.Time{}, g.clock.Now())
+		require.ErrorIs(t, r.RotateKEK(t.Context()), vault.ErrAccessDenied, "that is not about a date")
+		g.kek = kek.New(g.vault, g.key)
+		require.NoError(t, r.Close())
+		r = g.open()
+		require.ErrorIs(t, r.State().Cause, vault.ErrKeyExpired)
+		g.pass(5 * time.Minute)
+		require.Equal(t, keyring.Inaccessible, r.State().Status)
+		require.NoError(t, r.RotateKEK(t.Context()))
+		require.Equal(t, keyring.Available, r.State().Status)
+		require.Equal(t, newest, r.State().KEK)
+	})
+}

@@ -88,7 +88,7 @@ func (s *Site) New(name string, clock *vaulttest.Clock) *Vault {
 		return v
 	case "file":
 		var err error
-		v.file, err = local.Create(filepath.Join(t.TempDir(), name), []byte("passphrase"), &local.Options{
+		v.file, err = local.Create(filepath.Join(t.TempDir(), name), []byte("a passphrase of a test"), &local.Options{
 			KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 1000}, InsecureKDF: true, Clock: clock, BackupSecret: s.secret[:]})
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, v.file.Close()) })
