@@ -10,18 +10,27 @@ import (
 
 // Revalidate asks the vault now, whatever the state: the way back from
 // Inaccessible when Options.Keyring.ManualRevalidation is set, and the first thing
-// that a copy waits for. A copy that succeeds is a store of its own from then on.
+// that a copy waits for. A copy that succeeds is a store of its own from then on: it has
+// begun an epoch of its own, so that its source does not open what it writes.
 func (s *Store) Revalidate(ctx context.Context) error {
 	if err := s.keys.Revalidate(ctx); err != nil {
 		return err
 	}
 	s.usage.RLock()
 	defer s.usage.RUnlock()
-	s.openMu.Lock()
-	defer s.openMu.Unlock()
-	if s.id.copyOf == (instanceID{}) || s.opts.ReadOnly || s.closed {
+	if s.opts.ReadOnly || s.closed || !s.isCopy() {
 		return nil
 	}
+	// Before it is a store of its own it has an epoch of its own, which is in the document
+	// of a keyring that opens what is there.
+	if err := s.proveNow(); err != nil {
+		return fmt.Errorf("block: revalidate: %w", err)
+	}
+	if err := s.keys.Own(ctx); err != nil {
+		return fmt.Errorf("block: revalidate: %w", err)
+	}
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
 	id := s.id
 	id.copyOf = instanceID{}
 	if err := writeIdentity(s.opts.FS, s.dir, id); err != nil {
@@ -31,10 +40,18 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	return nil
 }
 
+// isCopy reports whether the store is a copy that has not been revalidated.
+func (s *Store) isCopy() bool {
+	s.openMu.Lock()
+	defer s.openMu.Unlock()
+	return s.id.copyOf != (instanceID{})
+}
+
 // RotateKEK wraps the store's keyring with the newest version of its KEK: three
 // vault calls, one write, whatever the data. Registered copies that can be reached
-// are moved along, at six calls each; what becomes of each is an event, and
-// [Store.Copies] says what the others need. The store goes on looking for those by
+// are moved along, at six calls each, if the store made them ([Copy].Doubt); which those are
+// is an event each (keyring.CopyDue) before the first is touched, what becomes of each is
+// another, and [Store.Copies] says what the others need. The store goes on looking for those by
 // itself, each minute and less and less often up to each hour.
 //
 // A store that is Inaccessible because its KEK version is out of date is moved to a newer

@@ -135,11 +135,16 @@ func (s *Store) watchSequence() {
 		o.Anchor = s.sequence.anchor
 	}
 	given := o.Admit
-	o.Admit = func(tag func(string, []byte) [keyring.TagSize]byte) error {
-		if err := s.admit(tag); err != nil || given == nil {
+	o.Admit = func(opened keyring.Opened) error {
+		s.storage.admit(opened)
+		err := s.admit(opened.Tag)
+		if err == nil && s.opts.moving != nil {
+			err = s.storage.isCopy(*s.opts.moving, opened)
+		}
+		if err != nil || given == nil {
 			return err
 		}
-		return given(tag)
+		return given(opened)
 	}
 }
 

@@ -29,8 +29,8 @@ func TestAnchorRefusesWhatIsOlder(t *testing.T) {
 		text    string
 		none    bool // no store is left that could be accepted
 	}{
-		"older blocks under the same document": {func(w world) { w.copyDir("older blocks", w.dir) }, "the write sequence number of store is 4, at least 8 was expected", false},
-		"an older document":                    {func(w world) { w.copyDir("older document", w.dir) }, "at least 3 was expected: an older copy", false},
+		"older blocks under the same document": {func(w world) { w.copyDir("older blocks", w.dir) }, "the write sequence number of store is 5, at least 9 was expected", false},
+		"an older document":                    {func(w world) { w.copyDir("older document", w.dir) }, "at least 6 was expected: an older copy", false},
 		"another store": {func(w world) {
 			other := newRig(t)
 			other.vault, other.kek = w.vault, w.kek
@@ -47,10 +47,10 @@ func TestAnchorRefusesWhatIsOlder(t *testing.T) {
 		"the log's end cut off after a crash": {func(w world) {
 			w.copyDir("crashed", w.dir)
 			w.emptyLogs()
-		}, "the write sequence number of store is 2, at least 8 was expected", false},
+		}, "the write sequence number of store is 2, at least 9 was expected", false},
 		"the record alone removed": {func(w world) {
 			w.edit(func(db *pebble.DB) { require.NoError(t, db.Delete([]byte(sequenceKey), pebble.Sync)) })
-		}, "the write sequence number of store is 0, at least 8 was expected", false},
+		}, "the write sequence number of store is 0, at least 9 was expected", false},
 		"the directory emptied": {func(w world) { require.NoError(t, w.opts.FS.RemoveAll(w.dir)) }, "there is none", true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -69,14 +69,17 @@ func TestAnchorRefusesWhatIsOlder(t *testing.T) {
 			old := anchor()
 			w.copyDir(w.dir, "older document")
 			require.NoError(t, s.RotateKEK(w.ctx))
-			require.NoError(t, s.Checkpoint(w.ctx, "checkpoint")) // which begins another log
-			require.EqualValues(t, 4, anchor().Sequence)
+			require.NoError(t, s.Checkpoint(w.ctx, "checkpoint"))
+			require.NoError(t, s.Put(w.ctx, []byte("a"), []byte("by another epoch than the checkpoint's")))
+			require.NoError(t, s.FlushEngine(w.ctx)) // which begins another log
+			require.EqualValues(t, 5, anchor().Sequence)
 			w.copyDir(w.dir, "older blocks")
 			for i := range 4 {
 				require.NoError(t, s.Put(w.ctx, []byte("a"), fmt.Append(nil, i)))
 			}
 			kept := anchor()
-			require.Equal(t, old.Generation+1, kept.Generation)
+			// The KEK, the copy announced and registered, and the epoch that the copy does not have.
+			require.Equal(t, old.Generation+4, kept.Generation)
 			w.copyDir(w.dir, "crashed")
 			require.NoError(t, s.Close())
 			w.n.set(kept, nil) // as it was when "crashed" was taken

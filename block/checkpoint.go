@@ -16,11 +16,17 @@ import (
 // changes wait for as long: make the copy beside the store, and copy it from there (see
 // [HoldCheckpoint]). It needs no access: a store that is Inaccessible can be copied.
 //
-// The copy is a store with the same keys and an instance of its own. It opens
+// The copy is a store with the same keys and an instance of its own. What either of the two
+// writes from then on is wrapped by an epoch that the other does not have: here one begins
+// with the next change, there with its Revalidate. Each is 52 bytes of the keyring document,
+// until RotateEpoch; when there are nearly keyring.MaxEpochs none begins any more, of which
+// there is an event, and the copy can open what is written here until RotateEpoch there. It opens
 // Inaccessible and waits for [Store.Revalidate] with the vault client that its
 // Open was given; from then on it can be given another KEK with
 // [Store.ChangeKEK], so that the source's can be destroyed. The store remembers
-// the copy and where it was made, as an absolute path; see [Store.Copies].
+// the copy and where it was made, as an absolute path; see [Store.Copies]. It remembers
+// 4,096 (keyring.ErrLimit). Without access it cannot sign what it remembers: a copy that is
+// made then is in doubt, and not moved along, if the store is closed before access comes back.
 //
 // It waits for what is in memory to be written out, and ends with ctx, and with Close,
 // while that fails, as on a full disk. A store that was opened read only cannot be copied
@@ -52,7 +58,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
 	instance := newInstance()
-	if err := s.announce(dir, instance); err != nil {
+	if err := s.announce(ctx, dir, instance); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
 	if made, err := s.copyTo(ctx, dir, instance); err != nil {
@@ -62,7 +68,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 				return errors.Join(err, again) // and the store goes on remembering it
 			}
 		} // else the engine has removed what it made, and what is there is somebody else's
-		return errors.Join(err, s.writeMeta(s.copyRecord(instance.String()), nil))
+		return errors.Join(err, s.forget(context.WithoutCancel(ctx), instance.String()))
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
 	return nil
@@ -75,10 +81,10 @@ func (s *Store) copyTo(ctx context.Context, dir string, instance instanceID) (ma
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
 	sequence := s.recordedSequence()
-	if err := s.db.Checkpoint(ctx, dir); err != nil {
+	if err := s.db.Checkpoint(ctx, dir, s.apart); err != nil {
 		return false, err
 	}
-	if err := s.register(dir, instance); err != nil {
+	if err := s.register(ctx, dir, instance); err != nil {
 		return true, err
 	}
 	s.openMu.Lock()
@@ -92,6 +98,22 @@ func (s *Store) copyTo(ctx context.Context, dir string, instance instanceID) (ma
 	return true, writeIdentity(s.opts.FS, dir, id)
 }
 
+// apart takes the files of a copy, with cut, and sees to it that what is applied from then
+// on is wrapped by an epoch that the copy does not have, also by an operation that has its
+// DEK already (see refresh). That the store has shared its epochs is in the document when
+// the copy is registered, before it is whole.
+func (s *Store) apart(cut func() error) error {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if err := cut(); err != nil {
+		return err
+	}
+	if epoch := s.keys.Share(); epoch > 0 {
+		s.floor.Store(max(s.floor.Load(), epoch+1))
+	}
+	return nil
+}
+
 // isFree refuses a directory that exists, and says what is in it where that is known.
 func (s *Store) isFree(dir string) error {
 	if _, err := s.opts.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -99,10 +121,7 @@ func (s *Store) isFree(dir string) error {
 	} else if err != nil {
 		return err
 	}
-	copies, err := s.copies()
-	if err != nil {
-		return err
-	}
+	copies, _ := s.copies()
 	for _, c := range copies {
 		if c.Path != dir {
 			continue

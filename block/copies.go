@@ -1,9 +1,10 @@
 package block
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,10 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/blockseal/blockseal/internal/engine"
-	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -27,18 +25,13 @@ type Copy struct {
 	KEK        vault.KeyID
 	Generation uint64 // of its keyring document
 	// KEKs are all KEK versions that the copy needs, sorted by their identifiers: KEK,
-	// which wraps its document, and those that wrap records of it (ByKEK). Nil for a copy
-	// of which an older release remembered KEK alone, until the store's KEK changes next
-	// and the copy can be reached.
-	KEKs []vault.KeyID `json:",omitempty"`
-}
-
-// needs returns the KEK versions that the copy is known to need.
-func (c Copy) needs() []vault.KeyID {
-	if c.KEKs == nil {
-		return []vault.KeyID{c.KEK}
-	}
-	return c.KEKs
+	// which wraps its document, and those that wrap records of it (ByKEK).
+	KEKs []vault.KeyID
+	// Doubt says why the store does not vouch for having made the copy; empty: it does.
+	// What is in doubt is not moved to another KEK: whoever can write the disk can have
+	// put it there. It counts as a use of its KEKs all the same. Without access since the
+	// store was opened every copy is, because nobody can tell.
+	Doubt string `json:",omitempty"`
 }
 
 // NeedsOnly reports whether the copy needs no KEK version but id.
@@ -61,137 +54,140 @@ func (c *Copy) need(ids ...vault.KeyID) {
 
 func byIdentifier(a, b vault.KeyID) int { return strings.Compare(a.String(), b.String()) }
 
-// The record of a copy, in the meta space under "copy/", the instance of the store
-// that made it, "/", and the copy's own instance: a copy holds the records of its
-// siblings, and has nothing to do with them. On disk, and must not change.
+// copyEntry is a copy in the register. On disk, and must not change:
 //
-//	offset  size  field
-//	     0     1  version, 2
-//	     1     8  made, seconds since 1970-01-01 UTC
-//	     9     8  generation of the copy's keyring document
-//	    17     4  length of the following
-//	    21     .  key identifier of the KEK that wraps it
-//	     .     2  number of the following: KEK versions that may wrap records of it, beside
-//	              that one, ascending by their identifiers
-//	     .     .  for each, its length in 2 bytes, and the key identifier
-//	     .     .  path, to the end
-//
-// Version 1 lacks the KEK versions that wrap records.
+//	16 instance of the copy
+//	1  1: the store vouches for it; 0: it was found, and somebody may have put it there
+//	8  made, seconds since 1970-01-01 UTC
+//	8  generation of the copy's keyring document
+//	32 SHA-256 of the keyring document that it was made with; zeros: it was not made whole
+//	2  length of the following
+//	.  key identifier of the KEK that wraps the copy's document
+//	2  number of the following: KEK versions that may wrap records of it, beside that one,
+//	   ascending by their identifiers
+//	.  for each, its length in 2 bytes, and the key identifier
+//	4  length of the following
+//	.  path
+type copyEntry struct {
+	Copy
+	vouched  bool
+	document [sha256.Size]byte
+	mine     bool // this process has made it: not on disk
+}
+
 const (
-	copyVersion1 = 1
-	copyVersion  = 2
-	metaCopy     = "copy/"
+	metaCopy  = "copy/"
+	fixedCopy = 16 + 1 + 8 + 8 + sha256.Size
 )
 
-func (c Copy) encode() []byte {
-	b := []byte{copyVersion}
-	if c.KEKs == nil {
-		b[0] = copyVersion1
+func (c copyEntry) append(b []byte) []byte {
+	var instance instanceID
+	if n, err := hex.Decode(instance[:], []byte(c.Instance)); err != nil || n != len(instance) {
+		panic("block: an instance is 32 hexadecimal digits, not " + c.Instance)
+	}
+	b = append(b, instance[:]...)
+	if c.vouched {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
 	}
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Made.Unix()))
 	b = binary.BigEndian.AppendUint64(b, c.Generation)
-	b = appendLong(b, []byte(c.KEK.String()))
-	if c.KEKs != nil {
-		others := slices.DeleteFunc(slices.Clone(c.KEKs), func(id vault.KeyID) bool { return id == c.KEK })
-		b = binary.BigEndian.AppendUint16(b, uint16(len(others))) // a keyring has 1,024 at the most
-		for _, id := range others {
-			b = appendKeyID(b, id)
-		}
+	b = append(b, c.document[:]...)
+	b = appendKeyID(b, c.KEK)
+	others := slices.DeleteFunc(slices.Clone(c.KEKs), func(id vault.KeyID) bool { return id == c.KEK })
+	b = binary.BigEndian.AppendUint16(b, uint16(len(others))) // a keyring has 1,024 at the most
+	for _, id := range others {
+		b = appendKeyID(b, id)
 	}
-	return append(b, c.Path...)
+	return appendLong(b, []byte(c.Path))
 }
 
-func decodeCopy(instance string, b []byte) (c Copy, err error) {
-	if len(b) > 0 && b[0] != copyVersion1 && b[0] != copyVersion {
-		return c, fmt.Errorf("block: the record of copy %s: %w", instance, ErrVersion)
+func cutCopy(b []byte) (c copyEntry, rest []byte, err error) {
+	if len(b) < fixedCopy {
+		return c, nil, errors.New("it is cut off")
 	}
-	if len(b) < 21 || uint64(binary.BigEndian.Uint32(b[17:])) > uint64(len(b)-21) {
-		return c, fmt.Errorf("block: the record of copy %s is cut off: %w", instance, ErrCorrupt)
+	instance := instanceID(b[:16])
+	if instance == (instanceID{}) || b[16] > 1 {
+		return c, nil, errors.New("it is damaged at its start")
 	}
-	n := 21 + int(binary.BigEndian.Uint32(b[17:]))
-	id, err := vault.ParseKeyID(string(b[21:n]))
-	if err != nil {
-		return c, fmt.Errorf("block: the record of copy %s: %w: %w", instance, ErrCorrupt, err)
+	c.Instance, c.vouched = instance.String(), b[16] == 1
+	c.Made = time.Unix(int64(binary.BigEndian.Uint64(b[17:])), 0).UTC()
+	c.Generation = binary.BigEndian.Uint64(b[25:])
+	c.document = [sha256.Size]byte(b[33:])
+	if c.KEK, rest, err = cutKeyID(b[fixedCopy:]); err != nil {
+		return c, nil, err
 	}
-	c = Copy{
-		Instance: instance, KEK: id,
-		Made:       time.Unix(int64(binary.BigEndian.Uint64(b[1:])), 0).UTC(),
-		Generation: binary.BigEndian.Uint64(b[9:]),
+	if len(rest) < 2 {
+		return c, nil, errors.New("it is cut off")
 	}
-	rest := b[n:]
-	if b[0] == copyVersion {
-		if rest, err = c.decodeKEKs(rest); err != nil {
-			return Copy{}, fmt.Errorf("block: the record of copy %s: %w: %w", instance, ErrCorrupt, err)
-		}
-	}
-	c.Path = string(rest)
-	return c, nil
-}
-
-// decodeKEKs reads the KEK versions that may wrap records, and returns what follows.
-func (c *Copy) decodeKEKs(b []byte) (rest []byte, err error) {
-	if len(b) < 2 {
-		return nil, errors.New("it is cut off")
-	}
-	n := int(binary.BigEndian.Uint16(b))
-	b = b[2:]
+	n := int(binary.BigEndian.Uint16(rest))
+	rest = rest[2:]
 	var others []vault.KeyID
 	for range n {
 		var id vault.KeyID
-		if id, b, err = cutKeyID(b); err != nil {
-			return nil, err
+		if id, rest, err = cutKeyID(rest); err != nil {
+			return c, nil, err
 		}
 		if id == c.KEK || len(others) > 0 && byIdentifier(others[len(others)-1], id) >= 0 {
-			return nil, errors.New("its key identifiers are out of order")
+			return c, nil, errors.New("its key identifiers are out of order")
 		}
 		others = append(others, id)
 	}
 	c.need(others...)
-	return b, nil
+	if len(rest) < 4 || uint64(binary.BigEndian.Uint32(rest)) > uint64(len(rest)-4) {
+		return c, nil, errors.New("its path is cut off")
+	}
+	end := 4 + int(binary.BigEndian.Uint32(rest))
+	c.Path = string(rest[4:end])
+	return c, rest[end:], nil
+}
+
+// copyRecord is the name of the record that announces a copy.
+func copyRecord(own keyring.InstanceID, instance string) string {
+	return metaCopy + own.String() + "/" + instance
 }
 
 // Copies returns the checkpoints that the store remembers, with the KEK versions that
-// each was last known to need. It needs no access.
+// each was last known to need, sorted by their instances. It needs no access; but without
+// access since the store was opened all of them are in doubt ([Copy].Doubt).
 func (s *Store) Copies(ctx context.Context) ([]Copy, error) {
 	s.usage.RLock()
 	defer s.usage.RUnlock()
 	if s.closed {
 		return nil, fmt.Errorf("block: copies: %w", ErrClosed)
 	}
-	return s.copies()
+	copies, _ := s.copies()
+	return copies, nil
 }
 
-// copies is Copies for those who keep the engine open.
-func (s *Store) copies() ([]Copy, error) {
-	prefix := metaKey(s.copyRecord(""))
-	it, err := s.db.NewIter(prefix, append(bytes.Clone(prefix), 0xff))
-	if err != nil {
-		return nil, s.damage(err)
+// copies is Copies for those who keep the engine open. whole is whether it is known that
+// none is missing.
+func (s *Store) copies() (out []Copy, whole bool) {
+	r, known := s.storage.view()
+	for _, c := range r.copies {
+		out = append(out, c.Copy)
 	}
-	defer it.Close()
-	var out []Copy
-	for ok := it.First(); ok; ok = it.Next() {
-		v, err := it.Value()
-		if err != nil {
-			return nil, s.damage(err)
-		}
-		c, err := decodeCopy(string(it.Key()[len(prefix):]), v)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, c)
-	}
-	return out, s.damage(it.Err())
+	return out, known && !r.lost
 }
 
-// copyRecord is the name of the record of a copy that this store made.
-func (s *Store) copyRecord(instance string) string {
-	return metaCopy + s.Instance() + "/" + instance
+// changeCopies saves a keyring document with other copies: which there are changes with the
+// document alone, so that nobody can bring back what was before.
+func (s *Store) changeCopies(ctx context.Context, f func(r register) []copyEntry) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if err := s.proveNow(); err != nil {
+		return err
+	}
+	s.storage.stage(f)
+	defer s.storage.unstage()
+	return s.keys.Save(ctx)
 }
 
 // ForgetCopy makes the store forget a checkpoint, because it was destroyed or is
 // none of the store's concern any more. If the store is moving it to another KEK, that is
-// ended first: when ForgetCopy has returned the copy's files can be removed.
+// ended first: when ForgetCopy has returned the copy's files can be removed. It takes access,
+// so that nobody can bring back what was forgotten: [ErrInaccessible].
 func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
 	s.usage.RLock()
 	defer s.usage.RUnlock()
@@ -201,11 +197,32 @@ func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
 	if s.opts.ReadOnly {
 		return fmt.Errorf("block: forget copy: %w", ErrReadOnly)
 	}
-	err := s.endMove(ctx, instance, func() error { return s.writeMeta(s.copyRecord(instance), nil) })
+	err := s.endMove(ctx, instance, func() error { return s.forget(ctx, instance) })
 	if err != nil {
 		return fmt.Errorf("block: forget copy: %w", err)
 	}
 	return nil
+}
+
+// forget takes a copy from the register, which is saved with the next document, or its
+// announcement.
+func (s *Store) forget(ctx context.Context, instance string) error {
+	if s.storage.isAnnounced(instance) {
+		if err := s.writeMeta(copyRecord(s.storage.own, instance), nil); err != nil {
+			return err
+		}
+		if s.storage.unannounce(instance) {
+			return nil
+		} // else a document has just taken it over
+	}
+	if r, _ := s.storage.view(); !r.has(instance) {
+		return nil
+	}
+	err := s.changeCopies(ctx, func(r register) []copyEntry { return r.without(instance) })
+	if err == nil {
+		s.changed()
+	}
+	return err
 }
 
 // writeMeta sets a meta record durably, or deletes it if value is nil.
@@ -233,172 +250,65 @@ func (s *Store) setMeta(name string, value []byte) error {
 
 // announce remembers a copy that is about to be made, with the KEK versions that it may
 // need, so that there is none, whole or not, that the store does not remember.
-func (s *Store) announce(dir string, instance instanceID) error {
+func (s *Store) announce(ctx context.Context, dir string, instance instanceID) error {
 	keks, active := s.keys.KEKs()
-	c := Copy{Path: dir, Made: s.keys.Now(), KEK: keks[active], Generation: s.keys.State().Generation}
+	c := copyEntry{Copy: Copy{Instance: instance.String(), Path: dir, Made: s.keys.Now().UTC().Truncate(time.Second), KEK: keks[active],
+		Generation: s.keys.State().Generation}, vouched: true, mine: true}
 	c.need(slices.Collect(maps.Values(keks))...)
-	return s.writeMeta(s.copyRecord(instance.String()), c.encode())
+	if r, _ := s.storage.view(); len(r.copies) >= maxCopies {
+		return fmt.Errorf("the store remembers %d copies; forget those that are gone: %w", len(r.copies), keyring.ErrLimit)
+	}
+	return s.remember(ctx, c)
+}
+
+// remember registers a copy, or what is known of it now. Without access it announces it: this
+// process knows that it has made it, and says so with the next document; a later one can not.
+func (s *Store) remember(ctx context.Context, c copyEntry) error {
+	defer s.changed()
+	err := s.changeCopies(ctx, func(r register) []copyEntry { return r.with(c) })
+	if err == nil || !noRecord(err) && !errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	name := copyRecord(s.storage.own, c.Instance)
+	if err := s.setMeta(name, c.append(nil)); err != nil {
+		return err
+	}
+	s.storage.announce(name, c)
+	return nil
 }
 
 // register remembers a copy that was just made. Reading the document back from the
 // copy shows which KEK versions it needs, whatever was rotated meanwhile, and that the
 // copy opens.
-func (s *Store) register(dir string, instance instanceID) error {
-	in, err := s.copyDocument(dir)
+func (s *Store) register(ctx context.Context, dir string, instance instanceID) error {
+	document, err := s.copyDocument(dir)
 	if err != nil {
 		return err
 	}
-	c := Copy{Path: dir, Made: s.keys.Now()}
+	in, err := keyring.Inspect(document)
+	if err != nil {
+		return err
+	}
+	c := copyEntry{Copy: Copy{Instance: instance.String(), Path: dir, Made: s.keys.Now().UTC().Truncate(time.Second)}, vouched: true, mine: true,
+		document: sha256.Sum256(document)}
 	c.take(in)
-	return s.writeMeta(s.copyRecord(instance.String()), c.encode())
+	return s.remember(ctx, c)
 }
 
-// copyDocument reads the clear part of the keyring document of a copy that has no
-// identity yet.
-func (s *Store) copyDocument(dir string) (in keyring.Info, err error) {
+// copyDocument reads the keyring document of a copy that has no identity yet.
+func (s *Store) copyDocument(dir string) (document []byte, err error) {
 	lock, err := engine.LockDir(dir, s.opts.FS, true)
 	if err != nil {
-		return in, err
+		return nil, err
 	}
 	defer lock.Close()
 	db, err := engine.Open(dir, lock, engine.Options{FS: s.opts.FS, ReadOnly: true, Fatal: s.opts.Fatal})
 	if err != nil {
-		return in, s.damage(err)
+		return nil, s.damage(err)
 	}
-	doc, err := readMeta(db, metaKeyring)
+	document, err = readMeta(db, metaKeyring)
 	if err = errors.Join(err, db.Close()); err != nil {
-		return in, s.damage(err)
+		return nil, s.damage(err)
 	}
-	return keyring.Inspect(doc)
-}
-
-// RewrapCheckpoint moves an offline copy of a store from the KEK that wraps it to
-// another, without touching its blocks: for copies that a KEK change did not
-// reach. The copy goes on waiting for its own Revalidate. Records wrapped ByKEK are
-// rewrapped too, at three vault calls each. Cut off by a crash or by ctx, it goes on
-// with the next call.
-//
-// If from is gone or refused the error names the key version that the copy needs. It is
-// [ErrLocked] while somebody has the copy open, as its store has while it moves it along.
-func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *Options) error {
-	var o Options
-	if opts != nil {
-		o = *opts
-	}
-	o.ReadOnly, o.atRest = false, true
-	// The anchor of the options, if there is one, is the store's: a copy is older.
-	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
-	if found, err := hasStore(o.fs(), dir); err != nil || !found {
-		return errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
-	}
-	s, err := openCopy(ctx, dir, from, &o)
-	if errors.Is(err, keyring.ErrWrongKEK) || from.ID().Vault == "" && vault.Denied(err) {
-		// Perhaps it was moved before, and cut off before its records were; to a key of
-		// the same name, if from does not say which vault it is in.
-		o.Keyring.OtherKEKs = append(slices.Clone(o.Keyring.OtherKEKs), from)
-		if again, errTo := openCopy(ctx, dir, to, &o); errTo == nil {
-			s, err = again, nil
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("block: rewrap checkpoint: %w", err)
-	}
-	if err = s.keys.ChangeKEK(ctx, to); err == nil {
-		err = s.rewrapDEKs(ctx, nil, false)
-	}
-	if err = errors.Join(err, s.Close()); err != nil {
-		return fmt.Errorf("block: rewrap checkpoint %s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err)
-	}
-	return nil
-}
-
-// outOfDate reports whether a refusal is for a KEK version's dates.
-func outOfDate(err error) bool {
-	kind := vault.Kind(err)
-	return kind == vault.ErrKeyExpired || kind == vault.ErrKeyNotYetValid
-}
-
-// openCopy opens a copy and makes it available, but leaves it a copy. One that is on a KEK
-// version that is out of date comes back locked: a change of the KEK moves it, if there is a
-// successor, or says why not.
-func openCopy(ctx context.Context, dir string, k *kek.KEK, o *Options) (*Store, error) {
-	s, err := Open(ctx, dir, k, o)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.keys.Revalidate(ctx); err != nil && !outOfDate(err) {
-		return nil, errors.Join(fmt.Errorf("%s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err), s.Close())
-	}
-	return s, nil
-}
-
-// rewrapCopy moves a copy to a KEK, and keeps written down what it needs, also when it
-// does not come to its end.
-func (s *Store) rewrapCopy(ctx context.Context, c *Copy, to *kek.KEK) error {
-	if err := c.isThere(s.opts.FS); err != nil {
-		return err
-	}
-	// A crash may have come between moving the copy and writing that down.
-	o := Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
-	in, err := InspectKeyring(c.Path, &o)
-	if err != nil {
-		return err
-	}
-	c.take(in)
-	from, ok := s.keys.KEKFor(in.KEK)
-	done := c.NeedsOnly(to.ID())
-	// Before it is moved, so that nobody takes the new version for unneeded in between.
-	record := *c
-	if ok && !done {
-		record.need(to.ID())
-	}
-	if err := s.writeMeta(s.copyRecord(c.Instance), record.encode()); err != nil || done {
-		return err
-	}
-	if !ok {
-		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with RewrapCheckpoint: %w",
-			c.Instance, in.KEK, keyring.ErrWrongKEK)
-	}
-	o.Keyring.Clock, o.Keyring.VaultTimeout, o.VaultRate = s.opts.Keyring.Clock, s.opts.Keyring.VaultTimeout, s.opts.VaultRate
-	for _, id := range in.KEKs {
-		if k, ok := s.keys.KEKFor(id); ok {
-			o.Keyring.OtherKEKs = append(o.Keyring.OtherKEKs, k)
-		}
-	}
-	err = RewrapCheckpoint(ctx, c.Path, from, to, &o)
-	in, again := InspectKeyring(c.Path, &o)
-	if again != nil {
-		return errors.Join(err, again)
-	}
-	c.take(in)
-	return errors.Join(err, s.writeMeta(s.copyRecord(c.Instance), c.encode()))
-}
-
-// isThere returns an error unless the copy is where it was made.
-func (c Copy) isThere(fsys vfs.FS) error {
-	if found, err := hasStore(fsys, c.Path); err != nil || !found {
-		return errors.Join(err, c.elsewhere())
-	}
-	id, err := readIdentity(fsys, c.Path)
-	if err != nil {
-		return err
-	}
-	if id.instance.String() != c.Instance {
-		return c.elsewhere()
-	}
-	return nil
-}
-
-// elsewhere says of a copy that it is not where it was made.
-func (c Copy) elsewhere() error {
-	return fmt.Errorf("block: copy %s is not at %s any more, or was not made whole; where it is, it needs %s", c.Instance, c.Path, named(c.needs()))
-}
-
-// named lists key versions.
-func named(ids []vault.KeyID) string {
-	var texts []string
-	for _, id := range ids {
-		texts = append(texts, id.String())
-	}
-	return strings.Join(texts, ", ")
+	return document, nil
 }

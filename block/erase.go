@@ -17,9 +17,7 @@ import (
 
 // Receipt says what Erase has done, and what it cannot have done.
 type Receipt struct {
-	// Version is 2; 0 in a receipt of a release that did not ask the vault, whose Keys
-	// are those since the Erase before, and have no State.
-	Version    int             `json:"version,omitempty"`
+	Version    int             `json:"version"` // 2
 	Store      keyring.StoreID `json:"store"`
 	Instance   string          `json:"instance"`
 	Time       time.Time       `json:"time"`
@@ -33,10 +31,12 @@ type Receipt struct {
 	// them: purge those that nothing else needs; see KeyUsage. A version that the vault
 	// has not found for a year is named no more.
 	Keys []ReceiptKey `json:"keys"`
-	// Incomplete is whether versions may be missing from Keys: of a store that an older
-	// release erased, which forgot them, or one with more than 1,024.
+	// Incomplete is whether versions may be missing from Keys, or copies from Copies: there
+	// were more than 1,024 versions, or the store's register of both was at some time not
+	// authentic, or not there.
 	Incomplete bool `json:"incomplete,omitempty"`
-	// Copies are the registered checkpoints, which hold what they held.
+	// Copies are the registered checkpoints, which hold what they held. One with a Doubt is
+	// none that the store knows to have made.
 	Copies []Copy `json:"copies"`
 	// Pinned is whether snapshots, scans or batches were begun while Erase was at work
 	// and kept it from its end: what they see may be in the files, and as long as they
@@ -160,17 +160,15 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	st := s.keys.State()
 	r = Receipt{
 		Version: receiptVersion, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: st.Generation,
-		Epochs: dropped, Keys: keys, Incomplete: past.incomplete, Pinned: held || s.keys.Pins() > 0,
+		Epochs: dropped, Keys: keys, Pinned: held || s.keys.Pins() > 0,
 	}
 	// A copy that is being made has the files of before, and is registered next.
 	if err := s.takeTurn(ctx, s.copying); err != nil {
 		return r, err
 	}
-	r.Copies, err = s.copies()
+	copies, whole := s.copies()
 	<-s.copying
-	if err != nil {
-		return r, err
-	}
+	r.Copies, r.Incomplete = copies, past.incomplete || !whole
 	if r.Kept, err = s.countRecords(ctx); err != nil {
 		return r, err
 	}
@@ -184,7 +182,13 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	for _, k := range keys {
 		said[k.KeyID] = k.State
 	}
-	if err := s.storage.noteKEKs(said, s.keys.Now()); err != nil {
+	// Without access the next Erase asks again.
+	t, err := s.taggerFor(metaRegister)
+	if err == nil {
+		err = s.storage.noteKEKs(t, said, s.keys.Now())
+		t.Destroy()
+	}
+	if err != nil && !noRecord(err) {
 		return r, err
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "erased what was deleted or overwritten; receipt " + r.Hash})
@@ -260,7 +264,7 @@ func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err err
 	if err := json.Unmarshal(b, &r); err != nil {
 		return Receipt{}, false, fmt.Errorf("block: last receipt: %w: %w", ErrCorrupt, err)
 	}
-	if r.Version != 0 && r.Version != receiptVersion {
+	if r.Version != receiptVersion {
 		return Receipt{}, false, fmt.Errorf("block: last receipt: %w", ErrVersion)
 	}
 	want := r.Hash

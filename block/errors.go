@@ -39,6 +39,11 @@ var (
 	// ErrPinned says that Erase found snapshots, scans or batches open, which keep
 	// what is to be erased.
 	ErrPinned = errors.New("snapshots, scans or batches are open")
+	// ErrIncomplete says that what the store knows of its copies is not all, or is not
+	// known to be: its register is not authentic or was taken away, or nobody can tell
+	// because the keys were not accessible yet. Nothing that it does not name may be taken
+	// for unneeded.
+	ErrIncomplete = errors.New("what is known of the store's copies is not all, or not known to be")
 	// ErrForeign says that a store holds the keyring of another store.
 	ErrForeign = errors.New("another store's keyring")
 )

@@ -3,9 +3,9 @@ package block
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
-	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -32,10 +32,8 @@ var errTold = errors.New("block: not done, for reasons that were told")
 // copy alone of which just the records are behind. The caller has the turn of those who
 // look at the copies.
 func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err error) {
-	copies, err := s.copies()
-	if err != nil {
-		return 0, err
-	}
+	s.tellRegister()
+	register, _ := s.storage.view()
 	keks, active := s.keys.KEKs()
 	now := keks[active]
 	to, ok := s.keys.KEKFor(now)
@@ -44,29 +42,42 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 	}
 	told := map[string]error{}
 	defer func() { s.copiesTold = told }()
-	for _, c := range copies {
-		if c.NeedsOnly(now) || !asked && s.opts.ManualRewrap && c.KEK == now {
-			continue
+	notMoved := func(c copyEntry, err error) {
+		if before, ok := s.copiesTold[c.Instance]; asked || !ok || !sameReason(before, err) {
+			s.keys.Emit(keyring.Event{Kind: keyring.CopyNotRewrapped, Key: c.KEK, Detail: c.Path, Err: err})
 		}
-		moving, end, ok, err := s.beginMove(ctx, c.Instance)
-		if err != nil {
-			return behind, err
+		told[c.Instance] = err
+		behind++
+	}
+	var due []copyEntry
+	for _, c := range register.copies {
+		switch {
+		case c.NeedsOnly(now) || !asked && s.opts.ManualRewrap && c.KEK == now:
+		case c.Doubt != "":
+			notMoved(c, c.doubted())
+		default:
+			due = append(due, c)
 		}
+	}
+	// All of them, before the first is touched; by itself, as far as that is news.
+	for _, c := range due {
+		if _, before := s.copiesTold[c.Instance]; asked || !before {
+			s.keys.Emit(keyring.Event{Kind: keyring.CopyDue, Key: now, Detail: c.Path})
+		}
+	}
+	for _, c := range due {
+		moving, end, ok := s.beginMove(ctx, c.Instance)
 		if !ok {
 			continue // forgotten
 		}
-		err = s.rewrapCopy(moving, &c, to)
+		err := s.rewrapCopy(moving, &c, to)
 		forgotten := moving.Err() != nil && ctx.Err() == nil
 		end()
 		if forgotten {
 			continue
 		}
 		if err != nil {
-			if before, ok := s.copiesTold[c.Instance]; asked || !ok || !sameReason(before, err) {
-				s.keys.Emit(keyring.Event{Kind: keyring.CopyNotRewrapped, Key: c.KEK, Detail: c.Path, Err: err})
-			}
-			told[c.Instance] = err
-			behind++
+			notMoved(c, err)
 			if ctx.Err() != nil {
 				return behind, ctx.Err()
 			}
@@ -75,6 +86,14 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 		s.keys.Emit(keyring.Event{Kind: keyring.CopyRewrapped, Key: now, Detail: c.Path})
 	}
 	return behind, nil
+}
+
+// tellRegister says once that what was found of copies and KEK versions is not whole.
+func (s *Store) tellRegister() {
+	if doubt := s.storage.wrong(); doubt != "" {
+		s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "the register of copies and KEK versions was not believed",
+			Err: fmt.Errorf("block: the register of copies and KEK versions of %s: %s: copies and KEK versions may be missing from it: %w", s.dir, doubt, ErrIncomplete)})
+	}
 }
 
 // copyMoves is which copy is being moved. What is written down of a copy while it is moved
@@ -89,14 +108,12 @@ type copyMoves struct {
 
 // beginMove begins the move of a copy, unless it was forgotten since it was listed. The
 // context ends as well when it is forgotten; end follows.
-func (s *Store) beginMove(ctx context.Context, instance string) (_ context.Context, end func(), ok bool, err error) {
+func (s *Store) beginMove(ctx context.Context, instance string) (_ context.Context, end func(), ok bool) {
 	m := &s.moves
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, err := readMeta(s.db, s.copyRecord(instance)); errors.Is(err, engine.ErrNotFound) {
-		return nil, nil, false, nil
-	} else if err != nil {
-		return nil, nil, false, s.damage(err)
+	if r, _ := s.storage.view(); !r.has(instance) {
+		return nil, nil, false
 	}
 	ctx, m.stop = context.WithCancel(ctx)
 	m.instance, m.ended = instance, make(chan struct{})
@@ -106,7 +123,7 @@ func (s *Store) beginMove(ctx context.Context, instance string) (_ context.Conte
 		m.stop()
 		close(m.ended)
 		m.instance = ""
-	}, true, nil
+	}, true
 }
 
 // endMove runs f when the copy is not being moved, nor will be before f has ended; a move

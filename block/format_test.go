@@ -4,20 +4,19 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
-	"github.com/blockseal/blockseal/vault"
 )
 
 // TestGoldenStoreOpens: a store that a release wrote opens, reads, and can be
@@ -79,7 +78,7 @@ func TestStoreLayout(t *testing.T) {
 			require.Equal(t, []string{"state closed", fmt.Sprintf("path %q", g.Dir)}, lines[2:4])
 			require.Regexp(t, "^log [1-9][0-9]*$", lines[4])
 			require.Regexp(t, "^manifest [1-9][0-9]*$", lines[5])
-			require.Equal(t, "sequence 0", lines[6])
+			require.Equal(t, fmt.Sprint("sequence ", binary.BigEndian.Uint64(g.meta("sequence")[34:])), lines[6])
 			there, err := os.ReadDir(filepath.Join(goldenDir, g.Dir)) // by ascending names
 			require.NoError(t, err)
 			rest := lines[7:]
@@ -92,7 +91,8 @@ func TestStoreLayout(t *testing.T) {
 				require.Equal(t, fmt.Sprintf("file %d %x %s", len(content), sha256.Sum256(content), f.Name()), rest[0])
 				rest = rest[1:]
 			}
-			require.Equal(t, []string{""}, rest)
+			require.Regexp(t, "^tag [0-9a-f]{64}$", rest[0])
+			require.Equal(t, []string{""}, rest[1:])
 			instance := lines[1][len("instance "):]
 
 			record, sealed := map[string][]byte{}, map[string][]byte{}
@@ -114,14 +114,15 @@ func TestStoreLayout(t *testing.T) {
 			require.Equal(t, append([]byte{1}, g.StoreID...), meta["store"])
 			require.Equal(t, "BSKEYRNG", string(meta["keyring"][:8]))
 			require.Equal(t, []byte(g.StoreID), meta["keyring"][14:30])
-			require.Equal(t, "\x01https://golden.vault.example/keys/customer/1\n", string(meta["past-keks"]))
 
 			// version | epoch | work | start | end | next
 			require.Equal(t, "\x01\x00\x00\x00\x63"+strings.Repeat("\x00", 16)+"\x00\x00\x00\x05block"+"\x00\x00\x00\x07block 9"+"\x00\x00\x00\x07block 2", string(meta["rotate-epoch"]))
 			require.Equal(t, "\x01\x00\x00\x00\x00"+"0123456789abcdef"+"\x00\x00\x00\x05block"+"\xff\xff\xff\xff"+"\x00\x00\x00\x07block 2", string(meta["rekey"]))
-			// version | made | generation | KEK | path
-			require.Equal(t, "\x01\x00\x00\x00\x00\x69\x57\x35\xa5"+"\x00\x00\x00\x00\x00\x00\x00\x02"+
-				"\x00\x00\x00\x2chttps://golden.vault.example/keys/customer/1"+"/backup/1", string(meta["copy/"+instance+"/0123456789abcdef0123456789abcdef"]))
+			requireRegister(t, meta, instance, "\x00"+ // nothing is missing
+				"\x00\x01"+"\x00\x00\x00\x00\x00\x00\x00\x00"+string(goldenPublicBytes(t))+"\x00\x2chttps://golden.vault.example/keys/customer/1"+
+				"\x00\x01"+"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef"+"\x01"+"\x00\x00\x00\x00\x69\x57\x35\xa5"+
+				"\x00\x00\x00\x00\x00\x00\x00\x02"+"\x09"+strings.Repeat("\x00", 31)+"\x00\x2chttps://golden.vault.example/keys/customer/1"+
+				"\x00\x00"+"\x00\x00\x00\x09/backup/1")
 
 			require.Len(t, record, len(g.Blocks))
 			require.Len(t, sealed, len(g.Blocks))
@@ -140,6 +141,24 @@ func TestStoreLayout(t *testing.T) {
 			}
 		})
 	}
+}
+
+// requireRegister requires that the register is of the instance and the keyring document,
+// and goes on as given.
+func requireRegister(t *testing.T, meta map[string][]byte, instance, rest string) {
+	t.Helper()
+	got := string(meta["register"])
+	require.Equal(t, "\x02", got[:1])
+	got = got[1+32:] // what was tagged
+	require.Equal(t, "\x01", got[:1])
+	require.Equal(t, instance, hex.EncodeToString([]byte(got[1:17])))
+	require.Equal(t, string(meta["keyring"][30:38]), got[17:25], "the document's generation")
+	require.Equal(t, rest, got[25:])
+}
+
+func goldenPublicBytes(t *testing.T) []byte {
+	public := goldenPublic(t)
+	return public[:]
 }
 
 // TestGoldenReencodes: what is not random comes out of the encoders byte for byte.
@@ -163,16 +182,14 @@ func TestGoldenReencodes(t *testing.T) {
 			require.Equal(t, want, m)
 			require.Equal(t, g.meta(name), want.encode())
 		}
-		past, err := decodePast(g.meta(metaPast))
-		require.NoError(t, err)
 		s := openGolden(t, g)
-		c, err := decodeCopy(goldenCopy, g.meta(s.copyRecord(goldenCopy)))
+		_, record, ok := splitTagged(g.meta(metaRegister))
+		require.True(t, ok)
+		r, err := decodeRegister(record)
 		require.NoError(t, err)
-		want := Copy{Instance: goldenCopy, Path: "/backup/1", Made: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-			KEK: vault.KeyID{Vault: "https://golden.vault.example", Name: "customer", Version: "1"}, Generation: 2}
-		require.Equal(t, want, c)
-		require.Equal(t, g.meta(s.copyRecord(goldenCopy)), want.encode())
-		require.Equal(t, pastKEKs{keks: []pastKEK{{id: want.KEK}}}, past, "as version 1 says it")
+		require.Equal(t, register{instance: keyring.InstanceID(s.instance), generation: r.generation,
+			past: pastKEKs{keks: []pastKEK{{id: goldenID("1"), public: goldenPublic(t)}}}, copies: []copyEntry{goldenEntry(goldenID("1"))}}, r)
+		require.Equal(t, record, r.encode())
 		sc := s.take(7, []byte("id"))
 		require.Equal(t, bytes.Join([][]byte{{1}, g.StoreID, {0, 0, 0, 7}, []byte("id")}, nil), sc.aad)
 		s.give(sc)

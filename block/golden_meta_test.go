@@ -3,30 +3,30 @@ package block
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
 
-// The golden store meta-2 has the meta records of version 2, and golden-2.json what is
-// in it; the other golden stores have those of version 1. receipt-1.json is a receipt of
-// a release that did not ask the vault.
+// The golden store meta-2 has a receipt, and a register with everything that there can be in
+// one; golden-2.json has what is in it.
 
-func goldenID(version string) vault.KeyID {
-	return vault.KeyID{Vault: "https://golden.vault.example", Name: "customer", Version: version}
-}
+// goldenOther is the instance of a copy that the store does not vouch for.
+const goldenOther = "fedcba9876543210fedcba9876543210"
 
 // goldenPublic is the golden key.
 func goldenPublic(t testing.TB) publicKey {
@@ -37,9 +37,11 @@ func goldenPublic(t testing.TB) publicKey {
 	return public
 }
 
-func goldenCopy2() Copy {
-	return Copy{Instance: goldenCopy, Path: "/backup/1", Made: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), KEK: goldenID("1"), Generation: 2,
-		KEKs: []vault.KeyID{goldenID("0"), goldenID("1")}}
+// goldenCopies are the copies of the golden receipt.
+func goldenCopies() []Copy {
+	vouched, other := goldenEntry(goldenID("0"), goldenID("1")).Copy, goldenEntry(goldenID("1")).Copy
+	other.Instance, other.Path, other.Doubt = goldenOther, "/backup/2", doubtForeign
+	return []Copy{vouched, other}
 }
 
 func writeGoldenMeta(t *testing.T) {
@@ -49,15 +51,28 @@ func writeGoldenMeta(t *testing.T) {
 	s, err := Open(t.Context(), g.Dir, goldenKEK(t), o)
 	require.NoError(t, err)
 	require.NoError(t, s.Put(t.Context(), []byte("block 1"), []byte("plaintext")))
-	c := goldenCopy2()
-	require.NoError(t, s.writeMeta(s.copyRecord(goldenCopy), c.encode()))
-	// A version before, which the vault does not have any more.
-	s.storage.past = pastKEKs{keks: []pastKEK{{id: goldenID("0"), public: publicKey{7}}, {id: goldenID("1"), public: goldenPublic(t)}}, incomplete: true}
+	// A version before, which the vault does not have any more; and a copy that an earlier
+	// process announced, which nobody vouches for.
+	s.storage.reg.past = pastKEKs{keks: []pastKEK{{id: goldenID("0"), public: publicKey{7}}, {id: goldenID("1"), public: goldenPublic(t)}}, incomplete: true}
+	other := goldenEntry(goldenID("1"))
+	other.Instance, other.Path, other.vouched = goldenOther, "/backup/2", false
+	require.NoError(t, s.changeCopies(t.Context(), func(r register) []copyEntry {
+		r.copies = r.with(goldenEntry(goldenID("0"), goldenID("1")))
+		return r.with(other)
+	}))
 	_, err = s.Erase(t.Context(), nil)
 	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	require.NoError(t, s.lockDir())
+	db, err := engine.Open(g.Dir, s.lock, engine.Options{FS: o.FS})
+	require.NoError(t, err)
+	b := db.NewBatch() // after the last document, which would take it over
+	other.Instance = strings.Repeat("7", 32)
+	require.NoError(t, b.Set(metaKey(copyRecord(s.storage.own, other.Instance)), other.append(nil)))
+	require.NoError(t, db.Commit(b, true))
+	require.NoError(t, errors.Join(b.Close(), db.Close(), s.enter(engine.Opened), s.leave(nil), s.lock.Close()))
 	id := s.StoreID()
 	g.StoreID = id[:]
-	require.NoError(t, s.Close())
 	g.keep(t, o.FS)
 	g.Pairs = rawPairs(t, g)
 	out, err := json.MarshalIndent(g, "", "\t")
@@ -72,7 +87,7 @@ func readGoldenMeta(t testing.TB) (g goldenStore) {
 	return g
 }
 
-// The records of version 2 are, by the offsets of docs/format.md, what they were written
+// The records are, by the offsets of docs/format.md, what they were written
 // as, come out of the encoders byte for byte, and say what they said.
 func TestGoldenMetaRecords(t *testing.T) {
 	if *update {
@@ -84,21 +99,30 @@ func TestGoldenMetaRecords(t *testing.T) {
 
 	const before, now = "https://golden.vault.example/keys/customer/0", "https://golden.vault.example/keys/customer/1"
 	public := goldenPublic(t)
-	// version | incomplete | gone since | public key | key | gone since | public key | key
-	require.Equal(t, "\x02\x01"+"\x00\x00\x00\x00\x69\x57\x35\xa5"+"\x07"+strings.Repeat("\x00", 31)+"\x00\x2c"+before+
-		"\x00\x00\x00\x00\x00\x00\x00\x00"+string(public[:])+"\x00\x2c"+now, string(g.meta("past-keks")))
-	past, err := decodePast(g.meta(metaPast))
+	// missing | number | gone since | public key | key | gone since | public key | key
+	keks := "\x01" + "\x00\x02" + "\x00\x00\x00\x00\x69\x57\x35\xa5" + "\x07" + strings.Repeat("\x00", 31) + "\x00\x2c" + before +
+		"\x00\x00\x00\x00\x00\x00\x00\x00" + string(public[:]) + "\x00\x2c" + now
+	// instance | vouched for | made | generation | document | KEK | number | KEK | path
+	vouched := strings.Repeat("\x01\x23\x45\x67\x89\xab\xcd\xef", 2) + "\x01" + "\x00\x00\x00\x00\x69\x57\x35\xa5" + "\x00\x00\x00\x00\x00\x00\x00\x02" +
+		"\x09" + strings.Repeat("\x00", 31) + "\x00\x2c" + now + "\x00\x01" + "\x00\x2c" + before + "\x00\x00\x00\x09/backup/1"
+	other := func(instance string) string {
+		return strings.Repeat(instance, 2) + "\x00" + "\x00\x00\x00\x00\x69\x57\x35\xa5" + "\x00\x00\x00\x00\x00\x00\x00\x02" +
+			"\x09" + strings.Repeat("\x00", 31) + "\x00\x2c" + now + "\x00\x00" + "\x00\x00\x00\x09/backup/2"
+	}
+	meta := map[string][]byte{"register": g.meta("register"), "keyring": g.meta("keyring")}
+	requireRegister(t, meta, s.Instance(), keks+"\x00\x02"+vouched+other("\xfe\xdc\xba\x98\x76\x54\x32\x10"))
+	require.Equal(t, other("\x77\x77\x77\x77\x77\x77\x77\x77"), string(g.meta("copy/"+s.Instance()+"/"+strings.Repeat("7", 32))))
+	_, record, _ := splitTagged(g.meta(metaRegister))
+	reg, err := decodeRegister(record)
 	require.NoError(t, err)
-	require.Equal(t, pastKEKs{keks: []pastKEK{{id: goldenID("0"), gone: s.keys.Now().Unix(), public: publicKey{7}}, {id: goldenID("1"), public: public}}, incomplete: true}, past)
-	require.Equal(t, g.meta(metaPast), past.encode())
-
-	// version | made | generation | KEK | number | KEK | path
-	require.Equal(t, "\x02\x00\x00\x00\x00\x69\x57\x35\xa5"+"\x00\x00\x00\x00\x00\x00\x00\x02"+"\x00\x00\x00\x2c"+now+
-		"\x00\x01"+"\x00\x2c"+before+"/backup/1", string(g.meta(s.copyRecord(goldenCopy))))
+	require.Equal(t, []pastKEK{{id: goldenID("0"), gone: s.keys.Now().Unix(), public: publicKey{7}}, {id: goldenID("1"), public: public}}, reg.past.keks)
+	require.True(t, reg.past.incomplete)
+	require.Equal(t, record, reg.encode())
 	copies, err := s.Copies(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, []Copy{goldenCopy2()}, copies)
-	require.Equal(t, g.meta(s.copyRecord(goldenCopy)), copies[0].encode())
+	require.Len(t, copies, 3, "with the one that was announced")
+	require.Equal(t, doubtForeign, copies[1].Doubt)
+	require.Equal(t, goldenCopies(), []Copy{copies[0], copies[2]})
 
 	r, found, err := s.LastReceipt(t.Context())
 	require.NoError(t, err)
@@ -106,7 +130,7 @@ func TestGoldenMetaRecords(t *testing.T) {
 	require.Equal(t, Receipt{Version: 2, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: r.Generation,
 		Epochs: []uint32{1}, Kept: 1, Keys: []ReceiptKey{
 			{KeyID: goldenID("0"), State: KeyNotFound, PublicKey: publicKey{7}.String()}, {KeyID: goldenID("1"), State: KeyExists, PublicKey: public.String()}}, Incomplete: true,
-		Copies: []Copy{goldenCopy2()}, Hash: r.Hash}, r)
+		Copies: goldenCopies(), Hash: r.Hash}, r)
 	checkReceipt(t, g.meta(metaReceipt), r)
 	text := string(g.meta(metaReceipt))
 	require.Contains(t, text, `{"version":2,"store":[`)
@@ -126,53 +150,21 @@ func checkReceipt(t *testing.T, text []byte, r Receipt) {
 	require.Equal(t, string(text), string(again))
 }
 
-// A receipt of version 1 is read, and its hash is what it was.
-func TestGoldenReceiptOfVersion1(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(goldenDir, "receipt-1.json"))
-	require.NoError(t, err)
-	s := openGolden(t, readGoldenMeta(t))
-	require.NoError(t, s.writeMeta(metaReceipt, text))
-	r, found, err := s.LastReceipt(t.Context())
-	require.NoError(t, err)
-	require.True(t, found)
-	require.Zero(t, r.Version)
-	require.Equal(t, []ReceiptKey{{KeyID: goldenID("0")}, {KeyID: goldenID("1")}}, r.Keys)
-	require.Nil(t, r.Copies[0].KEKs)
-	checkReceipt(t, text, r)
-
-	require.NoError(t, s.writeMeta(metaReceipt, bytes.Replace(text, []byte("{"), []byte(`{"version":3,`), 1)))
-	_, _, err = s.LastReceipt(t.Context())
-	require.ErrorIs(t, err, ErrVersion)
-	require.NoError(t, s.writeMeta(metaReceipt, bytes.Replace(text, []byte(`"kept":3`), []byte(`"kept":4`), 1)))
-	_, _, err = s.LastReceipt(t.Context())
-	require.ErrorIs(t, err, ErrCorrupt)
-}
-
-// What the version of before wrote is taken over, and is written as version 2 next.
-func TestPastKEKsOfVersion1(t *testing.T) {
-	record := func(s *Store) []byte {
-		b, err := readMeta(s.db, metaPast)
-		require.NoError(t, err)
-		return b
-	}
-	for _, erased := range []bool{false, true} {
-		g := readGolden(t)[0]
-		fs := copyGolden(t, g)
-		s, err := Open(t.Context(), g.Dir, goldenKEK(t), goldenOptions(fs))
-		require.NoError(t, err)
-		require.EqualValues(t, pastVersion1, record(s)[0])
-		if erased { // by a release that forgot the others then
-			require.NoError(t, s.writeMeta(metaErased, []byte("2026-01-01T00:00:00Z")))
-			require.NoError(t, s.Close())
-			s, err = Open(t.Context(), g.Dir, goldenKEK(t), goldenOptions(fs))
-			require.NoError(t, err)
-		}
-		r, err := s.Erase(t.Context(), nil)
-		require.NoError(t, err)
-		require.Equal(t, []ReceiptKey{{KeyID: goldenID("1"), State: KeyExists, PublicKey: goldenPublic(t).String()}}, r.Keys)
-		require.Equal(t, erased, r.Incomplete)
-		require.EqualValues(t, pastVersion, record(s)[0])
-		require.NoError(t, s.Close())
+// A receipt that another release wrote, and one that was altered, are no receipts.
+func TestReceiptThatIsNone(t *testing.T) {
+	g := readGoldenMeta(t)
+	text := string(g.meta(metaReceipt))
+	s := openGolden(t, g)
+	for bad, want := range map[string]error{
+		strings.Replace(text, `{"version":2,`, `{"version":3,`, 1): ErrVersion,
+		strings.Replace(text, `{"version":2,`, `{`, 1):             ErrVersion,
+		strings.Replace(text, `"kept":1`, `"kept":4`, 1):           ErrCorrupt,
+		"{": ErrCorrupt,
+	} {
+		require.NotEqual(t, text, bad)
+		require.NoError(t, s.writeMeta(metaReceipt, []byte(bad)))
+		_, _, err := s.LastReceipt(t.Context())
+		require.ErrorIs(t, err, want, bad)
 	}
 }
 
@@ -192,9 +184,11 @@ func TestPastKEKsAreBounded(t *testing.T) {
 	require.True(t, p.incomplete)
 	require.Equal(t, version(1), p.keks[0].id, "the oldest went")
 	require.Equal(t, version(0), full.keks[0].id, "nothing of the table before was changed")
-	again, err := decodePast(p.encode())
+	record := register{past: p}.encode()
+	again, err := decodeRegister(record)
 	require.NoError(t, err)
-	require.Equal(t, p, again)
-	_, err = decodePast(appendKeyID(append(p.encode(), make([]byte, 8+32)...), goldenID("too-many")))
+	require.Equal(t, p, again.past)
+	binary.BigEndian.PutUint16(record[26:], maxPast+1)
+	_, err = decodeRegister(record)
 	require.ErrorIs(t, err, ErrCorrupt)
 }

@@ -38,6 +38,17 @@ const goldenDir = "testdata/golden"
 // goldenCopy is the instance of a copy that the golden stores remember.
 const goldenCopy = "0123456789abcdef0123456789abcdef"
 
+func goldenID(version string) vault.KeyID {
+	return vault.KeyID{Vault: "https://golden.vault.example", Name: "customer", Version: version}
+}
+
+// goldenEntry is a copy that the golden stores remember, with the KEK versions that it needs;
+// the last wraps its document.
+func goldenEntry(keks ...vault.KeyID) copyEntry {
+	return copyEntry{Copy: Copy{Instance: goldenCopy, Path: "/backup/1", Made: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		KEK: keks[len(keks)-1], Generation: 2, KEKs: keks}, vouched: true, document: [32]byte{9}}
+}
+
 // hexBytes is bytes that are hexadecimal digits in JSON.
 type hexBytes []byte
 
@@ -232,10 +243,8 @@ func writeGolden(t *testing.T) {
 		require.NoError(t, s.writeMeta(metaRotateEpoch, marker.encode()))
 		marker.r.End, marker.epoch, marker.work = nil, 0, keyring.WorkID([]byte("0123456789abcdef"))
 		require.NoError(t, s.writeMeta(metaRekey, marker.encode()))
-		c := Copy{Path: "/backup/1", Made: s.keys.Now(), KEK: s.State().KEK, Generation: 2}
-		require.NoError(t, s.writeMeta(s.copyRecord(goldenCopy), c.encode()))
+		require.NoError(t, s.changeCopies(ctx, func(r register) []copyEntry { return r.with(goldenEntry(goldenID("1"))) }))
 		require.NoError(t, s.Close())
-		writePast1(t, o.FS, dir)
 		g.keep(t, o.FS)
 		s = openGolden(t, g)
 		for b, err := range s.Blocks(ctx, Range{}) {
@@ -261,25 +270,6 @@ func writeGolden(t *testing.T) {
 	out, err := json.MarshalIndent(all, "", "\t")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(goldenDir, "golden.json"), append(out, '\n'), 0o644))
-}
-
-// writePast1 writes the record of past KEKs of a closed store as version 1 had it.
-func writePast1(t *testing.T, mem vfs.FS, dir string) {
-	lock, err := engine.LockDir(dir, mem, false)
-	require.NoError(t, err)
-	defer lock.Close()
-	db, err := engine.Open(dir, lock, engine.Options{FS: mem})
-	require.NoError(t, err)
-	b := db.NewBatch()
-	require.NoError(t, b.Set(metaKey(metaPast), []byte("\x01https://golden.vault.example/keys/customer/1\n")))
-	require.NoError(t, db.Commit(b, true))
-	require.NoError(t, b.Close())
-	require.NoError(t, db.Close())
-	s := &Store{opts: Options{FS: mem}, dir: dir}
-	s.id, err = readIdentity(mem, dir)
-	require.NoError(t, err)
-	require.NoError(t, s.enter(engine.Opened))
-	require.NoError(t, s.leave(nil))
 }
 
 // rawPairs reads a golden store's pairs without opening it as a store, which may

@@ -33,7 +33,7 @@ func HoldCheckpoint(dir string, opts *Options) (release func() error, err error)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, dir: dir}
+	s := &Store{opts: o, dir: dir, storage: &metaStorage{}}
 	if err := s.lockDir(); err != nil {
 		return nil, err
 	}

@@ -35,6 +35,11 @@ type Inspection struct {
 	// for those that have been gone for so long that no vault can bring them back; see
 	// [Receipt].
 	PastKEKs []vault.KeyID
+	// Incomplete is whether copies or KEK versions may be missing from Keys and PastKEKs: the
+	// store's register of them is not there, is damaged, is not of this keyring document,
+	// or says so itself. That it is whole is not known without a key: only an open store
+	// knows whether the register is its own ([Store.KeyUsage]).
+	Incomplete bool
 	// Unfinished names the rewriting operations that were cut off: "rekey" goes on with its
 	// next call, the next RotateEpoch finishes "rotate-epoch" with its own, and "renew"
 	// (Options.Keyring.RekeyAfter) begins anew by itself.
@@ -62,6 +67,8 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 		}
 	}()
 	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.pastKEKs().ids(), Epochs: map[uint32]uint64{}}
+	register, _ := s.storage.view()
+	in.Incomplete = register.lost || register.past.incomplete
 	if err := s.findSequence(); err != nil {
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
 	}
@@ -178,12 +185,9 @@ func (in *Inspection) count(ctx context.Context, s *Store) error {
 	if err != nil {
 		return err
 	}
-	copies, err := s.copies()
-	if err != nil {
-		return err
-	}
+	copies, _ := s.copies()
 	for _, c := range copies {
-		for _, id := range c.needs() {
+		for _, id := range c.KEKs {
 			use(id).Copies = append(use(id).Copies, c)
 		}
 	}

@@ -45,11 +45,17 @@ func TestInspect(t *testing.T) {
 	require.EqualValues(t, 21*keyring.RecordSizeByKEK, in.RecordBytes)
 	require.Equal(t, map[uint32]uint64{1: 21}, in.Epochs)
 	require.Equal(t, []vault.KeyID{g.key, second}, in.PastKEKs)
+	require.False(t, in.Incomplete)
 	require.Empty(t, in.Unfinished)
 	require.NotZero(t, in.Files)
 	require.Greater(t, in.Bytes, in.RecordBytes)
 	for i := range uses {
 		uses[i].Epochs = 0
+		for j := range uses[i].Copies {
+			require.Empty(t, uses[i].Copies[j].Doubt, "the store has made it")
+			uses[i].Copies[j].Doubt = in.Keys[i].Copies[j].Doubt
+			require.Contains(t, uses[i].Copies[j].Doubt, "nobody can tell")
+		}
 	}
 	require.Equal(t, uses, in.Keys)
 	byKey := map[vault.KeyID]block.KeyUse{}

@@ -3,23 +3,22 @@ package block
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
-	"github.com/blockseal/blockseal/vault"
 )
 
 // The meta space's records. They are on disk and must not change.
 //
 //	store         version byte 1, then the store's id, 16 bytes
 //	keyring       the keyring document
-//	past-keks     see pastKEKs
-//	erased        when Erase last ran, RFC 3339; see attach
-//	copy/...      see Copy
+//	register      see register
+//	copy/...      see register
+//	erased        when Erase last ran, RFC 3339, for people
 //	rotate-epoch  see marker
 //	rekey         see marker
 //	sequence      see sequence
@@ -31,21 +30,31 @@ func metaKey(name string) []byte { return append([]byte{spaceMeta}, name...) }
 const (
 	metaStore   = "store"
 	metaKeyring = "keyring"
-	metaPast    = "past-keks"
 	metaErased  = "erased"
 
 	storeRecordVersion = 1
 )
 
-// metaStorage keeps the keyring document in the engine. A new store makes its
-// keyring before it touches the directory, so that a vault that refuses leaves
-// nothing behind: until attach, the document waits in memory.
+// metaStorage keeps the keyring document in the engine, and with it the register. A new
+// store makes its keyring before it touches the directory, so that a vault that refuses
+// leaves nothing behind: until attach, both wait in memory.
 type metaStorage struct {
-	mu      sync.Mutex
+	own   keyring.InstanceID // the store's; set before the keyring is made or opened
+	saved func()             // called when a document was saved in the engine; nil: nothing
+
+	mu      sync.Mutex // what follows
 	db      *engine.DB
-	pending []byte
-	past    pastKEKs
-	saved   func() // called when a document was saved in the engine; nil: nothing
+	pending []byte // the document
+	tagged  []byte // the register beside it
+
+	reg       register
+	staged    func(register) []copyEntry // the copies that the next document is saved with; nil: as they are
+	announced []string                   // records of copies without a tag, which the next document takes over
+	known     bool                       // the register was judged, or is the store's own
+	doubt     string                     // why what was found is not believed; "": it is, or was not judged
+	told      bool                       // that
+	found     [][]byte                   // its tag and record
+	document  [sha256.Size]byte          // SHA-256 of the document that was found
 }
 
 // Load implements [keyring.Storage].
@@ -65,103 +74,74 @@ func (m *metaStorage) Load(context.Context) ([]byte, error) {
 	return doc, err
 }
 
-// Save implements [keyring.Storage].
-func (m *metaStorage) Save(_ context.Context, document []byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.db == nil {
-		m.pending = bytes.Clone(document)
-		return nil
-	}
-	return m.write(document)
+// Save implements [keyring.Storage]. What is saved with a document is tagged: there is no
+// saving without.
+func (m *metaStorage) Save(context.Context, []byte) error {
+	return errors.New("block: a keyring document is saved with the register, which needs a tag")
 }
 
-// attach gives the storage its engine and writes what waited for it.
+// SaveTagged implements [keyring.TaggingStorage].
+func (m *metaStorage) SaveTagged(_ context.Context, document []byte, tag func(string, []byte) [keyring.TagSize]byte) error {
+	in, err := keyring.Inspect(document)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := m.reg
+	if m.staged != nil {
+		next.copies = m.staged(next)
+	}
+	next.instance, next.generation = m.own, in.Generation
+	next.past = next.past.with(in.KEK, in.PublicKeys[in.KEK])
+	record := next.encode()
+	tagged := joinTagged(tag(metaRegister, record), record)
+	if m.db == nil {
+		m.pending, m.tagged = bytes.Clone(document), tagged
+	} else if err := m.write(in, document, tagged); err != nil {
+		return err
+	}
+	m.reg, m.staged, m.known = next, nil, true
+	return nil
+}
+
+// attach gives the storage its engine, writes what waited for it, or looks what is there.
 func (m *metaStorage) attach(db *engine.DB) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.db = db
 	if m.pending != nil {
-		return m.write(m.pending)
-	}
-	record, err := readMeta(db, metaPast)
-	if err == nil {
-		m.past, err = decodePast(record)
-	}
-	if err == nil && len(record) > 0 && record[0] == pastVersion1 {
-		// Its writer forgot, at each Erase, all but the version of that moment.
-		switch _, err := readMeta(db, metaErased); {
-		case err == nil:
-			m.past.incomplete = true
-		case !errors.Is(err, engine.ErrNotFound):
-			return err
+		in, err := keyring.Inspect(m.pending)
+		if err == nil {
+			err = m.write(in, m.pending, m.tagged)
 		}
+		return err
 	}
-	return err
-}
-
-func (m *metaStorage) write(document []byte) error {
-	in, err := keyring.Inspect(document)
+	document, err := readMeta(db, metaKeyring)
 	if err != nil {
 		return err
 	}
-	past := m.past.with(in.KEK, in.PublicKeys[in.KEK])
+	return m.loadRegister(document)
+}
+
+func (m *metaStorage) write(in keyring.Info, document, tagged []byte) error {
 	b := m.db.NewBatch()
 	defer b.Close()
 	record := append([]byte{storeRecordVersion}, in.StoreID[:]...)
-	err = errors.Join(b.Set(metaKey(metaStore), record), b.Set(metaKey(metaKeyring), document),
-		b.Set(metaKey(metaPast), past.encode()))
+	err := errors.Join(b.Set(metaKey(metaStore), record), b.Set(metaKey(metaKeyring), document), b.Set(metaKey(metaRegister), tagged))
+	for _, name := range m.announced {
+		err = errors.Join(err, b.Delete(metaKey(name)))
+	}
 	if err != nil {
 		return err
 	}
 	if err := m.db.Commit(b, true); err != nil {
 		return err
 	}
-	m.past = past
+	m.announced = nil
 	if m.saved != nil {
 		m.saved()
 	}
-	return nil
-}
-
-// pastKEKs returns the KEK versions that wrapped a document.
-func (m *metaStorage) pastKEKs() pastKEKs {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.past.clone()
-}
-
-// noteKEKs writes down what the vaults said of past KEK versions.
-func (m *metaStorage) noteKEKs(said map[vault.KeyID]KeyState, now time.Time) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	past, changed := m.past.after(said, now)
-	if !changed {
-		return nil
-	}
-	return m.writePast(past)
-}
-
-// replacePast writes down the table anew, to which versions were added.
-func (m *metaStorage) replacePast(past pastKEKs) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(past.keks) == len(m.past.keks) {
-		return nil
-	}
-	return m.writePast(past)
-}
-
-func (m *metaStorage) writePast(past pastKEKs) error {
-	b := m.db.NewBatch()
-	defer b.Close()
-	if err := b.Set(metaKey(metaPast), past.encode()); err != nil {
-		return err
-	}
-	if err := m.db.Commit(b, true); err != nil {
-		return err
-	}
-	m.past = past
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -272,6 +273,15 @@ func TestOpenRefusesOtherKeyrings(t *testing.T) {
 	g.open()
 }
 
+// instance is the instance that the store's identity file names, which anybody can read.
+func (g *rig) instance() []byte {
+	in, err := block.Inspect(g.ctx, g.dir, &g.opts)
+	require.NoError(g.t, err)
+	id, err := hex.DecodeString(in.Instance)
+	require.NoError(g.t, err)
+	return id
+}
+
 // forge makes a keyring document as an attacker would who has the disk, the KEK's
 // public key and docs/format.md: the store's own header, with a wrap of a secret
 // of the attacker's, and a body with an epoch key of the attacker's.
@@ -292,6 +302,8 @@ func (g *rig) forge(document []byte) []byte {
 	}
 	body = binary.BigEndian.AppendUint32(body, 2) // next epoch
 	body = append(body, make([]byte, 16)...)      // no work
+	body = append(body, g.instance()...)
+	body = append(body, 0, 0, 0, 0)               // shared with nobody
 	body = binary.BigEndian.AppendUint16(body, 1) // epochs
 	body = binary.BigEndian.AppendUint32(body, 1)
 	body = append(body, make([]byte, 16)...)

@@ -92,6 +92,8 @@ type Options struct {
 	atRest bool
 	// relocate, if not nil, is for Relocate: what is done before the keyring is opened.
 	relocate func(ctx context.Context, s *Store, ko keyring.Options) error
+	// moving is the copy that is moved by its store, which nothing else may be at its place.
+	moving *copyEntry
 }
 
 func (o *Options) withDefaults() (Options, error) {

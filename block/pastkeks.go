@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,25 +18,19 @@ import (
 // pastKEKs are the KEK versions that wrapped a keyring document of the store, oldest
 // first: a copy of the files that somebody made then opens with one of them, whatever
 // was rotated or erased since, for as long as that version exists. The one that wraps the
-// document now is among them. On disk, as the record "past-keks", and must not change.
-//
-//	offset  size  field
-//	     0     1  version, 2
-//	     1     1  1: a version may be missing below that wrapped a document; else 0
-//	     2     .  for each:
-//	                8  since when the vault has said that there is no such version,
-//	                   seconds since 1970-01-01 UTC; 0: it has not
-//	               32  SHA-256 of its public key; zeros: not known
-//	                2  length of the following
-//	                .  key identifier
-//
-// Version 1 is the identifiers alone, each ended by a newline, of the versions since
-// the last Erase.
+// document now is among them. They are in the register.
 type pastKEKs struct {
 	keks       []pastKEK
 	incomplete bool
 }
 
+// pastKEK is one of them. On disk, and must not change:
+//
+//	8  since when the vault has said that there is no such version, seconds since
+//	   1970-01-01 UTC; 0: it has not
+//	32 SHA-256 of its public key; zeros: not known
+//	2  length of the following
+//	.  key identifier
 type pastKEK struct {
 	id     vault.KeyID
 	gone   int64     // since when, as on disk
@@ -45,9 +38,6 @@ type pastKEK struct {
 }
 
 const (
-	pastVersion1 = 1
-	pastVersion  = 2
-
 	// maxPast bounds the table, which is written with each document, to what a
 	// keyring document can name. When it is full the oldest goes, and the table says so.
 	maxPast = 1024
@@ -108,70 +98,22 @@ func (p pastKEKs) after(said map[vault.KeyID]KeyState, now time.Time) (next past
 	return next, changed
 }
 
-func (p pastKEKs) encode() []byte {
-	b := []byte{pastVersion, 0}
-	if p.incomplete {
-		b[1] = 1
-	}
-	for _, k := range p.keks {
-		b = binary.BigEndian.AppendUint64(b, uint64(k.gone))
-		b = append(b, k.public[:]...)
-		b = appendKeyID(b, k.id)
-	}
-	return b
+func (k pastKEK) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(k.gone))
+	b = append(b, k.public[:]...)
+	return appendKeyID(b, k.id)
 }
 
-func decodePast(b []byte) (p pastKEKs, err error) {
-	bad := func(what string, err error) (pastKEKs, error) {
-		if err != nil {
-			return pastKEKs{}, fmt.Errorf("block: the record of past KEKs %s: %w: %w", what, ErrCorrupt, err)
-		}
-		return pastKEKs{}, fmt.Errorf("block: the record of past KEKs %s: %w", what, ErrCorrupt)
+func cutPast(b []byte) (k pastKEK, rest []byte, err error) {
+	if len(b) < 8+len(publicKey{}) {
+		return k, nil, errors.New("it is cut off")
 	}
-	switch {
-	case len(b) == 0:
-		return bad("is empty", nil)
-	case b[0] == pastVersion1:
-		return decodePast1(b)
-	case b[0] != pastVersion:
-		return p, fmt.Errorf("block: the record of past KEKs: %w", ErrVersion)
-	case len(b) < 2 || b[1] > 1:
-		return bad("is damaged at its start", nil)
+	k = pastKEK{gone: int64(binary.BigEndian.Uint64(b)), public: publicKey(b[8:40])}
+	if k.gone < 0 {
+		return k, nil, errors.New("it has been gone since a time that there is not")
 	}
-	p.incomplete = b[1] == 1
-	for rest := b[2:]; len(rest) > 0; {
-		if len(rest) < 8+len(publicKey{}) {
-			return bad("is cut off", nil)
-		}
-		k := pastKEK{gone: int64(binary.BigEndian.Uint64(rest)), public: publicKey(rest[8:40])}
-		if k.id, rest, err = cutKeyID(rest[40:]); err != nil {
-			return bad("names no KEK version", err)
-		}
-		if k.gone < 0 || p.index(k.id) >= 0 || len(p.keks) == maxPast {
-			return bad("has an entry that does not belong", nil)
-		}
-		p.keks = append(p.keks, k)
-	}
-	return p, nil
-}
-
-func decodePast1(b []byte) (p pastKEKs, err error) {
-	lines := strings.Split(string(b), "\n")
-	if lines[len(lines)-1] != "" && len(b) > 1 {
-		return p, fmt.Errorf("block: the record of past KEKs is cut off: %w", ErrCorrupt)
-	}
-	lines[0] = lines[0][1:]
-	for _, line := range lines[:len(lines)-1] {
-		id, err := vault.ParseKeyID(line)
-		if err == nil && (id.Version == "" || p.index(id) >= 0) {
-			err = fmt.Errorf("%s has no version, or is there twice", id)
-		}
-		if err != nil {
-			return pastKEKs{}, fmt.Errorf("block: the record of past KEKs: %w: %w", ErrCorrupt, err)
-		}
-		p = p.with(id, publicKey{})
-	}
-	return p, nil
+	k.id, rest, err = cutKeyID(b[40:])
+	return k, rest, err
 }
 
 // appendKeyID appends a key identifier behind its length in 2 bytes; cutKeyID reads it.

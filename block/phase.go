@@ -39,8 +39,14 @@ func (s *Store) survey() error {
 		}
 		s.id.instance = newInstance()
 	}
-	s.instance = s.id.instance
+	s.be(s.id.instance)
 	return nil
+}
+
+// be makes the store an instance, for itself and for its keyring.
+func (s *Store) be(instance instanceID) {
+	s.instance, s.id.instance = instance, instance
+	s.storage.own, s.opts.Keyring.Instance = keyring.InstanceID(instance), keyring.InstanceID(instance)
 }
 
 // enter writes down that the store is in another phase.
@@ -116,16 +122,20 @@ func (s *Store) tagger() *keyring.Tagger {
 	if s.keys == nil || s.opts.ReadOnly {
 		return nil
 	}
-	h, err := s.keys.Acquire()
-	if err != nil {
-		return nil
-	}
-	defer h.Release()
-	t, err := h.Tagger(tagIdentity)
+	t, err := s.taggerFor(tagIdentity)
 	if err != nil {
 		return nil
 	}
 	return t
+}
+
+func (s *Store) taggerFor(purpose string) (*keyring.Tagger, error) {
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Release()
+	return h.Tagger(purpose)
 }
 
 // checkTag checks that the list of files that the store was found with is the store's

@@ -1,11 +1,12 @@
 package block
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -126,15 +127,20 @@ func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (r
 		return rel, err
 	}
 	err = s.prove(&h)
+	var t *keyring.Tagger
+	if err == nil {
+		t, err = h.Tagger(metaRegister)
+	}
 	h.Release()
 	if err != nil {
 		return rel, err
 	}
+	defer t.Destroy()
 	after, err := beside.Load(ctx)
 	if err != nil {
 		return rel, err
 	}
-	return rel, s.storage.Save(ctx, after)
+	return rel, s.storage.SaveTagged(ctx, after, func(_ string, record []byte) [keyring.TagSize]byte { return t.Tag(record) })
 }
 
 // unnamedKEKs returns the ids of the KEKs of a document that no DEK record names.
@@ -202,7 +208,12 @@ func (s *Store) notePlaces(ctx context.Context, k *kek.KEK) error {
 			past = past.with(key.ID, public)
 		}
 	}
-	return s.storage.replacePast(past)
+	t, err := s.taggerFor(metaRegister)
+	if err != nil {
+		return err
+	}
+	defer t.Destroy()
+	return s.storage.notePast(t, past)
 }
 
 // vaultTime is ctx for one call to a vault.
@@ -214,12 +225,9 @@ func (s *Store) vaultTime(ctx context.Context) (context.Context, func()) {
 
 // relocateCopies relocates the registered copies, and writes down where their keys are now.
 func (s *Store) relocateCopies(ctx context.Context, k *kek.KEK) ([]RelocatedCopy, error) {
-	copies, err := s.copies()
-	if err != nil {
-		return nil, err
-	}
+	register, _ := s.storage.view()
 	var out []RelocatedCopy
-	for _, c := range copies {
+	for _, c := range register.copies {
 		err := s.relocateCopy(ctx, &c, k)
 		if ctx.Err() != nil {
 			return out, ctx.Err()
@@ -229,30 +237,38 @@ func (s *Store) relocateCopies(ctx context.Context, k *kek.KEK) ([]RelocatedCopy
 			e.Kind, e.Err = keyring.CopyNotRewrapped, err
 		}
 		s.keys.Emit(e)
-		out = append(out, RelocatedCopy{Copy: c, Err: err})
+		out = append(out, RelocatedCopy{Copy: c.Copy, Err: err})
 	}
 	return out, nil
 }
 
-func (s *Store) relocateCopy(ctx context.Context, c *Copy, k *kek.KEK) (err error) {
-	o := Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
-	ko := s.opts.Keyring
-	o.Keyring = keyring.Options{Clock: ko.Clock, VaultTimeout: ko.VaultTimeout, OtherKEKs: ko.OtherKEKs}
-	if err := c.isThere(s.opts.FS); err != nil {
+func (s *Store) relocateCopy(ctx context.Context, c *copyEntry, k *kek.KEK) error {
+	if c.Doubt != "" {
+		return c.doubted()
+	}
+	o := s.copyOptions()
+	if _, err := s.inspectCopy(*c, &o); err != nil {
 		return err
 	}
+	ko := s.opts.Keyring
+	o.Keyring = keyring.Options{Clock: ko.Clock, VaultTimeout: ko.VaultTimeout, OtherKEKs: ko.OtherKEKs}
+	o.moving = c
 	_, copied, err := relocate(ctx, c.Path, k, o)
+	var in keyring.Info
 	if err == nil {
 		// It stays a copy: only its files are listed as the store's own, which takes the keys.
-		err = errors.Join(copied.keys.Revalidate(ctx), copied.Close())
+		err = copied.keys.Revalidate(ctx)
+		in = copied.keyringInfo()
+		err = errors.Join(err, copied.Close())
 	}
-	in, inspectErr := InspectKeyring(c.Path, &o)
-	if inspectErr != nil {
-		return errors.Join(err, inspectErr)
+	if err == nil {
+		c.take(in)
+		return s.noteCopy(*c)
 	}
-	was := c.encode()
-	if c.take(in); !bytes.Equal(c.encode(), was) {
-		err = errors.Join(err, s.writeMeta(s.copyRecord(c.Instance), c.encode()))
+	// It may have got as far as its document, which in clear is believed where it needs more.
+	if in, again := s.inspectCopy(*c, &o); again == nil {
+		c.need(append(slices.Collect(maps.Values(in.KEKs)), in.KEK)...)
+		err = errors.Join(err, s.noteCopy(*c))
 	}
 	return err
 }

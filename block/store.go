@@ -59,6 +59,7 @@ type Store struct {
 	cancel     context.CancelFunc
 	spawning   sync.Mutex       // orders the start of background work and Close
 	following  chan struct{}    // admits one look at the copies at a time
+	changing   sync.Mutex       // held by who changes which copies there are
 	copiesTold map[string]error // why a copy was not moved, by instance, as it was told last; guarded by that turn
 	moves      copyMoves
 	// copying admits one Checkpoint at a time, from before it takes the files until the
@@ -181,6 +182,7 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) er
 	if s.opts.ReadOnly {
 		return fmt.Errorf("block: there is no store in %s, and a read-only one cannot be created: %w", s.dir, ErrReadOnly)
 	}
+	s.be(newInstance())
 	var err error
 	if s.keys, err = keyring.Create(ctx, storage, k, &s.opts.Keyring); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.dir, err)
@@ -197,8 +199,6 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) er
 	} else if found {
 		return fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.dir, ErrLocked)
 	}
-	s.instance = newInstance()
-	s.id.instance = s.instance
 	if err := s.enter(engine.Creating); err != nil {
 		return err
 	}
@@ -265,6 +265,9 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	}
 	if err := s.expectClaimed(); err != nil {
 		return err
+	}
+	if storage.mayBeShared() {
+		s.keys.Share()
 	}
 	h, err := s.keys.Acquire()
 	if err != nil {

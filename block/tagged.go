@@ -62,5 +62,9 @@ func tagRecord(h *keyring.Hold, name string, record []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the record %s: %w", name, err)
 	}
-	return bytes.Join([][]byte{{taggedVersion}, tag[:], record}, nil), nil
+	return joinTagged(tag, record), nil
+}
+
+func joinTagged(tag [keyring.TagSize]byte, record []byte) []byte {
+	return bytes.Join([][]byte{{taggedVersion}, tag[:], record}, nil)
 }

@@ -31,6 +31,11 @@ func (u KeyUse) Needed() bool { return u.Document || u.Records > 0 || len(u.Copi
 // sorted by their identifiers. A version that is not listed, or is not
 // [KeyUse.Needed], can be disabled without the store or a registered copy losing
 // anything. It reads every DEK record, calls no vault, and needs no access.
+//
+// If it is not known that the store knows all of its copies, KeyUsage returns what it found
+// and an error that matches [ErrIncomplete]: then a version that is not listed may be needed
+// all the same. That is so until the store was available once since it was opened; and of a
+// store whose register of copies was found not to be its own, or missing, for good.
 func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	keks, active := s.keys.KEKs()
 	uses := map[vault.KeyID]*KeyUse{}
@@ -59,12 +64,9 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	if err != nil {
 		return nil, fmt.Errorf("block: key usage: %w", err)
 	}
-	copies, err := s.Copies(ctx)
-	if err != nil {
-		return nil, err
-	}
+	copies, whole := s.copies()
 	for _, c := range copies {
-		for _, id := range c.needs() {
+		for _, id := range c.KEKs {
 			use(id).Copies = append(use(id).Copies, c)
 		}
 	}
@@ -73,5 +75,9 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	keks, active = s.keys.KEKs()
 	use(keks[active]).Document = true
 	use(keks[active]).Epochs = s.keys.State().Epochs
-	return s.storage.pastKEKs().publicKeys(s.keys.PublicKeys()).uses(uses), nil
+	out := s.storage.pastKEKs().publicKeys(s.keys.PublicKeys()).uses(uses)
+	if !whole {
+		return out, fmt.Errorf("block: key usage: versions that are not named may be needed by copies: %w", ErrIncomplete)
+	}
+	return out, nil
 }

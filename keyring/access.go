@@ -130,10 +130,13 @@ func (r *Keyring) admit(b *body) error {
 	if err := r.expected(b); err != nil {
 		return err
 	}
-	if r.opts.Admit != nil {
-		return r.opts.Admit(b.tag)
+	if r.opts.Admit == nil {
+		return nil
 	}
-	return nil
+	r.docMu.Lock()
+	o := Opened{Tag: b.tag, Generation: r.header.generation, Instance: b.instance}
+	r.docMu.Unlock()
+	return r.opts.Admit(o)
 }
 
 // begin opens a session from an opened body: from here on keys are usable. Unless
@@ -171,7 +174,7 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested
 	r.mu.Unlock()
 	r.wrapsByKEK.Store(r.Wrapping() == ByKEK)
 	r.extend(s, p)
-	r.session.Store(s)
+	r.publish(s, b)
 	r.setStatus(Available, nil)
 	return nil
 }

@@ -308,8 +308,9 @@ func TestAdmit(t *testing.T) {
 
 	var refuse error
 	var tagged [keyring.TagSize]byte
-	g.opts.Admit = func(tag func(string, []byte) [keyring.TagSize]byte) error {
-		tagged = tag("purpose", []byte("data"))
+	g.opts.Admit = func(o keyring.Opened) error {
+		tagged = o.Tag("purpose", []byte("data"))
+		require.Equal(t, r.State().Generation, o.Generation)
 		return refuse
 	}
 	r = g.open()

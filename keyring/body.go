@@ -19,15 +19,17 @@ import (
 //	    49     8  RekeyAfter in seconds, 0: never
 //	    57     4  next epoch id
 //	    61    16  id of the work that is under way, random; zeros: none is
-//	    77     2  n, the number of epochs, 1 to 4,096
-//	    79   52n  by ascending id; the last is the current one:
+//	    77    16  instance that the epochs are of; zeros: none was given
+//	    93     4  epochs up to this one are known to copies, and wrap nothing more; 0: none
+//	    97     2  n, the number of epochs, 1 to 4,096
+//	    99   52n  by ascending id; the last is the current one:
 //	              4   epoch id, from 1, never used again
 //	              8   created, seconds since 1970-01-01 UTC
 //	              8   DEKs: it has wrapped no more than this many
 //	              32  epoch key
 const (
 	storeSecretSize = 32
-	fixedBody       = 79
+	fixedBody       = 99
 	epochEntry      = 52
 	// MaxEpochs is the most epochs a keyring holds; rotation that drops old ones
 	// makes room.
@@ -57,6 +59,8 @@ type body struct {
 	policy      policy
 	nextEpoch   uint32
 	work        WorkID
+	instance    InstanceID
+	shared      uint32 // see Keyring.Share
 	epochs      []epochKey
 }
 
@@ -80,6 +84,8 @@ func (b *body) encode() []byte {
 	p = binary.BigEndian.AppendUint64(p, uint64(b.policy.rekeyAfter/time.Second))
 	p = binary.BigEndian.AppendUint32(p, b.nextEpoch)
 	p = append(p, b.work[:]...)
+	p = append(p, b.instance[:]...)
+	p = binary.BigEndian.AppendUint32(p, b.shared)
 	p = binary.BigEndian.AppendUint16(p, uint16(len(b.epochs)))
 	for i := range b.epochs {
 		e := &b.epochs[i]
@@ -108,12 +114,14 @@ func decodeBody(p []byte) (*body, error) {
 		},
 		nextEpoch: binary.BigEndian.Uint32(p[57:]),
 		work:      WorkID(p[61:77]),
+		instance:  InstanceID(p[77:93]),
+		shared:    binary.BigEndian.Uint32(p[93:]),
 	}
-	n := int(binary.BigEndian.Uint16(p[77:]))
+	n := int(binary.BigEndian.Uint16(p[97:]))
 	switch {
 	case b.policy.wrapping != ByKeyring && b.policy.wrapping != ByKEK,
 		b.policy.maxDEKs == 0 || b.policy.maxDEKs > MaxEpochDEKs,
-		!ok1 || !ok2:
+		!ok1 || !ok2, b.shared >= b.nextEpoch:
 		return nil, corrupt("the document's policy is out of bounds")
 	case n == 0 || n > MaxEpochs || len(p) != fixedBody+n*epochEntry:
 		return nil, corrupt("the document's body has %d bytes for %d epochs", len(p), n)

@@ -24,6 +24,7 @@ const (
 	KEKNotChanged                          // Key was to wrap the keyring, and Err says why it does not
 	KeyNearExpiry                          // Key expires in Left; once at 30, 7 and 1 days
 	CopyMade                               // Detail names the copy
+	CopyDue                                // Key is to wrap the copy that Detail names; told of all of them before the first is moved
 	CopyRewrapped                          // Key wraps the copy that Detail names now
 	CopyNotRewrapped                       // Key wraps the copy that Detail names still, and Err says why
 	Progressed                             // Detail says what a long operation did
@@ -34,7 +35,7 @@ const (
 // String returns the kind's name.
 func (k EventKind) String() string {
 	names := [...]string{"", "StateChanged", "CheckSucceeded", "CheckFailed", "EpochStarted",
-		"EpochDropped", "KEKChanged", "KEKNotChanged", "KeyNearExpiry", "CopyMade", "CopyRewrapped", "CopyNotRewrapped", "Progressed",
+		"EpochDropped", "KEKChanged", "KEKNotChanged", "KeyNearExpiry", "CopyMade", "CopyDue", "CopyRewrapped", "CopyNotRewrapped", "Progressed",
 		"AnchorNotAdvanced", "AnchorAdvanced"}
 	if k == 0 || int(k) >= len(names) {
 		return fmt.Sprintf("EventKind(%d)", uint8(k))

@@ -70,6 +70,8 @@ type goldenDocument struct {
 	RekeyAfter   uint64        `json:"rekey_after"`   // seconds
 	NextEpoch    uint32        `json:"next_epoch"`
 	Work         hexBytes      `json:"work"`
+	Instance     hexBytes      `json:"instance"`
+	Shared       uint32        `json:"shared"`
 	Epochs       []goldenEpoch `json:"epochs"`
 }
 
@@ -215,7 +217,7 @@ func writeGolden(t *testing.T) {
 	v.keys = newest[:1] // a2 does not exist yet
 
 	clock, s := vaulttest.NewClock(goldenStart), &MemStorage{}
-	r, err := Create(ctx, s, customer, &Options{Clock: clock, EpochMaxDEKs: 1 << 20, EpochMaxAge: 30 * 24 * time.Hour})
+	r, err := Create(ctx, s, customer, &Options{Clock: clock, Instance: InstanceID{1, 2, 3}, EpochMaxDEKs: 1 << 20, EpochMaxAge: 30 * 24 * time.Hour})
 	require.NoError(t, err)
 	defer r.Close()
 	var g golden
@@ -255,6 +257,7 @@ func writeGolden(t *testing.T) {
 	g.addRecord(t, r, "rewrapped by the third epoch, first KEK", "grown.bin", old.Context, old.DEK, again)
 	_, err = r.DropEpochs(ctx, 2)
 	require.NoError(t, err)
+	r.Share()
 	_, err = r.BeginWork(ctx)
 	require.NoError(t, err)
 	g.addDocument(t, r, "grown.bin")
@@ -284,6 +287,7 @@ func (g *golden) addDocument(t *testing.T, r *Keyring, file string) {
 	d.Wrapping, d.EpochMaxDEKs = uint8(b.policy.wrapping), b.policy.maxDEKs
 	d.EpochMaxAge, d.RekeyAfter = uint64(b.policy.maxAge/time.Second), uint64(b.policy.rekeyAfter/time.Second)
 	d.NextEpoch, d.Work = b.nextEpoch, bytes.Clone(b.work[:])
+	d.Instance, d.Shared = bytes.Clone(b.instance[:]), b.shared
 	for _, e := range b.epochs {
 		d.Epochs = append(d.Epochs, goldenEpoch{e.id, e.created.Unix(), e.reserved, bytes.Clone(e.key[:])})
 	}

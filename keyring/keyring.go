@@ -60,6 +60,7 @@ type Keyring struct {
 	aad    []byte // the header's bytes as saved
 	sealed []byte
 	table  kekTable
+	owning
 	kek    *kek.KEK   // the KEK of new documents: a version if the caller gave one, and always a vault
 	others []*kek.KEK // other KEKs, for older ByKEK records
 
@@ -101,6 +102,7 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 	p := policy{wrapping: ByKeyring, maxDEKs: DefaultEpochMaxDEKs, maxAge: DefaultEpochMaxAge}
 	p.overlay(&o)
 	b := newBody(p, r.wallNow())
+	b.instance = o.Instance
 	defer b.destroy()
 	m, err := r.moveTo(ctx, k, b)
 	if err != nil {
@@ -108,7 +110,7 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
 	defer m.destroy()
-	if err := s.Save(ctx, m.document()); err != nil {
+	if err := r.save(ctx, m.document(), b); err != nil {
 		r.abandon()
 		return nil, fmt.Errorf("keyring: create: save: %w", err)
 	}

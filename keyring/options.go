@@ -119,12 +119,18 @@ type Options struct {
 	// if it does not answer; afterwards an outage stops nothing, and is an event and in
 	// the [State]. A read-only keyring checks it and does not advance it. Default: none.
 	Anchor Anchor
+	// Instance is who has the keyring, if there may be copies of it: each has another. A
+	// document that is of another instance has epoch keys that somebody else has and wraps
+	// with; so before anything else is changed, or any DEK wrapped, it is made this
+	// instance's, with an epoch of its own; see [Keyring.Own]. Default: none, and the
+	// document is taken for the keyring's own.
+	Instance InstanceID
 	// Admit, if not nil, is called whenever the document was opened, before any key of
 	// it can be used, and may refuse: for a database on top that has to look at
-	// something which [Hold.Tag] authenticates before it serves. tag is that of Tag. An
+	// something which [Hold.Tag] authenticates before it serves. An
 	// error that matches ErrUnexpected or ErrCorrupt fails Open, and keeps an open
 	// keyring locked. It must not use the keyring. Default: none.
-	Admit func(tag func(purpose string, data []byte) [TagSize]byte) error
+	Admit func(Opened) error
 
 	// Clock is for tests. Default: the system's.
 	Clock Clock

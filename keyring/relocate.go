@@ -324,6 +324,11 @@ func (m *relocator) save(ctx context.Context, b *body, active kekEntry, to vault
 	if t.fingerprint != active.fingerprint {
 		return &vault.Error{Op: vault.OpGet, Key: to, Kind: vault.ErrUnsupportedKey, Detail: "its public key is another than a moment ago"}
 	}
+	if r.opts.Instance != (InstanceID{}) && b.instance != r.opts.Instance {
+		if err := r.ownBody(b); err != nil {
+			return err
+		}
+	}
 	m.header.generation++
 	m.header.wrapped = t.wrapped
 	aad := m.header.encode()
@@ -331,7 +336,7 @@ func (m *relocator) save(ctx context.Context, b *body, active kekEntry, to vault
 	if err != nil {
 		return err
 	}
-	if err := r.storage.Save(ctx, append(aad[:len(aad):len(aad)], sealed...)); err != nil {
+	if err := r.save(ctx, append(aad[:len(aad):len(aad)], sealed...), b); err != nil {
 		return fmt.Errorf("save generation %d: %w", m.header.generation, err)
 	}
 	m.rel.Generation = m.header.generation

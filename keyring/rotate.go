@@ -29,7 +29,8 @@ func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) 
 		if !due(b) {
 			return errUnchanged
 		}
-		if len(b.epochs) >= r.opts.MaxEpochs {
+		// One less than there may be, for a copy that begins an epoch of its own.
+		if len(b.epochs) >= min(r.opts.MaxEpochs, MaxEpochs-1) {
 			return fmt.Errorf("keyring: rotate: there are %d epochs already; drop those that nothing names: %w", len(b.epochs), ErrLimit)
 		}
 		b.addEpoch(r.wallNow())
@@ -359,15 +360,19 @@ func (r *Keyring) notBack(asked *kek.KEK, current vault.Key) error {
 func (r *Keyring) saveMove(ctx context.Context, h *Hold, t *target) (m *move, err error) {
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
+	if err := r.own(ctx, h); err != nil {
+		return nil, err
+	}
 	b, err := openBody(r.sealed, &h.s.secret, r.aad)
 	if err != nil {
 		return nil, err
 	}
 	defer b.destroy()
+	b.shared = max(b.shared, r.shared)
 	if m, err = r.sealFor(t, b); err != nil {
 		return nil, err
 	}
-	if err := r.storage.Save(ctx, m.document()); err != nil {
+	if err := r.save(ctx, m.document(), b); err != nil {
 		m.destroy()
 		return nil, fmt.Errorf("save generation %d: %w", m.header.generation, err)
 	}

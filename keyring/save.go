@@ -39,18 +39,25 @@ func (r *Keyring) mutateHeader(ctx context.Context, h *Hold, f func(*header, *bo
 	}
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
+	if err := r.own(ctx, h); err != nil {
+		return err
+	}
 	b, err := openBody(r.sealed, &h.s.secret, r.aad)
 	if err != nil {
 		return err
 	}
 	defer b.destroy()
+	news := r.shared > b.shared
+	b.shared = max(b.shared, r.shared)
 	next := r.header.clone()
 	next.generation++
-	if err := f(&next, b); err != nil {
+	if err := f(&next, b); err != nil && (err != errUnchanged || !news) {
 		if err == errUnchanged {
 			return nil
 		}
 		return err
+	} else if err != nil {
+		after = nil
 	}
 	if err := r.seal(ctx, next, b, &h.s.secret); err != nil {
 		return err
@@ -68,7 +75,7 @@ func (r *Keyring) seal(ctx context.Context, next header, b *body, docSecret *[se
 	if err != nil {
 		return err
 	}
-	if err := r.storage.Save(ctx, append(aad[:len(aad):len(aad)], sealed...)); err != nil {
+	if err := r.save(ctx, append(aad[:len(aad):len(aad)], sealed...), b); err != nil {
 		return fmt.Errorf("keyring: save generation %d: %w", next.generation, err)
 	}
 	r.take(next, aad, sealed)
@@ -98,12 +105,13 @@ func (h *Hold) epochForUse(ctx context.Context) (*epoch, error) {
 }
 
 // reserve extends e's reservation on disk or, if e has wrapped all that the policy
-// allows, begins a new epoch. If there are too many for that, e goes on to what the
+// allows, or a copy has it (Share), begins a new epoch. If there are too many for that, e goes on to what the
 // cipher allows: a store that cannot be written to could not be rotated either, which
 // is what makes room.
 func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 	var started uint32
 	var full bool
+	why := "the epoch before had wrapped all the DEKs it may"
 	err := r.mutate(ctx, h, func(b *body) error {
 		cur := b.current()
 		if cur.id != e.id || e.used.Load() < e.reserved.Load() {
@@ -115,7 +123,8 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 		}
 		// From what the document says, not from e.reserved, which is 0 once
 		// settleReservations has been here.
-		if from := max(cur.reserved, e.used.Load()); from < limits.maxDEKs {
+		shared := cur.id <= b.shared
+		if from := max(cur.reserved, e.used.Load()); from < limits.maxDEKs && (full || !shared) {
 			cur.reserved = min(from+limits.reserveStep(), limits.maxDEKs)
 			return nil
 		}
@@ -125,7 +134,9 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 		}
 		b.addEpoch(r.wallNow())
 		b.current().reserved = b.policy.reserveStep()
-		started = b.current().id
+		if started = b.current().id; shared {
+			why = "a copy has the key of the epoch before"
+		}
 		return nil
 	}, func(b *body) error {
 		cur := b.current()
@@ -136,7 +147,7 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 		return h.publishEpoch(b)
 	})
 	if err == nil && started != 0 {
-		r.emit(Event{Kind: EpochStarted, Epoch: started, Detail: "the epoch before had wrapped all the DEKs it may"})
+		r.emit(Event{Kind: EpochStarted, Epoch: started, Detail: why})
 	}
 	if full {
 		r.tellTooManyEpochs(h.s, r.autoEpochs())
@@ -169,7 +180,7 @@ func (r *Keyring) settleReservations() error {
 	}
 	defer h.Release()
 	e := h.s.epochs.Load().current
-	if e.used.Load() == e.reserved.Load() {
+	if e.used.Load() == e.reserved.Load() || r.isForeign() {
 		return nil
 	}
 	return r.mutate(r.ctx, &h, func(b *body) error {
@@ -177,11 +188,14 @@ func (r *Keyring) settleReservations() error {
 		if cur.id != e.id {
 			return errUnchanged
 		}
+		before := cur.reserved
 		// From here on nobody counts one more, but those who looked at the
 		// reservation a moment ago: they are in flight still, or have counted by then.
 		e.reserved.Store(0)
 		inFlight := r.holds() - 1
-		cur.reserved = e.used.Load() + inFlight
+		if cur.reserved = e.used.Load() + inFlight; cur.reserved == before {
+			return errUnchanged
+		}
 		return nil
 	}, nil)
 }

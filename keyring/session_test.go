@@ -144,7 +144,7 @@ func TestNothingIsSavedAfterClose(t *testing.T) {
 	require.ErrorIs(t, r.Revalidate(t.Context()), vault.ErrKeyExpired)
 	clock.Step(time.Minute)
 	v.Rotate("k")
-	r.opts.Admit = func(func(string, []byte) [TagSize]byte) error { return r.Close() }
+	r.opts.Admit = func(Opened) error { return r.Close() }
 	storage.look = func() { t.Error("it saved after Close") }
 	require.ErrorIs(t, r.Revalidate(t.Context()), ErrClosed)
 }

@@ -25,6 +25,23 @@ type Storage interface {
 	Save(ctx context.Context, document []byte) error
 }
 
+// TaggingStorage is a Storage that keeps more than the document, for a database on top
+// that must not believe what it finds beside it: SaveTagged is called in the place of Save.
+// tag is that of [Hold.Tag], and can be used until SaveTagged returns. What is saved with
+// each document, names its generation and is tagged, nobody can put back alone.
+type TaggingStorage interface {
+	Storage
+	SaveTagged(ctx context.Context, document []byte, tag func(purpose string, data []byte) [TagSize]byte) error
+}
+
+// save gives the storage a document with the body b.
+func (r *Keyring) save(ctx context.Context, document []byte, b *body) error {
+	if t, ok := r.storage.(TaggingStorage); ok {
+		return t.SaveTagged(ctx, document, b.tag)
+	}
+	return r.storage.Save(ctx, document)
+}
+
 // FileStorage returns a Storage in one file. Save writes a new file beside it,
 // syncs it, renames it over the old and syncs the directory. It does not lock
 // the file: two keyrings must not share it.

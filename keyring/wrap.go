@@ -217,7 +217,7 @@ func errNoEpoch(in RecordInfo) error {
 }
 
 func errRecord(in RecordInfo) error {
-	return corrupt("the DEK record does not authenticate under epoch %d: it was altered, or is another block's or another store's", in.Epoch)
+	return corrupt("the DEK record does not authenticate under epoch %d: it was altered, or is another block's, another store's, or of a copy of this one that has an epoch %d of its own", in.Epoch, in.Epoch)
 }
 
 // openByKEK makes k the DEK that the vault wrapped and inner commits to, from the cache

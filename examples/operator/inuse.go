@@ -151,6 +151,9 @@ func (g *guard) check(ctx context.Context, v *opened, key vault.KeyID) error {
 			}
 			continue
 		}
+		if in.Incomplete {
+			reasons = append(reasons, fmt.Sprintf("store %s may have copies that need it and that nothing names: its register of them is not whole", dir))
+		}
 		for _, u := range in.Keys {
 			if u.Needed() && u.Key.Vault == key.Vault && u.Key.Name == key.Name && (key.Version == "" || u.Key.Version == key.Version) {
 				reasons = append(reasons, fmt.Sprintf("store %s needs version %s: %s", dir, u.Key.Version, neededFor(u)))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -23,15 +24,13 @@ type copyView struct {
 	Generation uint64    `json:"generation"`
 	Current    *bool     `json:"current,omitempty"` // whether it needs the store's own KEK version alone
 	Error      string    `json:"error,omitempty"`   // why it was not moved there
+	Doubt      string    `json:"doubt,omitempty"`   // why the store does not vouch for it
 }
 
 func viewCopy(c block.Copy) copyView {
-	w := copyView{Instance: c.Instance, Path: c.Path, Made: c.Made, KEK: c.KEK.String(), KEKs: []string{}, Generation: c.Generation}
+	w := copyView{Instance: c.Instance, Path: c.Path, Made: c.Made, KEK: c.KEK.String(), KEKs: []string{}, Generation: c.Generation, Doubt: c.Doubt}
 	for _, id := range c.KEKs {
 		w.KEKs = append(w.KEKs, id.String())
-	}
-	if len(c.KEKs) == 0 { // registered by a release that knew no more
-		w.KEKs = append(w.KEKs, w.KEK)
 	}
 	return w
 }
@@ -76,6 +75,7 @@ type inspectView struct {
 	Epochs        []epochView `json:"epochs"`
 	Keys          []useView   `json:"keys"`
 	PastKEKs      []string    `json:"pastKEKs"`
+	Incomplete    bool        `json:"incomplete"` // copies or KEK versions may be missing
 	Unfinished    []string    `json:"unfinished"`
 	DocumentBytes int         `json:"documentBytes"`
 	DEKBytes      uint64      `json:"dekBytes"`
@@ -100,7 +100,7 @@ is known only to whoever opened the store.`,
 			}
 			w := inspectView{Store: in.Keyring.StoreID.String(), Instance: in.Instance, CopyOf: in.CopyOf, Directory: dir,
 				Generation: in.Keyring.Generation, Sequence: in.Sequence, KEK: in.Keyring.KEK.String(), DEKs: in.Records, Epochs: []epochView{}, Keys: viewUses(in.Keys),
-				PastKEKs: []string{}, Unfinished: append([]string{}, in.Unfinished...), DocumentBytes: in.Keyring.Size, DEKBytes: in.RecordBytes,
+				PastKEKs: []string{}, Unfinished: append([]string{}, in.Unfinished...), Incomplete: in.Incomplete, DocumentBytes: in.Keyring.Size, DEKBytes: in.RecordBytes,
 				Files: in.Files, Bytes: in.Bytes}
 			for _, e := range slices.Sorted(maps.Keys(in.Epochs)) {
 				w.Epochs = append(w.Epochs, epochView{e, in.Epochs[e]})
@@ -129,6 +129,9 @@ is known only to whoever opened the store.`,
 				for _, k := range w.PastKEKs {
 					t.row("older copies may need", k)
 				}
+				if w.Incomplete {
+					t.row("copies and older KEK versions", "some may be missing: the store's register of them is not whole")
+				}
 				for _, u := range w.Unfinished {
 					t.row("unfinished", u)
 				}
@@ -145,22 +148,28 @@ func (a *app) storeUsage(f *storeFlags) *cobra.Command {
 not listed can be disabled without losing anything of them.
 
 It reads what is in clear, without a key. With --open it opens the store, so that the
-answer is about a keyring that was authenticated, and has the number of epochs.`,
+answer is about a keyring and copies that were authenticated, and has the number of
+epochs. If the store's register of copies is not its own, or is gone, it says so and ends
+with status 4: then a version that is not listed may be needed all the same.`,
 		func(ctx context.Context, args []string) error {
 			if open {
 				return a.withStore(f, func(ctx context.Context, s *openStore, _ []string) error {
 					uses, err := s.KeyUsage(ctx)
-					if err != nil {
+					if err != nil && !errors.Is(err, block.ErrIncomplete) {
 						return err
 					}
-					return a.showUses(uses)
+					return errors.Join(a.showUses(uses), err)
 				})(ctx, args)
 			}
 			in, err := block.Inspect(ctx, args[0], nil)
 			if err != nil {
 				return err
 			}
-			return a.showUses(in.Keys)
+			err = a.showUses(in.Keys)
+			if in.Incomplete {
+				err = errors.Join(err, fmt.Errorf("the register of copies and KEK versions of %s is not whole: %w", args[0], block.ErrIncomplete))
+			}
+			return err
 		})
 	c.Flags().BoolVar(&open, "open", false, "open the store")
 	return c

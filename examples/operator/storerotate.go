@@ -32,6 +32,24 @@ type moved struct {
 	Rewrapped uint64     `json:"rewrapped"` // DEK records
 	Copies    []copyView `json:"copies"`
 	Remaining []useView  `json:"stillNeeded"` // KEK versions beside the new one
+	// Incomplete is whether others may be needed too, by copies that the store does not know.
+	Incomplete bool `json:"incomplete"`
+}
+
+// plan says which copies are about to be moved along, and which are not.
+func (a *app) plan(ctx context.Context, s *openStore) error {
+	copies, err := s.Copies(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range copies {
+		if c.Doubt != "" {
+			a.note("does not move along: %s, copy %s: %s", c.Path, c.Instance, c.Doubt)
+		} else {
+			a.note("moves along, if it is there: %s, copy %s", c.Path, c.Instance)
+		}
+	}
+	return nil
 }
 
 // afterMove rewraps what was wrapped by the KEK before and shows what became of it.
@@ -50,7 +68,7 @@ func (a *app) afterMove(ctx context.Context, s *openStore, from string, rewrap b
 	}
 	w.Copies = copies
 	uses, err := s.KeyUsage(ctx)
-	if err != nil {
+	if w.Incomplete = errors.Is(err, block.ErrIncomplete); err != nil && !w.Incomplete {
 		return err
 	}
 	for _, u := range viewUses(uses) {
@@ -68,12 +86,17 @@ func (a *app) afterMove(ctx context.Context, s *openStore, from string, rewrap b
 		for _, u := range w.Remaining {
 			t.row("still needed: "+u.KEK, u.For)
 		}
+		if w.Incomplete {
+			t.row("others", "may be needed by copies that the store does not know")
+		}
 	})
 }
 
 func copyState(c copyView) string {
 	on := strings.Join(c.KEKs, " and ")
 	switch {
+	case c.Doubt != "":
+		return "in doubt, on " + on + ": " + c.Doubt
 	case c.Current == nil || *c.Current:
 		return "on " + on
 	case c.Error != "":
@@ -117,11 +140,8 @@ func (s *openStore) viewCopies(ctx context.Context) ([]copyView, error) {
 	return views, nil
 }
 
-// current is whether a copy needs no KEK version but the store's own. Of one that an older
-// release registered only one is known.
-func current(c block.Copy, now vault.KeyID) bool {
-	return c.NeedsOnly(now) || len(c.KEKs) == 0 && c.KEK == now
-}
+// current is whether a copy needs no KEK version but the store's own.
+func current(c block.Copy, now vault.KeyID) bool { return c.NeedsOnly(now) }
 
 // rates bound how much of the vault and of the disk an operation takes.
 func (f *storeFlags) addRates(c *cobra.Command, vault, rewrite bool) {
@@ -137,9 +157,13 @@ func (a *app) rotateKEK(f *storeFlags) *cobra.Command {
 	var noRewrap bool
 	c := a.command("kek DIR", "move to the newest version of the KEK", `Kek wraps the store's keyring with the newest version of its KEK, then rewraps the DEKs that
 the vault wraps (store init --wrapping kek). Registered copies that can be reached are
-moved along; the others are listed with what they need.`,
+moved along; the others are listed with what they need. Which those are is said before
+anything is moved. A copy that the store does not know to have made is not.`,
 		a.withStoreAndKEKs(f, true, func(ctx context.Context, s *openStore, _ []string) error {
 			from := s.State().KEK.String()
+			if err := a.plan(ctx, s); err != nil {
+				return err
+			}
 			if err := s.RotateKEK(ctx); err != nil {
 				return err
 			}
@@ -175,6 +199,9 @@ one is let go. Then it does what store rotate kek does.`,
 			from := s.State().KEK.String()
 			// Remembered before the move: a list that names one too many keeps a key.
 			if err := a.remember(target.dir, s.dir); err != nil {
+				return err
+			}
+			if err := a.plan(ctx, s); err != nil {
 				return err
 			}
 			if err := s.ChangeKEK(ctx, kek.New(target.data(s.id), id)); err != nil {
@@ -310,7 +337,10 @@ receipt, and purge those versions when nothing else needs them (store usage).`,
 					}
 				}
 				for _, c := range r.Copies {
-					t.row("registered copy", c.Path)
+					t.row("registered copy", strings.TrimSuffix(c.Path+": "+c.Doubt, ": "))
+				}
+				if r.Incomplete {
+					t.row("incomplete", "KEK versions or copies may be missing above")
 				}
 				if r.Pinned {
 					t.row("pinned", "a snapshot or scan was open at the end: erase again")

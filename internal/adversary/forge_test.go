@@ -8,6 +8,7 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"hash"
 	"path/filepath"
 	"strings"
@@ -171,6 +172,11 @@ func (g *rig) document(header string, wrapped, secret []byte) string {
 	}
 	body = binary.BigEndian.AppendUint32(body, 2)
 	body = append(body, make([]byte, 16)...)
+	in, err := block.Inspect(g.ctx, g.dir, &g.opts)
+	require.NoError(g.t, err)
+	instance, err := hex.DecodeString(in.Instance)
+	require.NoError(g.t, err)
+	body = append(append(body, instance...), 0, 0, 0, 0)
 	body = binary.BigEndian.AppendUint16(body, 1)
 	body = binary.BigEndian.AppendUint32(body, 1)
 	body = append(body, make([]byte, 16)...)

@@ -202,7 +202,7 @@ func (w *world) specimens(s *block.Store) []any {
 	require.NoError(t, err)
 
 	return []any{
-		k, aead, made, ring, hold, &hold, &binding, storage, document, wrapped, info, tagger, s.StoreID(), keyring.WorkID{1}, s.State(), s.Stats(),
+		k, aead, made, ring, hold, &hold, &binding, storage, document, wrapped, info, tagger, s.StoreID(), keyring.WorkID{1}, keyring.InstanceID{1}, s.State(), s.Stats(),
 		keyring.Options{Anchor: keyring.Expect{Fingerprint: s.Fingerprint()}, OtherKEKs: []*kek.KEK{w.kek("other")}},
 		s, batch, snapshot, receipt, block.Block{ID: []byte("id")}, block.Range{Start: []byte("a"), End: []byte("b")},
 		block.Problem{ID: []byte("id"), Err: block.ErrCorrupt}, block.Report{Problems: []block.Problem{{}}},

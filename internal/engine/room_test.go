@@ -39,7 +39,7 @@ func (f *fullFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) 
 func TestFullDiskEndsWithTheContext(t *testing.T) {
 	for name, f := range map[string]func(*DB, context.Context) error{
 		"flush":      (*DB).Flush,
-		"checkpoint": func(d *DB, ctx context.Context) error { return d.Checkpoint(ctx, "copy") },
+		"checkpoint": func(d *DB, ctx context.Context) error { return d.Checkpoint(ctx, "copy", nil) },
 		"purge": func(d *DB, ctx context.Context) error {
 			touch := func(b Batch) error { return b.Set([]byte("\x01"), nil) }
 			return d.Purge(ctx, []byte{2}, []byte{3}, touch, d.inPlace, func() bool { return false })

@@ -49,7 +49,7 @@ func TestManifestSaysWhatPebbleSays(t *testing.T) {
 			require.NoError(t, d.Compact(context.Background(), []byte{3}, []byte{4}))
 		}
 		copy := fmt.Sprintf("copy%d", session)
-		require.NoError(t, d.Checkpoint(context.Background(), copy))
+		require.NoError(t, d.Checkpoint(context.Background(), copy, nil))
 		m := current(t, fs, copy)
 		names, err := fs.List(copy)
 		require.NoError(t, err)

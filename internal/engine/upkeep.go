@@ -17,13 +17,23 @@ import (
 //
 // It ends with ctx while it waits for the memtables, which on a full disk takes until
 // there is room; dir is then not there.
-func (d *DB) Checkpoint(ctx context.Context, dir string) error {
+//
+// around, if not nil, is called when what was in memory is written out, and calls cut, which
+// takes the files: what is applied while around keeps others from applying is in the copy if
+// it came before cut, and is not if it came after.
+func (d *DB) Checkpoint(ctx context.Context, dir string, around func(cut func() error) error) error {
 	if err := d.Flush(ctx); err != nil {
 		return err
 	}
-	d.quiet.Lock()
-	defer d.quiet.Unlock()
-	return translate(d.p.Checkpoint(dir, pebble.WithFlushedWAL()))
+	cut := func() error {
+		d.quiet.Lock()
+		defer d.quiet.Unlock()
+		return translate(d.p.Checkpoint(dir, pebble.WithFlushedWAL()))
+	}
+	if around == nil {
+		return cut()
+	}
+	return around(cut)
 }
 
 // Flush writes the memtables out, or returns when ctx ends; they are written out all the

@@ -1,0 +1,184 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// RewrapCheckpoint moves an offline copy of a store from the KEK that wraps it to
+// another, without touching its blocks: for copies that a KEK change did not
+// reach. The copy goes on waiting for its own Revalidate. Records wrapped ByKEK are
+// rewrapped too, at three vault calls each. Cut off by a crash or by ctx, it goes on
+// with the next call.
+//
+// If from is gone or refused the error names the key version that the copy needs. It is
+// [ErrLocked] while somebody has the copy open, as its store has while it moves it along.
+func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *Options) error {
+	_, err := moveCopy(ctx, dir, from, to, opts, nil)
+	return err
+}
+
+// moveCopy is RewrapCheckpoint; of a copy of a store's own, if there is one, it moves
+// nothing else, and not what needs no move. It returns what the copy's keyring says in the
+// end, if it could be opened.
+func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options, of *copyEntry) (in *keyring.Info, err error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	o.ReadOnly, o.atRest, o.moving = false, true, of
+	// The anchor of the options, if there is one, is the store's: a copy is older.
+	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
+	if found, err := hasStore(o.fs(), dir); err != nil || !found {
+		return nil, errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
+	}
+	s, err := openCopy(ctx, dir, from, &o)
+	if errors.Is(err, keyring.ErrWrongKEK) || from.ID().Vault == "" && vault.Denied(err) {
+		// Perhaps it was moved before, and cut off before its records were; to a key of
+		// the same name, if from does not say which vault it is in.
+		o.Keyring.OtherKEKs = append(slices.Clone(o.Keyring.OtherKEKs), from)
+		if again, errTo := openCopy(ctx, dir, to, &o); errTo == nil {
+			s, err = again, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("block: rewrap checkpoint: %w", err)
+	}
+	info := s.keyringInfo()
+	if keks, active := s.keys.KEKs(); of == nil || len(keks) > 1 || keks[active] != to.ID() {
+		if err = s.keys.ChangeKEK(ctx, to); err == nil {
+			err = s.rewrapDEKs(ctx, nil, false)
+		}
+		info = s.keyringInfo()
+	}
+	if err = errors.Join(err, s.Close()); err != nil {
+		err = fmt.Errorf("block: rewrap checkpoint %s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err)
+	}
+	return &info, err
+}
+
+// keyringInfo is what a copy's record takes over.
+func (s *Store) keyringInfo() keyring.Info {
+	keks, active := s.keys.KEKs()
+	return keyring.Info{KEK: keks[active], KEKs: keks, Generation: s.keys.State().Generation}
+}
+
+// outOfDate reports whether a refusal is for a KEK version's dates.
+func outOfDate(err error) bool {
+	kind := vault.Kind(err)
+	return kind == vault.ErrKeyExpired || kind == vault.ErrKeyNotYetValid
+}
+
+// openCopy opens a copy and makes it available, but leaves it a copy. One that is on a KEK
+// version that is out of date comes back locked: a change of the KEK moves it, if there is a
+// successor, or says why not.
+func openCopy(ctx context.Context, dir string, k *kek.KEK, o *Options) (*Store, error) {
+	s, err := Open(ctx, dir, k, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.keys.Revalidate(ctx); err != nil && !outOfDate(err) {
+		return nil, errors.Join(fmt.Errorf("%s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err), s.Close())
+	}
+	return s, nil
+}
+
+// rewrapCopy moves a copy to a KEK, and keeps written down what it needs, also when it
+// does not come to its end. What it finds at the copy's path is not the copy before it has
+// shown that: until then what it says in clear is believed where it needs more, and nowhere
+// else.
+func (s *Store) rewrapCopy(ctx context.Context, c *copyEntry, to *kek.KEK) error {
+	o := s.copyOptions()
+	in, err := s.inspectCopy(*c, &o)
+	if err != nil {
+		return err
+	}
+	// Before it is moved, so that nobody takes the new version for unneeded in between; and
+	// a crash may have come between an earlier move and writing that down.
+	c.need(append(slices.Collect(maps.Values(in.KEKs)), in.KEK, to.ID())...)
+	if err := s.noteCopy(*c); err != nil {
+		return err
+	}
+	from, ok := s.keys.KEKFor(in.KEK)
+	if !ok {
+		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with RewrapCheckpoint: %w",
+			c.Instance, in.KEK, keyring.ErrWrongKEK)
+	}
+	o.Keyring.Clock, o.Keyring.VaultTimeout, o.VaultRate = s.opts.Keyring.Clock, s.opts.Keyring.VaultTimeout, s.opts.VaultRate
+	for _, id := range in.KEKs {
+		if k, ok := s.keys.KEKFor(id); ok {
+			o.Keyring.OtherKEKs = append(o.Keyring.OtherKEKs, k)
+		}
+	}
+	now, err := moveCopy(ctx, c.Path, from, to, &o, c)
+	if now == nil {
+		return err
+	}
+	c.take(*now)
+	return errors.Join(err, s.noteCopy(*c))
+}
+
+// copyOptions opens a copy to move it.
+func (s *Store) copyOptions() Options {
+	return Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
+}
+
+// inspectCopy returns what is in clear at a copy's path, if that has the copy's names.
+func (s *Store) inspectCopy(c copyEntry, o *Options) (in keyring.Info, err error) {
+	if found, err := hasStore(s.opts.FS, c.Path); err != nil || !found {
+		return in, errors.Join(err, c.elsewhere())
+	}
+	id, err := readIdentity(s.opts.FS, c.Path)
+	if err != nil {
+		return in, err
+	}
+	if id.instance.String() != c.Instance || id.instance == s.instance {
+		return in, c.elsewhere()
+	}
+	if in, err = InspectKeyring(c.Path, o); err == nil && in.StoreID != s.StoreID() {
+		err = fmt.Errorf("block: what is at %s, as copy %s, is of store %v and no copy of this one: it is not moved: %w", c.Path, c.Instance, in.StoreID, ErrForeign)
+	}
+	return in, err
+}
+
+// doubted says of a copy why it is not moved.
+func (c Copy) doubted() error {
+	return fmt.Errorf("block: copy %s at %s, on %s: %s; look at it, and forget it or move it by a call of its own (RewrapCheckpoint, Relocate): %w",
+		c.Instance, c.Path, named(c.KEKs), c.Doubt, ErrIncomplete)
+}
+
+// noteCopy writes down what is known of a copy.
+func (s *Store) noteCopy(c copyEntry) error {
+	t, err := s.taggerFor(metaRegister)
+	if err != nil {
+		return err
+	}
+	defer t.Destroy()
+	if err := s.storage.noteCopy(t, c); err != nil {
+		return err
+	}
+	s.changed()
+	return nil
+}
+
+// elsewhere says of a copy that it is not where it was made.
+func (c Copy) elsewhere() error {
+	return fmt.Errorf("block: copy %s is not at %s any more, or was not made whole; where it is, it needs %s", c.Instance, c.Path, named(c.KEKs))
+}
+
+// named lists key versions.
+func named(ids []vault.KeyID) string {
+	var texts []string
+	for _, id := range ids {
+		texts = append(texts, id.String())
+	}
+	return strings.Join(texts, ", ")
+}

@@ -1,0 +1,264 @@
+package keyring_test
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// copied is a rig on a copy of the document as it is now, for another instance.
+func (g *rig) copied(instance byte) *rig {
+	g.t.Helper()
+	document, err := g.storage.Load(g.t.Context())
+	require.NoError(g.t, err)
+	c := *g
+	c.storage = &storage{}
+	require.NoError(g.t, c.storage.Save(g.t.Context(), document))
+	c.opts.Instance = keyring.InstanceID{instance}
+	return &c
+}
+
+func newDEK(t *testing.T, r *keyring.Keyring) []byte {
+	t.Helper()
+	key, record, err := r.NewDEK(t.Context(), []byte("id"))
+	require.NoError(t, err)
+	key.Destroy()
+	return record
+}
+
+// foreignTo requires that a record does not open, and that the error says why that may be.
+func foreignTo(t *testing.T, r *keyring.Keyring, record []byte) {
+	t.Helper()
+	_, err := r.OpenDEK(t.Context(), record, []byte("id"))
+	require.ErrorIs(t, err, keyring.ErrCorrupt)
+	require.ErrorContains(t, err, "of a copy of this one that has an epoch 2 of its own")
+}
+
+// From the moment at which a document was copied, source and copy wrap by epochs of their
+// own: what either wraps the other does not open, and no key counts for two. What was
+// wrapped before opens in both.
+func TestSourceAndCopyShareNoEpochTheyWrapBy(t *testing.T) {
+	for _, w := range []keyring.Wrapping{keyring.ByKeyring, keyring.ByKEK} {
+		t.Run(w.String(), func(t *testing.T) {
+			g := newRig(t)
+			g.opts.Wrapping, g.opts.Instance = w, keyring.InstanceID{1}
+			source := g.create()
+			before := newDEK(t, source)
+			c := g.copied(2)
+			require.EqualValues(t, 1, source.Share())
+			r := c.open()
+
+			inSource, inCopy := newDEK(t, source), newDEK(t, r)
+			require.EqualValues(t, 2, epochOf(t, inSource))
+			require.EqualValues(t, 2, epochOf(t, inCopy))
+			foreignTo(t, source, inCopy)
+			foreignTo(t, r, inSource)
+			for _, k := range []*keyring.Keyring{source, r} {
+				_, err := k.OpenDEK(t.Context(), before, []byte("id"))
+				require.NoError(t, err)
+			}
+
+			// It is so after a restart too, and no epoch more begins for it.
+			require.NoError(t, source.Close())
+			require.NoError(t, r.Close())
+			source, r = g.open(), c.open()
+			for _, k := range []*keyring.Keyring{source, r} {
+				require.EqualValues(t, 2, epochOf(t, newDEK(t, k)))
+				require.Equal(t, 2, k.State().Epochs)
+			}
+			foreignTo(t, source, inCopy)
+			foreignTo(t, r, inSource)
+		})
+	}
+}
+
+// Whatever a copy does first begins its own epoch before: nobody finds a moment in which it
+// wraps by its source's.
+func TestCopyBeginsWithAnEpochOfItsOwn(t *testing.T) {
+	for name, do := range map[string]func(ctx context.Context, r *keyring.Keyring) error{
+		"a DEK": func(ctx context.Context, r *keyring.Keyring) error { _, _, err := r.NewDEK(ctx, nil); return err },
+		"a rewrap": func(ctx context.Context, r *keyring.Keyring) error {
+			h, err := r.Acquire()
+			if err != nil {
+				return err
+			}
+			defer h.Release()
+			var b keyring.Binding
+			b.Set([]byte("id"))
+			again, err := h.Rewrap(ctx, nil, ctx.Value(recordKey{}).([]byte), &b)
+			if err == nil && again[4] != 2 {
+				panic("it was wrapped by the epoch that the source has")
+			}
+			return err
+		},
+		"RotateKEK": func(ctx context.Context, r *keyring.Keyring) error { return r.RotateKEK(ctx) },
+		"BeginWork": func(ctx context.Context, r *keyring.Keyring) error { _, err := r.BeginWork(ctx); return err },
+		"Save":      func(ctx context.Context, r *keyring.Keyring) error { return r.Save(ctx) },
+		"Own":       func(ctx context.Context, r *keyring.Keyring) error { return r.Own(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			g.opts.Instance = keyring.InstanceID{1}
+			source := g.create()
+			ctx := context.WithValue(t.Context(), recordKey{}, newDEK(t, source))
+			c := g.copied(2)
+			r := c.open()
+			require.EqualValues(t, 1, r.State().Epoch, "to open it changes nothing")
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					key, record, err := r.NewDEK(ctx, nil)
+					if err != nil || record[4] != 2 {
+						t.Errorf("%v, epoch %d", err, record[4])
+						return
+					}
+					key.Destroy()
+				})
+			}
+			require.NoError(t, do(ctx, r))
+			wg.Wait()
+			require.EqualValues(t, 2, r.State().Epoch)
+			generation := r.State().Generation
+			require.NoError(t, r.Own(ctx))
+			require.Equal(t, generation, r.State().Generation, "it is its own already")
+		})
+	}
+}
+
+type recordKey struct{}
+
+// A copy that only reads, and one that is read only, changes nothing.
+func TestCopyThatOnlyReads(t *testing.T) {
+	g := newRig(t)
+	g.opts.Instance = keyring.InstanceID{1}
+	source := g.create()
+	record := newDEK(t, source)
+	for _, readOnly := range []bool{false, true} {
+		c := g.copied(2)
+		c.opts.ReadOnly = readOnly
+		before, err := c.storage.Load(t.Context())
+		require.NoError(t, err)
+		r := c.open()
+		_, err = r.OpenDEK(t.Context(), record, []byte("id"))
+		require.NoError(t, err)
+		if readOnly {
+			require.ErrorIs(t, r.Own(t.Context()), keyring.ErrReadOnly)
+		}
+		require.NoError(t, r.Close())
+		after, err := c.storage.Load(t.Context())
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(before, after))
+	}
+}
+
+// An epoch that could not be saved has not begun, and the copy wraps nothing.
+func TestCopyWhoseEpochCannotBeSaved(t *testing.T) {
+	g := newRig(t)
+	g.opts.Instance = keyring.InstanceID{1}
+	newDEK(t, g.create())
+	c := g.copied(2)
+	r := c.open()
+	c.storage.fail = true
+	_, _, err := r.NewDEK(t.Context(), []byte("id"))
+	require.Error(t, err)
+	require.Error(t, r.Own(t.Context()))
+	require.EqualValues(t, 1, r.State().Epoch)
+	c.storage.fail = false
+	require.EqualValues(t, 2, epochOf(t, newDEK(t, r)))
+}
+
+// A source that was copied while it had no access, or that goes away before it wraps
+// anything, begins an epoch all the same.
+func TestShareOutlivesSessions(t *testing.T) {
+	g := newRig(t)
+	g.opts.Instance = keyring.InstanceID{1}
+	r := g.create()
+	newDEK(t, r)
+	g.vault.Revoke()
+	require.Error(t, r.Revalidate(t.Context()))
+	require.Zero(t, r.Share())
+	g.vault.Restore()
+	require.NoError(t, r.Revalidate(t.Context()))
+	require.EqualValues(t, 2, epochOf(t, newDEK(t, r)), "copied without access")
+
+	require.EqualValues(t, 2, r.Share())
+	g.vault.Revoke()
+	require.Error(t, r.Revalidate(t.Context()))
+	g.vault.Restore()
+	require.NoError(t, r.Revalidate(t.Context()))
+	require.EqualValues(t, 3, epochOf(t, newDEK(t, r)), "locked meanwhile")
+
+	require.EqualValues(t, 3, r.Share())
+	require.NoError(t, r.Save(t.Context())) // and it is killed
+	r = g.open()
+	require.EqualValues(t, 3, r.State().Epoch)
+	require.EqualValues(t, 4, epochOf(t, newDEK(t, r)), "restarted meanwhile")
+
+	r.Share()
+	require.NoError(t, r.Close())
+	require.EqualValues(t, 5, epochOf(t, newDEK(t, g.open())), "closed meanwhile")
+}
+
+// Copies without a DEK between them are one epoch, and near the bound none begins: the
+// store goes on, and an event says so.
+func TestShareIsBounded(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		e := g.listen()
+		g.opts.MaxEpochs = 8
+		r := g.create()
+		for range 20 {
+			r.Share()
+		}
+		newDEK(t, r)
+		require.Equal(t, 2, r.State().Epochs)
+		e.take()
+		for range 20 {
+			r.Share()
+			newDEK(t, r)
+		}
+		require.Equal(t, 7, r.State().Epochs, "one is left for a rotation")
+		told := 0
+		for _, e := range e.take(keyring.Progressed) {
+			require.ErrorIs(t, e.Err, keyring.ErrLimit)
+			told++
+		}
+		require.Equal(t, 1, told)
+		require.NoError(t, r.Close())
+		r = g.open()
+		require.EqualValues(t, 7, epochOf(t, newDEK(t, r)))
+		require.NoError(t, r.Rotate(t.Context()))
+		_, err := r.DropEpochs(t.Context(), r.State().Epoch)
+		require.NoError(t, err)
+		r.Share()
+		require.EqualValues(t, 9, epochOf(t, newDEK(t, r)), "there is room again")
+	})
+}
+
+// A copy of a keyring that is full finds room for an epoch of its own; a copy of that one
+// says what to do, and reads.
+func TestCopyOfAFullKeyring(t *testing.T) {
+	g := newRig(t)
+	g.opts.Instance, g.opts.EpochMaxAge = keyring.InstanceID{1}, -1
+	r := g.create()
+	record := newDEK(t, r)
+	for r.Rotate(t.Context()) == nil {
+	}
+	require.Equal(t, keyring.MaxEpochs-1, r.State().Epochs)
+	require.ErrorIs(t, r.Rotate(t.Context()), keyring.ErrLimit)
+
+	c := g.copied(2)
+	r = c.open()
+	require.EqualValues(t, keyring.MaxEpochs, epochOf(t, newDEK(t, r)))
+	cc := c.copied(3)
+	r = cc.open()
+	_, _, err := r.NewDEK(t.Context(), nil)
+	require.ErrorIs(t, err, keyring.ErrLimit)
+	require.ErrorContains(t, err, "rotate epochs in the source and copy it again")
+	_, err = r.OpenDEK(t.Context(), record, []byte("id"))
+	require.NoError(t, err)
+}
