@@ -1,4 +1,17 @@
 package block
 
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
 // DroppingKEKs reports whether RewrapDEKs is looking for KEKs that no record names.
 func (s *Store) DroppingKEKs() bool { return s.dropping.Load() != nil }
+
+// AnnounceCopy does what a Checkpoint does before its first file is there, and no more.
+func (s *Store) AnnounceCopy(t testing.TB, ctx context.Context, dir string) {
+	t.Helper()
+	require.NoError(t, s.announce(ctx, dir, newInstance()))
+}
