@@ -60,7 +60,8 @@ func byIdentifier(a, b vault.KeyID) int { return strings.Compare(a.String(), b.S
 //	1  1: the store vouches for it; 0: it was found, and somebody may have put it there
 //	8  made, seconds since 1970-01-01 UTC
 //	8  generation of the copy's keyring document
-//	32 SHA-256 of the keyring document that it was made with; zeros: it was not made whole
+//	32 SHA-256 of the keyring document that it was made with, or had when it was moved
+//	   last; zeros: it was not made whole
 //	2  length of the following
 //	.  key identifier of the KEK that wraps the copy's document
 //	2  number of the following: KEK versions that may wrap records of it, beside that one,

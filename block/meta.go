@@ -54,7 +54,7 @@ type metaStorage struct {
 	doubt     string                     // why what was found is not believed; "": it is, or was not judged
 	told      bool                       // that
 	found     [][]byte                   // its tag and record
-	document  [sha256.Size]byte          // SHA-256 of the document that was found
+	document  [sha256.Size]byte          // SHA-256 of the document
 }
 
 // Load implements [keyring.Storage].
@@ -102,6 +102,7 @@ func (m *metaStorage) SaveTagged(_ context.Context, document []byte, tag func(st
 		return err
 	}
 	m.reg, m.staged, m.known = next, nil, true
+	m.document = sha256.Sum256(document)
 	return nil
 }
 

@@ -27,7 +27,7 @@ func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *
 }
 
 // moveCopy is RewrapCheckpoint; of a copy of a store's own, if there is one, it moves
-// nothing else, and not what needs no move. It returns what the copy's keyring says in the
+// nothing else, and not what needs no move, and notes its document. It returns what the copy's keyring says in the
 // end, if it could be opened.
 func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options, of *copyEntry) (in *keyring.Info, err error) {
 	var o Options
@@ -58,6 +58,9 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 			err = s.rewrapDEKs(ctx, nil, false)
 		}
 		info = s.keyringInfo()
+	}
+	if of != nil {
+		of.document = s.storage.sum()
 	}
 	if err = errors.Join(err, s.Close()); err != nil {
 		err = fmt.Errorf("block: rewrap checkpoint %s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err)

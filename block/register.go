@@ -287,18 +287,27 @@ func (m *metaStorage) admit(o keyring.Opened) {
 	}
 }
 
-// isCopy refuses a document that is not the one which a copy was made with, nor one that
-// the copy has saved since (it was moved): so that nobody can put another of the store's in
-// its place, with the copy's identity, and have that moved. It is called with a document
+// sum is the SHA-256 of the document.
+func (m *metaStorage) sum() [sha256.Size]byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.document
+}
+
+// isCopy refuses a document that is not the one which a copy was made with or had when it
+// was moved, nor one that the copy has saved since: so that nobody can put another of the
+// store's, or of the copy's from before, in its place, with the copy's identity, and have
+// that moved. It is called with a document
 // that is authentic.
 func (m *metaStorage) isCopy(c copyEntry, o keyring.Opened) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case o.Instance == m.own && m.own.String() == c.Instance && o.Generation >= c.Generation:
+	case m.own.String() != c.Instance: // somebody exchanged the directory since it was looked at
+	case o.Instance == m.own && o.Generation >= c.Generation:
 		return nil // saved by the copy
-	case m.own.String() == c.Instance && m.document == c.document && c.document != [sha256.Size]byte{}:
-		return nil // as it was made
+	case m.document == c.document:
+		return nil // as it was made; no document has a hash of zeros
 	}
 	return fmt.Errorf("block: what is at %s has generation %d of the keyring document of instance %v and is not copy %s as the store made it, with generation %d, or as it was moved since: "+
 		"it is not moved: %w", c.Path, o.Generation, o.Instance, c.Instance, c.Generation, keyring.ErrUnexpected)

@@ -105,6 +105,13 @@ func (g *rig) documentKEK() vault.KeyID {
 	return in.KEK
 }
 
+func (g *rig) generation() uint64 {
+	g.t.Helper()
+	in, err := block.InspectKeyring(g.dir, &g.opts)
+	require.NoError(g.t, err)
+	return in.Generation
+}
+
 // newKEK makes another key in the rig's vault.
 func (g *rig) newKEK(name string) *kek.KEK {
 	return kek.New(g.vault, g.vault.CreateKey(name).Versionless())
@@ -224,6 +231,14 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 			g.copyFiles("sibling", "copy")
 			g.at("copy").pretend(instance)
 		}, keyring.ErrUnexpected, "it is not moved"},
+		"the copy before it was moved": {func(g *rig, _ string) {
+			g.copyFiles("as it was made", "copy")
+			g.at("copy").editIdentity(func(text string) string { return text })
+		}, keyring.ErrUnexpected, "it is not moved"},
+		"the copy between two moves": {func(g *rig, _ string) {
+			g.copyFiles("once moved", "copy")
+			g.at("copy").editIdentity(func(text string) string { return text })
+		}, keyring.ErrUnexpected, "it is not moved"},
 		"another store on the same KEK": {func(g *rig, instance string) {
 			o := g.at("copy")
 			require.NoError(g.t, g.opts.FS.RemoveAll("copy"))
@@ -232,8 +247,8 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 		}, block.ErrForeign, "it is not moved"},
 	} {
 		for _, moved := range []bool{false, true} {
-			if moved && strings.HasPrefix(name, "another copy of the store") {
-				continue // which was moved as well, and forgotten
+			if moved && strings.HasPrefix(name, "another copy of the store") || !moved && strings.HasPrefix(name, "the copy ") && c.want != nil {
+				continue // which are on another KEK then; which there is not then
 			}
 			t.Run(name+map[bool]string{true: ", which was moved before"}[moved], func(t *testing.T) {
 				g := newRig(t)
@@ -253,6 +268,9 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 					require.NoError(t, s.RotateEpoch(g.ctx, nil))
 				}
 				if moved {
+					g.copyFiles("copy", "as it was made")
+					require.NoError(t, s.ChangeKEK(g.ctx, g.newKEK("once")))
+					g.copyFiles("copy", "once moved")
 					g.kek = g.newKEK("between")
 					require.NoError(t, s.ChangeKEK(g.ctx, g.kek))
 					require.Equal(t, "between", g.at("copy").documentKEK().Name)
@@ -266,7 +284,10 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 				was := g.at("copy").documentKEK()
 				heard := g.listen()
 				o := g.opts
-				o.Keyring.OtherKEKs = []*kek.KEK{kek.New(g.vault, g.key.Versionless())} // which opens each of them
+				o.Keyring.OtherKEKs = []*kek.KEK{kek.New(g.vault, g.key.Versionless())} // with which each opens
+				if moved {
+					o.Keyring.OtherKEKs = append(o.Keyring.OtherKEKs, kek.New(g.vault, vault.KeyID{Vault: g.key.Vault, Name: "once"}))
+				}
 				s, err = block.Open(g.ctx, g.dir, g.kek, &o)
 				require.NoError(t, err)
 				require.NoError(t, s.ChangeKEK(g.ctx, g.newKEK("next")))
@@ -312,6 +333,21 @@ func TestRegisterThatIsNotTheStores(t *testing.T) {
 		"cut off": {func(g *rig, now, _, _ map[string]string) {
 			g.set(map[string]string{registerKey: now[registerKey][:80]})
 		}, true},
+		"of a copy of the store, of the same generation": {func(g *rig, _, _, _ map[string]string) {
+			c := g.at("copy")
+			for first := true; first || g.generation() != c.generation(); first = false {
+				r := c
+				if !first && g.generation() < c.generation() {
+					r = g
+				}
+				s, err := block.Open(r.ctx, r.dir, r.kek, &r.opts)
+				require.NoError(g.t, err)
+				require.NoError(g.t, s.Revalidate(r.ctx))
+				require.NoError(g.t, s.RotateKEK(r.ctx))
+				require.NoError(g.t, s.Close())
+			}
+			g.set(map[string]string{registerKey: c.records()[registerKey]})
+		}, false},
 		"with the present number": {func(g *rig, now, older, _ map[string]string) {
 			r := []byte(older[registerKey])
 			copy(r[1+32+1+16:], now[documentKey][30:38])
