@@ -288,3 +288,51 @@ func TestEpochsOfManyCheckpoints(t *testing.T) {
 	require.Equal(t, 1, s.State().Epochs)
 	require.WithinDuration(t, start, copies[0].Made, time.Second)
 }
+
+// The copies that a store made are no concern of a copy's, before and after it is
+// revalidated: it names none, and says that there are no others.
+func TestCopiesOfACopy(t *testing.T) {
+	g := newRig(t)
+	s := g.open()
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
+	require.NoError(t, s.Checkpoint(g.ctx, "first"))
+	require.NoError(t, s.Checkpoint(g.ctx, "second"))
+	second := g.vault.Rotate("customer")
+	require.NoError(t, s.RotateKEK(g.ctx))
+	require.NoError(t, s.Checkpoint(g.ctx, "third"))
+	for _, dir := range []string{"second", "third"} { // which was moved, and which was not
+		c := *g
+		c.dir = dir
+		none := func() {
+			t.Helper()
+			in, err := block.Inspect(g.ctx, dir, &g.opts)
+			require.NoError(t, err)
+			require.False(t, in.Incomplete)
+			require.Len(t, in.Keys, 1)
+			require.Empty(t, in.Keys[0].Copies)
+			require.Equal(t, []vault.KeyID{g.key, second}, in.PastKEKs)
+		}
+		none()
+		r := c.open()
+		copies, err := r.Copies(g.ctx)
+		require.NoError(t, err)
+		require.Empty(t, copies)
+		require.NoError(t, r.Revalidate(g.ctx))
+		_, err = r.KeyUsage(g.ctx)
+		require.NoError(t, err)
+		require.NoError(t, r.Checkpoint(g.ctx, dir+"'s"))
+		copies, err = r.Copies(g.ctx)
+		require.NoError(t, err)
+		require.Len(t, copies, 1)
+		receipt, err := r.Erase(g.ctx, nil)
+		require.NoError(t, err)
+		require.False(t, receipt.Incomplete)
+		require.Len(t, receipt.Keys, 2)
+		require.NoError(t, r.ForgetCopy(g.ctx, copies[0].Instance))
+		require.NoError(t, r.Close())
+		none()
+	}
+	copies, err := s.Copies(g.ctx)
+	require.NoError(t, err)
+	require.Len(t, copies, 3)
+}

@@ -31,6 +31,7 @@ func TestCheckpointIsAStoreOfItsOwn(t *testing.T) {
 	require.ErrorContains(t, err, "a copy of a store stays locked until Revalidate succeeds")
 
 	require.NoError(t, copied.Revalidate(g.ctx))
+	require.EqualValues(t, 2, copied.State().Epoch, "it has one of its own at once")
 	got, err := copied.Get(g.ctx, []byte("a"), nil)
 	require.NoError(t, err)
 	require.Equal(t, "before", string(got))

@@ -93,8 +93,8 @@ func (s *Store) refresh(ctx context.Context, h *keyring.Hold, b engine.Batch, ol
 		}
 	}
 	floor := s.floor.Load()
-	if oldest >= floor {
-		return nil
+	if oldest >= floor || oldest == h.CurrentEpoch() && !h.EpochIsShared() {
+		return nil // the second if there are too many epochs for another; see Checkpoint
 	}
 	var bind keyring.Binding
 	return b.Each(func(key, value []byte, deleted bool) error {

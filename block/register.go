@@ -170,7 +170,7 @@ func (r register) without(instance string) []copyEntry {
 	return slices.DeleteFunc(slices.Clone(r.copies), func(c copyEntry) bool { return c.Instance == instance })
 }
 
-// What is said of a copy for which the store does not vouch: why the store does not vouch for it.
+// Why the store does not vouch for a copy.
 const (
 	doubtUnknown = "the keys were not accessible yet: whether this store made it nobody can tell"
 	doubtForeign = "nothing shows that this store made it: its record is not authentic, or was made while the keys were not accessible; it is not moved"
@@ -206,8 +206,13 @@ func (m *metaStorage) loadRegister(document []byte) error {
 			break
 		}
 		m.found = [][]byte{tag, record}
-		if m.reg.generation != in.Generation {
+		switch {
+		case m.reg.generation != in.Generation:
 			m.doubt = fmt.Sprintf("it was written with generation %d of the keyring document, which has generation %d", m.reg.generation, in.Generation)
+		case slices.Contains(m.from, m.reg.instance) && m.reg.instance != m.own:
+			m.reg.copies, m.reg.lost = nil, false // no concern of this copy's
+		case m.reg.instance != m.own:
+			m.doubt = fmt.Sprintf("it is of instance %v, and the store is %v", m.reg.instance, m.own)
 		}
 	}
 	m.reg.generation = in.Generation
@@ -281,7 +286,7 @@ func (m *metaStorage) admit(o keyring.Opened) {
 		}
 	}
 	if o.Instance != m.own {
-		// The copies that another made are no concern of its copy's, which has made none.
+		// The copies that its source made are no concern of a copy's, which has made none.
 		m.reg.copies = slices.DeleteFunc(m.reg.copies, func(c copyEntry) bool { return !c.mine })
 		m.reg.lost = false
 	}

@@ -33,8 +33,9 @@ type owning struct {
 	sharing bool   // Share was called while there was no session
 }
 
-// publish makes a session the keyring's, and sees to it that an epoch which somebody else
-// has wraps nothing: one whose reservation is used up is looked at by reserve.
+// publish makes a session the keyring's, with what its document says of who else has its
+// epochs. An epoch that was opened has its reservation used up (newEpoch), so that the first
+// DEK goes by reserve, which looks at that.
 func (r *Keyring) publish(s *session, b *body) {
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
@@ -44,9 +45,6 @@ func (r *Keyring) publish(s *session, b *body) {
 	}
 	r.shared = max(r.shared, b.shared)
 	r.foreign = r.opts.Instance != (InstanceID{}) && b.instance != r.opts.Instance
-	if r.foreign || cur.id <= r.shared {
-		cur.reserved.Store(0)
-	}
 	r.session.Store(s)
 }
 
@@ -119,6 +117,10 @@ func (r *Keyring) change(ctx context.Context, f func(*body) error) error {
 	h.Release()
 	return r.thenAnchor(ctx, err)
 }
+
+// EpochIsShared reports whether Share was called in this stretch of access and another epoch
+// begins with the next DEK. After that it reports false, also if there were too many epochs.
+func (h Hold) EpochIsShared() bool { return h.s.epochs.Load().current.reserved.Load() == 0 }
 
 // Share says that the document was copied, now, for somebody who lives on with it. What
 // was wrapped so far opens there; the next DEK that is wrapped begins a new epoch, unless

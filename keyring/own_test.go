@@ -101,7 +101,17 @@ func TestCopyBeginsWithAnEpochOfItsOwn(t *testing.T) {
 		"Save":      func(ctx context.Context, r *keyring.Keyring) error { return r.Save(ctx) },
 		"Own":       func(ctx context.Context, r *keyring.Keyring) error { return r.Own(ctx) },
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name+", alone", func(t *testing.T) {
+			g := newRig(t)
+			g.opts.Instance = keyring.InstanceID{1}
+			ctx := context.WithValue(t.Context(), recordKey{}, newDEK(t, g.create()))
+			r := g.copied(2).open()
+			generation := r.State().Generation
+			require.NoError(t, do(ctx, r))
+			require.EqualValues(t, 2, r.State().Epoch)
+			require.Greater(t, r.State().Generation, generation)
+		})
+		t.Run(name+", beside others", func(t *testing.T) {
 			g := newRig(t)
 			g.opts.Instance = keyring.InstanceID{1}
 			source := g.create()
@@ -202,6 +212,24 @@ func TestShareOutlivesSessions(t *testing.T) {
 	r.Share()
 	require.NoError(t, r.Close())
 	require.EqualValues(t, 5, epochOf(t, newDEK(t, g.open())), "closed meanwhile")
+
+	g = newRig(t) // and one that has wrapped nothing, in this run or ever
+	for epoch := uint32(2); epoch < 5; epoch++ {
+		r := g.storageOrNew()
+		r.Share()
+		require.NoError(t, r.Close())
+		r = g.open()
+		require.EqualValues(t, epoch, epochOf(t, newDEK(t, r)))
+		require.NoError(t, r.Close())
+	}
+}
+
+// storageOrNew opens the keyring, or makes it.
+func (g *rig) storageOrNew() *keyring.Keyring {
+	if g.storage.saves > 0 {
+		return g.open()
+	}
+	return g.create()
 }
 
 // Copies without a DEK between them are one epoch, and near the bound none begins: the

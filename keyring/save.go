@@ -180,7 +180,7 @@ func (r *Keyring) settleReservations() error {
 	}
 	defer h.Release()
 	e := h.s.epochs.Load().current
-	if e.used.Load() == e.reserved.Load() || r.isForeign() {
+	if used := e.used.Load(); used > 0 && used == e.reserved.Load() || r.isForeign() {
 		return nil
 	}
 	return r.mutate(r.ctx, &h, func(b *body) error {
