@@ -336,3 +336,54 @@ func TestCopiesOfACopy(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, copies, 3)
 }
+
+// Near the bound on epochs a checkpoint is made all the same, and an event says that the copy
+// opens what its source writes; until either of the two rotates. Nothing is wrapped twice for
+// an epoch that does not begin.
+func TestCheckpointsOfAStoreWithManyEpochs(t *testing.T) {
+	g := newRig(t)
+	g.opts.Keyring.MaxEpochs = 8
+	var mu sync.Mutex
+	var told []error
+	g.opts.Keyring.OnEvent = func(e keyring.Event) {
+		if e.Kind == keyring.Progressed && e.Err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, e.Err)
+		}
+	}
+	s := g.open()
+	for i := range 12 {
+		require.NoError(t, s.Checkpoint(g.ctx, fmt.Sprint("copy", i)))
+		require.NoError(t, s.Put(g.ctx, []byte("a"), nil))
+	}
+	require.Equal(t, 7, s.State().Epochs)
+	eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(told) > 0 }, "it is told")
+	mu.Lock()
+	require.Len(t, told, 1)
+	require.ErrorIs(t, told[0], keyring.ErrLimit)
+	mu.Unlock()
+	before := s.Stats().Keys.Epoch.DEKs
+	for range 10 {
+		require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("later")))
+	}
+	require.EqualValues(t, 10, s.Stats().Keys.Epoch.DEKs-before)
+
+	c := *g
+	c.dir = "copy11"
+	r := c.open()
+	require.NoError(t, r.Revalidate(g.ctx))
+	transplant := func() error {
+		for _, space := range []string{"\x02", "\x03"} {
+			key := []byte(space + "\x00\x00\x00\x00a")
+			r.SetEngine(key, s.Engine(key))
+		}
+		_, err := r.Get(g.ctx, []byte("a"), nil)
+		return err
+	}
+	require.NoError(t, transplant(), "this is not promised")
+	require.NoError(t, r.RotateEpoch(g.ctx, nil))
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("last")))
+	require.ErrorIs(t, transplant(), block.ErrCorrupt)
+	require.NoError(t, r.Put(g.ctx, []byte("a"), nil))
+}

@@ -278,16 +278,19 @@ func (m *metaStorage) admit(o keyring.Opened) {
 		switch {
 		case !hmac.Equal(want[:], m.found[0]):
 			m.doubt = "it was not made by this store"
-		case m.reg.instance != o.Instance:
+		case m.reg.instance != o.Instance: // a document that a copy saved was put in its place
 			m.doubt = fmt.Sprintf("it is of instance %v, and the keyring document of %v", m.reg.instance, o.Instance)
 		}
 		if m.doubt != "" {
 			m.distrust()
 		}
 	}
-	if o.Instance != m.own {
-		// The copies that its source made are no concern of a copy's, which has made none.
-		m.reg.copies = slices.DeleteFunc(m.reg.copies, func(c copyEntry) bool { return !c.mine })
+	if o.Instance != m.own && slices.Contains(m.from, o.Instance) {
+		// The copies that its source made are no concern of a copy's, which has made none but
+		// what it announced.
+		m.reg.copies = slices.DeleteFunc(m.reg.copies, func(c copyEntry) bool {
+			return !slices.Contains(m.announced, copyRecord(m.own, c.Instance))
+		})
 		m.reg.lost = false
 	}
 }

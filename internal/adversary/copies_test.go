@@ -112,6 +112,25 @@ func (g *rig) generation() uint64 {
 	return in.Generation
 }
 
+// sameGeneration revalidates the store's copy, and changes the two until their keyring
+// documents have the same generation.
+func (g *rig) sameGeneration() *rig {
+	g.t.Helper()
+	c := g.at("copy")
+	for first := true; first || g.generation() != c.generation(); first = false {
+		r := c
+		if !first && g.generation() < c.generation() {
+			r = g
+		}
+		s, err := block.Open(r.ctx, r.dir, r.kek, &r.opts)
+		require.NoError(g.t, err)
+		require.NoError(g.t, s.Revalidate(r.ctx))
+		require.NoError(g.t, s.RotateKEK(r.ctx))
+		require.NoError(g.t, s.Close())
+	}
+	return c
+}
+
 // newKEK makes another key in the rig's vault.
 func (g *rig) newKEK(name string) *kek.KEK {
 	return kek.New(g.vault, g.vault.CreateKey(name).Versionless())
@@ -334,19 +353,12 @@ func TestRegisterThatIsNotTheStores(t *testing.T) {
 			g.set(map[string]string{registerKey: now[registerKey][:80]})
 		}, true},
 		"of a copy of the store, of the same generation": {func(g *rig, _, _, _ map[string]string) {
-			c := g.at("copy")
-			for first := true; first || g.generation() != c.generation(); first = false {
-				r := c
-				if !first && g.generation() < c.generation() {
-					r = g
-				}
-				s, err := block.Open(r.ctx, r.dir, r.kek, &r.opts)
-				require.NoError(g.t, err)
-				require.NoError(g.t, s.Revalidate(r.ctx))
-				require.NoError(g.t, s.RotateKEK(r.ctx))
-				require.NoError(g.t, s.Close())
-			}
+			c := g.sameGeneration()
 			g.set(map[string]string{registerKey: c.records()[registerKey]})
+		}, true},
+		"its own, beside the document of a copy, of the same generation": {func(g *rig, _, _, _ map[string]string) {
+			c := g.sameGeneration()
+			g.set(map[string]string{documentKey: c.records()[documentKey]})
 		}, false},
 		"with the present number": {func(g *rig, now, older, _ map[string]string) {
 			r := []byte(older[registerKey])
