@@ -387,3 +387,18 @@ func TestCheckpointsOfAStoreWithManyEpochs(t *testing.T) {
 	require.ErrorIs(t, transplant(), block.ErrCorrupt)
 	require.NoError(t, r.Put(g.ctx, []byte("a"), nil))
 }
+
+// A batch that was sealed before a checkpoint and is the first that is committed after it is
+// under an epoch that the copy does not have.
+func TestBatchAcrossACheckpoint(t *testing.T) {
+	g := newRig(t)
+	s := g.open()
+	b := s.NewBatch()
+	require.NoError(t, b.Put(g.ctx, []byte("a"), []byte("1")))
+	require.NoError(t, s.Checkpoint(g.ctx, "copy"))
+	require.EqualValues(t, 1, s.State().Epoch)
+	require.NoError(t, b.Commit(g.ctx))
+	require.EqualValues(t, 2, epochIn(s.Records()["a"]))
+	_, last := g.whatHas("copy")
+	require.EqualValues(t, 1, last)
+}
