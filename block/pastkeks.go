@@ -127,8 +127,8 @@ func cutKeyID(b []byte) (id vault.KeyID, rest []byte, err error) {
 		return id, nil, fmt.Errorf("a key identifier is cut off")
 	}
 	n := 2 + int(binary.BigEndian.Uint16(b))
-	if id, err = vault.ParseKeyID(string(b[2:n])); err == nil && id.Version == "" {
-		err = fmt.Errorf("the key identifier %s has no version", id)
+	if id, err = vault.ParseKeyID(string(b[2:n])); err == nil && (id.Version == "" || id != id.Canonical()) {
+		err = fmt.Errorf("the key identifier %s has no version, or is not how that is spelled", id)
 	}
 	return id, b[n:], err
 }
@@ -206,4 +206,21 @@ func (s *Store) askForKEK(ctx context.Context, k *kek.KEK) (state KeyState, answ
 	case <-ctx.Done():
 		return KeyUnknown, false
 	}
+}
+
+// noteKEKs writes down what the vaults said of past KEK versions.
+func (m *metaStorage) noteKEKs(t *keyring.Tagger, said map[vault.KeyID]KeyState, now time.Time) error {
+	return m.note(t, func(r *register) (changed bool) {
+		r.past, changed = r.past.after(said, now)
+		return changed
+	})
+}
+
+// notePast writes down the table of past KEK versions, to which some were added.
+func (m *metaStorage) notePast(t *keyring.Tagger, past pastKEKs) error {
+	return m.note(t, func(r *register) bool {
+		added := len(past.keks) > len(r.past.keks)
+		r.past = past
+		return added
+	})
 }

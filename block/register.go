@@ -9,11 +9,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
-	"github.com/blockseal/blockseal/vault"
 )
 
 // The register is what hands keys to something, or tells a person which keys may be
@@ -409,23 +407,6 @@ func (m *metaStorage) unstage() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.staged = nil
-}
-
-// noteKEKs writes down what the vaults said of past KEK versions.
-func (m *metaStorage) noteKEKs(t *keyring.Tagger, said map[vault.KeyID]KeyState, now time.Time) error {
-	return m.note(t, func(r *register) (changed bool) {
-		r.past, changed = r.past.after(said, now)
-		return changed
-	})
-}
-
-// notePast writes down the table of past KEK versions, to which some were added.
-func (m *metaStorage) notePast(t *keyring.Tagger, past pastKEKs) error {
-	return m.note(t, func(r *register) bool {
-		added := len(past.keks) > len(r.past.keks)
-		r.past = past
-		return added
-	})
 }
 
 // noteCopy writes down what is known of a copy now, unless it was forgotten.

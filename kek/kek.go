@@ -63,6 +63,7 @@ func (k *KEK) Get(ctx context.Context, now time.Time) (vault.Key, error) {
 	if err := k.answers(vault.OpGet, key.ID); err != nil {
 		return vault.Key{}, err
 	}
+	key.ID = key.ID.Canonical() // as it is compared, and written down
 	// Dates are wall time, whatever else the vault's client left in them: two times of
 	// one process that have monotonic readings are compared by those.
 	key.Created, key.NotBefore, key.Expires = key.Created.Round(0), key.NotBefore.Round(0), key.Expires.Round(0)
@@ -109,6 +110,7 @@ func (k *KEK) Wrap(ctx context.Context, secret []byte) (vault.Wrapped, error) {
 	if err := k.answers(vault.OpWrapKey, w.KeyID); err != nil {
 		return vault.Wrapped{}, err
 	}
+	w.KeyID = w.KeyID.Canonical()
 	if len(w.Ciphertext) != vault.WrappedSize {
 		return vault.Wrapped{}, k.refuse(vault.OpWrapKey, vault.ErrUnsupportedKey,
 			fmt.Sprintf("the vault returned %d wrapped bytes, an RSA-2048 key gives %d", len(w.Ciphertext), vault.WrappedSize))

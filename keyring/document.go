@@ -165,7 +165,9 @@ func decodeHeader(b []byte) (h header, err error) {
 		if e.key, err = vault.ParseKeyID(string(rest[:size])); err != nil {
 			return h, corrupt("KEK %d of %d: %w", i+1, n, err)
 		}
-		e.key = e.key.Canonical() // as the ids that it is compared with
+		if e.key != e.key.Canonical() {
+			return h, corrupt("KEK %d of %d is called %s, which is not how that is spelled", i+1, n, e.key)
+		}
 		if e.key.Version == "" || e.id == 0 || (i > 0 && e.id <= h.keks[i-1].id) {
 			return h, corrupt("KEK %d of %d has no version, or its id %d is out of order", i+1, n, e.id)
 		}

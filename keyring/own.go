@@ -44,7 +44,7 @@ func (r *Keyring) publish(s *session, b *body) {
 		r.sharing, r.shared = false, cur.id
 	}
 	r.shared = max(r.shared, b.shared)
-	r.foreign = r.opts.Instance != (InstanceID{}) && b.instance != r.opts.Instance
+	r.foreign = r.isForeignBody(b)
 	r.session.Store(s)
 }
 
@@ -81,6 +81,11 @@ func (r *Keyring) own(ctx context.Context, h *Hold) error {
 	}
 	r.emit(Event{Kind: EpochStarted, Epoch: b.current().id, Detail: "the first of this copy's own"})
 	return nil
+}
+
+// isForeignBody reports whether a body is another instance's.
+func (r *Keyring) isForeignBody(b *body) bool {
+	return r.opts.Instance != (InstanceID{}) && b.instance != r.opts.Instance
 }
 
 // ownBody makes a body this instance's, with an epoch of its own, which has wrapped nothing.

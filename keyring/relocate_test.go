@@ -205,7 +205,7 @@ func TestRelocateRefuses(t *testing.T) {
 		}, keyring.ErrUnexpected, func(m *moved) string { return "at least 1000 was expected" }},
 		"what is on top does not admit it": {func(t *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
-			m.opts.Admit = func(func(string, []byte) [keyring.TagSize]byte) error { return errRefused }
+			m.opts.Admit = func(keyring.Opened) error { return errRefused }
 		}, errRefused, func(m *moved) string { return "" }},
 		"read only": {func(t *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")

@@ -158,11 +158,16 @@ func (r *Keyring) saveSuccessor(ctx context.Context, t *target, docSecret *[secr
 	}
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
+	if r.isForeignBody(b) {
+		if err := r.ownBody(b); err != nil {
+			return nil, nil, err
+		}
+	}
 	m, err := r.sealFor(t, b)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := r.storage.Save(ctx, m.document()); err != nil {
+	if err := r.save(ctx, m.document(), b); err != nil {
 		m.destroy()
 		return nil, nil, fmt.Errorf("save generation %d: %w", m.header.generation, err)
 	}
