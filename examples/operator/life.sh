@@ -285,6 +285,21 @@ out "record 1"
 expect 3 owner store get "$work/store" id3 --vault "$work/rebuilt"
 err "key not found"
 
+step "a vault of another name, with the same key, takes the store over"
+expect 0 owner vault init --vault "$work/second" --kdf argon2id --kdf-passes 2 --kdf-memory 19456 --backup-secret-file "$work/secret"
+expect 3 owner store relocate "$work/stolen" --vault "$work/second"
+err "key not found"
+expect 0 owner key restore "$work/customer.backup" --vault "$work/second"
+expect 3 owner store get "$work/stolen" id1 --vault "$work/second"
+err "store relocate"
+expect 1 owner store relocate "$work/stolen" --vault "$work/second"
+out "from"
+out "copy $work/copy" # it knows of one that is on another key by now
+out "still on"
+expect 0 owner store get "$work/stolen" id1 --vault "$work/second"
+out "record 1"
+expect 3 owner store get "$work/stolen" id1 --vault "$work/rebuilt"
+
 step "nothing that the tool wrote has the passphrase in it"
 if grep -rqF "correct horse battery staple" "$work"/{transcript,audit,vault,vault.stores,store,receipt,customer.backup}; then
   fail "the passphrase was written"
