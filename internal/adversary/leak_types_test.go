@@ -206,7 +206,7 @@ func (w *world) specimens(s *block.Store) []any {
 		keyring.Options{Anchor: keyring.Expect{Fingerprint: s.Fingerprint()}, OtherKEKs: []*kek.KEK{w.kek("other")}},
 		s, batch, snapshot, receipt, block.Block{ID: []byte("id")}, block.Range{Start: []byte("a"), End: []byte("b")},
 		block.Problem{ID: []byte("id"), Err: block.ErrCorrupt}, block.Report{Problems: []block.Problem{{}}},
-		*w.options(keyring.ByKEK), block.Inspection{Keyring: info},
+		*w.options(keyring.ByKEK), block.Inspection{Keyring: info}, keyring.Relocated{From: w.key, To: w.key, PublicKey: info.PublicKeys[info.KEK]},
 		w.owner, w.owner.As("store"), w.owner.Administer("store"), escrow, &escrow, escrow.BackupSecret, byok,
 		local.Options{BackupSecret: escrow.BackupSecret, KDF: local.KDF{Passes: 10}},
 		&local.Options{BackupSecret: escrow.BackupSecret, ID: "local:00000000000000000000000000000001"}, file,
