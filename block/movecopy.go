@@ -26,9 +26,9 @@ func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *
 	return err
 }
 
-// moveCopy is RewrapCheckpoint; of a copy of a store's own, if there is one, it moves
-// nothing else, and not what needs no move, and notes its document. It returns what the copy's keyring says in the
-// end, if it could be opened.
+// moveCopy is RewrapCheckpoint; for a store that moves a copy of its own it moves nothing
+// else, and not what needs no move, and notes the copy's document in of. It returns what the
+// copy's keyring says in the end, if it could be opened.
 func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options, of *copyEntry) (in *keyring.Info, err error) {
 	var o Options
 	if opts != nil {

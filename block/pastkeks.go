@@ -207,20 +207,3 @@ func (s *Store) askForKEK(ctx context.Context, k *kek.KEK) (state KeyState, answ
 		return KeyUnknown, false
 	}
 }
-
-// noteKEKs writes down what the vaults said of past KEK versions.
-func (m *metaStorage) noteKEKs(t *keyring.Tagger, said map[vault.KeyID]KeyState, now time.Time) error {
-	return m.note(t, func(r *register) (changed bool) {
-		r.past, changed = r.past.after(said, now)
-		return changed
-	})
-}
-
-// notePast writes down the table of past KEK versions, to which some were added.
-func (m *metaStorage) notePast(t *keyring.Tagger, past pastKEKs) error {
-	return m.note(t, func(r *register) bool {
-		added := len(past.keks) > len(r.past.keks)
-		r.past = past
-		return added
-	})
-}
