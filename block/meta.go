@@ -82,7 +82,7 @@ func (m *metaStorage) Save(context.Context, []byte) error {
 }
 
 // SaveTagged implements [keyring.TaggingStorage].
-func (m *metaStorage) SaveTagged(_ context.Context, document []byte, tag func(string, []byte) [keyring.TagSize]byte) error {
+func (m *metaStorage) SaveTagged(_ context.Context, document []byte, is keyring.Opened) error {
 	in, err := keyring.Inspect(document)
 	if err != nil {
 		return err
@@ -93,10 +93,10 @@ func (m *metaStorage) SaveTagged(_ context.Context, document []byte, tag func(st
 	if m.staged != nil {
 		next.copies = m.staged(next)
 	}
-	next.instance, next.generation = m.own, in.Generation
+	next.instance, next.generation = is.Instance, is.Generation
 	next.past = next.past.with(in.KEK, in.PublicKeys[in.KEK])
 	record := next.encode()
-	tagged := joinTagged(tag(metaRegister, record), record)
+	tagged := joinTagged(is.Tag(metaRegister, record), record)
 	if m.db == nil {
 		m.pending, m.tagged = bytes.Clone(document), tagged
 	} else if err := m.write(in, document, tagged); err != nil {

@@ -13,7 +13,8 @@ type InstanceID [16]byte
 // String returns 32 hexadecimal digits.
 func (id InstanceID) String() string { return hex.EncodeToString(id[:]) }
 
-// Opened is what [Options].Admit is given of a document that authenticated.
+// Opened is what [Options].Admit and a [TaggingStorage] are given of a document that
+// authenticated, or is about to be saved.
 type Opened struct {
 	Tag        func(purpose string, data []byte) [TagSize]byte // that of [Hold.Tag]
 	Generation uint64

@@ -26,18 +26,22 @@ type Storage interface {
 }
 
 // TaggingStorage is a Storage that keeps more than the document, for a database on top
-// that must not believe what it finds beside it: SaveTagged is called in the place of Save.
-// tag is that of [Hold.Tag], and can be used until SaveTagged returns. What is saved with
+// that must not believe what it finds beside it: SaveTagged is called in the place of Save,
+// with what the document is, whose Tag can be used until SaveTagged returns. What is saved with
 // each document, names its generation and is tagged, nobody can put back alone.
 type TaggingStorage interface {
 	Storage
-	SaveTagged(ctx context.Context, document []byte, tag func(purpose string, data []byte) [TagSize]byte) error
+	SaveTagged(ctx context.Context, document []byte, is Opened) error
 }
 
 // save gives the storage a document with the body b.
 func (r *Keyring) save(ctx context.Context, document []byte, b *body) error {
 	if t, ok := r.storage.(TaggingStorage); ok {
-		return t.SaveTagged(ctx, document, b.tag)
+		h, _, _, err := splitDocument(document)
+		if err != nil {
+			return err
+		}
+		return t.SaveTagged(ctx, document, Opened{Tag: b.tag, Generation: h.generation, Instance: b.instance})
 	}
 	return r.storage.Save(ctx, document)
 }
