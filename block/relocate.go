@@ -140,7 +140,10 @@ func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (r
 	if err != nil {
 		return rel, err
 	}
-	return rel, s.storage.SaveTagged(ctx, after, func(_ string, record []byte) [keyring.TagSize]byte { return t.Tag(record) })
+	return rel, s.storage.SaveTagged(ctx, after, keyring.Opened{
+		Tag:        func(_ string, record []byte) [keyring.TagSize]byte { return t.Tag(record) },
+		Generation: rel.Generation, Instance: s.opts.Keyring.Instance, // which Relocate made it
+	})
 }
 
 // unnamedKEKs returns the ids of the KEKs of a document that no DEK record names.
