@@ -188,7 +188,7 @@ func TestAKeyVaultsKeys(t *testing.T) {
 	require.Contains(t, g.ok("key", "policy", "customer", "--clear"), "by hand")
 	g.fails(exitUsage, "want whole days", "key", "policy", "customer", "--rotate-after", "36h")
 	g.fails(exitRefused, "unsupported key", "key", "import", "weak", importable+"rsa1024.pem")
-	g.fails(exitRefused, "wrong password", "key", "import", "other", importable+"modern.pfx", "--password-file", g.file("password", "not it"))
+	g.fails(exitRefused, "vault: import "+a.URL()+"/keys/other: ", "key", "import", "other", importable+"modern.pfx", "--password-file", g.file("password", "not it"))
 
 	pem := g.ok("key", "public", "customer")
 	require.Contains(t, pem, "BEGIN PUBLIC KEY")
