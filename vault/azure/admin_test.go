@@ -145,7 +145,7 @@ func TestUpdateThatIsIgnored(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	a, ctx := r.admin(), t.Context()
-	never, later, off := time.Time{}, time.Now().Add(time.Hour), false
+	never, soon, later, off := time.Time{}, time.Now().Add(time.Minute), time.Now().Add(time.Hour), false
 	k, err := a.UpdateKey(ctx, r.key, azure.Update{Expires: &later})
 	require.NoError(t, err)
 	expires := float64(k.Expires.Unix())
@@ -158,7 +158,7 @@ func TestUpdateThatIsIgnored(t *testing.T) {
 		says   string
 	}{
 		"a date that stays":    {azure.Update{Expires: &never}, func() { attributes(func(m map[string]any) { m["exp"] = expires }) }, "Expires is " + k.Expires.Format(time.RFC3339) + ", as before"},
-		"a date that is unset": {azure.Update{NotBefore: &later}, func() { attributes(func(m map[string]any) { delete(m, "nbf") }) }, "NotBefore is not set, as before"},
+		"a date that is unset": {azure.Update{NotBefore: &soon}, func() { attributes(func(m map[string]any) { delete(m, "nbf") }) }, "NotBefore is not set, as before"},
 		"not disabled":         {azure.Update{Enabled: &off}, func() { attributes(func(m map[string]any) { m["enabled"] = true }) }, "Enabled is true, as before"},
 		"operations": {azure.Update{Operations: []vault.Operation{vault.OpUnwrapKey}}, func() {
 			r.Inject(keyvaulttest.Fault{Op: "update", Times: 1, Mutate: func(b map[string]any) {
