@@ -235,6 +235,10 @@ func writeGolden(t *testing.T) {
 			}
 			require.NoError(t, s.Put(ctx, []byte(id), b))
 		}
+		// Once more, which makes tables and blob files of the log.
+		require.NoError(t, s.Close())
+		s, err = Open(ctx, dir, goldenKEK(t), o)
+		require.NoError(t, err)
 		id := s.StoreID()
 		g.StoreID = id[:]
 		// The records of long operations, as they stand when one is cut off. The
