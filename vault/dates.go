@@ -16,7 +16,7 @@ const clockTolerance = 5 * time.Minute
 // nothing is decided by that, because whoever can answer for a vault could then make a key
 // younger.
 func (k Key) InDate(op Operation, now time.Time) error {
-	kind, date := k.outOfDate(now)
+	date, kind := k.outOfDate(now)
 	if kind == nil {
 		return nil
 	}
@@ -35,7 +35,7 @@ func (k Key) WhyRefused(op Operation, now time.Time) error {
 	if err := k.InDate(op, now); err != nil || k.VaultTime.IsZero() {
 		return err
 	}
-	kind, date := k.outOfDate(k.VaultTime)
+	date, kind := k.outOfDate(k.VaultTime)
 	if kind == nil {
 		return nil
 	}
@@ -46,17 +46,17 @@ func (k Key) WhyRefused(op Operation, now time.Time) error {
 
 const expiredAt = "it expired at "
 
-// outOfDate returns which error it is and the date, or nil. Dates are wall time: without a
+// outOfDate returns the date, and which error it is, or nil. Dates are wall time: without a
 // monotonic reading they are compared as such.
-func (k Key) outOfDate(now time.Time) (kind error, date string) {
+func (k Key) outOfDate(now time.Time) (date string, kind error) {
 	now = now.Round(0)
 	switch {
 	case !k.NotBefore.IsZero() && now.Before(k.NotBefore.Round(0)):
-		return ErrKeyNotYetValid, "it is valid from " + utc(k.NotBefore)
+		return "it is valid from " + utc(k.NotBefore), ErrKeyNotYetValid
 	case !k.Expires.IsZero() && !now.Before(k.Expires.Round(0)):
-		return ErrKeyExpired, expiredAt + utc(k.Expires)
+		return expiredAt + utc(k.Expires), ErrKeyExpired
 	}
-	return nil, ""
+	return "", nil
 }
 
 // assumed says what time it was taken to be, and what speaks for and against that.
