@@ -211,6 +211,10 @@ func (r *Keyring) succeedFirst(ctx context.Context, k, exact *kek.KEK) (done boo
 	case r.wentBack(old.Created, key):
 		return false, fmt.Errorf("%w; %s is older: an older version is no successor", refusal, key.ID)
 	}
-	err = r.moveToSuccessor(ctx, k, exact.WithVersion(key.ID.Version), pinned, refusal, true)
+	exact = exact.WithVersion(key.ID.Version)
+	if !same && k.ID().Version != "" {
+		k = exact // which was given with a version: it is another now
+	}
+	err = r.moveToSuccessor(ctx, k, exact, pinned, refusal, true)
 	return same && err == nil, err
 }

@@ -397,3 +397,25 @@ func TestRotateKEKEndsALockForADate(t *testing.T) {
 		require.Equal(t, newest, r.State().KEK)
 	})
 }
+
+// A change to another key that goes through a successor and no further leaves the keyring on
+// that, also one that was given with a version: it says so, and a second try goes on.
+func TestChangeKEKThatStopsAtTheSuccessor(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		require.NoError(t, g.create().Close())
+		other := g.vault.CreateKey("other")
+		g.vault.SetEnabled(other, false)
+		g.pass(time.Minute)
+		newest := g.vault.Rotate(g.key.Name)
+		g.vault.SetDates(g.key, time.Time{}, g.clock.Now())
+		g.kek = kek.New(g.vault, g.key)
+		r := g.open()
+		require.ErrorIs(t, r.State().Cause, vault.ErrKeyExpired)
+		require.ErrorIs(t, r.ChangeKEK(t.Context(), kek.New(g.vault, other)), vault.ErrKeyDisabled)
+		require.Equal(t, newest, r.State().KEK)
+		require.Equal(t, newest, r.KEK().ID())
+		g.vault.SetEnabled(other, true)
+		require.NoError(t, r.ChangeKEK(t.Context(), kek.New(g.vault, other)))
+		require.Equal(t, other, r.KEK().ID())
+	})
+}
