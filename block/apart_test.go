@@ -402,3 +402,48 @@ func TestBatchAcrossACheckpoint(t *testing.T) {
 	_, last := g.whatHas("copy")
 	require.EqualValues(t, 1, last)
 }
+
+// A copy that was made without access, by a process that is gone, has the epoch of then. What
+// the next process saves first has it in the register, and so it says at once that the epoch
+// is shared: at Open already, before anything was written, and if nothing is.
+func TestSharedIsSavedWithTheCopy(t *testing.T) {
+	for name, save := range map[string]func(g *rig){
+		"a newer version at Open": func(g *rig) {
+			g.clock.Step(time.Minute)
+			newest := g.vault.Rotate(g.key.Name)
+			s := openAt(g.t, g, g.dir)
+			require.Equal(g.t, newest, s.State().KEK)
+			require.NoError(g.t, s.Close())
+		},
+		"a successor at Open": func(g *rig) {
+			newest := g.expire(g.key)
+			s := openAt(g.t, g, g.dir)
+			require.Equal(g.t, newest, s.State().KEK)
+			require.NoError(g.t, s.Close())
+		},
+		"a policy at Open": func(g *rig) {
+			g.opts.Keyring.EpochMaxDEKs = 1 << 27
+			require.NoError(g.t, openAt(g.t, g, g.dir).Close())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			s := openAt(t, g, g.dir)
+			require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
+			require.NoError(t, s.Close())
+			g.vault.Revoke(vault.OpUnwrapKey)
+			s = openAt(t, g, g.dir)
+			require.NoError(t, s.Checkpoint(g.ctx, "copy"))
+			require.NoError(t, s.Close())
+			g.vault.Restore(vault.OpUnwrapKey)
+			save(g)
+			s = g.open()
+			copies, err := s.Copies(g.ctx)
+			require.NoError(t, err)
+			require.Len(t, copies, 1)
+			require.EqualValues(t, 1, s.State().Epoch)
+			require.NoError(t, s.Put(g.ctx, []byte("b"), nil))
+			require.EqualValues(t, 2, epochIn(s.Records()["b"]))
+		})
+	}
+}

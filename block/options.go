@@ -20,7 +20,7 @@ const (
 // default that the field states.
 type Options struct {
 	// Keyring configures keys, lease, checks, rotation, events and logging. Its
-	// AwaitRevalidate, ReadOnly and RequireAccess are set by the store as well, and its
+	// AwaitRevalidate, ReadOnly, RequireAccess and Shared are set by the store as well, and its
 	// Instance by the store alone.
 	Keyring keyring.Options
 

@@ -1,6 +1,7 @@
 package block_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -300,6 +301,33 @@ func TestRelocateAdvancesTheAnchor(t *testing.T) {
 		_, err = block.Relocate(f.ctx, f.dir, f.to(), &f.opts)
 		require.ErrorIs(t, err, keyring.ErrUnexpected)
 	})
+}
+
+// A copy that was made while the vault was gone already has the store's epoch; the relocated
+// store wraps nothing more by it, also if it is closed in between.
+func TestRelocateAfterACopyWithoutAccess(t *testing.T) {
+	site, clock := vaultkinds.Memory(t)
+	f := newFailover(t, site, clock, keyring.ByKeyring)
+	s := openAt(t, f.rig, f.dir)
+	require.NoError(t, s.Put(f.ctx, []byte("c"), []byte("3")))
+	shared := epochIn(s.Records()["c"])
+	require.NoError(t, s.Close())
+	f.b.Restore(f.a, "customer")
+	f.a.Gone()
+	s = openAt(t, f.rig, f.dir)
+	require.NoError(t, s.Checkpoint(f.ctx, "last"))
+	require.NoError(t, s.Close())
+	rel, err := block.Relocate(f.ctx, f.dir, f.to(), &f.opts)
+	require.NoError(t, err)
+	require.Len(t, rel.Copies, 3)
+	for _, c := range rel.Copies { // who finds it cannot know who made it
+		require.Equal(t, c.Path == "last", errors.Is(c.Err, block.ErrIncomplete), c.Path)
+	}
+	f.kek = f.to()
+	s = f.open()
+	require.Equal(t, shared, s.State().Epoch)
+	require.NoError(t, s.Put(f.ctx, []byte("d"), nil))
+	require.Greater(t, epochIn(s.Records()["d"]), shared)
 }
 
 // A crash at any operation on the files leaves the store, and each copy, on the identifiers of

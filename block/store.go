@@ -255,6 +255,9 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	}
 	ko := s.opts.Keyring
 	ko.AwaitRevalidate = ko.AwaitRevalidate || s.id.copyOf != (instanceID{})
+	// With the first document that is saved, as Open may do, the copies are in the register and
+	// announced no more.
+	ko.Shared = ko.Shared || storage.mayBeShared()
 	if s.opts.relocate != nil {
 		if err := s.opts.relocate(ctx, s, ko); err != nil {
 			return err
@@ -265,9 +268,6 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	}
 	if err := s.expectClaimed(); err != nil {
 		return err
-	}
-	if storage.mayBeShared() {
-		s.keys.Share()
 	}
 	h, err := s.keys.Acquire()
 	if err != nil {

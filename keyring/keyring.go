@@ -205,6 +205,7 @@ func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 		checks:    make(chan struct{}, 1),
 		anchoring: anchoring{turn: make(chan struct{}, 1)},
 		events:    events{logger: o.Logger, onEvent: o.OnEvent},
+		owning:    owning{sharing: o.Shared},
 	}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.anchor()

@@ -125,6 +125,11 @@ type Options struct {
 	// instance's, with an epoch of its own; see [Keyring.Own]. Default: none, and the
 	// document is taken for the keyring's own.
 	Instance InstanceID
+	// Shared says that the document may have been copied since it was saved last, by
+	// somebody who could not write that down: whatever is saved first says that its epochs
+	// are shared, and the first DEK begins a new one; see [Keyring.Share]. Default: nobody
+	// knows of a copy but those who called Share.
+	Shared bool
 	// Admit, if not nil, is called whenever the document was opened, before any key of
 	// it can be used, and may refuse: for a database on top that has to look at
 	// something which [Hold.Tag] authenticates before it serves. An

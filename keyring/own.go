@@ -31,7 +31,17 @@ type Opened struct {
 type owning struct {
 	foreign bool   // the document is another instance's
 	shared  uint32 // as in the body, or ahead of it until the next save
-	sharing bool   // Share was called while there was no session
+	sharing bool   // Share was called while there was no session, or Options.Shared
+}
+
+// markShared writes into a body, which is the document's and has no session yet, who else has
+// its epochs: before it is saved, because with a document a database on top forgets why
+// (Options.Shared). docMu is held, or nobody else has the keyring yet.
+func (r *Keyring) markShared(b *body) {
+	if r.sharing {
+		r.sharing, r.shared = false, b.current().id
+	}
+	b.shared = max(b.shared, r.shared)
 }
 
 // publish makes a session the keyring's, with what its document says of who else has its

@@ -5,10 +5,13 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // copied is a rig on a copy of the document as it is now, for another instance.
@@ -280,4 +283,111 @@ func TestCopyOfAFullKeyring(t *testing.T) {
 	require.ErrorContains(t, err, "rotate epochs in the source and copy it again")
 	_, err = r.OpenDEK(t.Context(), record, []byte("id"))
 	require.NoError(t, err)
+}
+
+// That a document was copied while nobody could write it down is in whatever is saved first,
+// also before there is a session: what a database on top knew of the copy it may have
+// forgotten with that save. So the epoch that the copy has wraps nothing more, also if the
+// keyring is closed before it wraps anything.
+func TestSharedIsInWhatIsSavedFirst(t *testing.T) {
+	expire := func(g *rig) {
+		g.clock.Step(time.Minute)
+		g.vault.SetDates(g.key, time.Time{}, g.clock.Now())
+		g.vault.Rotate(g.key.Name)
+	}
+	for name, first := range map[string]func(g *rig){
+		"nothing": func(*rig) {},
+		"a policy at Open": func(g *rig) {
+			g.opts.EpochMaxDEKs = 1 << 27
+			require.NoError(g.t, g.open().Close())
+		},
+		"a newer version at Open": func(g *rig) {
+			g.clock.Step(time.Minute)
+			g.vault.Rotate(g.key.Name)
+			require.NoError(g.t, g.open().Close())
+		},
+		"a successor at Open": func(g *rig) {
+			expire(g)
+			require.NoError(g.t, g.open().Close())
+		},
+		"a successor, after a save that failed": func(g *rig) {
+			expire(g)
+			g.storage.fail = true
+			r := g.open()
+			require.Equal(g.t, keyring.Inaccessible, r.State().Status)
+			g.storage.fail = false
+			require.NoError(g.t, r.Revalidate(g.t.Context()))
+			require.NoError(g.t, r.Close())
+		},
+		"a successor, shared while it was locked": func(g *rig) {
+			expire(g)
+			g.storage.fail = true
+			r := g.open()
+			require.Zero(g.t, r.Share())
+			g.storage.fail = false
+			require.NoError(g.t, r.Revalidate(g.t.Context()))
+			require.NoError(g.t, r.Close())
+			g.opts.Shared = false
+		},
+		"a successor, shared before it was locked": func(g *rig) {
+			g.opts.Shared = false
+			r := g.open()
+			require.EqualValues(g.t, 1, r.Share())
+			expire(g)
+			g.vault.Revoke()
+			require.Error(g.t, r.Revalidate(g.t.Context()))
+			g.vault.Restore()
+			require.NoError(g.t, r.Revalidate(g.t.Context()))
+			require.NoError(g.t, r.Close())
+		},
+		"Relocate": func(g *rig) {
+			key, err := g.vault.GetKey(g.t.Context(), g.key)
+			require.NoError(g.t, err)
+			at := kek.New(&elsewhere{g.vault, key}, vault.KeyID{Vault: "elsewhere", Name: g.key.Name})
+			rel, err := keyring.Relocate(g.t.Context(), g.storage, at, &g.opts)
+			require.NoError(g.t, err)
+			require.Len(g.t, rel.Moved, 1)
+			g.kek = at
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			g.opts.Instance = keyring.InstanceID{1}
+			r := g.create()
+			require.EqualValues(t, 1, epochOf(t, newDEK(t, r)))
+			require.NoError(t, r.Close())
+			g.opts.Shared = name != "a successor, shared while it was locked"
+			first(g)
+			g.opts.Shared = name == "nothing"
+			r = g.open()
+			require.EqualValues(t, 1, r.State().Epoch)
+			require.EqualValues(t, 2, epochOf(t, newDEK(t, r)))
+			require.NoError(t, r.Close())
+			g.opts.Shared = false
+			require.EqualValues(t, 2, epochOf(t, newDEK(t, g.open())), "and no other begins")
+		})
+	}
+}
+
+// elsewhere is a vault that has the rig's key at another address.
+type elsewhere struct {
+	vault.Vault
+	key vault.Key // where it was
+}
+
+func (e *elsewhere) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+	key, err := e.Vault.GetKey(ctx, e.key.ID)
+	key.ID.Vault = "elsewhere"
+	return key, err
+}
+
+func (e *elsewhere) WrapKey(ctx context.Context, id vault.KeyID, key []byte) (vault.Wrapped, error) {
+	w, err := e.Vault.WrapKey(ctx, e.key.ID, key)
+	w.KeyID.Vault = "elsewhere"
+	return w, err
+}
+
+func (e *elsewhere) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, error) {
+	w.KeyID = e.key.ID
+	return e.Vault.UnwrapKey(ctx, w)
 }

@@ -158,6 +158,7 @@ func (r *Keyring) saveSuccessor(ctx context.Context, t *target, docSecret *[secr
 	}
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
+	r.markShared(b)
 	if r.isForeignBody(b) {
 		if err := r.ownBody(b); err != nil {
 			return nil, nil, err
