@@ -53,8 +53,10 @@ func (m *metaStorage) loadRegister(document []byte) error {
 		switch {
 		case m.reg.generation != in.Generation:
 			m.doubt = fmt.Sprintf("it was written with generation %d of the keyring document, which has generation %d", m.reg.generation, in.Generation)
-		case slices.Contains(m.from, m.reg.instance) && m.reg.instance != m.own:
-			m.reg.copies, m.reg.lost = nil, false // no concern of this copy's
+		case m.waits && m.reg.instance != m.own:
+			// Of whichever it is a copy: of its source, of a copy of that, or of what that was
+			// before somebody copied its files. Its copies are no concern of this one's.
+			m.reg.copies, m.reg.lost = nil, false
 		case m.reg.instance != m.own:
 			m.doubt = fmt.Sprintf("it is of instance %v, and the store is %v", m.reg.instance, m.own)
 		}
@@ -72,7 +74,7 @@ func (m *metaStorage) loadRegister(document []byte) error {
 func (m *metaStorage) distrust() {
 	m.reg.past.incomplete, m.reg.lost = true, true
 	for i := range m.reg.copies {
-		m.reg.copies[i].vouched = false
+		m.reg.copies[i].vouched = m.reg.copies[i].mine // those since are known
 	}
 }
 
@@ -129,7 +131,7 @@ func (m *metaStorage) admit(o keyring.Opened) {
 			m.distrust()
 		}
 	}
-	if o.Instance != m.own && slices.Contains(m.from, o.Instance) {
+	if m.waits && o.Instance != m.own {
 		// The copies that its source made are no concern of a copy's, which has made none but
 		// what it announced.
 		m.reg.copies = slices.DeleteFunc(m.reg.copies, func(c copyEntry) bool {

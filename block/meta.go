@@ -39,9 +39,9 @@ const (
 // store makes its keyring before it touches the directory, so that a vault that refuses
 // leaves nothing behind: until attach, both wait in memory.
 type metaStorage struct {
-	own   keyring.InstanceID   // the store's; set before the keyring is made or opened, as the next is
-	from  []keyring.InstanceID // that it is a copy of; none: it is none
-	saved func()               // called when a document was saved in the engine; nil: nothing
+	own   keyring.InstanceID // the store's; set before the keyring is made or opened, as the next is
+	waits bool               // it is a copy that has not been revalidated
+	saved func()             // called when a document was saved in the engine; nil: nothing
 
 	mu      sync.Mutex // what follows
 	db      *engine.DB

@@ -40,9 +40,7 @@ func (s *Store) survey() error {
 		s.id.instance = newInstance()
 	}
 	s.be(s.id.instance)
-	if s.id.copyOf != (instanceID{}) {
-		s.storage.from = []keyring.InstanceID{keyring.InstanceID(s.id.copyOf), keyring.InstanceID(id.instance)}
-	}
+	s.storage.waits = s.id.copyOf != (instanceID{})
 	return nil
 }
 
