@@ -265,12 +265,14 @@ func (m *metaStorage) noteKEKs(t *keyring.Tagger, said map[vault.KeyID]KeyState,
 	})
 }
 
-// notePast writes down the table of past KEK versions, to which some were added.
-func (m *metaStorage) notePast(t *keyring.Tagger, past pastKEKs) error {
+// notePast adds past KEK versions to those that there are by then: the store may have been
+// moved to another while the vault was asked.
+func (m *metaStorage) notePast(t *keyring.Tagger, found []pastKEK) error {
 	return m.note(t, func(r *register) bool {
-		added := len(past.keks) > len(r.past.keks)
-		r.past = past
-		return added
+		for _, k := range found {
+			r.past = r.past.with(k.id, k.public)
+		}
+		return len(found) > 0
 	})
 }
 

@@ -74,6 +74,9 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 	}
 	err = s.keys.Revalidate(ctx)
 	if err == nil {
+		err = s.proveNow() // if nothing was relocated it was not yet
+	}
+	if err == nil {
 		err = s.notePlaces(ctx, s.keys.KEK())
 	}
 	if err == nil {
@@ -88,11 +91,16 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 // relocate relocates one store or copy, and returns it open and locked.
 func relocate(ctx context.Context, dir string, k *kek.KEK, o Options) (rel keyring.Relocation, s *Store, err error) {
 	o.atRest, o.Keyring.AwaitRevalidate = true, true
-	o.relocate = func(ctx context.Context, s *Store, ko keyring.Options) (err error) {
-		rel, err = s.relocate(ctx, k, ko)
+	o.relocate = func(ctx context.Context, s *Store, ko keyring.Options) error {
+		done, err := s.relocate(ctx, k, ko)
+		if err == nil {
+			rel = done
+		}
 		return err
 	}
-	s, err = Open(ctx, dir, k, &o)
+	if s, err = Open(ctx, dir, k, &o); err != nil && len(rel.Moved) > 0 {
+		err = fmt.Errorf("the store was relocated, and could not be opened after that, which another call does: %w", err)
+	}
 	return rel, s, err
 }
 
@@ -172,6 +180,7 @@ func (s *Store) unnamedKEKs(ctx context.Context, document []byte) (unused []uint
 // the vault does not list them, for those that are called as before.
 func (s *Store) notePlaces(ctx context.Context, k *kek.KEK) error {
 	past := s.storage.pastKEKs()
+	var found []pastKEK
 	here, wanted := map[vault.KeyID]bool{}, map[publicKey]bool{}
 	var ask []vault.KeyID
 	for _, p := range past.keks {
@@ -208,7 +217,7 @@ func (s *Store) notePlaces(ctx context.Context, k *kek.KEK) error {
 			continue
 		}
 		if public, err := kek.Fingerprint(key.Public); err == nil && wanted[public] {
-			past = past.with(key.ID, public)
+			found = append(found, pastKEK{id: key.ID, public: public})
 		}
 	}
 	t, err := s.taggerFor(metaRegister)
@@ -216,7 +225,7 @@ func (s *Store) notePlaces(ctx context.Context, k *kek.KEK) error {
 		return err
 	}
 	defer t.Destroy()
-	return s.storage.notePast(t, past)
+	return s.storage.notePast(t, found)
 }
 
 // vaultTime is ctx for one call to a vault.
@@ -261,7 +270,7 @@ func (s *Store) relocateCopy(ctx context.Context, c *copyEntry, k *kek.KEK) erro
 	if err == nil {
 		// It stays a copy: only its files are listed as the store's own, which takes the keys.
 		err = copied.keys.Revalidate(ctx)
-		in = copied.keyringInfo()
+		in, c.document = copied.keyringInfo(), copied.storage.sum()
 		err = errors.Join(err, copied.Close())
 	}
 	if err == nil {
