@@ -59,6 +59,13 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 			due = append(due, c)
 		}
 	}
+	// A register is as authentic as the keyring document, which anybody can make who has the
+	// KEK's public key: nothing is moved because of one that opens no record of this store.
+	if len(due) > 0 {
+		if err := s.proveNow(); err != nil {
+			return behind, err
+		}
+	}
 	// All of them, before the first is touched; by itself, as far as that is news.
 	for _, c := range due {
 		if _, before := s.copiesTold[c.Instance]; asked || !before {

@@ -34,7 +34,8 @@ func (u KeyUse) Needed() bool { return u.Document || u.Records > 0 || len(u.Copi
 //
 // If it is not known that the store knows all of its copies, KeyUsage returns what it found
 // and an error that matches [ErrIncomplete]: then a version that is not listed may be needed
-// all the same. That is so until the store was available once since it was opened; and of a
+// all the same. That is so until the store was available once since it was opened (and was
+// seen then to have its own keyring, of which KeyUsage convinces itself while it is); and of a
 // store whose register of copies was found not to be its own, or missing, for good.
 func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	keks, active := s.keys.KEKs()
@@ -78,6 +79,10 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	out := s.storage.pastKEKs().publicKeys(s.keys.PublicKeys()).uses(uses)
 	if !whole {
 		return out, fmt.Errorf("block: key usage: versions that are not named may be needed by copies: %w", ErrIncomplete)
+	}
+	// A register is the store's as far as the keyring is.
+	if err := s.proveNow(); err != nil {
+		return out, fmt.Errorf("block: key usage: versions that are not named may be needed by copies: %w: the keyring was not seen to be the store's own: %w", ErrIncomplete, err)
 	}
 	return out, nil
 }
