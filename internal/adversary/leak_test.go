@@ -27,6 +27,8 @@ import (
 	"github.com/blockseal/blockseal/vault/local"
 )
 
+var passphrase = []byte("correct horse battery staple")
+
 // outlet collects everything that a store says: logs, events, errors, answers.
 type outlet struct {
 	mu  sync.Mutex

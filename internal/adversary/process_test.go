@@ -25,8 +25,6 @@ const (
 	childRound = "BLOCKSEAL_ADVERSARY_NAME"
 )
 
-var passphrase = []byte("correct horse battery staple")
-
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		if err := child(dir, os.Getenv(childRound)); err != nil {
