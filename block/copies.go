@@ -81,6 +81,10 @@ const (
 	fixedCopy = 16 + 1 + 8 + 8 + sha256.Size
 )
 
+// whole reports whether the copy was made whole, as far as is known: with its document it is
+// registered, which comes before its identity.
+func (c copyEntry) whole() bool { return c.document != [sha256.Size]byte{} }
+
 func (c copyEntry) append(b []byte) []byte {
 	var instance instanceID
 	if n, err := hex.Decode(instance[:], []byte(c.Instance)); err != nil || n != len(instance) {

@@ -115,3 +115,9 @@ func (s *Store) FillEpochs(t testing.TB, ctx context.Context) {
 
 // FlushEngine has the engine write its memtables out.
 func (s *Store) FlushEngine(ctx context.Context) error { return s.db.Flush(ctx) }
+
+// LookAtCopies moves the copies that are behind, as the store does by itself.
+func (s *Store) LookAtCopies(ctx context.Context) error {
+	_, err := s.lookAtCopies(ctx, true)
+	return err
+}

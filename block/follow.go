@@ -55,6 +55,10 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 		case c.NeedsOnly(now) || !asked && s.opts.ManualRewrap && c.KEK == now:
 		case c.Doubt != "":
 			notMoved(c, c.doubted())
+		case !c.whole():
+			// It is being made, or was cut off. What it is, its registration says, which must
+			// not be written over by what is known of it now.
+			notMoved(c, c.elsewhere())
 		default:
 			due = append(due, c)
 		}
@@ -73,7 +77,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 		}
 	}
 	for _, c := range due {
-		moving, end, ok := s.beginMove(ctx, c.Instance)
+		moving, c, end, ok := s.beginMove(ctx, c.Instance)
 		if !ok {
 			continue // forgotten
 		}
@@ -113,18 +117,20 @@ type copyMoves struct {
 	ended    chan struct{}
 }
 
-// beginMove begins the move of a copy, unless it was forgotten since it was listed. The
-// context ends as well when it is forgotten; end follows.
-func (s *Store) beginMove(ctx context.Context, instance string) (_ context.Context, end func(), ok bool) {
+// beginMove begins the move of a copy, unless it was forgotten since it was listed, and
+// returns what is known of it now. The context ends as well when it is forgotten; end follows.
+func (s *Store) beginMove(ctx context.Context, instance string) (_ context.Context, c copyEntry, end func(), ok bool) {
 	m := &s.moves
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if r, _ := s.storage.view(); !r.has(instance) {
-		return nil, nil, false
+	r, _ := s.storage.view()
+	i, found := r.find(instance)
+	if !found {
+		return nil, c, nil, false
 	}
 	ctx, m.stop = context.WithCancel(ctx)
 	m.instance, m.ended = instance, make(chan struct{})
-	return ctx, func() {
+	return ctx, r.copies[i], func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.stop()

@@ -210,7 +210,7 @@ func (m *metaStorage) wrong() (doubt string) {
 func (m *metaStorage) mayBeShared() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.announced) > 0 || slices.ContainsFunc(m.reg.copies, func(c copyEntry) bool { return c.document == [sha256.Size]byte{} })
+	return len(m.announced) > 0 || slices.ContainsFunc(m.reg.copies, func(c copyEntry) bool { return !c.whole() })
 }
 
 // announce takes over a copy that was announced; the next document has it.
