@@ -34,14 +34,18 @@ type owning struct {
 	sharing bool   // Share was called while there was no session, or Options.Shared
 }
 
-// markShared writes into a body, which is the document's and has no session yet, who else has
-// its epochs: before it is saved, because with a document a database on top forgets why
-// (Options.Shared). docMu is held, or nobody else has the keyring yet.
-func (r *Keyring) markShared(b *body) {
+// claim prepares the document's body, which has no session yet, for a save: it says who else
+// has its epochs, because with a document a database on top forgets why (Options.Shared), and
+// is this instance's. docMu is held, or nobody else has the keyring yet.
+func (r *Keyring) claim(b *body) error {
 	if r.sharing {
 		r.sharing, r.shared = false, b.current().id
 	}
 	b.shared = max(b.shared, r.shared)
+	if r.isForeignBody(b) {
+		return r.ownBody(b)
+	}
+	return nil
 }
 
 // publish makes a session the keyring's, with what its document says of who else has its

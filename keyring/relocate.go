@@ -324,11 +324,8 @@ func (m *relocator) save(ctx context.Context, b *body, active kekEntry, to vault
 	if t.fingerprint != active.fingerprint {
 		return &vault.Error{Op: vault.OpGet, Key: to, Kind: vault.ErrUnsupportedKey, Detail: "its public key is another than a moment ago"}
 	}
-	r.markShared(b)
-	if r.isForeignBody(b) {
-		if err := r.ownBody(b); err != nil {
-			return err
-		}
+	if err := r.claim(b); err != nil {
+		return err
 	}
 	m.header.generation++
 	m.header.wrapped = t.wrapped

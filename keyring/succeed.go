@@ -158,11 +158,8 @@ func (r *Keyring) saveSuccessor(ctx context.Context, t *target, docSecret *[secr
 	}
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
-	r.markShared(b)
-	if r.isForeignBody(b) {
-		if err := r.ownBody(b); err != nil {
-			return nil, nil, err
-		}
+	if err := r.claim(b); err != nil {
+		return nil, nil, err
 	}
 	m, err := r.sealFor(t, b)
 	if err != nil {
