@@ -8,12 +8,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
-	"os"
 	"path/filepath"
-	"runtime"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/keyvaulttest"
+	"github.com/blockseal/blockseal/internal/testkeys"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/azure"
 	"github.com/blockseal/blockseal/vault/local"
@@ -116,26 +112,9 @@ func (v *Vault) KeyVersions(ctx context.Context, id vault.KeyID) ([]vault.KeyID,
 	return v.Vault.(vault.VersionLister).KeyVersions(ctx, id)
 }
 
-// pairs is the public test keys of vault/vaulttest: making one takes up to a second.
-var pairs = sync.OnceValues(func() (keys []*rsa.PrivateKey, err error) {
-	_, here, _, _ := runtime.Caller(0)
-	rest, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../../vault/vaulttest/testkeys.pem"))
-	for err == nil {
-		var b *pem.Block
-		if b, rest = pem.Decode(rest); b == nil {
-			break
-		}
-		var k *rsa.PrivateKey
-		if k, err = x509.ParsePKCS1PrivateKey(b.Bytes); err == nil {
-			keys = append(keys, k)
-		}
-	}
-	return keys, err
-})
-
 // Pair returns a key pair that no other call on the site has returned.
 func (s *Site) Pair() *rsa.PrivateKey {
-	keys, err := pairs()
+	keys, err := testkeys.Pairs()
 	require.NoError(s.t, err)
 	require.Less(s.t, s.next, len(keys), "the pool is used up")
 	s.next++
@@ -144,7 +123,7 @@ func (s *Site) Pair() *rsa.PrivateKey {
 
 // Last returns the key pair that was returned last.
 func (s *Site) Last() *rsa.PrivateKey {
-	keys, err := pairs()
+	keys, err := testkeys.Pairs()
 	require.NoError(s.t, err)
 	return keys[s.next-1]
 }

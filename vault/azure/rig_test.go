@@ -3,9 +3,6 @@ package azure_test
 import (
 	"context"
 	"crypto/fips140"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"io/fs"
 	"os"
@@ -21,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/keyvaulttest"
+	"github.com/blockseal/blockseal/internal/testkeys"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/azure"
 	"github.com/blockseal/blockseal/vault/local"
@@ -34,27 +32,11 @@ type rig struct {
 	*keyvaulttest.Server
 	t       testing.TB
 	key     vault.KeyID   // with its version
-	next    int           // of keyPool
+	next    int           // of testkeys.Pairs
 	timeout time.Duration // of clients; 0 is the default
 }
 
 const store = "store" // the identity that a store calls with
-
-// keyPool are key pairs: making one takes up to a second.
-var keyPool = sync.OnceValues(func() (keys []*rsa.PrivateKey, err error) {
-	rest, err := os.ReadFile("../vaulttest/testkeys.pem")
-	for err == nil {
-		var b *pem.Block
-		if b, rest = pem.Decode(rest); b == nil {
-			break
-		}
-		var k *rsa.PrivateKey
-		if k, err = x509.ParsePKCS1PrivateKey(b.Bytes); err == nil {
-			keys = append(keys, k)
-		}
-	}
-	return keys, err
-})
 
 // template is the directory's content of a vault with the key that each rig begins with:
 // that its factors are prime takes longer to find out than most tests.
@@ -69,7 +51,7 @@ var template = sync.OnceValues(func() (files fs.FS, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	keys, err := keyPool()
+	keys, err := testkeys.Pairs()
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +112,7 @@ func newRig(t testing.TB, o *keyvaulttest.Options) *rig {
 // newVersion imports a key pair as a new version.
 func (r *rig) newVersion(name string) vault.KeyID {
 	r.t.Helper()
-	keys, err := keyPool()
+	keys, err := testkeys.Pairs()
 	require.NoError(r.t, err)
 	k, err := r.Vault().ImportKey(r.t.Context(), name, keys[r.next], nil)
 	r.next++

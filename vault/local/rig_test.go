@@ -3,9 +3,6 @@ package local_test
 import (
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -13,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/testkeys"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -33,24 +31,8 @@ type pool struct {
 	next int
 }
 
-var poolKeys = sync.OnceValues(func() ([]*rsa.PrivateKey, error) {
-	rest, err := os.ReadFile("../vaulttest/testkeys.pem")
-	var keys []*rsa.PrivateKey
-	for err == nil {
-		var b *pem.Block
-		if b, rest = pem.Decode(rest); b == nil {
-			break
-		}
-		var k *rsa.PrivateKey
-		if k, err = x509.ParsePKCS1PrivateKey(b.Bytes); err == nil {
-			keys = append(keys, k)
-		}
-	}
-	return keys, err
-})
-
 func (p *pool) generate() (*rsa.PrivateKey, error) {
-	keys, err := poolKeys()
+	keys, err := testkeys.Pairs()
 	if err != nil {
 		return nil, err
 	}
