@@ -34,7 +34,11 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 	if opts != nil {
 		o = *opts
 	}
-	o.ReadOnly, o.atRest, o.moving = false, true, of
+	o.ReadOnly, o.atRest = false, true
+	if of != nil {
+		as := *of // a check of the copy's own keyring looks at it while of is changed
+		o.moving = &as
+	}
 	// The anchor of the options, if there is one, is the store's: a copy is older.
 	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
 	if found, err := hasStore(o.fs(), dir); err != nil || !found {

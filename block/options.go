@@ -94,6 +94,7 @@ type Options struct {
 	// relocate, if not nil, is for Relocate: what is done before the keyring is opened.
 	relocate func(ctx context.Context, s *Store, ko keyring.Options) error
 	// moving is the copy that is moved by its store, which nothing else may be at its place.
+	// Nobody changes what it points to.
 	moving *copyEntry
 }
 

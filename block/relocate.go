@@ -264,7 +264,8 @@ func (s *Store) relocateCopy(ctx context.Context, c *copyEntry, k *kek.KEK) erro
 	}
 	ko := s.opts.Keyring
 	o.Keyring = keyring.Options{Clock: ko.Clock, VaultTimeout: ko.VaultTimeout, OtherKEKs: ko.OtherKEKs}
-	o.moving = c
+	as := *c // a check of the copy's own keyring looks at it while c is changed
+	o.moving = &as
 	_, copied, err := relocate(ctx, c.Path, k, o)
 	var in keyring.Info
 	if err == nil {
