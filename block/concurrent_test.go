@@ -3,6 +3,7 @@ package block_test
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -11,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/internal/race"
 )
 
 // Whatever is written at the same time, a reader gets some version that was
@@ -96,18 +96,17 @@ func TestReadersGetWholeVersions(t *testing.T) {
 	}
 }
 
-// A million blocks open with one unwrap, and rotate with a constant number of calls. The
-// race detector, under which writing them takes most of a minute, gets a tenth of them.
-func TestAMillionBlocks(t *testing.T) {
+var manyBlocks = flag.Int("many.blocks", 50_000, "how many blocks TestManyBlocks writes, in steps of 10,000")
+
+// However many blocks there are, the store opens with one unwrap, and rotates with the same
+// number of calls.
+func TestManyBlocks(t *testing.T) {
 	g := newRig(t)
 	g.opts.NoSync = true
 	g.opts.MemTable = 0
 	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts) // without the rig's verification, which reads it all
 	require.NoError(t, err)
-	n := 1_000_000
-	if race.Enabled {
-		n = 100_000
-	}
+	n := *manyBlocks
 	for i := 0; i < n; {
 		b := s.NewBatch()
 		for range 5000 {
@@ -115,7 +114,7 @@ func TestAMillionBlocks(t *testing.T) {
 			i++
 		}
 		require.NoError(t, b.Commit(g.ctx))
-		if i == 5000 || i == 100_000 || i == n {
+		if i == 5000 || i == n/2 || i == n {
 			g.vault.ResetCalls()
 			require.NoError(t, s.RotateKEK(g.ctx))
 			require.Equal(t, 3, g.vault.Calls().Total(), "%d blocks", i)
@@ -127,7 +126,7 @@ func TestAMillionBlocks(t *testing.T) {
 	s, err = block.Open(g.ctx, g.dir, g.kek, &g.opts)
 	require.NoError(t, err)
 	require.Equal(t, 1, g.vault.Calls().Unwrap)
-	for i := 0; i < n; i += 99_991 {
+	for i := 0; i < n; i += n/10 - 9 {
 		got, err := s.Get(g.ctx, fmt.Appendf(nil, "%07d", i), nil)
 		require.NoError(t, err)
 		require.Equal(t, "x", string(got))

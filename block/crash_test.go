@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/race"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -23,7 +24,12 @@ var crashAll = flag.Bool("crash.all", false,
 	"reopen the store as it was at every operation on its files during a rotation, not at a sample of them")
 
 // crashSample is how many crashes of each rotation are looked at without -crash.all.
-const crashSample = 12
+func crashSample() int {
+	if race.Enabled {
+		return 5
+	}
+	return 12
+}
 
 // crashRig is a store whose files are cloned, as a crash would leave them, before
 // each operation that changes them. Blocks are written meanwhile.
@@ -137,11 +143,11 @@ func (c *crashRig) see(op, name string) {
 func (c *crashRig) sample() []crash {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if *crashAll || len(c.crashes) <= crashSample {
+	if *crashAll || len(c.crashes) <= crashSample() {
 		return c.crashes
 	}
 	out := []crash{c.crashes[0], c.crashes[len(c.crashes)-1]}
-	for _, i := range c.rng.Perm(len(c.crashes) - 2)[:crashSample-2] {
+	for _, i := range c.rng.Perm(len(c.crashes) - 2)[:crashSample()-2] {
 		out = append(out, c.crashes[1+i])
 	}
 	return out

@@ -121,3 +121,6 @@ func (s *Store) LookAtCopies(ctx context.Context) error {
 	_, err := s.lookAtCopies(ctx, true)
 	return err
 }
+
+// Unspoil lets a batch that refused a change be tried with another one.
+func (b *Batch) Unspoil() { b.err = nil }

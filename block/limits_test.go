@@ -42,13 +42,16 @@ func TestLimits(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 func TestBlockSizes(t *testing.T) {
+	var period [256]byte
+	for i := range period {
+		period[i] = byte(i * 7)
+	}
+	pattern := func(n int) []byte { return bytes.Repeat(period[:], n/256+1)[:n] }
+
 	g := newRig(t)
 	s := g.open()
 	for _, n := range []int{0, 1, 15, 16, 17, 1023, 1024, 4096, 65537, block.MaxBlock} {
-		data := make([]byte, n)
-		for i := range data {
-			data[i] = byte(i * 7)
-		}
+		data := pattern(n)
 		require.NoError(t, s.Put(g.ctx, []byte("b"), data))
 		got, err := s.Get(g.ctx, []byte("b"), nil)
 		require.NoError(t, err)

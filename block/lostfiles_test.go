@@ -19,14 +19,14 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-var lostPairs = flag.Int("lost.pairs", 0, "of the pairs of files that are lost or exchanged, try one in so many (1: all; 0: one in 7, under the race detector in 50)")
+var lostPairs = flag.Int("lost.pairs", 0, "of the pairs of files that are lost or exchanged, try one in so many (1: all; 0: one in 7, under the race detector in 200)")
 
 func oneOfSoManyPairs() int {
 	switch {
 	case *lostPairs > 0:
 		return *lostPairs
 	case race.Enabled:
-		return 50
+		return 200
 	}
 	return 7
 }

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/race"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -122,7 +123,11 @@ func TestAWalkThatIsLeftLeavesNothing(t *testing.T) {
 // What is damaged ends the walk where it is, and not before.
 func TestDamageAheadIsReportedInItsPlace(t *testing.T) {
 	ahead(t)
-	for _, at := range []int{0, 15, 16, 17, 271, 298, 299, 399} {
+	places := []int{0, 15, 16, 17, 271, 298, 299, 399}
+	if race.Enabled {
+		places = []int{0, 16, 298}
+	}
+	for _, at := range places {
 		for _, space := range []byte{2, 3} {
 			g := newRig(t)
 			g.opts.NoSync = true

@@ -110,7 +110,7 @@ func TestReadsThatFail(t *testing.T) {
 				f.at.Store(at)
 				patience := time.Minute
 				if times > 1 { // the disk is not read any more
-					patience = 5 * time.Second
+					patience = time.Second
 				}
 				r := *g
 				r.opts.FS = f.wrap(restore(t, content))
