@@ -71,6 +71,7 @@ func (v *Vault) WrapKey(ctx context.Context, id vault.KeyID, secret []byte) (vau
 		// A key of another size than 2048 bits, by ImportKey.
 		return vault.Wrapped{}, &vault.Error{Op: vault.OpWrapKey, Key: full, Kind: vault.ErrUnsupportedKey, Err: err}
 	}
+	v.unwrapped.remember(m.private, ciphertext, secret)
 	w := vault.Wrapped{KeyID: full, Ciphertext: ciphertext}
 	for _, f := range faults {
 		if f.MutateWrapped != nil {

@@ -7,10 +7,12 @@ import (
 	"sync"
 )
 
-// unwrapped remembers what decryptions came to. The same ciphertext under the same key
-// comes to the same secret, and a store that is checked every minute for a simulated year
-// asks nothing else; an RSA decryption takes about a millisecond, and was a third of the
-// time of this module's tests. Whether the vault answers at all is decided before.
+// unwrapped remembers what ciphertexts come to: those that the vault made, and those that it
+// decrypted. The same ciphertext under the same key comes to the same secret, and a store
+// that is checked every minute for a simulated year asks nothing else; an RSA decryption takes
+// about a millisecond, and was a third of the time of this module's tests. What somebody else
+// wrapped with the public key, or altered, is decrypted. Whether the vault answers at all is
+// decided before.
 type unwrapped struct {
 	mu      sync.Mutex
 	secrets map[ciphertext][]byte
@@ -45,11 +47,19 @@ func (u *unwrapped) decrypt(key *rsa.PrivateKey, c []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	u.remember(key, c, secret)
+	return secret, nil
+}
+
+// remember notes what a ciphertext comes to.
+func (u *unwrapped) remember(key *rsa.PrivateKey, c, secret []byte) {
+	if len(c) != len(ciphertext{}.bytes) {
+		return
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.secrets == nil || len(u.secrets) == maxUnwrapped {
 		u.secrets = map[ciphertext][]byte{}
 	}
-	u.secrets[at] = bytes.Clone(secret)
-	return secret, nil
+	u.secrets[ciphertext{key, [256]byte(c)}] = bytes.Clone(secret)
 }
