@@ -1,0 +1,275 @@
+package block_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+// exampleSite is where an example lives: a directory, and a vault in memory with a key in it.
+type exampleSite struct {
+	dir   string
+	vault *vaulttest.Vault
+	key   vault.KeyID
+}
+
+func newSite() (p exampleSite, remove func()) {
+	dir, err := os.MkdirTemp("", "blockseal-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	v := vaulttest.New(nil)
+	return exampleSite{dir, v, v.CreateKey("customer").Versionless()}, func() { os.RemoveAll(dir) }
+}
+
+// store opens the store of an example.
+func (p exampleSite) store() *block.Store {
+	s, err := block.Open(context.Background(), filepath.Join(p.dir, "store"), kek.New(p.vault, p.key), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return s
+}
+
+// An existing store opens without access as well, and says why it is not served.
+func ExampleOpen() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	dir, key := filepath.Join(p.dir, "store"), kek.New(p.vault, p.key)
+
+	s, err := block.Open(ctx, dir, key, nil) // creates it
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(s.State().Status)
+	if err := s.Close(); err != nil {
+		log.Fatal(err)
+	}
+
+	p.vault.SetEnabled(p.key, false)
+	s, err = block.Open(ctx, dir, key, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer s.Close()
+	fmt.Println(s.State().Status, errors.Is(s.State().Cause, vault.ErrKeyDisabled))
+	// Output:
+	// Available
+	// Inaccessible true
+}
+
+func ExampleStore_Put() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+
+	// Durable when Put returns, and sealed under a key of its own each time.
+	if err := s.Put(ctx, []byte("page/1"), []byte("first")); err != nil {
+		log.Fatal(err)
+	}
+	if err := s.Put(ctx, []byte("page/1"), []byte("second")); err != nil {
+		log.Fatal(err)
+	}
+	data, err := s.Get(ctx, []byte("page/1"), nil)
+	fmt.Println(string(data), err)
+	// Output: second <nil>
+}
+
+func ExampleStore_Get() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+	if err := s.Put(ctx, []byte("page/1"), []byte("data")); err != nil {
+		log.Fatal(err)
+	}
+
+	buf := make([]byte, 0, 4096) // appended to, so that a reader allocates nothing
+	buf, err := s.Get(ctx, []byte("page/1"), buf)
+	fmt.Println(string(buf), err)
+	_, err = s.Get(ctx, []byte("page/2"), buf[:0])
+	fmt.Println(errors.Is(err, block.ErrNotFound))
+	// Output:
+	// data <nil>
+	// true
+}
+
+func ExampleStore_Blocks() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+	for _, id := range []string{"b/2", "a/1", "b/1"} {
+		if err := s.Put(ctx, []byte(id), []byte("data of "+id)); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	for b, err := range s.Blocks(ctx, block.Range{Start: []byte("b/"), End: []byte("b0")}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s: %s\n", b.ID, b.Data)
+	}
+	// Output:
+	// b/1: data of b/1
+	// b/2: data of b/2
+}
+
+func ExampleStore_NewBatch() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+
+	b := s.NewBatch()
+	defer b.Close() // nothing, after Commit
+	if err := errors.Join(
+		b.Put(ctx, []byte("from"), []byte("90")),
+		b.Put(ctx, []byte("to"), []byte("10")),
+		b.Delete(ctx, []byte("pending")),
+		b.Commit(ctx), // all of it, or nothing
+	); err != nil {
+		log.Fatal(err)
+	}
+	data, err := s.Get(ctx, []byte("to"), nil)
+	fmt.Println(string(data), err)
+	// Output: 10 <nil>
+}
+
+func ExampleStore_Snapshot() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+	if err := s.Put(ctx, []byte("page"), []byte("before")); err != nil {
+		log.Fatal(err)
+	}
+
+	sn := s.Snapshot()
+	defer sn.Close() // until then the engine keeps what it sees
+	if err := s.Put(ctx, []byte("page"), []byte("after")); err != nil {
+		log.Fatal(err)
+	}
+	old, err := sn.Get(ctx, []byte("page"), nil)
+	fmt.Println(string(old), err)
+	// Output: before <nil>
+}
+
+// A checkpoint is a store that waits for Revalidate, so that nobody serves a backup by
+// mistake.
+func ExampleStore_Checkpoint() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+	if err := s.Put(ctx, []byte("page"), []byte("data")); err != nil {
+		log.Fatal(err)
+	}
+	dir := filepath.Join(p.dir, "monday")
+	if err := s.Checkpoint(ctx, dir); err != nil {
+		log.Fatal(err)
+	}
+
+	restored, err := block.Open(ctx, dir, kek.New(p.vault, p.key), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer restored.Close()
+	fmt.Println(restored.State().Status)
+	if err := restored.Revalidate(ctx); err != nil {
+		log.Fatal(err)
+	}
+	data, err := restored.Get(ctx, []byte("page"), nil)
+	fmt.Println(string(data), err)
+	// Output:
+	// Inaccessible
+	// data <nil>
+}
+
+// The way back after the key was given back, without waiting for the next check.
+func ExampleStore_Revalidate() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+	if err := s.Put(ctx, []byte("page"), []byte("data")); err != nil {
+		log.Fatal(err)
+	}
+
+	p.vault.SetEnabled(p.key, false)
+	err := s.Revalidate(ctx)
+	fmt.Println(errors.Is(err, vault.ErrKeyDisabled), s.State().Status)
+
+	p.vault.SetEnabled(p.key, true)
+	if err := s.Revalidate(ctx); err != nil {
+		log.Fatal(err)
+	}
+	data, err := s.Get(ctx, []byte("page"), nil)
+	fmt.Println(string(data), err)
+	// Output:
+	// true Inaccessible
+	// data <nil>
+}
+
+func ExampleStore_RotateKEK() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+
+	next := p.vault.Rotate("customer") // in the vault, by the customer
+	if err := s.RotateKEK(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(s.State().KEK == next)
+	uses, err := s.KeyUsage(ctx) // who still needs an older version
+	fmt.Println(len(uses), err)
+	// Output:
+	// true
+	// 1 <nil>
+}
+
+func ExampleStore_Erase() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+	if err := errors.Join(
+		s.Put(ctx, []byte("kept"), []byte("data")),
+		s.Put(ctx, []byte("forgotten"), []byte("personal data")),
+		s.Delete(ctx, []byte("forgotten")),
+	); err != nil {
+		log.Fatal(err)
+	}
+
+	receipt, err := s.Erase(ctx, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(receipt.Kept, len(receipt.Epochs), receipt.Pinned)
+	// Whoever copied the files before can open them for as long as these exist.
+	fmt.Println(len(receipt.Keys), receipt.Keys[0].State)
+	// Output:
+	// 1 1 false
+	// 1 exists
+}
