@@ -257,6 +257,48 @@ func TestWorkFraction(t *testing.T) {
 	}
 }
 
+// The kind of an error is the one under which it is counted, and says nothing of the block.
+func TestFailureKind(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{nil, ""},
+		{fmt.Errorf("block: get %q: %w", "account-4711", block.ErrInaccessible), "inaccessible"},
+		{fmt.Errorf("%w: %w", block.ErrInaccessible, vault.ErrKeyDisabled), "inaccessible"},
+		{block.ErrCorrupt, "corrupt"}, {block.ErrVersion, "version"},
+		{&vault.Error{Kind: vault.ErrThrottled}, "vault"},
+		{block.ErrClosed, "closed"}, {block.ErrReadOnly, "read_only"}, {block.ErrStale, "stale"},
+		{context.Canceled, "canceled"}, {context.DeadlineExceeded, "canceled"},
+		{block.ErrPinned, "other"},
+	} {
+		require.Equal(t, c.want, block.FailureKind(c.err), "%v", c.err)
+		if c.err != nil {
+			require.Contains(t, newRig(t).open().Stats().Failures["get"], c.want)
+		}
+	}
+}
+
+// Every name that an operation takes is one that WorkNames lists.
+func TestWorkNames(t *testing.T) {
+	g := newRig(t)
+	g.opts.Keyring.Wrapping = keyring.ByKEK
+	s := g.open()
+	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("b")))
+	require.NoError(t, s.RotateEpoch(g.ctx, nil))
+	require.NoError(t, s.Rekey(g.ctx, block.Range{}, nil))
+	g.vault.Rotate("customer")
+	require.NoError(t, s.RotateKEK(g.ctx))
+	require.NoError(t, s.RewrapDEKs(g.ctx, nil))
+	_, err := s.Verify(g.ctx, nil)
+	require.NoError(t, err)
+	var names []string
+	for _, w := range s.Stats().Last {
+		names = append(names, w.Name)
+	}
+	require.ElementsMatch(t, block.WorkNames(), names)
+}
+
 // Everything that is counted has a name that a label can have.
 func TestNamesOfFailuresAndOutcomesAreLabels(t *testing.T) {
 	g := newRig(t)

@@ -113,6 +113,17 @@ func failureKindNames() [failureKinds]string {
 	return [failureKinds]string{"inaccessible", "corrupt", "version", "vault", "closed", "read_only", "stale", "canceled", "other"}
 }
 
+// FailureKind returns the kind under which [Stats].Failures counts an error of a store:
+// "inaccessible", "corrupt", "version", "vault", "closed", "read_only", "stale",
+// "canceled" or, for every other error, "other". The kind can be shown where an error's
+// text, which may name a block, must not be. It is empty for nil.
+func FailureKind(err error) string {
+	if err == nil {
+		return ""
+	}
+	return failureKindNames()[failureKindOf(err)]
+}
+
 // failureKindOf classifies an error, the first kind that it matches.
 func failureKindOf(err error) int {
 	of := [failureKinds - 1]func(error) bool{

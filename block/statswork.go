@@ -15,8 +15,8 @@ import (
 
 // Work is a long operation that is under way, or the last that ended.
 type Work struct {
-	// Name says which: "rotate_epoch", "rekey", "rewrap_deks" or "verify". An Erase
-	// is a rotate_epoch.
+	// Name says which: "rotate_epoch", "rekey", "rewrap_deks" or "verify", which is
+	// what WorkNames returns. An Erase is a rotate_epoch.
 	Name string
 	Step
 	Started time.Time
@@ -45,8 +45,9 @@ const (
 	workVerify      = "verify"
 )
 
-// workNames are all names of works; values of a metric's label, and stable.
-func workNames() []string { return []string{workRotateEpoch, workRekey, workRewrap, workVerify} }
+// WorkNames returns every name that a [Work] can have. The names are stable: blockprom
+// has them as values of a metric's label.
+func WorkNames() []string { return []string{workRotateEpoch, workRekey, workRewrap, workVerify} }
 
 // workboard is what long operations are under way, and how the last one of each
 // name ended.

@@ -78,7 +78,7 @@ type Store struct {
 	counts  counts       // what Stats counts
 	work    workboard    // what long operations are under way
 	telling atomic.Int32 // how many of those are in their Progress
-	recent  recent       // events, for StatusHandler
+	recent  recent       // events, for RecentEvents
 
 	// usage is held for reading by what uses the engine without the keyring, such
 	// as Checkpoint, and for writing by Close.

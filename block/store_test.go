@@ -5,12 +5,11 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/test/storerig"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -18,9 +17,10 @@ import (
 )
 
 // start is when the fake clocks of these tests start.
-var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+var start = storerig.Start()
 
-// rig is a store on an in-memory file system, an in-memory vault and a fake clock.
+// rig is a store on an in-memory file system, an in-memory vault and a fake clock: the
+// one of storerig, under the short names that these tests use.
 type rig struct {
 	t     testing.TB
 	ctx   context.Context
@@ -33,28 +33,14 @@ type rig struct {
 }
 
 func newRig(t testing.TB) *rig {
-	clock := vaulttest.NewClock(start)
-	v := vaulttest.New(&vaulttest.Options{Clock: clock})
-	id := v.CreateKey("customer")
-	return &rig{t: t, ctx: context.Background(), clock: clock, vault: v, key: id,
-		kek: kek.New(v, id.Versionless()), dir: "store",
-		opts: block.Options{FS: vfs.NewMem(), MemTable: 1 << 20, RecordCache: 1 << 20,
-			Keyring: keyring.Options{Clock: clock}}}
+	g := storerig.New(t)
+	return &rig{t: t, ctx: g.Ctx, clock: g.Clock, vault: g.Vault, key: g.Key, kek: g.KEK, dir: g.Dir, opts: g.Opts}
 }
 
 // open opens the rig's store; the cleanup verifies and closes it.
 func (g *rig) open() *block.Store {
 	g.t.Helper()
-	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
-	require.NoError(g.t, err)
-	g.t.Cleanup(func() {
-		if s.State().Status == keyring.Available {
-			_, err := s.Verify(context.Background(), nil)
-			require.NoError(g.t, err)
-		}
-		require.NoError(g.t, s.Close())
-	})
-	return s
+	return (&storerig.Rig{T: g.t, Ctx: g.ctx, KEK: g.kek, Dir: g.dir, Opts: g.opts}).Open()
 }
 
 func TestPutGetReopen(t *testing.T) {

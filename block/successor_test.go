@@ -1,9 +1,6 @@
 package block_test
 
 import (
-	"html"
-	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +10,6 @@ import (
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
-	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
 // expire makes a version expire now, and gives the key a newer one a minute later.
@@ -109,26 +105,4 @@ func openAt(t testing.TB, g *rig, dir string) *block.Store {
 	s, err := block.Open(g.ctx, dir, g.kek, &g.opts)
 	require.NoError(t, err)
 	return s
-}
-
-// The status page says the same of the time that was assumed as the state and the error.
-func TestStatusSaysWhichTimeWasAssumed(t *testing.T) {
-	g := newRig(t)
-	g.vault.SetDates(g.key, time.Time{}, start.Add(365*24*time.Hour))
-	mine := vaulttest.NewClock(start)
-	g.opts.Keyring.Clock = mine
-	s := g.open()
-	mine.Step(2 * 365 * 24 * time.Hour)
-	require.ErrorIs(t, s.Revalidate(g.ctx), vault.ErrKeyExpired)
-	const says = "the time was taken to be 2028-02-29T12:00:00Z by this machine's clock, which is 730 days ahead of the vault's: by that it is 2026-03-01T12:00:00Z; set the clock"
-	require.ErrorContains(t, s.State().Cause, says)
-	_, err := s.Get(g.ctx, []byte("a"), nil)
-	require.ErrorIs(t, err, block.ErrInaccessible)
-	require.ErrorContains(t, err, says)
-	eventually(t, func() bool { // events come a little later
-		w := httptest.NewRecorder()
-		block.StatusHandler(s).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
-		page := html.UnescapeString(w.Body.String())
-		return strings.Contains(page, says)
-	}, "the page says so")
 }

@@ -33,6 +33,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/block/blockhttp"
+	"github.com/blockseal/blockseal/block/blockprom"
 	"github.com/blockseal/blockseal/examples/internal/cli"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -143,14 +145,14 @@ func start(ctx context.Context, o options, logger *slog.Logger) (m *monitored, e
 		return m, err
 	}
 
-	registry.MustRegister(m.store.Collector(), auditCollector{m.log}, collectors.NewGoCollector(),
+	registry.MustRegister(blockprom.New(m.store, nil), auditCollector{m.log}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.Handle("/", block.StatusHandler(m.store, block.StatusAudit(func() block.AuditStatus {
+	mux.Handle("/", blockhttp.Handler(m.store, &blockhttp.Options{Audit: func() blockhttp.AuditStatus {
 		st := m.log.Stats()
-		return block.AuditStatus{Head: st.Head.String(), Pending: st.Pending, Lost: st.Lost}
-	})))
+		return blockhttp.AuditStatus{Head: st.Head.String(), Pending: st.Pending, Lost: st.Lost}
+	}}))
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return m, err

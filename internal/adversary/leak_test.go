@@ -20,6 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/block/blockhttp"
+	"github.com/blockseal/blockseal/block/blockprom"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -161,7 +163,7 @@ func (w *world) live(dir string, wrapping keyring.Wrapping) *block.Store {
 
 func (w *world) metrics(s *block.Store) {
 	reg := prometheus.NewRegistry()
-	require.NoError(w.t, reg.Register(s.Collector()))
+	require.NoError(w.t, reg.Register(blockprom.New(s, nil)))
 	families, err := reg.Gather()
 	require.NoError(w.t, err)
 	require.Greater(w.t, len(families), 5)
@@ -170,7 +172,7 @@ func (w *world) metrics(s *block.Store) {
 	}
 	for _, path := range []string{"/", "/status.json"} {
 		rec := httptest.NewRecorder()
-		block.StatusHandler(s).ServeHTTP(rec, httptest.NewRequest("GET", path, nil))
+		blockhttp.Handler(s, nil).ServeHTTP(rec, httptest.NewRequest("GET", path, nil))
 		require.Equal(w.t, 200, rec.Code)
 		require.Greater(w.t, rec.Body.Len(), 500)
 		w.out.Write(rec.Body.Bytes())

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -16,8 +17,8 @@ import (
 const module = "github.com/blockseal/blockseal/"
 
 // imports says what a package may import of this module, in code that is not a
-// test. Imports go one way: block, keyring, kek, vault, with dek beneath keyring
-// and block. A package under one that is listed may import what that one may, and
+// test. Imports go one way: blockprom and blockhttp, block, keyring, kek, vault, with dek
+// beneath keyring and block. A package under one that is listed may import what that one may, and
 // that one itself.
 func imports() map[string][]string {
 	return map[string][]string{
@@ -33,6 +34,8 @@ func imports() map[string][]string {
 		"internal/keyfile": {"vault"},
 		"internal/engine":  {},
 		"block":            {"vault", "kek", "dek", "keyring", "internal/engine"},
+		"block/blockprom":  {"block", "keyring"},
+		"block/blockhttp":  {"block", "keyring", "vault"},
 	}
 }
 
@@ -78,6 +81,34 @@ func TestBlockNamesNoCloud(t *testing.T) {
 		for _, no := range []string{"azure", "Azure", "testify", "vaulttest", "rapid"} {
 			require.NotContains(t, dep, no)
 		}
+	}
+}
+
+// A program that imports block and a file vault links neither Prometheus nor an HTTP server
+// nor templates for this project's sake: what observes a store is in packages of its own.
+// Pebble itself imports Prometheus's client, which imports net/http; docs/dependencies.md
+// says so.
+func TestObservingIsApart(t *testing.T) {
+	observing := regexp.MustCompile(`(?m)prometheus|^net/http|^expvar$|^(html|text)/template`)
+	ours, pebbles := 0, map[string]bool{}
+	for _, dep := range goList(t, "-deps", "github.com/cockroachdb/pebble/v2") {
+		pebbles[dep] = true
+	}
+	for _, line := range goList(t, "-deps", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./block", "./vault/local") {
+		path, imports, _ := strings.Cut(line, " ")
+		require.True(t, pebbles[path] || !observing.MatchString(path), "a program on block and vault/local links %s", path)
+		if !strings.HasPrefix(path, module) {
+			continue
+		}
+		ours++
+		for _, imp := range strings.Fields(imports) {
+			require.False(t, observing.MatchString(imp), "%s imports %s", path, imp)
+		}
+	}
+	require.Greater(t, ours, 6)
+	// That the pattern would see them: these are the packages that may.
+	for _, of := range []string{"./block/blockprom", "./block/blockhttp"} {
+		require.Regexp(t, observing, strings.Join(goList(t, "-f", `{{join .Imports "\n"}}`, of), "\n"))
 	}
 }
 

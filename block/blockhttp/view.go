@@ -1,15 +1,16 @@
-package block
+package blockhttp
 
 import (
 	"time"
 
+	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
 
-// statusView is what the status page shows, and its JSON. Names are stable; times
+// view is what the page shows, and its JSON. Names are stable; times
 // are RFC 3339 in UTC, and left out if there is none.
-type statusView struct {
+type view struct {
 	Time     time.Time `json:"time"`
 	Store    string    `json:"store"`
 	Instance string    `json:"instance"`
@@ -145,9 +146,9 @@ func (e epochsView) Used() *float64 {
 	return &f
 }
 
-func (h *statusHandler) view() statusView {
+func (h *handler) look() view {
 	st := h.s.Stats()
-	v := statusView{
+	v := view{
 		Time: utc(st.Time), Store: st.StoreID.String(), Instance: st.Instance, Dropped: st.State.DroppedEvents,
 		State: stateView{Status: st.State.Status.String(), Since: utc(st.State.Since), For: max(0, st.Time.Sub(st.State.Since).Seconds()),
 			Cause: text(st.State.Cause)},
@@ -205,19 +206,19 @@ func viewCall(c keyring.CallStats) callView {
 	return v
 }
 
-func viewWork(w Work) workView {
+func viewWork(w block.Work) workView {
 	v := workView{Name: w.Name, Running: w.Ended.IsZero(), Done: w.Done, Total: w.Total, Elapsed: w.Elapsed.Seconds(),
 		Started: utc(w.Started), Ended: utc(w.Ended)}
 	if f, ok := w.Fraction(); ok {
 		v.Ratio = &f
 	}
 	if w.Err != nil {
-		v.Failed = failureKindNames()[failureKindOf(w.Err)]
+		v.Failed = block.FailureKind(w.Err)
 	}
 	return v
 }
 
-func viewEvent(e RecentEvent) eventView {
+func viewEvent(e block.RecentEvent) eventView {
 	v := eventView{Time: utc(e.Time), Times: e.Times, Kind: e.Kind.String(), Grade: "info", Text: eventText(e.Event)}
 	if e.Times > 1 {
 		v.First = utc(e.First)

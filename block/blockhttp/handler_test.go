@@ -1,4 +1,4 @@
-package block_test
+package blockhttp_test
 
 import (
 	"encoding/json"
@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/block/blockhttp"
+	"github.com/blockseal/blockseal/internal/test/storerig"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
@@ -37,7 +38,7 @@ func body(t *testing.T, r *http.Response) string {
 }
 
 func TestStatusAnswersAsAsked(t *testing.T) {
-	h := block.StatusHandler(newRig(t).open())
+	h := blockhttp.Handler(storerig.New(t).Open(), nil)
 	const browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 	for _, c := range []struct {
 		name, method, target, accept string
@@ -143,11 +144,11 @@ func lookWhenLost(t *testing.T, h http.Handler) (v view) {
 }
 
 func TestStatusTellsTheStory(t *testing.T) {
-	g := newRig(t)
-	g.vault.SetDates(g.key, time.Time{}, start.Add(20*24*time.Hour))
-	s := g.open()
-	h := block.StatusHandler(s, block.StatusAudit(func() block.AuditStatus { return block.AuditStatus{Head: "7:abcdef", Lost: 2} }))
-	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("b")))
+	g := storerig.New(t)
+	g.Vault.SetDates(g.Key, time.Time{}, storerig.Start().Add(20*24*time.Hour))
+	s := g.Open()
+	h := blockhttp.Handler(s, &blockhttp.Options{Audit: func() blockhttp.AuditStatus { return blockhttp.AuditStatus{Head: "7:abcdef", Lost: 2} }})
+	require.NoError(t, s.Put(g.Ctx, []byte("a"), []byte("b")))
 
 	v := look(t, h)
 	require.Equal(t, s.StoreID().String(), v.Store)
@@ -155,22 +156,22 @@ func TestStatusTellsTheStory(t *testing.T) {
 	require.Equal(t, "2026-03-01T12:00:00Z", v.State.Since)
 	require.EqualValues(t, 600, v.Lease.Left)
 	require.Equal(t, "customer", v.Key.Name)
-	require.Equal(t, g.key.Version, v.Key.Version)
+	require.Equal(t, g.Key.Version, v.Key.Version)
 	require.Equal(t, "2026-03-21T12:00:00Z", v.Key.Expires)
 	require.InDelta(t, 20*86400, *v.Key.Left, 1)
 	require.Equal(t, 1, v.Epochs.Count)
 	require.Equal(t, "7:abcdef", v.Audit.Head)
 	page := body(t, fetch(h, "GET", "/"))
-	for _, want := range []string{"Available", "10 min 00 s", "customer", g.key.Version, "2026-03-21 12:00:00 UTC, in 20 d 0 h", "7:abcdef"} {
+	for _, want := range []string{"Available", "10 min 00 s", "customer", g.Key.Version, "2026-03-21 12:00:00 UTC, in 20 d 0 h", "7:abcdef"} {
 		require.Contains(t, page, want)
 	}
 
-	g.clock.Advance(3 * time.Minute)
-	require.NoError(t, s.Revalidate(g.ctx))
-	require.NoError(t, s.RotateEpoch(g.ctx, nil))
-	g.clock.Advance(time.Second)
-	g.vault.SetEnabled(g.key, false)
-	require.ErrorIs(t, s.Revalidate(g.ctx), vault.ErrKeyDisabled)
+	g.Clock.Advance(3 * time.Minute)
+	require.NoError(t, s.Revalidate(g.Ctx))
+	require.NoError(t, s.RotateEpoch(g.Ctx, nil))
+	g.Clock.Advance(time.Second)
+	g.Vault.SetEnabled(g.Key, false)
+	require.ErrorIs(t, s.Revalidate(g.Ctx), vault.ErrKeyDisabled)
 	v = lookWhenLost(t, h)
 	require.Equal(t, "Inaccessible", v.State.Status)
 	require.Contains(t, v.State.Cause, "disabled")
@@ -195,63 +196,45 @@ func TestStatusTellsTheStory(t *testing.T) {
 // state is.
 func TestStatusTellsARefusalFromNoAnswer(t *testing.T) {
 	const refused, unanswered = `<div class="big bad">failed</div>`, `<div class="big warn">unanswered</div>`
-	g := newRig(t)
-	s := g.open()
-	h := block.StatusHandler(s)
-	restore := g.vault.Inject(vaulttest.Fault{Err: vault.ErrThrottled})
-	require.Error(t, s.Revalidate(g.ctx))
+	g := storerig.New(t)
+	s := g.Open()
+	h := blockhttp.Handler(s, nil)
+	restore := g.Vault.Inject(vaulttest.Fault{Err: vault.ErrThrottled})
+	require.Error(t, s.Revalidate(g.Ctx))
 	page := body(t, fetch(h, "GET", "/"))
 	require.Contains(t, page, "Degraded")
 	require.Contains(t, page, unanswered)
 	require.NotContains(t, page, refused)
 	restore()
-	g.vault.Inject(vaulttest.Fault{Err: vault.ErrAccessDenied})
-	require.Error(t, s.Revalidate(g.ctx))
+	g.Vault.Inject(vaulttest.Fault{Err: vault.ErrAccessDenied})
+	require.Error(t, s.Revalidate(g.Ctx))
 	page = body(t, fetch(h, "GET", "/"))
 	require.Contains(t, page, refused)
 	require.NotContains(t, page, unanswered)
 }
 
-func TestChecksThatSayTheSameAreOneEvent(t *testing.T) {
-	g := newRig(t)
-	s := g.open()
-	for range 200 {
-		require.NoError(t, s.Revalidate(g.ctx))
-	}
-	require.Eventually(t, func() bool {
-		all := s.RecentEvents()
-		return len(all) > 0 && all[0].Kind == keyring.CheckSucceeded && all[0].Times == 200
-	}, 20*time.Second, time.Millisecond)
-	require.Len(t, s.RecentEvents(), 2, "the other is that the store became available")
-	// Whatever happens, there is a bound.
-	for range 100 {
-		require.NoError(t, s.RotateEpoch(g.ctx, nil))
-	}
-	require.Eventually(t, func() bool { return len(s.RecentEvents()) == 64 }, 20*time.Second, time.Millisecond)
-	first := s.RecentEvents()
-	for i := 1; i < len(first); i++ {
-		require.False(t, first[i].Time.After(first[i-1].Time), "the latest is first")
-	}
-}
+const plaintext = "a plaintext that must not be on a page"
 
 // What comes from outside, such as a vault's error text, cannot become a part of
 // the page's code, and ids and contents of blocks are nowhere.
 func TestStatusPageHoldsNothingItShouldNot(t *testing.T) {
-	g := newRig(t)
-	g.opts.RecordCache, g.opts.RowCache = -1, -1
-	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
+	g := storerig.New(t)
+	s, err := block.Open(g.Ctx, g.Dir, g.KEK, &g.Opts)
+	require.NoError(t, err)
+	require.NoError(t, s.Put(g.Ctx, []byte("a"), []byte(plaintext)))
+	require.NoError(t, s.Put(g.Ctx, []byte("account-4711"), []byte(plaintext)))
+	require.NoError(t, s.Close())
+	g.SetEngine([]byte("\x03\x00\x00\x00\x00account-4711"), []byte{1, 2, 3})
+	s, err = block.Open(g.Ctx, g.Dir, g.KEK, &g.Opts)
 	require.NoError(t, err)
 	defer s.Close()
-	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte(plaintext)))
-	require.NoError(t, s.Put(g.ctx, []byte("account-4711"), []byte(plaintext)))
-	s.SetEngine([]byte("\x03\x00\x00\x00\x00account-4711"), []byte{1, 2, 3})
-	_, err = s.Verify(g.ctx, nil)
+	_, err = s.Verify(g.Ctx, nil)
 	require.ErrorContains(t, err, "account-4711")
-	require.Error(t, s.Rekey(g.ctx, block.Range{}, nil))
-	g.vault.Inject(vaulttest.Fault{Err: &vault.Error{Kind: vault.ErrAccessDenied, Detail: `<script>alert("x")</script>`, Err: errors.New("</style><b>")}})
-	require.Error(t, s.Revalidate(g.ctx))
+	require.Error(t, s.Rekey(g.Ctx, block.Range{}, nil))
+	g.Vault.Inject(vaulttest.Fault{Err: &vault.Error{Kind: vault.ErrAccessDenied, Detail: `<script>alert("x")</script>`, Err: errors.New("</style><b>")}})
+	require.Error(t, s.Revalidate(g.Ctx))
 
-	h := block.StatusHandler(s)
+	h := blockhttp.Handler(s, nil)
 	lookWhenLost(t, h)
 	for _, target := range []string{"/", "/status.json"} {
 		got := body(t, fetch(h, "GET", target))
@@ -265,18 +248,18 @@ func TestStatusPageHoldsNothingItShouldNot(t *testing.T) {
 
 // The page is made while the store works; run with -race.
 func TestStatusWhileTheStoreWorks(t *testing.T) {
-	g := newRig(t)
-	s := g.open()
-	h := block.StatusHandler(s)
+	g := storerig.New(t)
+	s := g.Open()
+	h := blockhttp.Handler(s, nil)
 	done := make(chan error, 2)
 	go func() {
 		for i := range 300 {
-			if err := s.Put(g.ctx, []byte{'a', byte(i)}, []byte("data")); err != nil {
+			if err := s.Put(g.Ctx, []byte{'a', byte(i)}, []byte("data")); err != nil {
 				done <- err
 				return
 			}
 		}
-		done <- s.RotateEpoch(g.ctx, nil)
+		done <- s.RotateEpoch(g.Ctx, nil)
 	}()
 	go func() {
 		for range 100 {

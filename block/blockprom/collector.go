@@ -1,26 +1,48 @@
-package block
+// Package blockprom gives what a store counts to Prometheus.
+//
+//	prometheus.MustRegister(blockprom.New(store, nil))
+//
+// docs/metrics.md lists the metrics. A program that does not import this package has
+// none of its code; that Pebble, beneath every store, imports Prometheus's client for
+// itself is said in docs/dependencies.md.
+package blockprom
 
 import (
+	"maps"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Collector returns the store's metrics for Prometheus: what [Store.Stats] has,
-// under names that start with blockseal_, each with the label store, the store's
-// id. docs/metrics.md lists them. A copy has the same id: in a process that has
-// both open, tell them apart with [prometheus.WrapRegistererWith].
+// Options of [New]. Nil means the defaults.
+type Options struct {
+	// Labels are added to every metric, as they are: they tell a copy from its
+	// original, which has the same id, or one tenant's store from another's. A label
+	// "store" among them takes the place of the store's id. A name that is no label's,
+	// or that a metric has already, is an error when the collector is registered.
+	Labels prometheus.Labels
+}
+
+// New returns the metrics of a store for Prometheus: what [block.Store.Stats] has, under
+// names that start with blockseal_, each with the label store, the store's id.
 //
-// Collecting costs some microseconds, waits for neither vault nor disk, and works in
-// every state. Unregister the collector when the store is closed and opened anew.
-func (s *Store) Collector() prometheus.Collector {
-	return &collector{s: s, m: newMetrics(prometheus.Labels{"store": s.StoreID().String()})}
+// Collecting costs some microseconds, waits for neither vault nor disk, works in every
+// state, and may be done concurrently. A store whose metrics cannot be made is an error
+// of the scrape, never a panic. Unregister the collector when the store is closed and
+// opened anew: the new one has a collector of its own.
+func New(s *block.Store, opts *Options) prometheus.Collector {
+	labels := prometheus.Labels{"store": s.StoreID().String()}
+	if opts != nil {
+		maps.Copy(labels, opts.Labels)
+	}
+	return &collector{s: s, m: newMetrics(labels)}
 }
 
 type collector struct {
-	s *Store
+	s *block.Store
 	m *metrics
 }
 
@@ -44,15 +66,28 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// emitter sends metrics.
+// emitter sends metrics. One that cannot be made, such as one with a label that is not
+// UTF-8, is sent as its error: the registry gives it to who scrapes.
 type emitter struct{ ch chan<- prometheus.Metric }
 
+func (e emitter) send(d *prometheus.Desc, m prometheus.Metric, err error) {
+	if err != nil {
+		m = prometheus.NewInvalidMetric(d, err)
+	}
+	e.ch <- m
+}
+
+func (e emitter) value(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels []string) {
+	m, err := prometheus.NewConstMetric(d, kind, v, labels...)
+	e.send(d, m, err)
+}
+
 func (e emitter) gauge(d *prometheus.Desc, v float64, labels ...string) {
-	e.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	e.value(d, prometheus.GaugeValue, v, labels)
 }
 
 func (e emitter) count(d *prometheus.Desc, v uint64, labels ...string) {
-	e.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	e.value(d, prometheus.CounterValue, float64(v), labels)
 }
 
 func yes(b bool) float64 {
@@ -63,7 +98,7 @@ func yes(b bool) float64 {
 }
 
 // access is state, lease, key and epoch.
-func (c *collector) access(e emitter, st Stats) {
+func (c *collector) access(e emitter, st block.Stats) {
 	m := c.m
 	for _, s := range []keyring.Status{keyring.Available, keyring.Degraded, keyring.Inaccessible, keyring.Closed} {
 		e.gauge(m.state, yes(st.State.Status == s), strings.ToLower(s.String()))
@@ -112,7 +147,8 @@ func (c *collector) vault(e emitter, st keyring.Stats) {
 			sum += call.Latency.Counts[i]
 			buckets[b.Seconds()] = sum
 		}
-		e.ch <- prometheus.MustNewConstHistogram(m.vaultLatency, call.Latency.Count, call.Latency.Sum.Seconds(), buckets, op)
+		h, err := prometheus.NewConstHistogram(m.vaultLatency, call.Latency.Count, call.Latency.Sum.Seconds(), buckets, op)
+		e.send(m.vaultLatency, h, err)
 	}
 	e.gauge(m.vaultInFlight, float64(st.InFlight))
 	e.gauge(m.vaultStuck, float64(st.Stuck))
@@ -125,7 +161,7 @@ func (c *collector) vault(e emitter, st keyring.Stats) {
 }
 
 // blocks is what the program did.
-func (c *collector) blocks(e emitter, st Stats) {
+func (c *collector) blocks(e emitter, st block.Stats) {
 	m := c.m
 	e.count(m.gets, st.Gets, "found")
 	e.count(m.gets, st.NotFound, "not_found")
@@ -144,7 +180,7 @@ func (c *collector) blocks(e emitter, st Stats) {
 	for kind, n := range st.OpenFailures() {
 		e.count(m.openFailures, n, kind)
 	}
-	for name, cache := range map[string]CacheStats{"dek_record": st.RecordCache, "row": st.Rows} {
+	for name, cache := range map[string]block.CacheStats{"dek_record": st.RecordCache, "row": st.Rows} {
 		e.count(m.cacheLookups, cache.Hits, name, "hit")
 		e.count(m.cacheLookups, cache.Misses, name, "miss")
 		e.gauge(m.cacheEntries, float64(cache.Entries), name)
@@ -154,13 +190,13 @@ func (c *collector) blocks(e emitter, st Stats) {
 }
 
 // work is rotations and other long operations.
-func (c *collector) work(e emitter, st Stats) {
+func (c *collector) work(e emitter, st block.Stats) {
 	m := c.m
-	running := map[string]Work{}
+	running := map[string]block.Work{}
 	for _, w := range st.Running {
 		running[w.Name] = w
 	}
-	for _, name := range workNames() {
+	for _, name := range block.WorkNames() {
 		w, ok := running[name]
 		e.gauge(m.workRunning, yes(ok), name)
 		if !ok {

@@ -1,9 +1,15 @@
-package block
+package blockprom
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/blockseal/blockseal/block"
+)
 
 // engine is Pebble's own metrics.
-func (c *collector) engine(e emitter, st EngineStats) {
+func (c *collector) engine(e emitter, st block.EngineStats) {
 	m := c.m
 	e.gauge(m.engineDisk, float64(st.DiskBytes))
 	e.gauge(m.engineWAL, float64(st.WALBytes))
@@ -17,7 +23,7 @@ func (c *collector) engine(e emitter, st EngineStats) {
 	e.count(m.engineFlushes, st.Flushes)
 	e.count(m.engineCompactions, st.Compactions)
 	e.count(m.engineCompactionsFailed, st.FailedCompactions)
-	e.ch <- counterSeconds(m.engineCompactionTime, st.CompactionTime)
+	e.value(m.engineCompactionTime, prometheus.CounterValue, st.CompactionTime.Seconds(), nil)
 	e.gauge(m.engineDebt, float64(st.CompactionDebt))
 	e.gauge(m.engineCompacting, float64(st.CompactionsRunning))
 	e.count(m.engineWritten, st.FlushedBytes, "flush")

@@ -9,7 +9,7 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// recentEvents is how many events a store keeps for its status page.
+// recentEvents is how many events a store keeps for people who look at it.
 const recentEvents = 64
 
 // RecentEvent is an event that the store remembers. Checks that end in the same way

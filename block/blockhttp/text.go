@@ -1,4 +1,4 @@
-package block
+package blockhttp
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -35,7 +36,7 @@ func eventText(e keyring.Event) string {
 	switch {
 	case e.Err == nil:
 	case e.Kind == keyring.Progressed:
-		add("%s", failureKindNames()[failureKindOf(e.Err)]) // the text may name a block
+		add("%s", block.FailureKind(e.Err)) // the text may name a block
 	default:
 		add("%s", e.Err)
 	}

@@ -2,7 +2,7 @@
 
 // What a browser shows: no goroutine of the page is ours, and Chromium is slow enough.
 
-package block_test
+package blockhttp_test
 
 import (
 	"context"
@@ -27,6 +27,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/block/blockhttp"
+	"github.com/blockseal/blockseal/internal/test/storerig"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -170,13 +172,16 @@ func (b browser) fits(t *testing.T, h http.Handler, width int) (height int) {
 // orders is how many blocks a busyStore has.
 const orders = 20000
 
+// rig is the rig of a store whose vault takes its time.
+type rig struct{ *storerig.Rig }
+
 // during runs f, and lets time pass while the vault is thinking.
-func (g *rig) during(f func(context.Context) error) error {
+func (g rig) during(f func(context.Context) error) error {
 	ended := make(chan error, 1)
-	go func() { ended <- f(g.ctx) }()
+	go func() { ended <- f(g.Ctx) }()
 	for len(ended) == 0 {
-		if g.vault.Waiting() > 0 {
-			g.clock.Advance(time.Millisecond)
+		if g.Vault.Waiting() > 0 {
+			g.Clock.Advance(time.Millisecond)
 		}
 		runtime.Gosched()
 	}
@@ -185,66 +190,66 @@ func (g *rig) during(f func(context.Context) error) error {
 
 // busyStore is a store with something on every part of the page: a degraded state,
 // works that ended, events. Its vault takes its time, and so does all that it did.
-func busyStore(t *testing.T) (g *rig, s *block.Store) {
-	g = newRig(t)
-	g.vault = vaulttest.New(&vaulttest.Options{Clock: g.clock, Name: "https://contoso.vault.azure.net"})
-	g.key = g.vault.CreateKey("orders")
-	g.kek = kek.New(g.vault, g.key.Versionless())
-	expires := start.Add(26 * 24 * time.Hour)
-	g.vault.SetDates(g.key, time.Time{}, expires)
-	g.clock.Advance(33*time.Hour + 12*time.Minute)
+func busyStore(t *testing.T) (g rig, s *block.Store) {
+	g = rig{storerig.New(t)}
+	g.Vault = vaulttest.New(&vaulttest.Options{Clock: g.Clock, Name: "https://contoso.vault.azure.net"})
+	g.Key = g.Vault.CreateKey("orders")
+	g.KEK = kek.New(g.Vault, g.Key.Versionless())
+	expires := storerig.Start().Add(26 * 24 * time.Hour)
+	g.Vault.SetDates(g.Key, time.Time{}, expires)
+	g.Clock.Advance(33*time.Hour + 12*time.Minute)
 	// The first check that the store makes by itself would come 4.5 minutes after
 	// Open, and all that is done here is done before: what a check meets while the
 	// clock jumps is not to be told.
-	g.opts.Keyring.CheckEvery = 5 * time.Minute
+	g.Opts.Keyring.CheckEvery = 5 * time.Minute
 	for op, took := range map[vault.Operation]time.Duration{vault.OpGet: 11, vault.OpWrapKey: 14, vault.OpUnwrapKey: 26} {
-		g.vault.Inject(vaulttest.Fault{Op: op, Delay: took * time.Millisecond})
+		g.Vault.Inject(vaulttest.Fault{Op: op, Delay: took * time.Millisecond})
 	}
-	g.opts.RewriteRate = 100 << 10
-	g.opts.Keyring.EpochMaxDEKs = 1 << 18
+	g.Opts.RewriteRate = 100 << 10
+	g.Opts.Keyring.EpochMaxDEKs = 1 << 18
 	require.NoError(t, g.during(func(context.Context) error {
-		s = g.open()
+		s = g.Open()
 		return nil
 	}))
 	for i := range orders {
-		require.NoError(t, s.Put(g.ctx, fmt.Appendf(nil, "order %05d", i), make([]byte, 200)))
+		require.NoError(t, s.Put(g.Ctx, fmt.Appendf(nil, "order %05d", i), make([]byte, 200)))
 	}
 	for i := range 2500 {
-		_, err := s.Get(g.ctx, fmt.Appendf(nil, "order %05d", i*7), nil)
+		_, err := s.Get(g.Ctx, fmt.Appendf(nil, "order %05d", i*7), nil)
 		require.NoError(t, err)
 	}
 	for i := range 300 {
-		_, err := s.Get(g.ctx, fmt.Appendf(nil, "draft %05d", i), nil)
+		_, err := s.Get(g.Ctx, fmt.Appendf(nil, "draft %05d", i), nil)
 		require.ErrorIs(t, err, block.ErrNotFound)
 	}
 	for i := range 40 {
 		id := fmt.Appendf(nil, "draft %05d", i)
-		require.NoError(t, s.Put(g.ctx, id, make([]byte, 200)))
-		require.NoError(t, s.Delete(g.ctx, id))
+		require.NoError(t, s.Put(g.Ctx, id, make([]byte, 200)))
+		require.NoError(t, s.Delete(g.Ctx, id))
 	}
-	for _, err := range s.Blocks(g.ctx, block.Range{Start: []byte("order 15000")}) {
+	for _, err := range s.Blocks(g.Ctx, block.Range{Start: []byte("order 15000")}) {
 		require.NoError(t, err)
 	}
 	checks := func(n int) {
 		for range n {
-			g.clock.Advance(10 * time.Second)
+			g.Clock.Advance(10 * time.Second)
 			require.NoError(t, g.during(s.Revalidate))
 		}
 	}
-	takes := func(d time.Duration) block.Progress { return func(block.Step) { g.clock.Advance(d) } }
+	takes := func(d time.Duration) block.Progress { return func(block.Step) { g.Clock.Advance(d) } }
 	checks(6)
-	_, err := s.Verify(g.ctx, takes(8*time.Second))
+	_, err := s.Verify(g.Ctx, takes(8*time.Second))
 	require.NoError(t, err)
 	checks(4)
-	require.NoError(t, s.RotateEpoch(g.ctx, takes(3*time.Second)))
+	require.NoError(t, s.RotateEpoch(g.Ctx, takes(3*time.Second)))
 	checks(2)
-	g.vault.Rotate("orders")
-	g.vault.SetDates(g.key.Versionless(), time.Time{}, expires)
+	g.Vault.Rotate("orders")
+	g.Vault.SetDates(g.Key.Versionless(), time.Time{}, expires)
 	require.NoError(t, g.during(s.RotateKEK))
 	checks(3)
-	g.vault.SetOutage(&vault.Error{Kind: vault.ErrUnavailable, Detail: "no answer", Err: errors.New("dial tcp 203.0.113.7:443: connection refused")})
+	g.Vault.SetOutage(&vault.Error{Kind: vault.ErrUnavailable, Detail: "no answer", Err: errors.New("dial tcp 203.0.113.7:443: connection refused")})
 	for _, later := range []time.Duration{10, 36, 24} {
-		g.clock.Advance(later * time.Second)
+		g.Clock.Advance(later * time.Second)
 		require.Error(t, g.during(s.Revalidate))
 	}
 	require.Equal(t, keyring.Degraded, s.State().Status)
@@ -254,20 +259,20 @@ func busyStore(t *testing.T) (g *rig, s *block.Store) {
 func TestStatusPageInABrowser(t *testing.T) {
 	b := newBrowser(t)
 	g, s := busyStore(t)
-	handler := block.StatusHandler(s, block.StatusAudit(func() block.AuditStatus {
-		return block.AuditStatus{Head: "1207:" + strings.Repeat("9f86d081", 8)}
-	}))
+	handler := blockhttp.Handler(s, &blockhttp.Options{Audit: func() blockhttp.AuditStatus {
+		return blockhttp.AuditStatus{Head: "1207:" + strings.Repeat("9f86d081", 8)}
+	}})
 	server := httptest.NewServer(handler)
 	defer server.Close()
 
 	// A rekey waits on the clock between its steps, and so stands while the
 	// photographs are taken.
 	ended := make(chan error, 1)
-	go func() { ended <- s.Rekey(g.ctx, block.Range{}, nil) }()
+	go func() { ended <- s.Rekey(g.Ctx, block.Range{}, nil) }()
 	require.Eventually(t, func() bool {
 		running := s.Stats().Running
 		if len(running) == 0 || running[0].Done < 8000 {
-			g.clock.Advance(20 * time.Millisecond)
+			g.Clock.Advance(20 * time.Millisecond)
 			return false
 		}
 		return running[0].Total == orders
@@ -295,7 +300,7 @@ func TestStatusPageInABrowser(t *testing.T) {
 		}
 	}
 	require.Eventually(t, func() bool {
-		g.clock.Advance(20 * time.Millisecond)
+		g.Clock.Advance(20 * time.Millisecond)
 		return len(ended) == 1
 	}, time.Minute, 100*time.Microsecond)
 	require.NoError(t, <-ended)
@@ -303,11 +308,11 @@ func TestStatusPageInABrowser(t *testing.T) {
 
 func TestStatusPageOfALockedStoreInABrowser(t *testing.T) {
 	b := newBrowser(t)
-	g := newRig(t)
-	s := g.open()
-	g.vault.Inject(vaulttest.Fault{Err: vault.ErrAccessDenied})
-	require.Error(t, s.Revalidate(g.ctx))
-	server := httptest.NewServer(block.StatusHandler(s))
+	g := storerig.New(t)
+	s := g.Open()
+	g.Vault.Inject(vaulttest.Fault{Err: vault.ErrAccessDenied})
+	require.Error(t, s.Revalidate(g.Ctx))
+	server := httptest.NewServer(blockhttp.Handler(s, nil))
 	defer server.Close()
 	img := b.shoot(t, server.URL, "status-locked.png", 1280, 900)
 	require.True(t, has(img, bad))
@@ -317,25 +322,25 @@ func TestStatusPageOfALockedStoreInABrowser(t *testing.T) {
 // Names and refusals are as long as clouds make them, and have few spaces.
 func TestStatusPageKeepsWithinItsCards(t *testing.T) {
 	b := newBrowser(t)
-	g := newRig(t)
-	g.vault = vaulttest.New(&vaulttest.Options{Clock: g.clock, Name: "https://contosokeys.vault.azure.net"})
-	g.key = g.vault.CreateKey(strings.Repeat("customerkey", 6)[:60])
-	g.kek = kek.New(g.vault, g.key.Versionless())
-	s := g.open()
+	g := storerig.New(t)
+	g.Vault = vaulttest.New(&vaulttest.Options{Clock: g.Clock, Name: "https://contosokeys.vault.azure.net"})
+	g.Key = g.Vault.CreateKey(strings.Repeat("customerkey", 6)[:60])
+	g.KEK = kek.New(g.Vault, g.Key.Versionless())
+	s := g.Open()
 	for range 190 {
-		g.clock.Advance(100 * time.Millisecond)
-		require.NoError(t, s.Revalidate(g.ctx))
+		g.Clock.Advance(100 * time.Millisecond)
+		require.NoError(t, s.Revalidate(g.Ctx))
 	}
-	require.NoError(t, s.RotateEpoch(g.ctx, nil))
+	require.NoError(t, s.RotateEpoch(g.Ctx, nil))
 	denied := vaulttest.AccessDeniedByRBAC()
 	denied.RequestID = "4b6a5f0d-6a8e-4f0c-9d52-1f6a2c1d7e90"
 	denied.Err = errors.New("Caller: appid=11111111-2222-3333-4444-555555555555;oid=11111111-2222-3333-4444-555555555555;" +
 		"iss=https://sts.windows.net/11111111-2222-3333-4444-555555555555/")
-	g.vault.Inject(vaulttest.Fault{Op: vault.OpWrapKey, Err: denied})
-	require.ErrorIs(t, s.Revalidate(g.ctx), vault.ErrAccessDenied)
-	h := block.StatusHandler(s, block.StatusAudit(func() block.AuditStatus {
-		return block.AuditStatus{Head: "1207:" + strings.Repeat("9f86d081", 8)}
-	}))
+	g.Vault.Inject(vaulttest.Fault{Op: vault.OpWrapKey, Err: denied})
+	require.ErrorIs(t, s.Revalidate(g.Ctx), vault.ErrAccessDenied)
+	h := blockhttp.Handler(s, &blockhttp.Options{Audit: func() blockhttp.AuditStatus {
+		return blockhttp.AuditStatus{Head: "1207:" + strings.Repeat("9f86d081", 8)}
+	}})
 	lookWhenLost(t, h)
 	require.Contains(t, body(t, fetch(h, "GET", "/")), "190 times")
 	// So are the counts of a vault that is asked for each block.

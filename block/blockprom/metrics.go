@@ -1,4 +1,4 @@
-package block
+package blockprom
 
 import (
 	"time"
@@ -123,7 +123,3 @@ func (m *metrics) describeEngine() {
 
 // seconds is a time as Prometheus has it.
 func seconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
-
-func counterSeconds(d *prometheus.Desc, v time.Duration) prometheus.Metric {
-	return prometheus.MustNewConstMetric(d, prometheus.CounterValue, v.Seconds())
-}

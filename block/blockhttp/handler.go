@@ -1,4 +1,10 @@
-package block
+// Package blockhttp is a page about a store, for the people who operate it, and the same
+// as JSON.
+//
+//	mux.Handle("/", blockhttp.Handler(store, nil)) // where only operators get
+//
+// docs/metrics.md says more, and has a picture.
+package blockhttp
 
 import (
 	"bytes"
@@ -10,63 +16,64 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/blockseal/blockseal/block"
 )
 
-//go:embed statuspage/page.html
-var statusPage string
+//go:embed page/page.html
+var pageText string
 
-//go:embed statuspage/style.css
-var statusStyle string
+//go:embed page/style.css
+var styleText string
 
-// StatusOption is an option of StatusHandler.
-type StatusOption func(*statusHandler)
+// Options of [Handler]. Nil means the defaults.
+type Options struct {
+	// Audit adds the audit log to the page. It is called for each page, concurrently, and
+	// the page waits for it. Default: the page has no audit log.
+	Audit func() AuditStatus
+}
 
-// AuditStatus is what StatusHandler shows of an audit log, such as vault/audit's.
+// AuditStatus is what [Handler] shows of an audit log, such as vault/audit's.
 type AuditStatus struct {
 	Head    string // of the last record that was written
 	Pending int    // records that wait to be written
 	Lost    uint64 // records that were lost
 }
 
-// StatusAudit adds the audit log to a status page. f is called for each page; it
-// must be safe for concurrent use and quick.
-func StatusAudit(f func() AuditStatus) StatusOption {
-	return func(h *statusHandler) { h.audit = f }
-}
-
-// StatusHandler returns a page about a store for the people who operate it: state
-// with its cause, lease, key, checks, epochs, long operations, counters and recent
-// events. It is read-only, holds no secrets, no contents and no ids of blocks, and
-// asks neither vault nor disk, so that it can be looked at as often as one likes.
+// Handler returns a page about a store for the people who operate it: state with its
+// cause, lease, key, checks, epochs, long operations, counters and recent events. It is
+// read-only, holds no secrets, no contents and no ids of blocks, and asks neither vault
+// nor disk, so that it can be looked at as often as one likes.
 //
 // It answers GET and HEAD with HTML that loads anew every 10 seconds, or with the
 // same as JSON: at a path that ends with "/status.json", with "?format=json", or to
 // a client that accepts application/json and no HTML. The page needs no script and
 // loads nothing. The answer is 200 in every state; what a load balancer asks is
-// Store.State. Icons that browsers ask for by themselves are 404.
+// [block.Store.State]. Icons that browsers ask for by themselves are 404.
 //
-// It asks nobody who they are: mount it where only operators get.
-func StatusHandler(s *Store, opts ...StatusOption) http.Handler {
-	h := &statusHandler{s: s}
-	for _, o := range opts {
-		o(h)
+// It asks nobody who they are: mount it where only operators get. It may be called
+// concurrently, and goes on to answer after the store was closed.
+func Handler(s *block.Store, opts *Options) http.Handler {
+	h := &handler{s: s}
+	if opts != nil {
+		h.audit = opts.Audit
 	}
-	h.page = template.Must(template.New("page.html").Funcs(pageFuncs()).Parse(statusPage))
-	sum := sha256.Sum256([]byte(statusStyle))
+	h.page = template.Must(template.New("page.html").Funcs(pageFuncs()).Parse(pageText))
+	sum := sha256.Sum256([]byte(styleText))
 	h.policy = "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
 		"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 	return h
 }
 
-type statusHandler struct {
-	s      *Store
+type handler struct {
+	s      *block.Store
 	audit  func() AuditStatus
 	page   *template.Template
 	policy string // Content-Security-Policy
 }
 
 // ServeHTTP implements [http.Handler].
-func (h *statusHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	head := w.Header()
 	head.Set("Content-Security-Policy", h.policy)
 	head.Set("X-Content-Type-Options", "nosniff")
@@ -85,7 +92,7 @@ func (h *statusHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	v := h.view()
+	v := h.look()
 	var body bytes.Buffer
 	var err error
 	if wantsJSON(r, last) {
@@ -95,7 +102,7 @@ func (h *statusHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = e.Encode(v)
 	} else {
 		head.Set("Content-Type", "text/html; charset=utf-8")
-		err = h.page.Execute(&body, pageData{statusView: v, Style: template.CSS(statusStyle)})
+		err = h.page.Execute(&body, pageData{view: v, Style: template.CSS(styleText)})
 	}
 	if err != nil {
 		http.Error(w, "the page could not be made", http.StatusInternalServerError)
@@ -109,7 +116,7 @@ func (h *statusHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // pageData is what the page is made of.
 type pageData struct {
-	statusView
+	view
 	Style template.CSS
 }
 

@@ -1,6 +1,7 @@
-package block_test
+package blockprom_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/block/blockprom"
+	"github.com/blockseal/blockseal/internal/test/storerig"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -24,7 +27,12 @@ import (
 func expose(t *testing.T, s *block.Store) string {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
-	require.NoError(t, reg.Register(s.Collector()))
+	require.NoError(t, reg.Register(blockprom.New(s, nil)))
+	return scrape(t, reg)
+}
+
+func scrape(t *testing.T, reg prometheus.Gatherer) string {
+	t.Helper()
 	w := httptest.NewRecorder()
 	promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	require.Equal(t, http.StatusOK, w.Code, w.Body)
@@ -42,24 +50,24 @@ func metric(text, name, labels string) string {
 }
 
 func TestMetricsFollowConventions(t *testing.T) {
-	g := newRig(t)
-	g.vault.SetDates(g.key, time.Time{}, start.Add(time.Hour))
-	s := g.open()
-	require.NoError(t, s.RotateEpoch(g.ctx, nil))
+	g := storerig.New(t)
+	g.Vault.SetDates(g.Key, time.Time{}, storerig.Start().Add(time.Hour))
+	s := g.Open()
+	require.NoError(t, s.RotateEpoch(g.Ctx, nil))
 	problems, err := promlint.New(strings.NewReader(expose(t, s))).Lint()
 	require.NoError(t, err)
 	require.Empty(t, problems)
-	problems, err = testutil.CollectAndLint(s.Collector())
+	problems, err = testutil.CollectAndLint(blockprom.New(s, nil))
 	require.NoError(t, err)
 	require.Empty(t, problems)
 }
 
 func TestMetricsSayWhatTheStoreIs(t *testing.T) {
-	g := newRig(t)
-	g.vault.SetDates(g.key, time.Time{}, start.Add(time.Hour))
-	s := g.open()
-	require.NoError(t, s.Put(g.ctx, []byte("a"), make([]byte, 100)))
-	_, err := s.Get(g.ctx, []byte("a"), nil)
+	g := storerig.New(t)
+	g.Vault.SetDates(g.Key, time.Time{}, storerig.Start().Add(time.Hour))
+	s := g.Open()
+	require.NoError(t, s.Put(g.Ctx, []byte("a"), make([]byte, 100)))
+	_, err := s.Get(g.Ctx, []byte("a"), nil)
 	require.NoError(t, err)
 	store := `store="` + s.StoreID().String() + `"`
 
@@ -74,7 +82,7 @@ func TestMetricsSayWhatTheStoreIs(t *testing.T) {
 	is("600", "lease_seconds", store)
 	is("1.7723664e+09", "kek_created_timestamp_seconds", store)
 	is("1.77237e+09", "kek_expiry_timestamp_seconds", store)
-	is("1", "kek_info", `key="customer",`+store+`,vault="[^"]*",version="`+g.key.Version+`"`)
+	is("1", "kek_info", `key="customer",`+store+`,vault="[^"]*",version="`+g.Key.Version+`"`)
 	is("1", "puts_total", store)
 	is("100", "written_bytes_total", store)
 	is("1", "gets_total", `result="found",`+store)
@@ -89,9 +97,9 @@ func TestMetricsSayWhatTheStoreIs(t *testing.T) {
 	require.NotEmpty(t, metric(text, "engine_disk_bytes", store))
 
 	// The vault says no.
-	g.vault.SetEnabled(g.key, false)
-	require.ErrorIs(t, s.Revalidate(g.ctx), vault.ErrKeyDisabled)
-	_, err = s.Get(g.ctx, []byte("a"), nil)
+	g.Vault.SetEnabled(g.Key, false)
+	require.ErrorIs(t, s.Revalidate(g.Ctx), vault.ErrKeyDisabled)
+	_, err = s.Get(g.Ctx, []byte("a"), nil)
 	require.ErrorIs(t, err, block.ErrInaccessible)
 	text = expose(t, s)
 	is("0", "state", `state="available",`+store)
@@ -112,7 +120,7 @@ func TestMetricsSayWhatTheStoreIs(t *testing.T) {
 // What is exposed does not depend on what has happened: an increase from nothing
 // is none that a rule would see.
 func TestCountersAreThereFromTheBeginning(t *testing.T) {
-	text := expose(t, newRig(t).open())
+	text := expose(t, storerig.New(t).Open())
 	for _, outcome := range keyring.Outcomes() {
 		for _, op := range []string{"get", "wrapKey", "unwrapKey"} {
 			require.Contains(t, text, `operation="`+op+`",outcome="`+outcome+`"`)
@@ -126,7 +134,7 @@ func TestCountersAreThereFromTheBeginning(t *testing.T) {
 func TestTwoStoresShareARegistry(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	for range 2 {
-		require.NoError(t, reg.Register(newRig(t).open().Collector()))
+		require.NoError(t, reg.Register(blockprom.New(storerig.New(t).Open(), nil)))
 	}
 	_, err := reg.Gather()
 	require.NoError(t, err)
@@ -134,15 +142,15 @@ func TestTwoStoresShareARegistry(t *testing.T) {
 
 // docs/metrics.md has a row for every metric, and none for what is not one.
 func TestEveryMetricIsDocumented(t *testing.T) {
-	g := newRig(t)
-	doc, err := os.ReadFile("../docs/metrics.md")
+	g := storerig.New(t)
+	doc, err := os.ReadFile("../../docs/metrics.md")
 	require.NoError(t, err)
 	documented := map[string]bool{}
 	for _, m := range regexp.MustCompile("(?m)^\\| `(blockseal_[a-z0-9_]+)`").FindAllStringSubmatch(string(doc), -1) {
 		documented[m[1]] = true
 	}
 	ch := make(chan *prometheus.Desc, 1000)
-	g.open().Collector().Describe(ch)
+	blockprom.New(g.Open(), nil).Describe(ch)
 	close(ch)
 	have := map[string]bool{}
 	for d := range ch {
@@ -153,4 +161,83 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	for name := range documented {
 		require.True(t, have[name], "docs/metrics.md lists %s, which is no metric", name)
 	}
+}
+
+// A process that has two stores of one id open, a copy and its original, tells them apart.
+func TestLabels(t *testing.T) {
+	g := storerig.New(t)
+	s := g.Open()
+	reg := prometheus.NewPedanticRegistry()
+	require.NoError(t, reg.Register(blockprom.New(s, nil)))
+	require.Error(t, reg.Register(blockprom.New(s, nil)), "the same series twice")
+
+	// A label more for one of the two alone would be an inconsistent family.
+	reg = prometheus.NewPedanticRegistry()
+	for _, tenant := range []string{"a", "b"} {
+		require.NoError(t, reg.Register(blockprom.New(s, &blockprom.Options{Labels: prometheus.Labels{"tenant": tenant}})))
+	}
+	text := scrape(t, reg)
+	id := `store="` + s.StoreID().String() + `",tenant="`
+	require.Equal(t, "0", metric(text, "puts_total", id+`a"`))
+	require.Equal(t, "0", metric(text, "puts_total", id+`b"`))
+
+	reg = prometheus.NewPedanticRegistry()
+	require.NoError(t, reg.Register(blockprom.New(s, &blockprom.Options{Labels: prometheus.Labels{"store": "orders"}})))
+	require.Equal(t, "0", metric(scrape(t, reg), "puts_total", `store="orders"`))
+}
+
+// undescribed is a collector that a registry does not look at before it is collected.
+type undescribed struct{ prometheus.Collector }
+
+func (undescribed) Describe(chan<- *prometheus.Desc) {}
+
+// A label that cannot be is an error of the program's registry, with the label's name or
+// value in it, and whoever collects all the same gets errors and no panic.
+func TestLabelsThatCannotBe(t *testing.T) {
+	s := storerig.New(t).Open()
+	for _, c := range []struct {
+		name   string
+		labels prometheus.Labels
+		says   string
+	}{
+		{"a metric has it", prometheus.Labels{"operation": "x"}, "duplicate label names"},
+		{"no name", prometheus.Labels{"": "x"}, "is not a valid label name"},
+		{"not UTF-8", prometheus.Labels{"tenant": "\xff"}, "not valid UTF-8"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := blockprom.New(s, &blockprom.Options{Labels: c.labels})
+			require.ErrorContains(t, prometheus.NewRegistry().Register(p), c.says)
+			reg := prometheus.NewRegistry()
+			require.NoError(t, reg.Register(undescribed{p}))
+			_, err := reg.Gather()
+			require.ErrorContains(t, err, c.says)
+		})
+	}
+}
+
+// Each long operation has its series from the beginning, and those of one that ended.
+func TestMetricsOfLongOperations(t *testing.T) {
+	g := storerig.New(t)
+	s := g.Open()
+	id := `store="` + s.StoreID().String() + `",work="`
+	text := expose(t, s)
+	for _, name := range block.WorkNames() {
+		require.Equal(t, "0", metric(text, "work_running", id+name+`"`), name)
+		require.Empty(t, metric(text, "work_failed", id+name+`"`), name)
+	}
+	require.NoError(t, s.Put(g.Ctx, []byte("a"), []byte("b")))
+	var during string
+	_, err := s.Verify(g.Ctx, func(block.Step) { during = expose(t, s) })
+	require.NoError(t, err)
+	require.Equal(t, "1", metric(during, "work_running", id+`verify"`))
+	require.Equal(t, "1", metric(during, "work_done_records", id+`verify"`))
+	text = expose(t, s)
+	require.Equal(t, "0", metric(text, "work_running", id+`verify"`))
+	require.Equal(t, "0", metric(text, "work_failed", id+`verify"`))
+	require.Equal(t, "1.7723664e+09", metric(text, "work_ended_timestamp_seconds", id+`verify"`))
+	cancelled, cancel := context.WithCancel(g.Ctx)
+	cancel()
+	_, err = s.Verify(cancelled, nil)
+	require.Error(t, err)
+	require.Equal(t, "1", metric(expose(t, s), "work_failed", id+`verify"`))
 }
