@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -163,7 +162,7 @@ func (s *Store) reseal(ctx context.Context, h *keyring.Hold, w *rewriter, id, ol
 	if err := s.seal(ctx, h, w.batch, sc, 0, id, data); err != nil {
 		return err
 	}
-	if err := proveRecord(ctx, h, sc); err != nil {
+	if err := s.proveRecord(ctx, h, sc, id); err != nil {
 		return err
 	}
 	w.was = append(w.was, change{id: bytes.Clone(id), old: old})
@@ -173,17 +172,17 @@ func (s *Store) reseal(ctx context.Context, h *keyring.Hold, w *rewriter, id, ol
 
 // proveRecord has the vault unwrap a DEK that it just wrapped (ByKEK): what it answered
 // is about to replace a wrap that is good.
-func proveRecord(ctx context.Context, h *keyring.Hold, sc *scratch) error {
+func (s *Store) proveRecord(ctx context.Context, h *keyring.Hold, sc *scratch, id []byte) error {
 	in, err := keyring.ParseRecord(sc.record)
 	if err != nil || in.Wrapping != keyring.ByKEK {
 		return err
 	}
-	var again dek.Key
-	defer again.Destroy()
-	if err := h.OpenDEK(ctx, &again, sc.record, &sc.binding); err != nil {
+	again := s.take(0, id)
+	defer s.give(again)
+	if err := h.OpenDEK(ctx, &again.key, sc.record, &again.binding); err != nil {
 		return fmt.Errorf("the vault's wrap of the new DEK is of no use: %w", err)
 	}
-	if subtle.ConstantTimeCompare(again.Bytes(), sc.key.Bytes()) != 1 {
+	if subtle.ConstantTimeCompare(again.key.Bytes(), sc.key.Bytes()) != 1 {
 		return fmt.Errorf("the vault unwrapped to another DEK than it had wrapped: %w", ErrCorrupt)
 	}
 	return nil

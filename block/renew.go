@@ -290,7 +290,11 @@ func (s *Store) collectTooOld(ctx context.Context, h *keyring.Hold, w *rewriter,
 		}
 		p := pair{id: c.id, record: c.old}
 		if p.value, err = readValue(snap, appendKey(nil, spaceData, 0, c.id)); err == nil {
-			plain, err = s.openPair(ctx, h, p, plain[:0])
+			plain = roomFor(plain, p.value)
+			var out []byte // nil if it does not open: plain stays, to be overwritten
+			if out, err = s.openPair(ctx, h, p, plain); err == nil {
+				plain = out
+			}
 		}
 		if err == nil {
 			err = s.reseal(ctx, h, w, c.id, c.old, plain)

@@ -276,12 +276,23 @@ func (c *cursor) pair() (p pair, ok bool, err error) {
 
 // open opens a whole pair. The result is valid until the next open.
 func (c *cursor) open(ctx context.Context, h *keyring.Hold, p pair) ([]byte, error) {
-	out, err := c.s.openPair(ctx, h, p, c.plain[:0])
+	c.plain = roomFor(c.plain, p.value)
+	out, err := c.s.openPair(ctx, h, p, c.plain)
 	if err != nil {
 		return nil, err
 	}
 	c.plain = out
 	return out, nil
+}
+
+// roomFor returns buf, empty, with room for a sealed block once it is open. A buffer that is
+// too small is overwritten: nobody else would, once it is outgrown.
+func roomFor(buf, sealed []byte) []byte {
+	if len(sealed) <= cap(buf) {
+		return buf[:0]
+	}
+	clear(buf[:cap(buf)])
+	return make([]byte, 0, len(sealed))
 }
 
 // openPair appends the block of a whole pair to dst.
