@@ -266,6 +266,83 @@ func TestUnwrapClearsASecretThatComesWithAnError(t *testing.T) {
 	require.Equal(t, make([]byte, 6), leaked)
 }
 
+// keptSecrets is a vault that keeps what it hands out, to see what becomes of it.
+type keptSecrets struct {
+	vault.Vault
+	out [][]byte
+}
+
+func (v *keptSecrets) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, error) {
+	got, err := v.Vault.UnwrapKey(ctx, w)
+	v.out = append(v.out, got)
+	return got, err
+}
+
+// Check overwrites what the vault unwrapped, whatever came of it.
+func TestCheckClearsTheSecret(t *testing.T) {
+	v, k := newKEK()
+	kept := &keptSecrets{Vault: v}
+	require.NoError(t, kek.New(kept, k.ID()).Check(t.Context()))
+	v.Inject(vaulttest.Fault{Plaintext: bytes.Repeat([]byte{1}, 32)})
+	require.ErrorIs(t, kek.New(kept, k.ID()).Check(t.Context()), vault.ErrUnsupportedKey)
+	require.Equal(t, [][]byte{make([]byte, 32), make([]byte, 32)}, kept.out)
+}
+
+// So does Unwrap with what cannot be a secret.
+func TestUnwrapClearsWhatIsTooLong(t *testing.T) {
+	v, k := newKEK()
+	w, err := k.Wrap(t.Context(), []byte("secret"))
+	require.NoError(t, err)
+	long := bytes.Repeat([]byte{1}, vault.MaxSecret+1)
+	_, err = kek.New(answering{v, long}, k.ID()).Unwrap(t.Context(), w)
+	require.ErrorIs(t, err, vault.ErrBadCiphertext)
+	require.Equal(t, make([]byte, len(long)), long)
+}
+
+// answering is a vault that unwraps to what the test says.
+type answering struct {
+	vault.Vault
+	secret []byte
+}
+
+func (a answering) UnwrapKey(context.Context, vault.Wrapped) ([]byte, error) { return a.secret, nil }
+
+// A KEK that was given without a vault takes the vault's word for which it is, and so needs
+// one.
+func TestAnswersWithoutAVaultAreRefused(t *testing.T) {
+	v, k := newKEK()
+	id := k.ID()
+	id.Vault = ""
+	k = kek.New(v, id)
+	_, err := k.Get(t.Context(), now)
+	require.NoError(t, err)
+	v.Inject(vaulttest.Fault{MutateKey: func(key *vault.Key) { key.ID.Vault = "" },
+		MutateWrapped: func(w *vault.Wrapped) { w.KeyID.Vault = "" }})
+	_, err = k.Get(t.Context(), now)
+	require.ErrorIs(t, err, vault.ErrUnsupportedKey)
+	require.ErrorContains(t, err, "did not say which vault it is")
+	_, err = k.Wrap(t.Context(), []byte("secret"))
+	require.ErrorIs(t, err, vault.ErrUnsupportedKey)
+	require.ErrorContains(t, err, "did not say which vault it is")
+}
+
+// A ciphertext has few bytes in a row that are the secret's by chance: from 16 of them on it
+// is no chance, and the secret is refused as one that came back in clear.
+func TestHowLongASecretInClearIs(t *testing.T) {
+	for size, refused := range map[int]bool{1: false, 15: false, 16: true, 17: true} {
+		v, k := newKEK()
+		secret := make([]byte, size)
+		rand.Read(secret)
+		v.Inject(vaulttest.Fault{MutateWrapped: func(w *vault.Wrapped) { copy(w.Ciphertext[7:], secret) }})
+		_, err := k.Wrap(t.Context(), secret)
+		if refused {
+			require.ErrorContains(t, err, "unencrypted", "%d bytes", size)
+		} else {
+			require.NoError(t, err, "%d bytes", size)
+		}
+	}
+}
+
 func TestErrorsOfTheVaultComeThrough(t *testing.T) {
 	v, k := newKEK()
 	w, err := k.Wrap(t.Context(), []byte("secret"))
