@@ -92,3 +92,51 @@ func openRest(t *testing.T, ctx context.Context, s *Store, session uint64, c *cu
 	require.NoError(t, err)
 	return b
 }
+
+// Memory of a chunk that is exchanged, for more or for less, is overwritten: what the chunk
+// held before is in it. Memory that is kept is not, nor is any while there is a block in it.
+func TestAChunkOverwritesWhatItLetsGo(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		had, in, want int // bytes: of memory, of blocks in it, of the next block
+		fits, goes    bool
+	}{
+		{"the first", 0, 0, 100, true, true},
+		{"as before", prefetchBytes, 0, prefetchBytes, true, false},
+		{"one more", prefetchBytes, 100, 100, true, false},
+		{"no room", prefetchBytes, prefetchBytes - 10, 11, false, false},
+		{"a large one", prefetchBytes, 0, prefetchBytes + 1, true, true},
+		{"a large one again", 2 * prefetchBytes, 0, prefetchBytes + 1, true, false},
+		{"small again", 2 * prefetchBytes, 0, 100, true, true},
+		{"too much", prefetchBytes, 0, prefetchMost + 1, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var ahead aheadBytes
+			require.True(t, ahead.exchange(0, c.had))
+			had := bytes.Repeat([]byte{1}, c.had)
+			ch := &chunk{plain: had[:c.in:c.had]}
+			require.Equal(t, c.fits, ch.fits(c.want, &ahead))
+			if c.goes {
+				require.Equal(t, make([]byte, c.had), had, "overwritten")
+				require.GreaterOrEqual(t, cap(ch.plain), c.want)
+			} else {
+				require.Equal(t, bytes.Repeat([]byte{1}, c.had), had)
+			}
+			require.EqualValues(t, cap(ch.plain), ahead.n.Load(), "what is accounted for is what there is")
+		})
+	}
+}
+
+// A buffer of a walk that is too small is overwritten; one that is large enough is kept.
+func TestRoomFor(t *testing.T) {
+	had := bytes.Repeat([]byte{1}, 10)
+	got := roomFor(had, make([]byte, 10))
+	require.Empty(t, got)
+	require.Same(t, &had[0], &got[:1][0])
+	require.Equal(t, bytes.Repeat([]byte{1}, 10), had)
+	got = roomFor(had[:3], make([]byte, 11))
+	require.Empty(t, got)
+	require.GreaterOrEqual(t, cap(got), 11)
+	require.Equal(t, make([]byte, 10), had, "all of it")
+	require.GreaterOrEqual(t, cap(roomFor(nil, make([]byte, 5))), 5)
+}

@@ -4,6 +4,7 @@ package block_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -200,11 +201,7 @@ func memoryAfterOperations(t *testing.T, w keyring.Wrapping) {
 	needle := make([]byte, 512)
 	rand.Read(needle)
 	for i := range memoryBlocks {
-		data := make([]byte, 0, 512+i*300)
-		for len(data)+len(needle) <= cap(data) {
-			data = append(data, needle...)
-		}
-		require.NoError(t, s.Put(t.Context(), memoryID(i), data))
+		require.NoError(t, s.Put(t.Context(), memoryID(i), bytes.Repeat(needle, 1+i)))
 	}
 	steps := memorySteps(t.Context(), v, s, clock)
 	require.NoError(t, s.Close())
