@@ -2,6 +2,7 @@ package kek_test
 
 import (
 	"crypto/rsa"
+	"encoding/hex"
 	"math/big"
 	"testing"
 	"time"
@@ -120,4 +121,41 @@ func TestFingerprint(t *testing.T) {
 	otherE, err := kek.Fingerprint(&rsa.PublicKey{N: modulus(2048), E: 65539})
 	require.NoError(t, err)
 	require.NotEqual(t, a, otherE)
+}
+
+// The SHA-256 of the SubjectPublicKeyInfo, as another program makes it:
+//
+//	openssl rsa -RSAPublicKey_in -in key.pem -pubout -outform DER | sha256sum
+func TestFingerprintIsThatOfOthers(t *testing.T) {
+	fp, err := kek.Fingerprint(&rsa.PublicKey{N: modulus(2048), E: 65537})
+	require.NoError(t, err)
+	require.Equal(t, "fae12bda810f8289263d942e181910f951691095cefd61f427c979f676f38f7e", hex.EncodeToString(fp[:]))
+}
+
+// Of several things that are wrong the one is named that the owner of the key can mend last:
+// what the key is, what it may do, whether it is enabled, its dates. Each refusal is one of
+// reading the key, and names it.
+func TestAdmitNamesTheFirst(t *testing.T) {
+	key := acceptable()
+	key.Public, key.Operations, key.Enabled, key.Expires = nil, nil, false, now
+	for _, mend := range []struct {
+		kind error
+		says string
+		mend func()
+	}{
+		{vault.ErrUnsupportedKey, "no RSA public key", func() { key.Public = acceptable().Public }},
+		{vault.ErrUnsupportedKey, "do not include wrapKey", func() { key.Operations = acceptable().Operations }},
+		{vault.ErrKeyDisabled, "enable the key version", func() { key.Enabled = true }},
+		{vault.ErrKeyExpired, "expired at", func() { key.Expires = time.Time{} }},
+	} {
+		err := kek.Admit(key, now)
+		require.ErrorIs(t, err, mend.kind)
+		require.ErrorContains(t, err, mend.says)
+		var refusal *vault.Error
+		require.ErrorAs(t, err, &refusal)
+		require.Equal(t, vault.OpGet, refusal.Op, mend.says)
+		require.Equal(t, key.ID, refusal.Key, mend.says)
+		mend.mend()
+	}
+	require.NoError(t, kek.Admit(key, now))
 }
