@@ -32,3 +32,27 @@ func TestDEKsAreDueAtTheirInstant(t *testing.T) {
 	clock.Step(1)
 	require.Equal(t, uint32(2), due())
 }
+
+// What is rewrapped keeps its age, also where there is one epoch and nothing older: a KEK
+// that was rotated on the first day makes no DEK look as if it had always been there.
+func TestAgeThatIsInherited(t *testing.T) {
+	o := goldenOptions(vfs.NewMem())
+	o.Keyring.RekeyAfter = time.Hour
+	o.atRest = true // nothing is renewed meanwhile
+	clock := o.Keyring.Clock.(*vaulttest.Clock)
+	s, err := Open(t.Context(), "store", goldenKEK(t), o)
+	require.NoError(t, err)
+	defer s.Close()
+	h, err := s.keys.Acquire()
+	require.NoError(t, err)
+	defer h.Release()
+	first := h.Epochs()[0]
+	clock.Step(time.Hour - 1)
+	require.NoError(t, s.inheritAge(&h, first.ID))
+	a, err := s.dekAge(&h)
+	require.NoError(t, err)
+	require.Equal(t, dekAge{epoch: first.ID, since: first.Created}, a)
+	bound, err := s.dueBefore(&h)
+	require.NoError(t, err)
+	require.Zero(t, bound)
+}

@@ -116,10 +116,11 @@ func TestAEAD(t *testing.T) {
 
 	a.Destroy()
 	a.Destroy()
-	require.Panics(t, func() { a.Seal(nil, nil, nil) })
-	require.Panics(t, func() { a.Open(nil, sealed, nil) })
+	const says = "dek: use of an AEAD that was destroyed"
+	require.PanicsWithValue(t, says, func() { a.Seal(nil, nil, nil) })
+	require.PanicsWithValue(t, says, func() { a.Open(nil, sealed, nil) })
 	var k dek.Key
-	require.Panics(t, func() { k.GenerateWrapped(nil, a, nil) })
+	require.PanicsWithValue(t, says, func() { k.GenerateWrapped(nil, a, nil) })
 	require.NoError(t, k.Set(make([]byte, dek.Size)))
 }
 

@@ -153,6 +153,7 @@ func TestDestroy(t *testing.T) {
 	require.Equal(t, make([]byte, dek.Size), memory)
 	require.PanicsWithValue(t, "dek: use of a key that was destroyed", func() { k.Seal(nil, []byte("block"), aad) })
 	require.PanicsWithValue(t, "dek: use of a key that was destroyed", func() { k.Open(nil, sealed, aad) })
+	require.PanicsWithValue(t, "dek: use of a key that was destroyed", func() { k.Bytes() }, "zeros would be wrapped")
 	k.Destroy() // again does nothing
 
 	var zero dek.Key

@@ -55,6 +55,12 @@ func TestWipeErasesTheKey(t *testing.T) {
 // foreign is an AEAD of another type.
 type foreign struct{ cipher.AEAD }
 
+// foreignBlock is a block cipher of another type, whose memory is its own.
+type foreignBlock struct {
+	cipher.Block
+	own [1024]byte
+}
+
 func TestWipeLeavesOtherTypesAlone(t *testing.T) {
 	b, err := aes.NewCipher(make([]byte, 16))
 	require.NoError(t, err)
@@ -63,7 +69,17 @@ func TestWipeLeavesOtherTypesAlone(t *testing.T) {
 	WipeAEAD(foreign{a})
 	WipeAEAD(nil)
 	WipeBlock(nil)
+	other := &foreignBlock{Block: b, own: [1024]byte{1, 1023: 1}}
+	WipeBlock(other)
+	require.Equal(t, &foreignBlock{Block: b, own: [1024]byte{1, 1023: 1}}, other)
 	sealed := a.Seal(nil, nil, []byte("plaintext"), nil)
 	_, err = a.Open(nil, nil, sealed, nil)
 	require.NoError(t, err)
+}
+
+// Do calls what it is given, once, before it returns, in every build.
+func TestDoCalls(t *testing.T) {
+	n := 0
+	Do(func() { n++ })
+	require.Equal(t, 1, n)
 }
