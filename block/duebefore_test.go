@@ -23,7 +23,7 @@ func TestDEKsAreDueAtTheirInstant(t *testing.T) {
 		h, err := s.keys.Acquire()
 		require.NoError(t, err)
 		defer h.Release()
-		bound, err := s.dueBefore(&h)
+		bound, err := s.dueBefore(t.Context(), &h)
 		require.NoError(t, err)
 		return bound
 	}

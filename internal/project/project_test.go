@@ -32,7 +32,9 @@ func imports() map[string][]string {
 		"internal/secret":  {},
 		"internal/keyfile": {"vault"},
 		"internal/engine":  {},
-		"block":            {"vault", "kek", "dek", "keyring", "internal/engine"},
+		// Of the engines none knows another.
+		"internal/engine/pebble": {"internal/engine"},
+		"block":                  {"vault", "kek", "dek", "keyring", "internal/engine", "internal/engine/pebble"},
 	}
 }
 
@@ -78,6 +80,14 @@ func TestBlockNamesNoCloud(t *testing.T) {
 		for _, no := range []string{"azure", "Azure", "testify", "vaulttest", "rapid"} {
 			require.NotContains(t, dep, no)
 		}
+	}
+}
+
+// The seam names no engine: what implements it imports it, and not the other way round.
+func TestEngineSeamNamesNoEngine(t *testing.T) {
+	for _, dep := range goList(t, "-deps", "./internal/engine") {
+		require.NotContains(t, dep, "cockroachdb")
+		require.NotContains(t, dep, module+"internal/engine/")
 	}
 }
 
