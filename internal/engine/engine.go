@@ -80,7 +80,8 @@ type Partition interface {
 // the call looks.
 type Reader interface {
 	// Get finds parts of a row, into row. ErrNotFound says that it has none of them; which it
-	// has of several is in row.Has. What is in row from a call before is let go of first.
+	// has of several is in row.Has. What is in row from a call before is let go of first, and
+	// with an error there is nothing in it to let go of.
 	Get(ctx context.Context, id []byte, want Parts, row *Row) error
 	// Cursor returns a cursor over a part, Record or Sealed, of the rows whose ids are in
 	// [lower, upper); a nil bound is none. It walks one state. Close it.

@@ -130,10 +130,12 @@ func (h *held) find(r Getter, partition uint32, id []byte, want engine.Parts, ro
 			row.Record = append(row.Record[:0], v...)
 			row.Has |= engine.Record
 			if err := closer.Close(); err != nil {
+				h.Release()
 				return err
 			}
 		case engine.ErrNotFound:
 		default:
+			h.Release()
 			return err
 		}
 	}
@@ -146,10 +148,12 @@ func (h *held) find(r Getter, partition uint32, id []byte, want engine.Parts, ro
 			row.Has |= engine.Sealed
 		case engine.ErrNotFound:
 		default:
+			h.Release()
 			return err
 		}
 	}
 	if row.Has == 0 {
+		h.Release()
 		return engine.ErrNotFound
 	}
 	return nil
