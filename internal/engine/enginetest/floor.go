@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"github.com/stretchr/testify/require"
 
@@ -96,29 +94,20 @@ func floorParts() []part {
 		// is below it, and nothing below it comes behind the walk.
 		{"nothing lower comes behind a raised floor", func(t T, s Subject) {
 			r := newRig(t, s)
-			var stop atomic.Bool
-			var wg sync.WaitGroup
-			failed := make(chan error, 4)
-			for w := range 4 {
-				wg.Add(1)
-				go func() {
-					defer wg.Done()
-					for i := 0; !stop.Load(); i++ {
-						f := r.p.Floor()
-						b := r.p.NewBatch()
-						_, err := b.Put([]byte{byte(w), byte(i % 16)}, binary.BigEndian.AppendUint32(nil, f.Epoch), 0)
-						if err == nil {
-							err = r.p.Apply(r.ctx, b, engine.Guard{Floor: f.Revision, Epoch: f.Epoch}, false)
-						}
-						_ = b.Close()
-						if err != nil && !errors.Is(err, engine.ErrFloor) {
-							failed <- err
-							return
-						}
-					}
-				}()
-			}
-			defer func() { stop.Store(true); wg.Wait() }()
+			w := write(4, func(w, i int) error {
+				f := r.p.Floor()
+				b := r.p.NewBatch()
+				defer b.Close()
+				_, err := b.Put([]byte{byte(w), byte(i % 16)}, binary.BigEndian.AppendUint32(nil, f.Epoch), 0)
+				if err == nil {
+					err = r.p.Apply(r.ctx, b, engine.Guard{Floor: f.Revision, Epoch: f.Epoch}, false)
+				}
+				if errors.Is(err, engine.ErrFloor) {
+					return nil
+				}
+				return err
+			})
+			defer w.end(t)
 			low := func(epoch uint32) (was []engine.Was) {
 				c, err := r.p.Cursor(r.ctx, engine.Record, nil, nil)
 				require.NoError(t, err)
@@ -133,6 +122,7 @@ func floorParts() []part {
 				return was
 			}
 			for epoch := uint32(1); epoch <= 150; epoch++ {
+				w.turn(int(epoch))
 				require.NoError(t, r.p.RaiseFloor(r.ctx, epoch))
 				if was := low(epoch); len(was) > 0 {
 					b := r.p.NewBatch()
@@ -143,12 +133,9 @@ func floorParts() []part {
 					require.NoError(t, err)
 					require.NoError(t, b.Close())
 				}
+				w.turn(int(epoch))
 				require.Empty(t, low(epoch), "behind the walk of epoch %d", epoch)
 			}
-			stop.Store(true)
-			wg.Wait()
-			close(failed)
-			require.NoError(t, <-failed)
 		}},
 	}
 }

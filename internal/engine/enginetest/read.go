@@ -2,7 +2,6 @@ package enginetest
 
 import (
 	"strings"
-	"sync/atomic"
 
 	"github.com/stretchr/testify/require"
 
@@ -131,27 +130,17 @@ func readParts() []part {
 		{"parts that are wanted together are of one state", func(t T, s Subject) {
 			r := newRig(t, s)
 			r.put("a", "0", "0")
-			var stop atomic.Bool
-			ended := make(chan struct{})
-			go func() {
-				defer close(ended)
-				for i := 0; !stop.Load(); i++ {
-					text := strings.Repeat(string(rune('a'+i%26)), 1+i%3)
-					b := r.p.NewBatch()
-					room, _ := b.Put([]byte("a"), []byte(text), len(text))
-					copy(room, text)
-					_ = r.p.Apply(r.ctx, b, r.guard(0), false)
-					_ = b.Close()
-				}
-			}()
-			defer func() { stop.Store(true); <-ended }()
+			w := write(1, func(_, i int) error { return r.putBeside(strings.Repeat(string(rune('a'+i%26)), 1+i%3), "a") })
+			defer w.end(t)
 			var row engine.Row
-			for range 2000 {
+			for i := range 500 {
+				w.turn(i)
 				require.NoError(t, r.p.Get(r.ctx, []byte("a"), engine.Both|engine.Together, &row))
 				require.Equal(t, string(row.Record), string(row.Sealed))
 				row.Release()
 			}
-			for range 200 {
+			for i := range 100 {
+				w.turn(i)
 				v, err := r.p.View(r.ctx)
 				require.NoError(t, err)
 				require.NoError(t, v.Get(r.ctx, []byte("a"), engine.Both, &row))

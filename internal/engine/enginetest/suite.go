@@ -4,6 +4,8 @@ package enginetest
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -160,6 +162,65 @@ func (r *rig) rest(c engine.Cursor, ok bool) (got []string) {
 func (r *rig) everything(from engine.Reader) []string {
 	r.Helper()
 	return append(r.walk(from, engine.Record, nil, nil), r.walk(from, engine.Sealed, nil, nil)...)
+}
+
+// writers run beside a test, each for as many turns as the test gives: an engine keeps what was
+// overwritten for a while, and a walk over that of a writer without bounds takes for ever.
+type writers struct {
+	turns chan int
+	ended sync.WaitGroup
+	err   atomic.Value
+}
+
+// write starts n writers, each of which calls f with its number and that of a turn.
+func write(n int, f func(writer, turn int) error) *writers {
+	w := &writers{turns: make(chan int, 32)}
+	for i := range n {
+		w.ended.Add(1)
+		go func() {
+			defer w.ended.Done()
+			for turn := range w.turns {
+				if err := f(i, turn); err != nil {
+					w.err.Store(err)
+				}
+			}
+		}()
+	}
+	return w
+}
+
+// turn gives out turns, of which some may be left over.
+func (w *writers) turn(number int) {
+	for {
+		select {
+		case w.turns <- number:
+		default:
+			return
+		}
+	}
+}
+
+// end waits for the writers.
+func (w *writers) end(t T) {
+	close(w.turns)
+	w.ended.Wait()
+	if err := w.err.Load(); err != nil {
+		require.NoError(t, err.(error))
+	}
+}
+
+// putBeside is put for a writer.
+func (r *rig) putBeside(text string, ids ...string) error {
+	b := r.p.NewBatch()
+	defer b.Close()
+	for _, id := range ids {
+		room, err := b.Put([]byte(id), []byte(text), len(text))
+		if err != nil {
+			return err
+		}
+		copy(room, text)
+	}
+	return r.p.Apply(r.ctx, b, r.guard(0), false)
 }
 
 func (r *rig) meta(name string) (value string, revision uint64) {

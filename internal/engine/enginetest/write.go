@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"fmt"
 	"sync/atomic"
 
 	"github.com/stretchr/testify/require"
@@ -29,25 +30,10 @@ func writeParts() []part {
 		{"a batch happens as a whole", func(t T, s Subject) {
 			r := newRig(t, s)
 			r.put("a", "0", "0", "z", "0", "0")
-			var stop atomic.Bool
-			failed := make(chan error, 1)
-			go func() {
-				for i := 0; !stop.Load(); i++ {
-					b := r.p.NewBatch()
-					text := string(rune('a' + i%26))
-					for _, id := range []string{"a", "z"} {
-						room, _ := b.Put([]byte(id), []byte(text), 1)
-						copy(room, text)
-					}
-					if err := r.p.Apply(r.ctx, b, r.guard(0), false); err != nil {
-						failed <- err
-						return
-					}
-					_ = b.Close()
-				}
-				failed <- nil
-			}()
-			for range 1000 {
+			w := write(2, func(_, i int) error { return r.putBeside(string(rune('a'+i%26)), "a", "z") })
+			defer w.end(t)
+			for i := range 200 {
+				w.turn(i)
 				v, err := r.p.View(r.ctx)
 				require.NoError(t, err)
 				got := r.everything(v)
@@ -57,8 +43,6 @@ func writeParts() []part {
 					require.Equal(t, got[1], got[i], "half of a batch: %v", got)
 				}
 			}
-			stop.Store(true)
-			require.NoError(t, <-failed)
 		}},
 		{"the last change of a row in a batch wins", func(t T, s Subject) {
 			r := newRig(t, s)
@@ -161,26 +145,14 @@ func writeParts() []part {
 				r.put(string(id), "w", "w")
 			}
 			// Each put is of another record: whoever replaces one that was overwritten is found.
-			written := make(chan string, 1)
-			go func() {
-				last := ""
-				for i := range 400 {
-					last = string(rune(0x100 + i))
-					b := r.p.NewBatch()
-					room, _ := b.Put([]byte("d"), []byte(last), len(last))
-					copy(room, last)
-					_ = r.p.Apply(r.ctx, b, r.guard(0), false)
-					_ = b.Close()
-				}
-				written <- last
-			}()
-			for done := false; !done; {
-				select {
-				case last := <-written:
-					written <- last
-					done = true
-				default:
-				}
+			var last atomic.Value
+			w := write(1, func(_, i int) error {
+				text := fmt.Sprint(last.Load(), i)
+				last.Store(text[max(0, len(text)-20):])
+				return r.putBeside(last.Load().(string), "d")
+			})
+			for i := range 200 {
+				w.turn(i)
 				b := r.p.NewBatch()
 				var was []engine.Was
 				c, err := r.p.Cursor(r.ctx, engine.Record, nil, nil)
@@ -196,8 +168,8 @@ func writeParts() []part {
 				require.NoError(t, err)
 				require.NoError(t, b.Close())
 			}
-			last := <-written
-			r.is(r.p, "d", last, last)
+			w.end(t)
+			r.is(r.p, "d", last.Load().(string), last.Load().(string))
 		}},
 	}
 }
