@@ -189,8 +189,10 @@ func write(n int, f func(writer, turn int) error) *writers {
 	return w
 }
 
-// turn gives out turns, of which some may be left over.
+// turn gives out turns, of which some may be left over; it waits until the writers have used
+// most of those of before.
 func (w *writers) turn(number int) {
+	w.turns <- number
 	for {
 		select {
 		case w.turns <- number:
