@@ -114,8 +114,24 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err != nil {
 		return nil, err
 	}
-	storage := &metaStorage{}
-	s := &Store{opts: o, storage: storage, dir: dir, open: map[io.Closer]struct{}{},
+	s := newStore(o, dir, k)
+	if !found {
+		err = s.create(ctx, k, s.storage)
+	} else {
+		err = s.openExisting(ctx, k, s.storage)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.release())
+	}
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// newStore returns a store that has neither a keyring nor an engine yet.
+func newStore(o Options, dir string, k *kek.KEK) *Store {
+	s := &Store{opts: o, storage: &metaStorage{}, dir: dir, open: map[io.Closer]struct{}{},
 		following: make(chan struct{}, 1), copying: make(chan struct{}, 1), rewriting: make(chan struct{}, 1),
 		steps: defaultSteps(), upkeep: newUpkeep()}
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
@@ -123,22 +139,19 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	s.watchKEK()
 	s.watchSequence()
 	s.scratch.New = func() any { return new(scratch) }
-	if !found {
-		err = s.create(ctx, k, storage)
-	} else {
-		err = s.openExisting(ctx, k, storage)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.release())
-	}
-	s.records, s.rows = newRecordCache(o.RecordCache), newRowCache(o.RowCache)
-	s.budget = newBudget(s.keys, o.VaultRate)
+	return s
+}
+
+// start makes a store that has both ready for use, or closes it.
+func (s *Store) start(ctx context.Context) error {
+	s.records, s.rows = newRecordCache(s.opts.RecordCache), newRowCache(s.opts.RowCache)
+	s.budget = newBudget(s.keys, s.opts.VaultRate)
 	if err := s.loadPause(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
+		return errors.Join(err, s.Close())
 	}
 	s.startUpkeep()
 	s.startAnchoring(ctx)
-	return s, nil
+	return nil
 }
 
 // spawn runs f in the background, unless the store is being closed, and reports
