@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/engine"
@@ -95,6 +97,25 @@ func TestStoreOnAnotherEngine(t *testing.T) {
 			_, err = s.Get(ctx, id(1), nil)
 			require.ErrorIs(t, err, ErrClosed)
 		})
+	}
+}
+
+// What somebody planted under names that no engine takes keeps the store from nothing: the
+// keyring document is saved, and the register says that it may not be whole.
+func TestPlantedNamesOfMetaRecords(t *testing.T) {
+	for _, name := range []string{"a\x00", strings.Repeat("x", engine.MaxName)} {
+		o := goldenOptions(vfs.NewMem())
+		s, err := Open(t.Context(), "store", goldenKEK(t), o)
+		require.NoError(t, err)
+		key := metaKey(copyRecord(s.storage.own, name))
+		s.SetEngine(key, []byte("planted"))
+		require.NoError(t, s.Close())
+		s, err = Open(t.Context(), "store", goldenKEK(t), o)
+		require.NoError(t, err)
+		require.NoError(t, s.RotateEpoch(t.Context(), nil))
+		_, whole := s.copies()
+		require.False(t, whole)
+		require.NoError(t, s.Close())
 	}
 }
 

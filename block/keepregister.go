@@ -82,6 +82,10 @@ func (m *metaStorage) distrust() {
 // loadAnnounced takes over the copies that were announced and not registered.
 func (m *metaStorage) loadAnnounced(ctx context.Context) error {
 	return m.part.ListMeta(ctx, copyRecord(m.own, ""), func(name string, v []byte) error {
+		if engine.CheckName(name) != nil { // which nobody has written through the engine
+			m.reg.lost = true
+			return nil
+		}
 		m.announced = append(m.announced, name)
 		c, rest, err := cutCopy(v)
 		if err != nil || len(rest) > 0 || name != copyRecord(m.own, c.Instance) {

@@ -39,17 +39,25 @@ const AnyRevision = math.MaxUint64
 // MaxName is the size of the longest name of a meta record, in bytes.
 const MaxName = 255
 
+// CheckName refuses what is no name of a meta record.
+func CheckName(name string) error {
+	if len(name) == 0 || len(name) > MaxName || strings.IndexByte(name, 0) >= 0 {
+		return fmt.Errorf("engine: %q is no name of a meta record: it has %d bytes, want 1 to %d, none of them zero", name, len(name), MaxName)
+	}
+	return nil
+}
+
 // CheckSwaps refuses what no engine takes: names that are none, and two changes of one record.
 func CheckSwaps(changes []Swap) error {
-	for i, c := range changes {
-		if len(c.Name) == 0 || len(c.Name) > MaxName || strings.IndexByte(c.Name, 0) >= 0 {
-			return fmt.Errorf("engine: %q is no name of a meta record: it has %d bytes, want 1 to %d, none of them zero", c.Name, len(c.Name), MaxName)
+	seen := make(map[string]bool, len(changes))
+	for _, c := range changes {
+		if err := CheckName(c.Name); err != nil {
+			return err
 		}
-		for _, before := range changes[:i] {
-			if before.Name == c.Name {
-				return fmt.Errorf("engine: two changes of meta record %s at once", c.Name)
-			}
+		if seen[c.Name] {
+			return fmt.Errorf("engine: two changes of meta record %s at once", c.Name)
 		}
+		seen[c.Name] = true
 	}
 	return nil
 }
