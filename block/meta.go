@@ -163,6 +163,27 @@ func setMeta(ctx context.Context, p engine.Partition, name string, value []byte)
 	return err
 }
 
+// holdsAnything reports whether a partition has a meta record, or a row or a part of one.
+func holdsAnything(ctx context.Context, p engine.Partition) (some bool, err error) {
+	found := errors.New("found")
+	if err := p.ListMeta(ctx, "", func(string, []byte) error { return found }); errors.Is(err, found) {
+		return true, nil
+	} else if err != nil {
+		return false, err
+	}
+	for _, part := range []engine.Parts{engine.Record, engine.Sealed} {
+		c, err := p.Cursor(ctx, part, nil, nil)
+		if err != nil {
+			return false, err
+		}
+		some = some || c.First()
+		if err := errors.Join(c.Err(), c.Close()); err != nil {
+			return false, err
+		}
+	}
+	return some, nil
+}
+
 // checkStoreID checks that a store's keyring document is of this store.
 func checkStoreID(ctx context.Context, p engine.Partition, document []byte) error {
 	record, err := readMeta(ctx, p, metaStore)

@@ -307,27 +307,6 @@ func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *metaStora
 	return s.finishCreation(ctx, storage)
 }
 
-// holdsAnything reports whether a partition has a meta record, or a row or a part of one.
-func holdsAnything(ctx context.Context, p engine.Partition) (some bool, err error) {
-	found := errors.New("found")
-	if err := p.ListMeta(ctx, "", func(string, []byte) error { return found }); errors.Is(err, found) {
-		return true, nil
-	} else if err != nil {
-		return false, err
-	}
-	for _, part := range []engine.Parts{engine.Record, engine.Sealed} {
-		c, err := p.Cursor(ctx, part, nil, nil)
-		if err != nil {
-			return false, err
-		}
-		some = some || c.First()
-		if err := errors.Join(c.Err(), c.Close()); err != nil {
-			return false, err
-		}
-	}
-	return some, nil
-}
-
 func (s *Store) lockDir() error {
 	l, err := pebble.LockDir(s.dir, s.opts.FS, s.opts.ReadOnly)
 	if errors.Is(err, pebble.ErrLocked) {
