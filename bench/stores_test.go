@@ -12,7 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -106,8 +106,8 @@ func (s *sealed) close() error { return s.Close() }
 // plain is the same engine with the same options and nothing else: one key, one value,
 // and a copy of the value on the way out.
 type plain struct {
-	*engine.DB
-	lock *engine.Lock
+	*pebble.DB
+	lock *pebble.Lock
 	sync bool
 	dst  []byte
 }
@@ -118,11 +118,11 @@ const prefix = "\x03\x00\x00\x00\x00"
 func openPebble(dir string, sync bool) (kv, error) { return openPebbleOn(dir, sync, vfs.Default) }
 
 func openPebbleOn(dir string, sync bool, fs vfs.FS) (*plain, error) {
-	lock, err := engine.LockDir(dir, fs, false)
+	lock, err := pebble.LockDir(dir, fs, false)
 	if err != nil {
 		return nil, err
 	}
-	db, err := engine.Open(dir, lock, engine.Options{FS: fs, Create: true, CacheBytes: cacheBytes})
+	db, err := pebble.Open(dir, lock, pebble.Options{FS: fs, Create: true, CacheBytes: cacheBytes})
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -139,7 +139,7 @@ func (p *plain) put(batch [][2][]byte) error {
 }
 
 // reserve adds a block to a batch.
-func reserve(b engine.Batch, kv [2][]byte) {
+func reserve(b pebble.Batch, kv [2][]byte) {
 	key, value := b.Reserve(len(prefix)+len(kv[0]), len(kv[1]))
 	copy(key, prefix)
 	copy(key[len(prefix):], kv[0])

@@ -23,7 +23,7 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	}
 	// Before it is a store of its own it has an epoch of its own, which is in the document
 	// of a keyring that opens what is there.
-	if err := s.proveNow(); err != nil {
+	if err := s.proveNow(ctx); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
 	if err := s.keys.Own(ctx); err != nil {
@@ -57,7 +57,7 @@ func (s *Store) isCopy() bool {
 // A store that is Inaccessible because its KEK version is out of date is moved to a newer
 // version, and is Available then: see [keyring.Keyring.RotateKEK].
 func (s *Store) RotateKEK(ctx context.Context) error {
-	if err := s.mayChangeKEK(); err != nil {
+	if err := s.mayChangeKEK(ctx); err != nil {
 		return fmt.Errorf("block: rotate KEK: %w", err)
 	}
 	if err := s.keys.RotateKEK(ctx); err != nil {
@@ -74,7 +74,7 @@ func (s *Store) RotateKEK(ctx context.Context) error {
 // DEKs that were wrapped ByKEK are rewrapped in the background; see
 // [Store.RewrapDEKs].
 func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error {
-	if err := s.mayChangeKEK(); err != nil {
+	if err := s.mayChangeKEK(ctx); err != nil {
 		return fmt.Errorf("block: change KEK: %w", err)
 	}
 	s.given.add(k)
@@ -87,11 +87,11 @@ func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error {
 // mayChangeKEK refuses what would make a store of a copy, and what would write a keyring
 // document that opens none of the records that are there. Without access that cannot be
 // looked at: a KEK version that is out of date is left for its successor all the same.
-func (s *Store) mayChangeKEK() error {
+func (s *Store) mayChangeKEK(ctx context.Context) error {
 	if err := s.notWaiting(); err != nil {
 		return err
 	}
-	if err := s.proveNow(); err != nil && !noRecord(err) {
+	if err := s.proveNow(ctx); err != nil && !noRecord(err) {
 		return err
 	}
 	return nil

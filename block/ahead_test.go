@@ -42,7 +42,7 @@ func TestAheadIsBounded(t *testing.T) {
 			h, err := s.keys.Acquire()
 			require.NoError(t, err)
 			session := h.Session()
-			c, err := s.newCursor(s.db, Range{})
+			c, err := s.newCursor(ctx, s.part, Range{})
 			require.NoError(t, err)
 			defer s.finish(c)
 			_, ok, err := c.next(ctx, &h)

@@ -80,7 +80,7 @@ type storeAnchor struct {
 	keyring.Anchor
 	least  atomic.Pointer[keyring.Point] // what was loaded
 	opened atomic.Bool
-	prove  func() error
+	prove  func(context.Context) error
 }
 
 // Load implements [keyring.Anchor].
@@ -99,7 +99,7 @@ func (a *storeAnchor) Advance(ctx context.Context, to keyring.Point) error {
 		if !a.opened.Load() {
 			return nil
 		}
-		if err := a.prove(); err != nil {
+		if err := a.prove(ctx); err != nil {
 			return err
 		}
 	}
@@ -107,7 +107,7 @@ func (a *storeAnchor) Advance(ctx context.Context, to keyring.Point) error {
 }
 
 // proveNow is prove, unless that was done.
-func (s *Store) proveNow() error {
+func (s *Store) proveNow(ctx context.Context) error {
 	if s.proven.Load() {
 		return nil
 	}
@@ -116,7 +116,7 @@ func (s *Store) proveNow() error {
 		return err
 	}
 	defer h.Release()
-	return s.prove(&h)
+	return s.prove(ctx, &h)
 }
 
 // watchSequence puts the store's own look at its number, and its hands on the anchor,
@@ -149,8 +149,8 @@ func (s *Store) watchSequence() {
 }
 
 // findSequence reads the record of a store that is being opened.
-func (s *Store) findSequence() (err error) {
-	s.sequence.found, err = readMeta(s.db, metaSequence)
+func (s *Store) findSequence(ctx context.Context) (err error) {
+	s.sequence.found, err = readMeta(ctx, s.part, metaSequence)
 	if errors.Is(err, engine.ErrNotFound) {
 		return nil
 	}
@@ -232,11 +232,11 @@ func (s *Store) recordedSequence() uint64 {
 
 // recordSequence writes down the number, if it has grown, and returns what is written down.
 // It is durable then, and with it every change that it counts.
-func (s *Store) recordSequence() (uint64, error) {
+func (s *Store) recordSequence(ctx context.Context) (uint64, error) {
 	q := &s.sequence
 	q.writing.Lock()
 	defer q.writing.Unlock()
-	h, err := s.writeHold()
+	h, err := s.writeHold(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -248,7 +248,7 @@ func (s *Store) recordSequence() (uint64, error) {
 	record := binary.BigEndian.AppendUint64([]byte{sequenceRecordVersion}, n)
 	tagged, err := tagRecord(&h, metaSequence, record)
 	if err == nil {
-		err = s.setMeta(metaSequence, tagged)
+		err = setMeta(ctx, s.part, metaSequence, tagged)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("block: write down the write sequence number: %w", err)
@@ -266,7 +266,7 @@ func (s *Store) AnchorPoint(ctx context.Context) (keyring.Point, error) {
 		return keyring.Point{}, fmt.Errorf("block: anchor point: %w", err)
 	}
 	generation := s.keys.State().Generation
-	n, err := s.recordSequence()
+	n, err := s.recordSequence(ctx)
 	if err != nil {
 		return keyring.Point{}, fmt.Errorf("block: anchor point: %w", err)
 	}
@@ -281,7 +281,7 @@ func noRecord(err error) bool {
 
 // advance writes down the number and moves the anchor there, if there is one.
 func (s *Store) advance(ctx context.Context) error {
-	n, err := s.recordSequence()
+	n, err := s.recordSequence(ctx)
 	if err != nil || s.sequence.anchor == nil {
 		return err
 	}
@@ -290,11 +290,11 @@ func (s *Store) advance(ctx context.Context) error {
 
 // noteSequence is recordSequence, where it can be done, for a Checkpoint, whose copy goes on
 // from there. Under a keyring that was not seen to open a record nothing is written.
-func (s *Store) noteSequence() error {
+func (s *Store) noteSequence(ctx context.Context) error {
 	if !s.proven.Load() {
 		return nil
 	}
-	if _, err := s.recordSequence(); err != nil && !noRecord(err) {
+	if _, err := s.recordSequence(ctx); err != nil && !noRecord(err) {
 		return err
 	}
 	return nil

@@ -45,7 +45,7 @@ func TestGoldenSequence(t *testing.T) {
 		o := goldenOptions(fs)
 		s, err := Open(t.Context(), g.Dir, goldenKEK(t), o)
 		require.NoError(t, err)
-		require.NoError(t, s.setMeta(metaSequence, b))
+		require.NoError(t, setMeta(t.Context(), s.part, metaSequence, b))
 		require.NoError(t, s.Close()) // nothing was changed that is counted: the record stays
 		s, err = Open(t.Context(), g.Dir, goldenKEK(t), goldenOptions(fs))
 		require.NoError(t, err)

@@ -15,7 +15,7 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-const sequenceKey = "\x01sequence"
+const sequenceKey = "\x01\x00\x00\x00\x00sequence"
 
 // Each way to put back what was, in each way to open it: refused, with what was expected and
 // what was found; and accepted, where there is a store to accept, when the anchor was emptied.

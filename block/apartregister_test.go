@@ -97,9 +97,9 @@ func TestCopyThatIsMadeBesideADoubt(t *testing.T) {
 	require.NoError(t, openAt(t, g, g.dir).Close())
 	g.vault.Revoke(vault.OpUnwrapKey)
 	s := openAt(t, g, g.dir)
-	register := s.Engine([]byte("\x01register"))
+	register := s.Engine([]byte("\x01\x00\x00\x00\x00register"))
 	register[1] ^= 1 // its tag
-	s.SetEngine([]byte("\x01register"), register)
+	s.SetEngine([]byte("\x01\x00\x00\x00\x00register"), register)
 	require.NoError(t, s.Close())
 	s = openAt(t, g, g.dir)
 	require.NoError(t, s.Checkpoint(g.ctx, "copy"))

@@ -40,7 +40,7 @@ const (
 func (s *Store) NewBatch() *Batch { return &Batch{s: s, oldest: noEpoch} }
 
 // hold returns a hold in the batch's session, which the first call determines.
-func (b *Batch) hold() (keyring.Hold, error) {
+func (b *Batch) hold(ctx context.Context) (keyring.Hold, error) {
 	switch {
 	case b.state == batchCommitted:
 		return keyring.Hold{}, fmt.Errorf("the batch was committed: %w", ErrClosed)
@@ -52,12 +52,12 @@ func (b *Batch) hold() (keyring.Hold, error) {
 	if b.session != 0 {
 		return b.s.keys.AcquireSession(b.session)
 	}
-	h, err := b.s.writeHold()
+	h, err := b.s.writeHold(ctx)
 	if err != nil {
 		return h, err
 	}
 	b.session, b.unpin = h.Session(), h.Pin()
-	b.b = b.s.db.NewBatch()
+	b.b = b.s.part.NewBatch()
 	b.s.track(b.b)
 	return h, nil
 }
@@ -83,7 +83,7 @@ func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return b.spoil(failedPut, id, err)
 	}
-	h, err := b.hold()
+	h, err := b.hold(ctx)
 	if err != nil {
 		return b.spoil(failedPut, id, err)
 	}
@@ -91,12 +91,12 @@ func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 	if err := b.room(id, len(data)); err != nil {
 		return b.spoil(failedPut, id, err)
 	}
-	sc := b.s.take(0, id)
+	sc := b.s.take(id)
 	defer b.s.give(sc)
-	if err := b.s.seal(ctx, &h, b.b, sc, 0, id, data); err != nil {
+	if err := b.s.seal(ctx, &h, b.b, sc, id, data); err != nil {
 		return b.spoil(failedPut, id, err)
 	}
-	b.oldest = min(b.oldest, recordEpoch(sc.record))
+	b.oldest = min(b.oldest, recordEpoch(sc.row.Record))
 	b.tally.put(len(data))
 	return nil
 }
@@ -119,7 +119,7 @@ func (b *Batch) Delete(ctx context.Context, id []byte) error {
 	if err := ctx.Err(); err != nil {
 		return b.spoil(failedDelete, id, err)
 	}
-	h, err := b.hold()
+	h, err := b.hold(ctx)
 	if err != nil {
 		return b.spoil(failedDelete, id, err)
 	}
@@ -127,7 +127,7 @@ func (b *Batch) Delete(ctx context.Context, id []byte) error {
 	if err := b.room(id, 0); err != nil {
 		return b.spoil(failedDelete, id, err)
 	}
-	if err := remove(b.b, 0, id); err != nil {
+	if err := b.b.Delete(id); err != nil {
 		return b.spoil(failedDelete, id, err)
 	}
 	b.tally.deletes++
@@ -141,7 +141,7 @@ func (b *Batch) Commit(ctx context.Context) error {
 	if err := b.s.counts.fail(failedCommit, ctx.Err()); err != nil {
 		return fmt.Errorf("block: commit: %w", err)
 	}
-	h, err := b.hold()
+	h, err := b.hold(ctx)
 	if err != nil {
 		b.s.counts.fail(failedCommit, err)
 		return fmt.Errorf("block: commit: %w", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -46,7 +47,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
 	defer func() { <-s.copying }()
-	if err := s.noteSequence(); err != nil {
+	if err := s.noteSequence(ctx); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
 	s.usage.RLock()
@@ -81,7 +82,11 @@ func (s *Store) copyTo(ctx context.Context, dir string, instance instanceID) (ma
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
 	sequence := s.recordedSequence()
-	if err := s.db.Checkpoint(ctx, dir, s.apart); err != nil {
+	db, ok := s.db.(engine.Checkpointer)
+	if !ok {
+		return false, fmt.Errorf("the store's engine makes no copies: %w", errors.ErrUnsupported)
+	}
+	if err := db.Checkpoint(ctx, dir, s.apart); err != nil {
 		return false, err
 	}
 	if err := s.register(ctx, dir, instance); err != nil {
@@ -98,20 +103,15 @@ func (s *Store) copyTo(ctx context.Context, dir string, instance instanceID) (ma
 	return true, writeIdentity(s.opts.FS, dir, id)
 }
 
-// apart takes the files of a copy, with cut, and sees to it that what is applied from then
+// apart is called when a copy has its files, before anything else is applied, and sees to it
+// that what is applied from then
 // on is wrapped by an epoch that the copy does not have, also by an operation that has its
-// DEK already (see refresh). That the store has shared its epochs is in the document when
+// DEK already (see judge). That the store has shared its epochs is in the document when
 // the copy is registered, before it is whole.
-func (s *Store) apart(cut func() error) error {
-	s.gate.Lock()
-	defer s.gate.Unlock()
-	if err := cut(); err != nil {
-		return err
-	}
+func (s *Store) apart(raise func(partition, epoch uint32)) {
 	if epoch := s.keys.Share(); epoch > 0 {
-		s.floor.Store(max(s.floor.Load(), epoch+1))
+		raise(s.partition, epoch+1)
 	}
-	return nil
 }
 
 // isFree refuses a directory that exists, and says what is in it where that is known.

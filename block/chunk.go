@@ -10,9 +10,9 @@ import (
 
 // chunk is a run of blocks that are read ahead.
 type chunk struct {
-	keys    []byte   // key without its space | record, of one after the other
+	keys    []byte   // id | record, of one after the other
 	records []record // what is in keys
-	from    []byte   // where its blocks begin: a key without its space
+	from    []byte   // where its blocks begin: an id
 	to      []byte   // where those of the next one begin; see last
 	last    bool     // there is no next one
 
@@ -23,10 +23,8 @@ type chunk struct {
 	opened chan struct{}
 }
 
-// record is a DEK record and the key that it has in the engine, without its space.
-type record struct{ key, value []byte }
-
-func (r record) id() []byte { return r.key[partitionSize:] }
+// record is a DEK record and its block's id.
+type record struct{ id, value []byte }
 
 // prefetched is a block in its chunk.
 type prefetched struct{ id, plain []byte }
@@ -37,9 +35,9 @@ func (ch *chunk) reset() {
 }
 
 // add adds a record; locate follows the last of them.
-func (ch *chunk) add(key, value []byte) {
-	ch.keys = append(append(ch.keys, key...), value...)
-	ch.records = append(ch.records, record{key, value})
+func (ch *chunk) add(id, value []byte) {
+	ch.keys = append(append(ch.keys, id...), value...)
+	ch.records = append(ch.records, record{id, value})
 }
 
 // locate replaces the engine's slices, of which only the lengths still mean something, by
@@ -51,25 +49,23 @@ func (ch *chunk) locate() {
 		return part
 	}
 	for i, r := range ch.records {
-		ch.records[i] = record{take(len(r.key)), take(len(r.value))}
+		ch.records[i] = record{take(len(r.id)), take(len(r.value))}
 	}
 }
 
 // seek moves an iterator over blocks to where that of a record should be, or to whatever
 // is there after the one before.
-func (ch *chunk) seek(it *engine.Iter, i int) {
-	key := append(make([]byte, 0, 64), spaceData)
+func (ch *chunk) seek(it engine.Cursor, i int) {
 	if i == 0 {
-		key = append(key, ch.from...)
-	} else {
-		key = append(append(key, ch.records[i-1].key...), 0)
+		it.SeekGE(ch.from)
+		return
 	}
-	it.SeekGE(key)
+	it.SeekGE(append(bytes.Clone(ch.records[i-1].id), 0))
 }
 
 // pair returns a record with its block, which is where the iterator stands. The id is
 // that of the one that has no counterpart if there is an error.
-func (ch *chunk) pair(s *Store, it *engine.Iter, i int) (p pair, err error) {
+func (ch *chunk) pair(s *Store, it engine.Cursor, i int) (p pair, err error) {
 	if p, err = ch.match(s, it, i); err != nil {
 		return p, err
 	}
@@ -78,18 +74,18 @@ func (ch *chunk) pair(s *Store, it *engine.Iter, i int) (p pair, err error) {
 }
 
 // match is pair without the block's data, which may be large.
-func (ch *chunk) match(s *Store, it *engine.Iter, i int) (p pair, err error) {
+func (ch *chunk) match(s *Store, it engine.Cursor, i int) (p pair, err error) {
 	r := ch.records[i]
-	p = pair{id: r.id(), record: r.value}
+	p = pair{id: r.id, record: r.value}
 	order := 1
 	if it.Valid() {
-		order = bytes.Compare(it.Key()[1:], r.key)
+		order = bytes.Compare(it.ID(), r.id)
 	} else if err := it.Err(); err != nil {
 		return p, s.damage(err)
 	}
 	switch {
 	case order < 0:
-		p.id = bytes.Clone(it.Key()[prefixSize:])
+		p.id = bytes.Clone(it.ID())
 		return p, errNoRecord
 	case order > 0:
 		return p, errNoData
@@ -98,7 +94,7 @@ func (ch *chunk) match(s *Store, it *engine.Iter, i int) (p pair, err error) {
 }
 
 // end looks whether there are blocks between the last record and the next chunk.
-func (ch *chunk) end(s *Store, it *engine.Iter) error {
+func (ch *chunk) end(s *Store, it engine.Cursor) error {
 	switch {
 	case ch.err != nil: // where the next record is is not known
 		return ch.err
@@ -107,8 +103,8 @@ func (ch *chunk) end(s *Store, it *engine.Iter) error {
 			return s.damage(err)
 		}
 		return nil
-	case ch.last || bytes.Compare(it.Key()[1:], ch.to) < 0:
-		return fmt.Errorf("block %s: %w", shownID(it.Key()[prefixSize:]), errNoRecord)
+	case ch.last || bytes.Compare(it.ID(), ch.to) < 0:
+		return fmt.Errorf("block %s: %w", shownID(it.ID()), errNoRecord)
 	}
 	return nil
 }

@@ -2,7 +2,7 @@ package block
 
 import (
 	"context"
-	"encoding/binary"
+	"errors"
 	"math"
 
 	"github.com/blockseal/blockseal/internal/engine"
@@ -25,16 +25,21 @@ func recordEpoch(record []byte) uint32 {
 // oldest. Unless Options.NoSync, durable must be called before the batch is closed; what has
 // to be done besides is best done between the two, while the log is written.
 func (s *Store) apply(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
-	s.gate.RLock()
-	defer s.gate.RUnlock()
-	if err := s.refresh(ctx, h, b, oldest); err != nil {
-		return err
+	for {
+		g, err := s.judge(ctx, h, b, oldest)
+		if err != nil {
+			return err
+		}
+		err = s.part.Apply(ctx, b, g, !s.opts.NoSync)
+		if err == nil {
+			s.changed()
+			return nil
+		}
+		if !errors.Is(err, engine.ErrFloor) {
+			return err
+		}
+		oldest = g.Epoch // and the floor was raised in between: judge it again
 	}
-	if err := s.db.Apply(b, !s.opts.NoSync); err != nil {
-		return err
-	}
-	s.changed()
-	return nil
 }
 
 // durable waits until what was applied is durable, unless Options.NoSync.
@@ -49,7 +54,10 @@ func (s *Store) durable(b engine.Batch) error {
 // and waits until it is durable.
 func (s *Store) commitMany(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
 	changes := make([]uint64, 0, 64) // no allocation for a small batch
-	err := eachRecord(b, func(id, _ []byte, _ bool) { changes = append(changes, s.rows.announce(id)) })
+	c, next, err := b.Change(0)
+	for ; err == nil && next > 0; c, next, err = b.Change(next) {
+		changes = append(changes, s.rows.announce(c.ID))
+	}
 	if err == nil {
 		err = s.apply(ctx, h, b, oldest)
 	}
@@ -61,52 +69,51 @@ func (s *Store) commitMany(ctx context.Context, h *keyring.Hold, b engine.Batch,
 	}
 	// The engine may have kept a large batch and left an empty one. Then the cache holds
 	// older records of these blocks, which readers notice.
-	if !b.Empty() {
-		_ = eachRecord(b, func(id, record []byte, deleted bool) { // it was read once
-			if deleted {
-				s.records.drop(id)
-			} else {
-				s.records.put(id, record)
-			}
-		})
+	for c, next, err = b.Change(0); err == nil && next > 0; c, next, err = b.Change(next) { // it was read once
+		if c.Deleted {
+			s.records.drop(c.ID)
+		} else {
+			s.records.put(c.ID, c.Record)
+		}
 	}
 	return s.durable(b)
 }
 
-// eachRecord calls f for each DEK record that a batch sets or deletes, with its block's id.
-func eachRecord(b engine.Batch, f func(id, record []byte, deleted bool)) error {
-	return b.Each(func(key, value []byte, deleted bool) error {
-		if len(key) > prefixSize && key[0] == spaceDEK {
-			f(key[prefixSize:], value, deleted)
-		}
-		return nil
-	})
-}
-
-// refresh rewraps, in the batch's own memory, the records that name an epoch which
-// is being replaced: those of a batch that was begun before RotateEpoch was.
-// s.gate is held.
-func (s *Store) refresh(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
+// judge looks at a batch by the floor of now, and rewraps, in the batch's own memory, the
+// records that name an epoch which is being replaced: those of a batch that was begun before
+// RotateEpoch was. Whatever raises the floor after this look has the engine refuse the batch.
+func (s *Store) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) (engine.Guard, error) {
+	floor := s.part.Floor()
+	g := engine.Guard{Floor: floor.Revision, Epoch: oldest}
 	if oldest != noEpoch && h.Wrapping() == keyring.ByKEK {
-		if err := s.checkKEKs(b); err != nil {
-			return err
+		if err := s.checkKEKs(b, floor); err != nil {
+			return g, err
 		}
 	}
-	floor := s.floor.Load()
-	if oldest >= floor || oldest == h.CurrentEpoch() && !h.EpochIsShared() {
-		return nil // the second if there are too many epochs for another; see Checkpoint
+	if oldest >= floor.Epoch {
+		return g, nil
 	}
+	if oldest == h.CurrentEpoch() && !h.EpochIsShared() {
+		g.Below = true // there are too many epochs for another; see Checkpoint
+		return g, nil
+	}
+	g.Epoch = noEpoch
 	var bind keyring.Binding
-	return b.Each(func(key, value []byte, deleted bool) error {
-		if deleted || key[0] != spaceDEK || binary.BigEndian.Uint32(value[1:]) >= floor {
-			return nil
+	c, next, err := b.Change(0)
+	for ; err == nil && next > 0; c, next, err = b.Change(next) {
+		if c.Deleted {
+			continue
 		}
-		bind.Set(key[1:])
-		again, err := h.Rewrap(ctx, make([]byte, 0, len(value)), value, &bind)
-		if err != nil {
-			return err
+		if recordEpoch(c.Record) < floor.Epoch {
+			s.bind(&bind, c.ID)
+			again, err := h.Rewrap(ctx, make([]byte, 0, len(c.Record)), c.Record, &bind)
+			if err != nil {
+				return g, err
+			}
+			copy(c.Record, again) // a record's size depends on its type alone
 		}
-		copy(value, again) // a record's size depends on its type alone
-		return nil
-	})
+		g.Epoch = min(g.Epoch, recordEpoch(c.Record))
+	}
+	g.Below = g.Epoch < floor.Epoch // likewise
+	return g, err
 }

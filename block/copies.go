@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -181,7 +181,7 @@ func (s *Store) copies() (out []Copy, whole bool) {
 func (s *Store) changeCopies(ctx context.Context, f func(r register) []copyEntry) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	if err := s.proveNow(); err != nil {
+	if err := s.proveNow(ctx); err != nil {
 		return err
 	}
 	s.storage.stage(f)
@@ -213,7 +213,7 @@ func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
 // announcement.
 func (s *Store) forget(ctx context.Context, instance string) error {
 	if s.storage.isAnnounced(instance) {
-		if err := s.writeMeta(copyRecord(s.storage.own, instance), nil); err != nil {
+		if err := s.writeMeta(ctx, copyRecord(s.storage.own, instance), nil); err != nil {
 			return err
 		}
 		if s.storage.unannounce(instance) {
@@ -231,26 +231,12 @@ func (s *Store) forget(ctx context.Context, instance string) error {
 }
 
 // writeMeta sets a meta record durably, or deletes it if value is nil.
-func (s *Store) writeMeta(name string, value []byte) error {
-	if err := s.setMeta(name, value); err != nil {
+func (s *Store) writeMeta(ctx context.Context, name string, value []byte) error {
+	if err := setMeta(ctx, s.part, name, value); err != nil {
 		return err
 	}
 	s.changed()
 	return nil
-}
-
-// setMeta is writeMeta for what is not counted.
-func (s *Store) setMeta(name string, value []byte) error {
-	b := s.db.NewBatch()
-	defer b.Close()
-	err := b.Delete(metaKey(name))
-	if value != nil {
-		err = b.Set(metaKey(name), value)
-	}
-	if err != nil {
-		return err
-	}
-	return s.db.Commit(b, true)
 }
 
 // announce remembers a copy that is about to be made, with the KEK versions that it may
@@ -275,7 +261,7 @@ func (s *Store) remember(ctx context.Context, c copyEntry) error {
 		return err
 	}
 	name := copyRecord(s.storage.own, c.Instance)
-	if err := s.setMeta(name, c.append(nil)); err != nil {
+	if err := setMeta(ctx, s.part, name, c.append(nil)); err != nil {
 		return err
 	}
 	s.storage.announce(name, c)
@@ -286,7 +272,7 @@ func (s *Store) remember(ctx context.Context, c copyEntry) error {
 // copy shows which KEK versions it needs, whatever was rotated meanwhile, and that the
 // copy opens.
 func (s *Store) register(ctx context.Context, dir string, instance instanceID) error {
-	document, err := s.copyDocument(dir)
+	document, err := s.copyDocument(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -301,17 +287,17 @@ func (s *Store) register(ctx context.Context, dir string, instance instanceID) e
 }
 
 // copyDocument reads the keyring document of a copy that has no identity yet.
-func (s *Store) copyDocument(dir string) (document []byte, err error) {
-	lock, err := engine.LockDir(dir, s.opts.FS, true)
+func (s *Store) copyDocument(ctx context.Context, dir string) (document []byte, err error) {
+	lock, err := pebble.LockDir(dir, s.opts.FS, true)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	db, err := engine.Open(dir, lock, engine.Options{FS: s.opts.FS, ReadOnly: true, Fatal: s.opts.Fatal})
+	db, err := pebble.Open(dir, lock, pebble.Options{FS: s.opts.FS, ReadOnly: true, Fatal: s.opts.Fatal})
 	if err != nil {
 		return nil, s.damage(err)
 	}
-	document, err = readMeta(db, metaKeyring)
+	document, err = readMeta(ctx, db.Partition(s.partition), metaKeyring)
 	if err = errors.Join(err, db.Close()); err != nil {
 		return nil, s.damage(err)
 	}

@@ -3,40 +3,41 @@ package block
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
 )
 
 // checkKEKs refuses a batch with a record that is wrapped by a KEK which has left the
-// keyring, or is leaving it: it would never open again. s.gate is held, and stays held
-// until the batch is applied.
+// keyring, or is leaving it: it would never open again. floor was taken before, and the batch
+// is applied by it or looked at again.
 //
 // An id in the keyring's table means the KEK that it meant when the record was made,
 // because none is used again while the keyring is open, which is as long as a batch
 // can be. What is in the table now stays in it until dropUnusedKEKs takes it out: that
-// has the gate to itself once, before it looks for records, so that the batch is either
-// applied before, and seen, or refused here. The KEK that wraps the store is exempt: if
+// has the floor refuse it first, before it looks for records, so that the batch is either
+// applied before, and seen, or refused. The KEK that wraps the store is exempt: if
 // it was about to be dropped, the store has moved to it since, and it is not dropped.
-func (s *Store) checkKEKs(b engine.Batch) error {
-	var dropping map[uint32]bool
-	if d := s.dropping.Load(); d != nil {
-		dropping = *d
-	}
+func (s *Store) checkKEKs(b engine.Batch, floor engine.Floor) error {
 	keks, active := s.keys.KEKs()
-	return b.Each(func(key, value []byte, deleted bool) error {
-		if deleted || key[0] != spaceDEK {
-			return nil
+	c, next, err := b.Change(0)
+	for ; err == nil && next > 0; c, next, err = b.Change(next) {
+		if c.Deleted {
+			continue
 		}
-		in, err := keyring.ParseRecord(value)
-		if err != nil || in.Wrapping != keyring.ByKEK {
+		in, err := keyring.ParseRecord(c.Record)
+		if err != nil {
 			return err
 		}
-		if _, listed := keks[in.KEK]; !listed || dropping[in.KEK] && in.KEK != active {
+		if in.Wrapping != keyring.ByKEK {
+			continue
+		}
+		if _, listed := keks[in.KEK]; !listed || slices.Contains(floor.KEKs, in.KEK) && in.KEK != active {
 			return ErrStale
 		}
-		return nil
-	})
+	}
+	return err
 }
 
 // dropUnusedKEKs takes the KEK versions out of the keyring that no record names any
@@ -48,11 +49,15 @@ func (s *Store) dropUnusedKEKs(ctx context.Context, moves uint64) error {
 	if s.keys.KEKMoves() != moves {
 		return keyring.ErrMoved
 	}
-	dropping := map[uint32]bool{}
+	var dropping []uint32
 	for id := range keks {
-		dropping[id] = id != active
+		if id != active {
+			dropping = append(dropping, id)
+		}
 	}
-	s.setDropping(&dropping)
+	if err := s.part.RefuseKEKs(ctx, dropping); err != nil {
+		return err
+	}
 	unused, err := s.unusedKEKs(ctx, dropping)
 	if err == nil {
 		if err = s.keys.DropKEKs(ctx, moves, unused...); err != nil && !errors.Is(err, keyring.ErrMoved) {
@@ -61,26 +66,17 @@ func (s *Store) dropUnusedKEKs(ctx context.Context, moves uint64) error {
 			return err
 		}
 	}
-	s.setDropping(nil)
-	return err
-}
-
-// setDropping sets the KEKs that are about to leave the keyring. When it returns, every
-// commit that went by those before has been applied.
-func (s *Store) setDropping(ids *map[uint32]bool) {
-	s.gate.Lock()
-	defer s.gate.Unlock()
-	s.dropping.Store(ids)
+	return errors.Join(err, s.part.RefuseKEKs(context.WithoutCancel(ctx), nil))
 }
 
 // unusedKEKs returns those of the KEKs that no record names: one more walk, because
 // writers may have been wrapping with the old ones when the first began.
-func (s *Store) unusedKEKs(ctx context.Context, dropping map[uint32]bool) (unused []uint32, err error) {
+func (s *Store) unusedKEKs(ctx context.Context, dropping []uint32) (unused []uint32, err error) {
 	h, err := s.keys.Acquire()
 	if err != nil {
 		return nil, err
 	}
-	err = s.makeDurable()
+	err = s.part.Sync(ctx)
 	h.Release()
 	if err != nil {
 		return nil, err
@@ -94,8 +90,8 @@ func (s *Store) unusedKEKs(ctx context.Context, dropping map[uint32]bool) (unuse
 	}); err != nil {
 		return nil, err
 	}
-	for id, leaving := range dropping {
-		if leaving && !used[id] {
+	for _, id := range dropping {
+		if !used[id] {
 			unused = append(unused, id)
 		}
 	}

@@ -23,7 +23,7 @@ func TestDEKsAreDueAtTheirInstant(t *testing.T) {
 		h, err := s.keys.Acquire()
 		require.NoError(t, err)
 		defer h.Release()
-		bound, err := s.dueBefore(&h)
+		bound, err := s.dueBefore(t.Context(), &h)
 		require.NoError(t, err)
 		return bound
 	}
@@ -48,11 +48,11 @@ func TestAgeThatIsInherited(t *testing.T) {
 	defer h.Release()
 	first := h.Epochs()[0]
 	clock.Step(time.Hour - 1)
-	require.NoError(t, s.inheritAge(&h, first.ID))
-	a, err := s.dekAge(&h)
+	require.NoError(t, s.inheritAge(t.Context(), &h, first.ID))
+	a, err := s.dekAge(t.Context(), &h)
 	require.NoError(t, err)
 	require.Equal(t, dekAge{epoch: first.ID, since: first.Created}, a)
-	bound, err := s.dueBefore(&h)
+	bound, err := s.dueBefore(t.Context(), &h)
 	require.NoError(t, err)
 	require.Zero(t, bound)
 }

@@ -141,9 +141,13 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if s.closed {
 		return r, ErrClosed
 	}
-	err = s.db.Purge(ctx, []byte{spaceMeta}, []byte{spaceData}, func(b engine.Batch) error {
-		return b.Set(metaKey(metaErased), []byte(s.keys.Now().UTC().Format(time.RFC3339)))
-	}, s.rewriteInPlace, func() bool { return s.keys.Pins() > 0 })
+	purger, ok := s.part.(engine.Purger)
+	if !ok {
+		return r, fmt.Errorf("the epochs were destroyed, and the store's engine cannot promise that its files forget: %w", errors.ErrUnsupported)
+	}
+	err = purger.Purge(ctx, func() error {
+		return setMeta(ctx, s.part, metaErased, []byte(s.keys.Now().UTC().Format(time.RFC3339)))
+	}, func() bool { return s.keys.Pins() > 0 })
 	held := errors.Is(err, engine.ErrHeld)
 	if err != nil && !held {
 		return r, s.damage(err)
@@ -175,7 +179,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if err := r.seal(); err != nil {
 		return r, err
 	}
-	if err := s.writeReceipt(r); err != nil {
+	if err := s.writeReceipt(ctx, r); err != nil {
 		return r, err
 	}
 	said := map[vault.KeyID]KeyState{}
@@ -185,7 +189,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	// Without access the next Erase asks again.
 	t, err := s.taggerFor(metaRegister)
 	if err == nil {
-		err = s.storage.noteKEKs(t, said, s.keys.Now())
+		err = s.storage.noteKEKs(ctx, t, said, s.keys.Now())
 		t.Destroy()
 	}
 	if err != nil && !noRecord(err) {
@@ -195,54 +199,16 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	return r, nil
 }
 
-// rewriteInPlace writes, for each key, what is there: its value, or that there is none.
-// Nobody else applies a change meanwhile (gate), so that none is undone. Meta records are
-// written without the gate, and left alone: no name of one ends in a zero byte.
-func (s *Store) rewriteInPlace(keys [][]byte) error {
-	for chunk := range slices.Chunk(keys, s.steps.records) {
-		if err := s.rewriteChunk(chunk); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Store) rewriteChunk(keys [][]byte) error {
-	b := s.db.NewBatch()
-	defer b.Close()
-	s.gate.Lock()
-	defer s.gate.Unlock()
-	for _, key := range keys {
-		if key[0] == spaceMeta {
-			if err := b.Delete(append(key, 0)); err != nil {
-				return err
-			}
-			continue
-		}
-		v, closer, err := s.db.Get(key)
-		switch {
-		case errors.Is(err, engine.ErrNotFound):
-			err = b.Delete(key)
-		case err == nil:
-			err = errors.Join(b.Set(key, v), closer.Close())
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return s.db.Apply(b, false)
-}
-
 // metaReceipt is the receipt of the last Erase, as JSON, before any of the KEK versions
 // that it names is forgotten.
 const metaReceipt = "receipt"
 
-func (s *Store) writeReceipt(r Receipt) error {
+func (s *Store) writeReceipt(ctx context.Context, r Receipt) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	return s.writeMeta(metaReceipt, b)
+	return s.writeMeta(ctx, metaReceipt, b)
 }
 
 // LastReceipt returns the receipt of the last Erase, if there was one: for a program
@@ -254,7 +220,7 @@ func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err err
 	if s.closed {
 		return r, false, fmt.Errorf("block: last receipt: %w", ErrClosed)
 	}
-	b, err := readMeta(s.db, metaReceipt)
+	b, err := readMeta(ctx, s.part, metaReceipt)
 	if errors.Is(err, engine.ErrNotFound) {
 		return r, false, nil
 	}
@@ -276,8 +242,7 @@ func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err err
 
 // countRecords counts the DEK records. s.usage is held.
 func (s *Store) countRecords(ctx context.Context) (n uint64, err error) {
-	lower, upper := Range{}.bounds(spaceDEK, 0)
-	it, err := s.db.NewIter(lower, upper)
+	it, err := s.part.Cursor(ctx, engine.Record, nil, nil)
 	if err != nil {
 		return 0, s.damage(err)
 	}

@@ -35,7 +35,7 @@ func TestEraseBesideAWalk(t *testing.T) {
 	}
 	require.NoError(t, s.Put(ctx, []byte("victim"), []byte("secret")))
 	victim, document := []byte(s.Records()["victim"]), s.Document()
-	require.NoError(t, s.db.Flush(ctx))
+	require.NoError(t, s.raw().Flush(ctx))
 	holding := func() (found []string) {
 		names, err := fs.List("store")
 		require.NoError(t, err)
@@ -82,7 +82,7 @@ func TestEraseBesideAWalk(t *testing.T) {
 		return done
 	}
 	// The last that Erase does before it waits for files is to compact them.
-	compacted := func() bool { return s.db.Metrics().Table.ZombieCount > 0 }
+	compacted := func() bool { return s.raw().Metrics().Table.ZombieCount > 0 }
 	ended, cancel := context.WithCancel(ctx)
 	done := erase(ended)
 	require.Eventually(t, compacted, 20*time.Second, time.Millisecond)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -15,8 +17,7 @@ import (
 // Records returns every DEK record by block id, as the engine has it.
 func (s *Store) Records() map[string]string {
 	out := map[string]string{}
-	lower, upper := Range{}.bounds(spaceDEK, 0)
-	it, err := s.db.NewIter(lower, upper)
+	it, err := s.part.Cursor(context.Background(), engine.Record, nil, nil)
 	if err != nil {
 		panic(err)
 	}
@@ -26,23 +27,26 @@ func (s *Store) Records() map[string]string {
 		if err != nil {
 			panic(err)
 		}
-		out[string(it.Key()[prefixSize:])] = string(v)
+		out[string(it.ID())] = string(v)
 	}
 	return out
 }
 
 // Document returns the keyring document, as the engine has it.
 func (s *Store) Document() []byte {
-	doc, err := readMeta(s.db, metaKeyring)
+	doc, err := readMeta(context.Background(), s.part, metaKeyring)
 	if err != nil {
 		panic(err)
 	}
 	return doc
 }
 
+// raw is the store's engine with its keys as they are.
+func (s *Store) raw() *pebble.DB { return s.db.(*pebble.DB) }
+
 // Engine returns a value as the engine has it.
 func (s *Store) Engine(key []byte) []byte {
-	v, closer, err := s.db.Get(key)
+	v, closer, err := s.raw().Get(key)
 	if err != nil {
 		panic(err)
 	}
@@ -52,30 +56,30 @@ func (s *Store) Engine(key []byte) []byte {
 
 // SetEngine changes a value behind the store's back, or deletes it if it is nil.
 func (s *Store) SetEngine(key, value []byte) {
-	b := s.db.NewBatch()
+	b := s.raw().NewBatch()
 	defer b.Close()
 	err := b.Delete(key)
 	if value != nil {
 		err = b.Set(key, value)
 	}
-	if err = errors.Join(err, s.db.Commit(b, false)); err != nil {
+	if err = errors.Join(err, s.raw().Commit(b, false)); err != nil {
 		panic(err)
 	}
 }
 
 // ReloadKeyring opens the keyring document as Open would, with RequireAccess.
 func (s *Store) ReloadKeyring(ctx context.Context, k *kek.KEK) error {
-	doc, err := readMeta(s.db, metaKeyring)
+	doc, err := readMeta(ctx, s.part, metaKeyring)
 	if err != nil {
 		return err
 	}
-	if err := checkStoreID(s.db, doc); err != nil {
+	if err := checkStoreID(ctx, s.part, doc); err != nil {
 		return err
 	}
 	o := s.opts.Keyring
 	o.RequireAccess, o.OnEvent = true, nil
 	storage := &metaStorage{}
-	if err := storage.attach(s.db); err != nil {
+	if err := storage.attach(ctx, s.part); err != nil {
 		return err
 	}
 	r, err := keyring.Open(ctx, storage, k, &o)
@@ -90,7 +94,7 @@ func (s *Store) GetHeld(ctx context.Context, h *keyring.Hold, id, dst []byte) ([
 	if err := s.mayRead(ctx, failedGet, id); err != nil {
 		return nil, err
 	}
-	sc := s.take(0, id)
+	sc := s.take(id)
 	defer s.give(sc)
 	return s.get(ctx, h, sc, id, dst)
 }
@@ -114,7 +118,7 @@ func (s *Store) FillEpochs(t testing.TB, ctx context.Context) {
 }
 
 // FlushEngine has the engine write its memtables out.
-func (s *Store) FlushEngine(ctx context.Context) error { return s.db.Flush(ctx) }
+func (s *Store) FlushEngine(ctx context.Context) error { return s.raw().Flush(ctx) }
 
 // LookAtCopies moves the copies that are behind, as the store does by itself.
 func (s *Store) LookAtCopies(ctx context.Context) error {

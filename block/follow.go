@@ -66,7 +66,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 	// A register is as authentic as the keyring document, which anybody can make who has the
 	// KEK's public key: nothing is moved because of one that opens no record of this store.
 	if len(due) > 0 {
-		if err := s.proveNow(); err != nil {
+		if err := s.proveNow(ctx); err != nil {
 			return behind, err
 		}
 	}

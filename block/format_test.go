@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
-	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -100,7 +100,8 @@ func TestStoreLayout(t *testing.T) {
 			for _, p := range g.Pairs {
 				switch p.Key[0] {
 				case 1:
-					meta[string(p.Key[1:])] = p.Value
+					require.Equal(t, []byte{0, 0, 0, 0}, []byte(p.Key[1:5]))
+					meta[string(p.Key[5:])] = p.Value
 				case 2:
 					require.Equal(t, []byte{0, 0, 0, 0}, []byte(p.Key[1:5]))
 					record[string(p.Key[5:])] = p.Value
@@ -168,9 +169,7 @@ func TestGoldenReencodes(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, g.Identity, string(id.encode()))
 		for _, p := range g.Pairs {
-			if p.Key[0] != spaceMeta {
-				require.Equal(t, []byte(p.Key), appendKey(nil, p.Key[0], 0, p.Key[prefixSize:]))
-			}
+			require.Equal(t, []byte(p.Key), appendKey(nil, p.Key[0], 0, p.Key[prefixSize:]))
 		}
 		block, end, next := []byte("block"), []byte("block 9"), []byte("block 2")
 		for name, want := range map[string]marker{
@@ -190,20 +189,22 @@ func TestGoldenReencodes(t *testing.T) {
 		require.Equal(t, register{instance: keyring.InstanceID(s.instance), generation: r.generation,
 			past: pastKEKs{keks: []pastKEK{{id: goldenID("1"), public: goldenPublic(t)}}}, copies: []copyEntry{goldenEntry(goldenID("1"))}}, r)
 		require.Equal(t, record, r.encode())
-		sc := s.take(7, []byte("id"))
+		s.partition = 7
+		sc := s.take([]byte("id"))
 		require.Equal(t, bytes.Join([][]byte{{1}, g.StoreID, {0, 0, 0, 7}, []byte("id")}, nil), sc.aad)
 		s.give(sc)
+		s.partition = 0
 	}
 }
 
 // TestIdentityText: the identity file of each state, byte for byte.
 func TestIdentityText(t *testing.T) {
 	const one, two = "01000000000000000000000000000000", "fe000000000000000000000000000000"
-	e := engine.Expected{Phase: engine.Closed, Log: 12, Manifest: 9, Files: []engine.File{{Name: "000012.log", Size: 7, Sum: [32]byte{1}}}}
+	e := pebble.Expected{Phase: pebble.Closed, Log: 12, Manifest: 9, Files: []pebble.File{{Name: "000012.log", Size: 7, Sum: [32]byte{1}}}}
 	for want, id := range map[string]identity{
-		"instance " + one + "\nstate creating\npath \"/a\"\n":                         {engine: engine.Expected{Phase: engine.Creating}, path: "/a"},
-		"instance " + one + "\nstate opening\npath \"\\\"\\n\"\nlog 12\nmanifest 9\n": {engine: engine.Expected{Phase: engine.Opening, Log: 12, Manifest: 9}, path: "\"\n"},
-		"instance " + one + "\nstate open\npath \"\"\nlog 12\nmanifest 9\n":           {engine: engine.Expected{Phase: engine.Opened, Log: 12, Manifest: 9}},
+		"instance " + one + "\nstate creating\npath \"/a\"\n":                         {engine: pebble.Expected{Phase: pebble.Creating}, path: "/a"},
+		"instance " + one + "\nstate opening\npath \"\\\"\\n\"\nlog 12\nmanifest 9\n": {engine: pebble.Expected{Phase: pebble.Opening, Log: 12, Manifest: 9}, path: "\"\n"},
+		"instance " + one + "\nstate open\npath \"\"\nlog 12\nmanifest 9\n":           {engine: pebble.Expected{Phase: pebble.Opened, Log: 12, Manifest: 9}},
 		"instance " + one + "\ncopy of " + two + "\nstate closed\npath \"/a\"\nlog 12\nmanifest 9\nsequence 5\n" +
 			"file 7 01" + strings.Repeat("0", 62) + " 000012.log\ntag " + strings.Repeat("ab", 32) + "\n": {
 			copyOf: instanceID{0xfe}, engine: e, path: "/a", sequence: 5, tag: bytes.Repeat([]byte{0xab}, 32)},
@@ -272,9 +273,9 @@ func (s *Store) opens(t testing.TB, id, record, value []byte) ([]byte, error) {
 	h, err := s.keys.Acquire()
 	require.NoError(t, err)
 	defer func() { h.Release() }()
-	sc := s.take(0, id)
+	sc := s.take(id)
 	defer s.give(sc)
-	sc.record = append(sc.record[:0], record...)
+	sc.row.Record = append(sc.row.Record[:0], record...)
 	return s.unseal(t.Context(), &h, sc, value, nil)
 }
 

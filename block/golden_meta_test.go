@@ -16,7 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -64,13 +64,13 @@ func writeGoldenMeta(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
 	require.NoError(t, s.lockDir())
-	db, err := engine.Open(g.Dir, s.lock, engine.Options{FS: o.FS})
+	db, err := pebble.Open(g.Dir, s.lock, pebble.Options{FS: o.FS})
 	require.NoError(t, err)
 	b := db.NewBatch() // after the last document, which would take it over
 	other.Instance = strings.Repeat("7", 32)
 	require.NoError(t, b.Set(metaKey(copyRecord(s.storage.own, other.Instance)), other.append(nil)))
 	require.NoError(t, db.Commit(b, true))
-	require.NoError(t, errors.Join(b.Close(), db.Close(), s.enter(engine.Opened), s.leave(nil), s.lock.Close()))
+	require.NoError(t, errors.Join(b.Close(), db.Close(), s.enter(pebble.Opened), s.leave(nil), s.lock.Close()))
 	id := s.StoreID()
 	g.StoreID = id[:]
 	g.keep(t, o.FS)
@@ -162,7 +162,7 @@ func TestReceiptThatIsNone(t *testing.T) {
 		"{": ErrCorrupt,
 	} {
 		require.NotEqual(t, text, bad)
-		require.NoError(t, s.writeMeta(metaReceipt, []byte(bad)))
+		require.NoError(t, s.writeMeta(t.Context(), metaReceipt, []byte(bad)))
 		_, _, err := s.LastReceipt(t.Context())
 		require.ErrorIs(t, err, want, bad)
 	}

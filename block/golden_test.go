@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -19,7 +20,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -178,9 +179,22 @@ func openGolden(t testing.TB, g goldenStore) *Store {
 	return s
 }
 
+// The engine's keys, as docs/format.md draws them.
+const (
+	spaceMeta, spaceDEK, spaceData = 1, 2, 3
+
+	prefixSize = 5
+)
+
+func appendKey(dst []byte, space byte, partition uint32, id []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(append(dst, space), partition), id...)
+}
+
+func metaKey(name string) []byte { return appendKey(nil, spaceMeta, 0, []byte(name)) }
+
 // pairs returns everything that the engine has.
 func (s *Store) pairs(t testing.TB) (out []goldenPair) {
-	it, err := s.db.NewIter([]byte{0}, []byte{0xff, 0xff})
+	it, err := s.raw().NewIter([]byte{0}, []byte{0xff, 0xff})
 	require.NoError(t, err)
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
@@ -244,9 +258,9 @@ func writeGolden(t *testing.T) {
 		// The records of long operations, as they stand when one is cut off. The
 		// epoch is none that the store has, so that the next one starts anew.
 		marker := &marker{epoch: 99, r: Range{Start: []byte("block"), End: []byte("block 9")}, next: []byte("block 2")}
-		require.NoError(t, s.writeMeta(metaRotateEpoch, marker.encode()))
+		require.NoError(t, s.writeMeta(ctx, metaRotateEpoch, marker.encode()))
 		marker.r.End, marker.epoch, marker.work = nil, 0, keyring.WorkID([]byte("0123456789abcdef"))
-		require.NoError(t, s.writeMeta(metaRekey, marker.encode()))
+		require.NoError(t, s.writeMeta(ctx, metaRekey, marker.encode()))
 		require.NoError(t, s.changeCopies(ctx, func(r register) []copyEntry { return r.with(goldenEntry(goldenID("1"))) }))
 		require.NoError(t, s.Close())
 		g.keep(t, o.FS)
@@ -260,7 +274,7 @@ func writeGolden(t *testing.T) {
 			b := &g.Blocks[i]
 			h, err := s.keys.Acquire()
 			require.NoError(t, err)
-			sc := s.take(0, b.ID)
+			sc := s.take(b.ID)
 			require.NoError(t, h.OpenDEK(ctx, &sc.key, g.value(spaceDEK, b.ID), &sc.binding))
 			b.DEK = bytes.Clone(sc.key.Bytes())
 			s.give(sc)
@@ -280,10 +294,10 @@ func writeGolden(t *testing.T) {
 // write.
 func rawPairs(t testing.TB, g goldenStore) []goldenPair {
 	mem := copyGolden(t, g)
-	lock, err := engine.LockDir(g.Dir, mem, false)
+	lock, err := pebble.LockDir(g.Dir, mem, false)
 	require.NoError(t, err)
 	defer lock.Close()
-	db, err := engine.Open(g.Dir, lock, engine.Options{FS: mem})
+	db, err := pebble.Open(g.Dir, lock, pebble.Options{FS: mem})
 	require.NoError(t, err)
 	defer db.Close()
 	return (&Store{db: db}).pairs(t)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 )
 
 // HoldCheckpoint keeps the files of an offline copy, or of any store that is closed, as
@@ -37,7 +37,7 @@ func HoldCheckpoint(dir string, opts *Options) (release func() error, err error)
 	if err := s.lockDir(); err != nil {
 		return nil, err
 	}
-	if err = s.survey(); err == nil && s.id.engine.Phase != engine.Closed {
+	if err = s.survey(); err == nil && s.id.engine.Phase != pebble.Closed {
 		err = fmt.Errorf("block: hold %s: it was not closed; open it and close it again", dir)
 	}
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -35,11 +35,11 @@ import (
 //
 // The first number is the version of the directory's layout. The instance tells a store
 // from its copies. "copy of" is there in a copy that has not been revalidated yet. The
-// state is creating, opening, open or closed (engine.Phase). The path is where the store
+// state is creating, opening, open or closed (pebble.Phase). The path is where the store
 // was when the file was written, so that a copy that somebody makes file by file can be
-// told from a store that was moved. The log and the MANIFEST are engine.Expected's; not
+// told from a store that was moved. The log and the MANIFEST are pebble.Expected's; not
 // while it is being created. The rest but for the last line is there when it is closed:
-// the store's sequence number, the files that engine.Inventory lists, and, if the store
+// the store's sequence number, the files that pebble.Inventory lists, and, if the store
 // was accessible, keyring.Tagger's tag of all lines before. The last line is the SHA-256 of
 // everything before it: against damage, not against people.
 //
@@ -57,7 +57,7 @@ type identity struct {
 	instance instanceID
 	copyOf   instanceID // zero: not a copy, or one that was revalidated
 	path     string
-	engine   engine.Expected
+	engine   pebble.Expected
 	sequence uint64 // closed: of the store's changes
 	tag      []byte // closed: of the rest; nil: the store was Inaccessible
 }
@@ -71,7 +71,7 @@ func newInstance() (id instanceID) {
 
 func (id instanceID) String() string { return hex.EncodeToString(id[:]) }
 
-// phaseNames are the words for the states, by engine.Phase.
+// phaseNames are the words for the states, by pebble.Phase.
 func phaseNames() [5]string { return [5]string{"", "creating", "opening", "open", "closed"} }
 
 // untagged is the file up to where the tag goes.
@@ -82,10 +82,10 @@ func (i identity) untagged() []byte {
 		fmt.Fprintf(&b, "copy of %v\n", i.copyOf)
 	}
 	fmt.Fprintf(&b, "state %s\npath %s\n", phaseNames()[i.engine.Phase], strconv.QuoteToASCII(i.path))
-	if i.engine.Phase != engine.Creating {
+	if i.engine.Phase != pebble.Creating {
 		fmt.Fprintf(&b, "log %d\nmanifest %d\n", i.engine.Log, i.engine.Manifest)
 	}
-	if i.engine.Phase == engine.Closed {
+	if i.engine.Phase == pebble.Closed {
 		fmt.Fprintf(&b, "sequence %d\n", i.sequence)
 		for _, f := range i.engine.Files {
 			fmt.Fprintf(&b, "file %d %x %s\n", f.Size, f.Sum, f.Name)
@@ -156,7 +156,7 @@ func (r *identityReader) instance(id *instanceID, word string) {
 	}
 }
 
-func (r *identityReader) file() (f engine.File) {
+func (r *identityReader) file() (f pebble.File) {
 	size, rest, _ := strings.Cut(r.field("file"), " ")
 	sum, name, _ := strings.Cut(rest, " ")
 	f.Size, f.Name = r.number(size, "file's size"), name
@@ -191,7 +191,7 @@ func decodeIdentity(b []byte) (i identity, err error) {
 	state := r.field("state")
 	for p, name := range phaseNames() {
 		if p > 0 && name == state {
-			i.engine.Phase = engine.Phase(p)
+			i.engine.Phase = pebble.Phase(p)
 		}
 	}
 	if i.engine.Phase == 0 {
@@ -201,11 +201,11 @@ func decodeIdentity(b []byte) (i identity, err error) {
 	if i.path, err = strconv.Unquote(quoted); err != nil || strconv.QuoteToASCII(i.path) != quoted {
 		r.bad("has a wrong path")
 	}
-	if i.engine.Phase != engine.Creating {
+	if i.engine.Phase != pebble.Creating {
 		i.engine.Log = r.number(r.field("log"), "log")
 		i.engine.Manifest = r.number(r.field("manifest"), "manifest")
 	}
-	if i.engine.Phase == engine.Closed {
+	if i.engine.Phase == pebble.Closed {
 		i.sequence = r.number(r.field("sequence"), "sequence")
 		for r.has("file") {
 			i.engine.Files = append(i.engine.Files, r.file())

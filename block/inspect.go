@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -69,7 +70,7 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.pastKEKs().ids(), Epochs: map[uint32]uint64{}}
 	register, _ := s.storage.view()
 	in.Incomplete = register.lost || register.past.incomplete
-	if err := s.findSequence(); err != nil {
+	if err := s.findSequence(ctx); err != nil {
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
 	}
 	in.Sequence, _, _, _ = decodeSequence(s.sequence.found)
@@ -80,7 +81,7 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
 	}
 	for _, name := range []string{metaRotateEpoch, metaRekey, metaRenew} {
-		found, err := s.hasMarker(name)
+		found, err := s.hasMarker(ctx, name)
 		if err != nil {
 			return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
 		}
@@ -121,14 +122,14 @@ func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 		return nil, keyring.Info{}, err
 	}
 	s := &Store{opts: o, dir: dir, storage: &metaStorage{}}
-	info, err := s.openClear()
+	info, err := s.openClear(context.Background())
 	if err != nil {
 		return nil, keyring.Info{}, errors.Join(err, s.release())
 	}
 	return s, info, nil
 }
 
-func (s *Store) openClear() (info keyring.Info, err error) {
+func (s *Store) openClear(ctx context.Context) (info keyring.Info, err error) {
 	if err := s.lockDir(); err != nil {
 		return info, err
 	}
@@ -138,11 +139,11 @@ func (s *Store) openClear() (info keyring.Info, err error) {
 	err = s.openEngine()
 	var doc []byte
 	if err == nil {
-		doc, err = readMeta(s.db, metaKeyring)
+		doc, err = readMeta(ctx, s.part, metaKeyring)
 	}
-	creating := s.id.engine.Phase == engine.Creating
+	creating := s.id.engine.Phase == pebble.Creating
 	switch {
-	case creating && (errors.Is(err, engine.ErrNotFound) || errors.Is(err, engine.ErrNone)):
+	case creating && (errors.Is(err, engine.ErrNotFound) || errors.Is(err, pebble.ErrNone)):
 		return info, fmt.Errorf("block: inspect %s: the creation of the store was cut off: %w", s.dir, keyring.ErrNoDocument)
 	case errors.Is(err, engine.ErrNotFound):
 		return info, fmt.Errorf("block: inspect %s: the keyring document is missing: %w: %w", s.dir, ErrCorrupt, keyring.ErrNoDocument)
@@ -150,11 +151,11 @@ func (s *Store) openClear() (info keyring.Info, err error) {
 	if err != nil {
 		return info, fmt.Errorf("block: inspect %s: %w", s.dir, s.damage(err))
 	}
-	if err := checkStoreID(s.db, doc); err != nil {
+	if err := checkStoreID(ctx, s.part, doc); err != nil {
 		return info, err
 	}
-	if err := s.storage.attach(s.db); err != nil {
-		return info, err
+	if err := s.storage.attach(ctx, s.part); err != nil {
+		return info, fmt.Errorf("block: inspect %s: %w", s.dir, s.damage(err))
 	}
 	return keyring.Inspect(doc)
 }

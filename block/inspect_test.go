@@ -114,7 +114,7 @@ func TestInspectRefusals(t *testing.T) {
 
 	g = newRig(t)
 	s = g.open()
-	s.SetEngine([]byte("\x01keyring"), nil)
+	s.SetEngine([]byte("\x01\x00\x00\x00\x00keyring"), nil)
 	require.NoError(t, s.Close())
 	_, err = block.Inspect(g.ctx, g.dir, &g.opts)
 	require.ErrorIs(t, err, keyring.ErrNoDocument)

@@ -2,6 +2,7 @@ package block
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
@@ -23,13 +24,13 @@ const (
 // loadRegister takes over what was found in the engine, beside a document. Nothing of it is
 // known to be authentic until admit. What cannot be read is nothing that keeps a store from
 // opening: it is missing, and that is said.
-func (m *metaStorage) loadRegister(document []byte) error {
+func (m *metaStorage) loadRegister(ctx context.Context, document []byte) error {
 	in, err := keyring.Inspect(document)
 	if err != nil {
 		return err
 	}
 	m.document, m.found = sha256.Sum256(document), nil
-	b, err := readMeta(m.db, metaRegister)
+	b, err := readMeta(ctx, m.part, metaRegister)
 	switch {
 	case errors.Is(err, engine.ErrNotFound):
 		m.doubt = "it is missing"
@@ -66,7 +67,7 @@ func (m *metaStorage) loadRegister(document []byte) error {
 	if m.doubt != "" {
 		m.distrust()
 	}
-	return m.loadAnnounced()
+	return m.loadAnnounced(ctx)
 }
 
 // distrust makes everything that was found something that somebody may have put there, or
@@ -79,36 +80,29 @@ func (m *metaStorage) distrust() {
 }
 
 // loadAnnounced takes over the copies that were announced and not registered.
-func (m *metaStorage) loadAnnounced() error {
-	prefix := metaKey(copyRecord(m.own, ""))
-	it, err := m.db.NewIter(prefix, append(bytes.Clone(prefix), 0xff))
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	for ok := it.First(); ok; ok = it.Next() {
-		v, err := it.Value()
-		if err != nil {
-			return err
+func (m *metaStorage) loadAnnounced(ctx context.Context) error {
+	return m.part.ListMeta(ctx, copyRecord(m.own, ""), func(name string, v []byte) error {
+		if engine.CheckName(name) != nil { // which nobody has written through the engine
+			m.reg.lost = true
+			return nil
 		}
-		name := string(it.Key()[1:])
 		m.announced = append(m.announced, name)
 		c, rest, err := cutCopy(v)
 		if err != nil || len(rest) > 0 || name != copyRecord(m.own, c.Instance) {
 			m.reg.lost = true // a copy of which nothing is known
-			continue
+			return nil
 		}
 		if _, found := m.reg.find(c.Instance); found {
-			continue
+			return nil
 		}
 		if len(m.reg.copies) == maxCopies {
 			m.reg.lost = true
-			continue
+			return nil
 		}
 		c.vouched = false
 		m.reg.copies = m.reg.with(c)
-	}
-	return it.Err()
+		return nil
+	})
 }
 
 // admit judges what was found, with a document that is authentic.
@@ -258,8 +252,8 @@ func (m *metaStorage) unstage() {
 }
 
 // noteKEKs writes down what the vaults said of past KEK versions.
-func (m *metaStorage) noteKEKs(t *keyring.Tagger, said map[vault.KeyID]KeyState, now time.Time) error {
-	return m.note(t, func(r *register) (changed bool) {
+func (m *metaStorage) noteKEKs(ctx context.Context, t *keyring.Tagger, said map[vault.KeyID]KeyState, now time.Time) error {
+	return m.note(ctx, t, func(r *register) (changed bool) {
 		r.past, changed = r.past.after(said, now)
 		return changed
 	})
@@ -267,8 +261,8 @@ func (m *metaStorage) noteKEKs(t *keyring.Tagger, said map[vault.KeyID]KeyState,
 
 // notePast adds past KEK versions to those that there are by then: the store may have been
 // moved to another while the vault was asked.
-func (m *metaStorage) notePast(t *keyring.Tagger, found []pastKEK) error {
-	return m.note(t, func(r *register) bool {
+func (m *metaStorage) notePast(ctx context.Context, t *keyring.Tagger, found []pastKEK) error {
+	return m.note(ctx, t, func(r *register) bool {
 		for _, k := range found {
 			r.past = r.past.with(k.id, k.public)
 		}
@@ -277,8 +271,8 @@ func (m *metaStorage) notePast(t *keyring.Tagger, found []pastKEK) error {
 }
 
 // noteCopy writes down what is known of a copy now, unless it was forgotten.
-func (m *metaStorage) noteCopy(t *keyring.Tagger, c copyEntry) error {
-	return m.note(t, func(r *register) bool {
+func (m *metaStorage) noteCopy(ctx context.Context, t *keyring.Tagger, c copyEntry) error {
+	return m.note(ctx, t, func(r *register) bool {
 		i, found := r.find(c.Instance)
 		if !found {
 			return false
@@ -291,7 +285,7 @@ func (m *metaStorage) noteCopy(t *keyring.Tagger, c copyEntry) error {
 }
 
 // note replaces the register beside the document that it was written with.
-func (m *metaStorage) note(t *keyring.Tagger, f func(r *register) (changed bool)) error {
+func (m *metaStorage) note(ctx context.Context, t *keyring.Tagger, f func(r *register) (changed bool)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	next := m.reg
@@ -299,12 +293,7 @@ func (m *metaStorage) note(t *keyring.Tagger, f func(r *register) (changed bool)
 		return nil
 	}
 	record := next.encode()
-	b := m.db.NewBatch()
-	defer b.Close()
-	if err := b.Set(metaKey(metaRegister), joinTagged(t.Tag(record), record)); err != nil {
-		return err
-	}
-	if err := m.db.Commit(b, true); err != nil {
+	if err := setMeta(ctx, m.part, metaRegister, joinTagged(t.Tag(record), record)); err != nil {
 		return err
 	}
 	m.reg = next

@@ -2,9 +2,7 @@ package block
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
-	"math"
 
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/internal/engine"
@@ -23,26 +21,11 @@ const (
 	blockOverhead = 1 + dek.Overhead
 )
 
-// The engine's keys, in order. They are on disk and must not change.
-//
-//	01 | name                            meta: identity, keyring document
-//	02 | partition u32 BE | block id     DEK record
-//	03 | partition u32 BE | block id     sealed block
-//
-// The partition is 0 until there are partitions; the room is there so that they
-// need no new format. A DEK record and its block are always written and deleted
-// in one batch.
-const (
-	spaceMeta = 0x01
-	spaceDEK  = 0x02
-	spaceData = 0x03
-	spaceEnd  = 0x04
+// partitionSize is the size of a partition's number in what a block is bound to. The number
+// is that of the store's partition in the engine.
+const partitionSize = 4
 
-	partitionSize = 4
-	prefixSize    = 1 + partitionSize
-)
-
-// A sealed block, the value in the data space:
+// A sealed block, beside its DEK record in the engine's row (package engine):
 //
 //	offset  size  field
 //	     0     1  version, 1
@@ -55,27 +38,6 @@ const (
 // partition (4 bytes, big-endian) and the block id: a sealed block opens for no
 // other store, partition or id.
 const blockVersion = 1
-
-// appendKey appends the engine's key of a block in a space to dst.
-func appendKey(dst []byte, space byte, partition uint32, id []byte) []byte {
-	dst = append(dst, space)
-	dst = binary.BigEndian.AppendUint32(dst, partition)
-	return append(dst, id...)
-}
-
-// bounds returns the engine's keys between which the blocks of r lie in a space.
-func (r Range) bounds(space byte, partition uint32) (lower, upper []byte) {
-	lower = appendKey(nil, space, partition, r.Start)
-	switch {
-	case r.End != nil:
-		upper = appendKey(nil, space, partition, r.End)
-	case partition == math.MaxUint32:
-		upper = []byte{space + 1}
-	default:
-		upper = appendKey(nil, space, partition+1, nil)
-	}
-	return lower, upper
-}
 
 // check refuses bounds that no id reaches, and a start after the end. The longest bound
 // that says more than a shorter one is what follows the longest id.

@@ -2,6 +2,7 @@ package block
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,7 +14,7 @@ import (
 // A marker is what a long rewriting operation leaves while it is unfinished. That of
 // Rekey is how far it has come, so that it goes on after a restart where it was; those of
 // the others only say that there is one (Inspect), and are never read. On disk, in a
-// tagged record of the meta space under the operation's name; it must not change.
+// tagged meta record under the operation's name; it must not change.
 //
 //	offset  size  field
 //	     0     1  version, 1
@@ -107,8 +108,8 @@ func decodeMarker(b []byte) (m marker, err error) {
 // authentic and cannot be read, because a later release wrote it, for one, counts as none:
 // a marker saves work and nothing else, without it all of the work is done, and if it was
 // an error nothing but taking it away by hand would ever let the operation begin again.
-func (s *Store) readMarker(h *keyring.Hold, name string) (m marker, found bool, err error) {
-	b, found, err := s.readTagged(h, name)
+func (s *Store) readMarker(ctx context.Context, h *keyring.Hold, name string) (m marker, found bool, err error) {
+	b, found, err := s.readTagged(ctx, h, name)
 	if err != nil || !found {
 		return marker{}, false, err
 	}
@@ -119,17 +120,19 @@ func (s *Store) readMarker(h *keyring.Hold, name string) (m marker, found bool, 
 }
 
 // writeMarker replaces an operation's marker, after everything it says is done.
-func (s *Store) writeMarker(h *keyring.Hold, name string, m marker) error {
-	return s.writeTagged(h, name, m.encode())
+func (s *Store) writeMarker(ctx context.Context, h *keyring.Hold, name string, m marker) error {
+	return s.writeTagged(ctx, h, name, m.encode())
 }
 
 // removeMarker removes an operation's marker, after everything that it did.
-func (s *Store) removeMarker(name string) error { return s.writeMeta(name, nil) }
+func (s *Store) removeMarker(ctx context.Context, name string) error {
+	return s.writeMeta(ctx, name, nil)
+}
 
 // hasMarker reports whether there is a marker, authentic or not: without a key nobody
 // can tell.
-func (s *Store) hasMarker(name string) (bool, error) {
-	_, err := readMeta(s.db, name)
+func (s *Store) hasMarker(ctx context.Context, name string) (bool, error) {
+	_, err := readMeta(ctx, s.part, name)
 	if errors.Is(err, engine.ErrNotFound) {
 		return false, nil
 	}

@@ -38,7 +38,7 @@ func halfRekeyed(t *testing.T) (g *rig, s *block.Store, before map[string]string
 	require.ErrorIs(t, s.Rekey(&steps{g.ctx, 10}, block.Range{}, nil), context.Canceled)
 	require.NotEmpty(t, replaced(s, before))
 	require.Less(t, len(replaced(s, before)), 30)
-	key = []byte("\x01rekey")
+	key = []byte("\x01\x00\x00\x00\x00rekey")
 	return g, s, before, key, s.Engine(key)
 }
 
@@ -102,7 +102,7 @@ func TestForgedMarkers(t *testing.T) {
 	})
 	t.Run("of another operation", func(t *testing.T) {
 		g, s, _, _, marker := halfRekeyed(t)
-		s.SetEngine([]byte("\x01rotate-epoch"), marker)
+		s.SetEngine([]byte("\x01\x00\x00\x00\x00rotate-epoch"), marker)
 		half := s.Records()
 		require.NoError(t, s.RotateEpoch(g.ctx, nil))
 		require.Equal(t, uint32(2), s.State().Epoch, "it began an epoch of its own")
@@ -125,7 +125,7 @@ func TestEveryWayToAlterAMarker(t *testing.T) {
 			for i := range blocks {
 				require.NoError(t, s.Put(g.ctx, []byte(id(i)), fmt.Appendf(nil, "data %d", i)))
 			}
-			key := []byte("\x01" + name)
+			key := []byte("\x01\x00\x00\x00\x00" + name)
 			// half cuts an operation off and returns the marker that it left.
 			half := func() []byte {
 				require.NoError(t, op(g, s)) // what was cut off before
@@ -194,7 +194,7 @@ func TestEachRotateEpochBeginsAnEpoch(t *testing.T) {
 		require.Equal(t, 1, s.State().Epochs, what)
 		require.Len(t, replaced(s, records), 40, what)
 	}
-	key := []byte("\x01rotate-epoch")
+	key := []byte("\x01\x00\x00\x00\x00rotate-epoch")
 	require.ErrorIs(t, s.RotateEpoch(&steps{g.ctx, 5}, nil), context.Canceled)
 	require.Equal(t, 2, s.State().Epochs)
 	marker := s.Engine(key)

@@ -66,7 +66,7 @@ func TestMarkersThatCannotBeRead(t *testing.T) {
 				clock.Advance(9 * time.Minute) // access lasts, and the DEKs are about to be due
 				h, err := s.keys.Acquire()
 				require.NoError(t, err)
-				require.NoError(t, s.writeTagged(&h, name, record))
+				require.NoError(t, s.writeTagged(ctx, &h, name, record))
 				h.Release()
 				before := s.Records()
 				if name == metaRenew {
@@ -77,7 +77,7 @@ func TestMarkersThatCannotBeRead(t *testing.T) {
 					require.NotEqual(t, before[id], r, id)
 				}
 				require.Eventually(t, func() bool {
-					_, err := readMeta(s.db, name)
+					_, err := readMeta(ctx, s.part, name)
 					return errors.Is(err, engine.ErrNotFound)
 				}, time.Minute, time.Millisecond, "the marker is gone")
 			})
@@ -98,7 +98,7 @@ func TestRekeyOfARangeWithLongBounds(t *testing.T) {
 		before := s.Records()
 		err := s.Rekey(ctx, r, nil)
 		require.ErrorIs(t, err, ErrInvalidID, name)
-		found, err := s.hasMarker(metaRekey)
+		found, err := s.hasMarker(ctx, metaRekey)
 		require.NoError(t, err)
 		require.False(t, found, name)
 		require.Equal(t, before, s.Records(), name)

@@ -12,7 +12,7 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// The meta space's records. They are on disk and must not change.
+// The meta records. They are on disk and must not change.
 //
 //	store         version byte 1, then the store's id, 16 bytes
 //	keyring       the keyring document
@@ -24,8 +24,6 @@ import (
 //	sequence      see sequence
 //
 // The first three are written together.
-
-func metaKey(name string) []byte { return append([]byte{spaceMeta}, name...) }
 
 const (
 	metaStore   = "store"
@@ -44,7 +42,8 @@ type metaStorage struct {
 	saved func()             // called when a document was saved in the engine; nil: nothing
 
 	mu      sync.Mutex // what follows
-	db      *engine.DB
+	part    engine.Partition
+	is      uint64 // the revision of the document's record
 	pending []byte // the document
 	tagged  []byte // the register beside it
 
@@ -59,16 +58,16 @@ type metaStorage struct {
 }
 
 // Load implements [keyring.Storage].
-func (m *metaStorage) Load(context.Context) ([]byte, error) {
+func (m *metaStorage) Load(ctx context.Context) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.db == nil {
+	if m.part == nil {
 		if m.pending == nil {
 			return nil, fmt.Errorf("block: %w", keyring.ErrNoDocument)
 		}
 		return bytes.Clone(m.pending), nil
 	}
-	doc, err := readMeta(m.db, metaKeyring)
+	doc, err := readMeta(ctx, m.part, metaKeyring)
 	if errors.Is(err, engine.ErrNotFound) {
 		return nil, fmt.Errorf("block: %w", keyring.ErrNoDocument)
 	}
@@ -82,7 +81,7 @@ func (m *metaStorage) Save(context.Context, []byte) error {
 }
 
 // SaveTagged implements [keyring.TaggingStorage].
-func (m *metaStorage) SaveTagged(_ context.Context, document []byte, is keyring.Opened) error {
+func (m *metaStorage) SaveTagged(ctx context.Context, document []byte, is keyring.Opened) error {
 	in, err := keyring.Inspect(document)
 	if err != nil {
 		return err
@@ -97,9 +96,9 @@ func (m *metaStorage) SaveTagged(_ context.Context, document []byte, is keyring.
 	next.past = next.past.with(in.KEK, in.PublicKeys[in.KEK])
 	record := next.encode()
 	tagged := joinTagged(is.Tag(metaRegister, record), record)
-	if m.db == nil {
+	if m.part == nil {
 		m.pending, m.tagged = bytes.Clone(document), tagged
-	} else if err := m.write(in, document, tagged); err != nil {
+	} else if err := m.write(ctx, in, document, tagged); err != nil {
 		return err
 	}
 	m.reg, m.staged, m.known = next, nil, true
@@ -108,57 +107,86 @@ func (m *metaStorage) SaveTagged(_ context.Context, document []byte, is keyring.
 }
 
 // attach gives the storage its engine, writes what waited for it, or looks what is there.
-func (m *metaStorage) attach(db *engine.DB) error {
+func (m *metaStorage) attach(ctx context.Context, part engine.Partition) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.db = db
+	m.part = part
 	if m.pending != nil {
 		in, err := keyring.Inspect(m.pending)
 		if err == nil {
-			err = m.write(in, m.pending, m.tagged)
+			err = m.write(ctx, in, m.pending, m.tagged)
 		}
 		return err
 	}
-	document, err := readMeta(db, metaKeyring)
+	document, revision, err := part.LoadMeta(ctx, metaKeyring)
 	if err != nil {
 		return err
 	}
-	return m.loadRegister(document)
+	m.is = revision
+	return m.loadRegister(ctx, document)
 }
 
-func (m *metaStorage) write(in keyring.Info, document, tagged []byte) error {
-	b := m.db.NewBatch()
-	defer b.Close()
+// write replaces the document, if it is the one still that this storage has seen last, and
+// what belongs to it.
+func (m *metaStorage) write(ctx context.Context, in keyring.Info, document, tagged []byte) error {
 	record := append([]byte{storeRecordVersion}, in.StoreID[:]...)
-	err := errors.Join(b.Set(metaKey(metaStore), record), b.Set(metaKey(metaKeyring), document), b.Set(metaKey(metaRegister), tagged))
-	for _, name := range m.announced {
-		err = errors.Join(err, b.Delete(metaKey(name)))
+	swaps := []engine.Swap{
+		{Name: metaKeyring, Revision: m.is, Value: document},
+		{Name: metaStore, Revision: engine.AnyRevision, Value: record},
+		{Name: metaRegister, Revision: engine.AnyRevision, Value: tagged},
 	}
+	for _, name := range m.announced {
+		swaps = append(swaps, engine.Swap{Name: name, Revision: engine.AnyRevision})
+	}
+	// Whether it was saved must be known, also to who waits no longer.
+	revisions, err := m.part.SwapMeta(context.WithoutCancel(ctx), swaps...)
 	if err != nil {
 		return err
 	}
-	if err := m.db.Commit(b, true); err != nil {
-		return err
-	}
-	m.announced = nil
+	m.is, m.announced = revisions[0], nil
 	if m.saved != nil {
 		m.saved()
 	}
 	return nil
 }
 
-func readMeta(r engine.Reader, name string) ([]byte, error) {
-	v, closer, err := r.Get(metaKey(name))
-	if err != nil {
-		return nil, err
+func readMeta(ctx context.Context, p engine.Partition, name string) ([]byte, error) {
+	value, _, err := p.LoadMeta(ctx, name)
+	return value, err
+}
+
+// setMeta sets a meta record durably, with what was applied before, or deletes it if value is
+// nil. Whoever else may write it has the same lock or turn as the caller. It is mostly one step
+// of several that belong together: a ctx that ends meanwhile does not come between them.
+func setMeta(ctx context.Context, p engine.Partition, name string, value []byte) error {
+	_, err := p.SwapMeta(context.WithoutCancel(ctx), engine.Swap{Name: name, Revision: engine.AnyRevision, Value: value})
+	return err
+}
+
+// holdsAnything reports whether a partition has a meta record, or a row or a part of one.
+func holdsAnything(ctx context.Context, p engine.Partition) (some bool, err error) {
+	found := errors.New("found")
+	if err := p.ListMeta(ctx, "", func(string, []byte) error { return found }); errors.Is(err, found) {
+		return true, nil
+	} else if err != nil {
+		return false, err
 	}
-	defer closer.Close()
-	return bytes.Clone(v), nil
+	for _, part := range []engine.Parts{engine.Record, engine.Sealed} {
+		c, err := p.Cursor(ctx, part, nil, nil)
+		if err != nil {
+			return false, err
+		}
+		some = some || c.First()
+		if err := errors.Join(c.Err(), c.Close()); err != nil {
+			return false, err
+		}
+	}
+	return some, nil
 }
 
 // checkStoreID checks that a store's keyring document is of this store.
-func checkStoreID(r engine.Reader, document []byte) error {
-	record, err := readMeta(r, metaStore)
+func checkStoreID(ctx context.Context, p engine.Partition, document []byte) error {
+	record, err := readMeta(ctx, p, metaStore)
 	if err != nil {
 		return fmt.Errorf("block: the store's own id: %w: %w", ErrCorrupt, err)
 	}

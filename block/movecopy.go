@@ -111,7 +111,7 @@ func (s *Store) rewrapCopy(ctx context.Context, c *copyEntry, to *kek.KEK) error
 	// Before it is moved, so that nobody takes the new version for unneeded in between; and
 	// a crash may have come between an earlier move and writing that down.
 	c.need(append(slices.Collect(maps.Values(in.KEKs)), in.KEK, to.ID())...)
-	if err := s.noteCopy(*c); err != nil {
+	if err := s.noteCopy(ctx, *c); err != nil {
 		return err
 	}
 	from, ok := s.keys.KEKFor(in.KEK)
@@ -130,7 +130,7 @@ func (s *Store) rewrapCopy(ctx context.Context, c *copyEntry, to *kek.KEK) error
 		return err
 	}
 	c.take(*now)
-	return errors.Join(err, s.noteCopy(*c))
+	return errors.Join(err, s.noteCopy(ctx, *c))
 }
 
 // copyOptions opens a copy to move it.
@@ -163,13 +163,13 @@ func (c Copy) doubted() error {
 }
 
 // noteCopy writes down what is known of a copy.
-func (s *Store) noteCopy(c copyEntry) error {
+func (s *Store) noteCopy(ctx context.Context, c copyEntry) error {
 	t, err := s.taggerFor(metaRegister)
 	if err != nil {
 		return err
 	}
 	defer t.Destroy()
-	if err := s.storage.noteCopy(t, c); err != nil {
+	if err := s.storage.noteCopy(ctx, t, c); err != nil {
 		return err
 	}
 	s.changed()

@@ -224,7 +224,7 @@ func (g *rig) record(key string) (out []byte) {
 	return out
 }
 
-const documentKey = "\x01keyring"
+const documentKey = "\x01\x00\x00\x00\x00keyring"
 
 func TestOpenRefusesOtherKeyrings(t *testing.T) {
 	g := newRig(t)
@@ -248,11 +248,11 @@ func TestOpenRefusesOtherKeyrings(t *testing.T) {
 	require.ErrorIs(t, g.tryOpen(), block.ErrForeign)
 
 	// With the store's own id changed to match, its records do not.
-	id := g.record("\x01store")
-	set("\x01store", other.record("\x01store"))
+	id := g.record("\x01\x00\x00\x00\x00store")
+	set("\x01\x00\x00\x00\x00store", other.record("\x01\x00\x00\x00\x00store"))
 	require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
 	require.ErrorContains(t, g.tryOpen(), "the keyring document was put in the place of the store's own")
-	set("\x01store", id)
+	set("\x01\x00\x00\x00\x00store", id)
 
 	g.edit(func(db *pebble.DB) { require.NoError(t, db.Delete([]byte(documentKey), pebble.Sync)) })
 	require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)

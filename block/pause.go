@@ -25,8 +25,8 @@ type pausing struct {
 func (s *Store) pausedRecord() string { return metaPaused + s.Instance() }
 
 // loadPause remembers a pause from before Open.
-func (s *Store) loadPause() error {
-	_, err := readMeta(s.db, s.pausedRecord())
+func (s *Store) loadPause(ctx context.Context) error {
+	_, err := readMeta(ctx, s.part, s.pausedRecord())
 	if errors.Is(err, engine.ErrNotFound) {
 		return nil
 	}
@@ -42,12 +42,14 @@ func (s *Store) loadPause() error {
 // store is closed and opened again. Older KEK versions are needed meanwhile. Other
 // rewriting operations are not held up, and [RewrapCheckpoint] is not paused. To
 // pause twice does nothing. It needs no access.
-func (s *Store) PauseRewrap(ctx context.Context) error { return s.setPause("pause rewrap", true) }
+func (s *Store) PauseRewrap(ctx context.Context) error { return s.setPause(ctx, "pause rewrap", true) }
 
 // ResumeRewrap lets RewrapDEKs go on where it stopped.
-func (s *Store) ResumeRewrap(ctx context.Context) error { return s.setPause("resume rewrap", false) }
+func (s *Store) ResumeRewrap(ctx context.Context) error {
+	return s.setPause(ctx, "resume rewrap", false)
+}
 
-func (s *Store) setPause(what string, pause bool) error {
+func (s *Store) setPause(ctx context.Context, what string, pause bool) error {
 	s.usage.RLock()
 	defer s.usage.RUnlock()
 	if s.closed {
@@ -66,7 +68,7 @@ func (s *Store) setPause(what string, pause bool) error {
 	if pause {
 		record = []byte{pausedVersion}
 	}
-	if err := s.writeMeta(s.pausedRecord(), record); err != nil {
+	if err := s.writeMeta(ctx, s.pausedRecord(), record); err != nil {
 		return fmt.Errorf("block: %s: %w", what, err)
 	}
 	if pause {

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -27,7 +27,7 @@ func (s *Store) survey() error {
 	if err != nil {
 		return err
 	}
-	log, err := engine.Survey(s.dir, s.opts.FS, id.engine)
+	log, err := pebble.Survey(s.dir, s.opts.FS, id.engine)
 	if err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
 	}
@@ -51,12 +51,12 @@ func (s *Store) be(instance instanceID) {
 }
 
 // enter writes down that the store is in another phase.
-func (s *Store) enter(phase engine.Phase) (err error) {
+func (s *Store) enter(phase pebble.Phase) (err error) {
 	if s.opts.ReadOnly {
 		return nil
 	}
-	if phase == engine.Opened {
-		if s.id.engine.Log, s.id.engine.Manifest, err = engine.Position(s.dir, s.opts.FS); err != nil {
+	if phase == pebble.Opened {
+		if s.id.engine.Log, s.id.engine.Manifest, err = pebble.Position(s.dir, s.opts.FS); err != nil {
 			return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
 		}
 	}
@@ -71,7 +71,7 @@ func (s *Store) enter(phase engine.Phase) (err error) {
 // leave writes down that the store is closed, and which files it has. The engine is
 // closed, and tagger nil if the keys were not accessible.
 func (s *Store) leave(tagger *keyring.Tagger) error {
-	if s.opts.ReadOnly || s.id.engine.Phase < engine.Opening {
+	if s.opts.ReadOnly || s.id.engine.Phase < pebble.Opening {
 		return nil // nothing has changed; or its creation goes on with the next Open
 	}
 	if s.refused.Load() {
@@ -96,16 +96,16 @@ func (i *identity) list(s *Store, dir string, tagger *keyring.Tagger) (err error
 		return err
 	}
 	e := &i.engine
-	if e.Log, err = engine.Survey(dir, s.opts.FS, *e); err != nil {
+	if e.Log, err = pebble.Survey(dir, s.opts.FS, *e); err != nil {
 		return err
 	}
-	if _, e.Manifest, err = engine.Position(dir, s.opts.FS); err != nil {
+	if _, e.Manifest, err = pebble.Position(dir, s.opts.FS); err != nil {
 		return err
 	}
-	if e.Files, err = engine.Inventory(dir, s.opts.FS); err != nil {
+	if e.Files, err = pebble.Inventory(dir, s.opts.FS); err != nil {
 		return err
 	}
-	e.Phase = engine.Closed
+	e.Phase = pebble.Closed
 	i.path = place(s.opts.FS, dir)
 	if tagger != nil {
 		tag := tagger.Tag(i.untagged())
@@ -155,7 +155,7 @@ func (s *Store) checkTag(tag func(purpose string, data []byte) [keyring.TagSize]
 // notFinished is the error of a store whose creation was cut off, for those who must not
 // finish it.
 func (s *Store) notFinished(err error) error {
-	if s.id.engine.Phase == engine.Creating && errors.Is(err, engine.ErrNone) {
+	if s.id.engine.Phase == pebble.Creating && errors.Is(err, pebble.ErrNone) {
 		return fmt.Errorf("block: open %s: its creation was not finished: %w", s.dir, ErrReadOnly)
 	}
 	return err

@@ -36,11 +36,11 @@ type prefetch struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
-	deks    *engine.Iter   // on the next record to take, once started
-	started bool           // see deks
-	data    []*engine.Iter // a worker's each
-	work    chan *chunk    // to open
-	order   chan *chunk    // the same, as they are to be handed out
+	deks    engine.Cursor   // on the next record to take, once started
+	started bool            // see deks
+	data    []engine.Cursor // a worker's each
+	work    chan *chunk     // to open
+	order   chan *chunk     // the same, as they are to be handed out
 	free    chan *chunk
 	all     []*chunk
 	size    atomic.Int64 // of a block of late, in bytes: so many make a chunk
@@ -60,7 +60,7 @@ func (s *Store) newPrefetch(ctx context.Context, c *cursor, session uint64, size
 	}
 	defer h.Release()
 	for range workers {
-		it, err := c.data.Clone(c.lower, c.upper)
+		it, err := c.data.Clone(engine.Sealed, c.r.Start, c.r.End)
 		if err != nil {
 			return nil, errors.Join(s.damage(err), p.Close())
 		}
@@ -73,7 +73,7 @@ func (s *Store) newPrefetch(ctx context.Context, c *cursor, session uint64, size
 		p.all = append(p.all, ch)
 		p.free <- ch
 	}
-	from := append(slices.Clone(c.deks.Key()[1:]), 0) // what follows the current key
+	from := append(slices.Clone(c.deks.ID()), 0) // what follows the current id
 	p.wg.Go(func() { p.read(from) })
 	for _, it := range p.data {
 		p.wg.Go(func() { p.open(it) })
@@ -167,7 +167,7 @@ func (p *prefetch) fill(ch *chunk) (more bool) {
 			ch.locate()
 			return false
 		}
-		ch.add(p.deks.Key()[1:], record)
+		ch.add(p.deks.ID(), record)
 		p.deks.Next()
 	}
 	ch.locate()
@@ -176,20 +176,20 @@ func (p *prefetch) fill(ch *chunk) (more bool) {
 		return false
 	}
 	if ch.last = !p.deks.Valid(); !ch.last {
-		ch.to = append(ch.to[:0], p.deks.Key()[1:]...)
+		ch.to = append(ch.to[:0], p.deks.ID()...)
 	}
 	return !ch.last
 }
 
 // open opens chunks, with an iterator over the blocks.
-func (p *prefetch) open(it *engine.Iter) {
+func (p *prefetch) open(it engine.Cursor) {
 	for ch := range p.work {
 		p.openChunk(it, ch)
 		ch.opened <- struct{}{}
 	}
 }
 
-func (p *prefetch) openChunk(it *engine.Iter, ch *chunk) {
+func (p *prefetch) openChunk(it engine.Cursor, ch *chunk) {
 	fail := func(err error) { ch.err, ch.rest = err, len(ch.records) }
 	if p.ctx.Err() != nil {
 		fail(p.ctx.Err())
@@ -204,7 +204,7 @@ func (p *prefetch) openChunk(it *engine.Iter, ch *chunk) {
 	ch.seek(it, 0)
 	for i := range ch.records {
 		at, err := ch.match(p.s, it, i)
-		if err == nil && !ch.fits(it.ValueSize(), &p.ahead) {
+		if err == nil && !ch.fits(it.Size(), &p.ahead) {
 			ch.rest = i
 			return
 		}

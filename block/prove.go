@@ -2,6 +2,7 @@ package block
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -31,11 +32,10 @@ const (
 // none, or only what was planted with it. Against one who replaces records wholesale, or
 // plants as many as there are, only an anchor
 // (Options.Keyring.Anchor) helps.
-func (s *Store) prove(h *keyring.Hold) error {
+func (s *Store) prove(ctx context.Context, h *keyring.Hold) error {
 	p := proof{epochs: map[uint32]bool{}}
 	p.know(h.Epochs())
-	lower, upper := Range{}.bounds(spaceDEK, 0)
-	it, err := s.db.NewIter(lower, upper)
+	it, err := s.part.Cursor(ctx, engine.Record, nil, nil)
 	if err != nil {
 		return s.damage(err)
 	}
@@ -56,9 +56,9 @@ func (s *Store) prove(h *keyring.Hold) error {
 	var last error
 	good, bad := 0, 0
 	for _, r := range p.sample {
-		bind.Set(r.key[1:])
+		s.bind(&bind, r.id)
 		if err := h.CheckRecord(r.record, &bind); err != nil {
-			bad, last = bad+1, fmt.Errorf("block %s: %w", shownID(r.key[prefixSize:]), err)
+			bad, last = bad+1, fmt.Errorf("block %s: %w", shownID(r.id), err)
 		} else {
 			good++
 		}
@@ -78,7 +78,7 @@ type proof struct {
 	sample []sampled
 }
 
-type sampled struct{ key, record []byte }
+type sampled struct{ id, record []byte }
 
 func (p *proof) know(epochs []keyring.EpochInfo) {
 	for _, e := range epochs {
@@ -88,13 +88,13 @@ func (p *proof) know(epochs []keyring.EpochInfo) {
 
 // walk takes up to n records from where the iterator is, and reports whether there are
 // more.
-func (p *proof) walk(it *engine.Iter, ok bool, n int) (more bool, err error) {
+func (p *proof) walk(it engine.Cursor, ok bool, n int) (more bool, err error) {
 	for ; ok && n > 0; n-- {
 		record, err := it.Value()
 		if err != nil {
 			return false, err
 		}
-		if err := p.take(it.Key(), record); err != nil {
+		if err := p.take(it.ID(), record); err != nil {
 			return false, err
 		}
 		ok = it.Next()
@@ -103,12 +103,12 @@ func (p *proof) walk(it *engine.Iter, ok bool, n int) (more bool, err error) {
 }
 
 // runs walks on from places by chance.
-func (p *proof) runs(it *engine.Iter) error {
-	from := bytes.Clone(it.Key())
+func (p *proof) runs(it engine.Cursor) error {
+	from := bytes.Clone(it.ID())
 	if !it.Last() {
 		return nil // an error; see prove
 	}
-	to := bytes.Clone(it.Key())
+	to := bytes.Clone(it.ID())
 	for range proofRuns {
 		if _, err := p.walk(it, it.SeekGE(between(from, to)), proofRun); err != nil {
 			return err
@@ -121,10 +121,10 @@ func (p *proof) runs(it *engine.Iter) error {
 // (reservoir sampling). The engine has checksums: that a record names an epoch which there
 // is not is no accident of the disk, but a document that is older than the record, or
 // another's.
-func (p *proof) take(key, record []byte) error {
+func (p *proof) take(id, record []byte) error {
 	if in, err := keyring.ParseRecord(record); err == nil && !p.epochs[in.Epoch] {
 		return fmt.Errorf("block %s names epoch %d, which the keyring does not have: an older keyring document, "+
-			"or another, was put in the place of the store's own: %w", shownID(key[prefixSize:]), in.Epoch, ErrCorrupt)
+			"or another, was put in the place of the store's own: %w", shownID(id), in.Epoch, ErrCorrupt)
 	}
 	at := len(p.sample)
 	if p.seen++; at == proofSamples {
@@ -134,11 +134,11 @@ func (p *proof) take(key, record []byte) error {
 	} else {
 		p.sample = append(p.sample, sampled{})
 	}
-	p.sample[at] = sampled{bytes.Clone(key), bytes.Clone(record)}
+	p.sample[at] = sampled{bytes.Clone(id), bytes.Clone(record)}
 	return nil
 }
 
-// between returns a key by chance from low to about high.
+// between returns an id by chance from low to about high.
 func between(low, high []byte) []byte {
 	n := 0
 	for n < len(low) && n < len(high) && low[n] == high[n] {

@@ -28,12 +28,12 @@ func TestProofSamplesByRank(t *testing.T) {
 	for range rounds {
 		p := proof{epochs: map[uint32]bool{1: true}}
 		for i := range records {
-			require.NoError(t, p.take(appendKey(nil, spaceDEK, 0, fmt.Appendf(nil, "%04d", i)), epochRecord(1)))
+			require.NoError(t, p.take(fmt.Appendf(nil, "%04d", i), epochRecord(1)))
 		}
 		require.Len(t, p.sample, proofSamples)
 		for _, r := range p.sample {
 			var i int
-			_, err := fmt.Sscanf(string(r.key[prefixSize:]), "%d", &i)
+			_, err := fmt.Sscanf(string(r.id), "%d", &i)
 			require.NoError(t, err)
 			counts[i]++
 		}
@@ -48,10 +48,10 @@ func TestProofSamplesByRank(t *testing.T) {
 		require.InDelta(t, rounds*proofSamples/10, sum, 1000, "tenth %d", tenth)
 	}
 	p := proof{epochs: map[uint32]bool{1: true}}
-	key := appendKey(nil, spaceDEK, 0, []byte("id"))
-	require.ErrorIs(t, p.take(key, epochRecord(2)), ErrCorrupt)
+	id := []byte("id")
+	require.ErrorIs(t, p.take(id, epochRecord(2)), ErrCorrupt)
 	require.Empty(t, p.sample)
-	require.NoError(t, p.take(key, nil), "what is no record is for the sample to judge")
+	require.NoError(t, p.take(id, nil), "what is no record is for the sample to judge")
 }
 
 // One good record and a bad one say nothing, and that is not enough; two good ones are.
@@ -108,14 +108,14 @@ func TestProofOfALargeStore(t *testing.T) {
 	h, err := s.keys.Acquire()
 	require.NoError(t, err)
 	s.proven.Store(false)
-	require.NoError(t, s.prove(&h))
+	require.NoError(t, s.prove(t.Context(), &h))
 	require.True(t, s.proven.Load())
 	key := appendKey(nil, spaceDEK, 0, id(proofFirst-1))
 	record := s.Engine(key)
 	binary.BigEndian.PutUint32(record[1:], 99)
 	s.SetEngine(key, record)
 	s.proven.Store(false)
-	err = s.prove(&h)
+	err = s.prove(t.Context(), &h)
 	require.ErrorIs(t, err, ErrCorrupt)
 	require.ErrorContains(t, err, "names epoch 99, which the keyring does not have")
 	require.False(t, s.proven.Load())
@@ -144,7 +144,7 @@ func BenchmarkProve(b *testing.B) {
 			require.NoError(b, err)
 			defer h.Release()
 			for b.Loop() {
-				require.NoError(b, s.prove(&h))
+				require.NoError(b, s.prove(b.Context(), &h))
 			}
 		})
 	}

@@ -17,19 +17,16 @@ type scratch struct {
 	key     dek.Key
 	binding keyring.Binding // partition | block id
 	aad     []byte          // of the sealed block: version | store id | partition | block id
-	lookup  []byte          // an engine key
-	record  []byte
-	sealed  []byte         // that the vault has to be asked about
-	reading engine.Reading // where it looked up before
+	row     engine.Row      // what was found of a block, and the record of one that is put
 }
 
 // take returns a scratch that is bound to a block.
-func (s *Store) take(partition uint32, id []byte) *scratch {
+func (s *Store) take(id []byte) *scratch {
 	sc := s.scratch.Get().(*scratch)
 	store := s.keys.StoreID()
 	sc.aad = append(sc.aad[:0], blockVersion)
 	sc.aad = append(sc.aad, store[:]...)
-	sc.aad = binary.BigEndian.AppendUint32(sc.aad, partition)
+	sc.aad = binary.BigEndian.AppendUint32(sc.aad, s.partition)
 	sc.aad = append(sc.aad, id...)
 	// What follows the store id is what the DEK record is bound to as well.
 	sc.binding.Set(sc.aad[1+len(store):])
@@ -62,14 +59,14 @@ func (s *Store) Put(ctx context.Context, id, data []byte) error {
 	if err := s.counts.fail(failedPut, ctx.Err()); err != nil {
 		return wrapErr("put", id, err)
 	}
-	h, err := s.writeHold()
+	h, err := s.writeHold(ctx)
 	if err != nil {
 		s.counts.put(0, err)
 		return wrapErr("put", id, err)
 	}
 	defer func() { h.Release() }()
 
-	sc := s.take(0, id)
+	sc := s.take(id)
 	defer s.give(sc)
 	for {
 		err := s.putOnce(ctx, &h, sc, id, data)
@@ -86,19 +83,19 @@ func (s *Store) Put(ctx context.Context, id, data []byte) error {
 }
 
 func (s *Store) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, data []byte) error {
-	b := s.db.NewBatch()
+	b := s.part.NewBatch()
 	defer b.Close()
-	if err := s.seal(ctx, h, b, sc, 0, id, data); err != nil {
+	if err := s.seal(ctx, h, b, sc, id, data); err != nil {
 		return err
 	}
 	sc.key.Destroy() // not after the wait for the log
 	change := s.rows.announce(id)
-	err := s.apply(ctx, h, b, recordEpoch(sc.record))
+	err := s.apply(ctx, h, b, recordEpoch(sc.row.Record))
 	s.rows.report(change)
 	if err != nil {
 		return err
 	}
-	s.records.put(id, sc.record)
+	s.records.put(id, sc.row.Record)
 	return s.durable(b)
 }
 
@@ -112,15 +109,15 @@ func (s *Store) Delete(ctx context.Context, id []byte) error {
 	if err := s.counts.fail(failedDelete, ctx.Err()); err != nil {
 		return wrapErr("delete", id, err)
 	}
-	h, err := s.writeHold()
+	h, err := s.writeHold(ctx)
 	if err != nil {
 		s.counts.deleted(err)
 		return wrapErr("delete", id, err)
 	}
 	defer func() { h.Release() }()
-	b := s.db.NewBatch()
+	b := s.part.NewBatch()
 	defer b.Close()
-	if err := remove(b, 0, id); err != nil {
+	if err := b.Delete(id); err != nil {
 		return wrapErr("delete", id, err)
 	}
 	change := s.rows.announce(id)
@@ -138,41 +135,38 @@ func (s *Store) Delete(ctx context.Context, id []byte) error {
 }
 
 // writeHold is a hold for a change.
-func (s *Store) writeHold() (keyring.Hold, error) {
+func (s *Store) writeHold(ctx context.Context) (keyring.Hold, error) {
 	h, err := s.keys.Acquire()
 	if err != nil {
 		return h, err
 	}
-	if err := s.mayWrite(&h); err != nil {
+	if err := s.mayWrite(ctx, &h); err != nil {
 		h.Release()
 		return keyring.Hold{}, err
 	}
 	return h, nil
 }
 
-func (s *Store) mayWrite(h *keyring.Hold) error {
+func (s *Store) mayWrite(ctx context.Context, h *keyring.Hold) error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly
 	}
 	if s.proven.Load() {
 		return nil
 	}
-	return s.prove(h)
+	return s.prove(ctx, h)
 }
 
 // seal adds to b a block under a fresh DEK, and the DEK's record, which it leaves
-// in sc.record. The block is sealed into the batch's own memory.
-func (s *Store) seal(ctx context.Context, h *keyring.Hold, b engine.Batch, sc *scratch, partition uint32, id, data []byte) (err error) {
-	if sc.record, err = h.NewDEK(ctx, sc.record[:0], &sc.key, &sc.binding); err != nil {
+// in sc.row.Record. The block is sealed into the batch's own memory.
+func (s *Store) seal(ctx context.Context, h *keyring.Hold, b engine.Batch, sc *scratch, id, data []byte) (err error) {
+	if sc.row.Record, err = h.NewDEK(ctx, sc.row.Record[:0], &sc.key, &sc.binding); err != nil {
 		return err
 	}
-	sc.lookup = appendKey(sc.lookup[:0], spaceDEK, partition, id)
-	if err := b.Set(sc.lookup, sc.record); err != nil {
+	value, err := b.Put(id, sc.row.Record, blockOverhead+len(data))
+	if err != nil {
 		return err
 	}
-	key, value := b.Reserve(prefixSize+len(id), blockOverhead+len(data))
-	copy(key, sc.lookup)
-	key[0] = spaceData
 	value[0] = blockVersion
 	sealed := sc.key.Seal(value[1:1], data, sc.aad)
 	if len(sealed) != len(value)-1 || &sealed[0] != &value[1] {
@@ -183,12 +177,9 @@ func (s *Store) seal(ctx context.Context, h *keyring.Hold, b engine.Batch, sc *s
 	return nil
 }
 
-// remove adds to b the deletion of a block and its DEK record.
-func remove(b engine.Batch, partition uint32, id []byte) error {
-	key := appendKey(nil, spaceDEK, partition, id)
-	if err := b.Delete(key); err != nil {
-		return err
-	}
-	key[0] = spaceData
-	return b.Delete(key)
+// bind makes a binding that of a block.
+func (s *Store) bind(b *keyring.Binding, id []byte) {
+	var partition [partitionSize]byte
+	binary.BigEndian.PutUint32(partition[:], s.partition)
+	b.Set(partition[:], id)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -43,7 +44,7 @@ func (s *Store) rekey(ctx context.Context, r Range, p Progress) (err error) {
 		return err
 	}
 	session := h.Session()
-	m, found, err := s.readMarker(&h, metaRekey)
+	m, found, err := s.readMarker(ctx, &h, metaRekey)
 	work, workErr := h.Work()
 	current := h.CurrentEpoch()
 	h.Release()
@@ -75,7 +76,7 @@ func (s *Store) rekey(ctx context.Context, r Range, p Progress) (err error) {
 	if err := s.keys.EndWork(ctx); err != nil {
 		return err
 	}
-	if err := s.removeMarker(metaRekey); err != nil {
+	if err := s.removeMarker(ctx, metaRekey); err != nil {
 		return err
 	}
 	mt.done()
@@ -92,15 +93,15 @@ func (s *Store) rekeyStep(ctx context.Context, session uint64, m *marker, mt *me
 		return n, false, err
 	}
 	defer func() { h.Release() }()
-	if err := s.mayWrite(&h); err != nil {
+	if err := s.mayWrite(ctx, &h); err != nil {
 		return n, false, err
 	}
 	if step%s.steps.mark == 0 {
-		if err := s.writeMarker(&h, metaRekey, *m); err != nil {
+		if err := s.writeMarker(ctx, &h, metaRekey, *m); err != nil {
 			return n, false, err
 		}
 	}
-	c, err := s.newCursor(s.db, Range{Start: m.next, End: m.r.End})
+	c, err := s.newCursor(ctx, s.part, Range{Start: m.next, End: m.r.End})
 	if err != nil {
 		return n, false, err
 	}
@@ -132,13 +133,13 @@ func (s *Store) rekeyStep(ctx context.Context, session uint64, m *marker, mt *me
 		n.blocks++
 		mt.add(1, size)
 	}
-	if _, err := w.flush(&h); err != nil {
+	if err := w.flush(ctx); err != nil {
 		return n, false, err
 	}
 	if m.next = next; next != nil {
 		return n, false, nil
 	}
-	return n, true, s.makeDurable()
+	return n, true, s.part.Sync(ctx)
 }
 
 // rekeyOne prepares the replacement of one block.
@@ -157,15 +158,15 @@ func (s *Store) rekeyOne(ctx context.Context, h *keyring.Hold, c *cursor, w *rew
 // reseal prepares the replacement of a block, whose record is old, by the same data
 // under a fresh DEK.
 func (s *Store) reseal(ctx context.Context, h *keyring.Hold, w *rewriter, id, old, data []byte) error {
-	sc := s.take(0, id)
+	sc := s.take(id)
 	defer s.give(sc)
-	if err := s.seal(ctx, h, w.batch, sc, 0, id, data); err != nil {
+	if err := s.seal(ctx, h, w.batch, sc, id, data); err != nil {
 		return err
 	}
 	if err := s.proveRecord(ctx, h, sc, id); err != nil {
 		return err
 	}
-	w.was = append(w.was, change{id: bytes.Clone(id), old: old})
+	w.was = append(w.was, engine.Was{ID: bytes.Clone(id), Record: old})
 	w.bytes += len(data)
 	return nil
 }
@@ -173,13 +174,13 @@ func (s *Store) reseal(ctx context.Context, h *keyring.Hold, w *rewriter, id, ol
 // proveRecord has the vault unwrap a DEK that it just wrapped (ByKEK): what it answered
 // is about to replace a wrap that is good.
 func (s *Store) proveRecord(ctx context.Context, h *keyring.Hold, sc *scratch, id []byte) error {
-	in, err := keyring.ParseRecord(sc.record)
+	in, err := keyring.ParseRecord(sc.row.Record)
 	if err != nil || in.Wrapping != keyring.ByKEK {
 		return err
 	}
-	again := s.take(0, id)
+	again := s.take(id)
 	defer s.give(again)
-	if err := h.OpenDEK(ctx, &again.key, sc.record, &again.binding); err != nil {
+	if err := h.OpenDEK(ctx, &again.key, sc.row.Record, &again.binding); err != nil {
 		return fmt.Errorf("the vault's wrap of the new DEK is of no use: %w", err)
 	}
 	if subtle.ConstantTimeCompare(again.key.Bytes(), sc.key.Bytes()) != 1 {

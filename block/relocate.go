@@ -74,7 +74,7 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 	}
 	err = s.keys.Revalidate(ctx)
 	if err == nil {
-		err = s.proveNow() // if nothing was relocated it was not yet
+		err = s.proveNow(ctx) // if nothing was relocated it was not yet
 	}
 	if err == nil {
 		err = s.notePlaces(ctx, s.keys.KEK())
@@ -134,7 +134,7 @@ func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (r
 	if err != nil {
 		return rel, err
 	}
-	err = s.prove(&h)
+	err = s.prove(ctx, &h)
 	var t *keyring.Tagger
 	if err == nil {
 		t, err = h.Tagger(metaRegister)
@@ -225,7 +225,7 @@ func (s *Store) notePlaces(ctx context.Context, k *kek.KEK) error {
 		return err
 	}
 	defer t.Destroy()
-	return s.storage.notePast(t, found)
+	return s.storage.notePast(ctx, t, found)
 }
 
 // vaultTime is ctx for one call to a vault.
@@ -276,12 +276,12 @@ func (s *Store) relocateCopy(ctx context.Context, c *copyEntry, k *kek.KEK) erro
 	}
 	if err == nil {
 		c.take(in)
-		return s.noteCopy(*c)
+		return s.noteCopy(ctx, *c)
 	}
 	// It may have got as far as its document, which in clear is believed where it needs more.
 	if in, again := s.inspectCopy(*c, &o); again == nil {
 		c.need(append(slices.Collect(maps.Values(in.KEKs)), in.KEK)...)
-		err = errors.Join(err, s.noteCopy(*c))
+		err = errors.Join(err, s.noteCopy(ctx, *c))
 	}
 	return err
 }

@@ -188,7 +188,7 @@ func TestRelocateRefuses(t *testing.T) {
 			require.NoError(f.t, s.Close())
 			f.a.SetEnabled(f.second, false) // so that Close saves none over it
 			s = openAt(f.t, f.rig, f.dir)
-			s.SetEngine(append([]byte{1}, "keyring"...), old)
+			s.SetEngine(append([]byte{1, 0, 0, 0, 0}, "keyring"...), old)
 			require.NoError(f.t, s.Close())
 		}, block.ErrCorrupt},
 	} {

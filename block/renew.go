@@ -63,8 +63,8 @@ func (a dekAge) of(e keyring.EpochInfo) time.Time {
 	return e.Created
 }
 
-func (s *Store) dekAge(h *keyring.Hold) (a dekAge, err error) {
-	b, found, err := s.readTagged(h, metaDEKAge)
+func (s *Store) dekAge(ctx context.Context, h *keyring.Hold) (a dekAge, err error) {
+	b, found, err := s.readTagged(ctx, h, metaDEKAge)
 	if err != nil || !found {
 		return a, err
 	}
@@ -73,11 +73,11 @@ func (s *Store) dekAge(h *keyring.Hold) (a dekAge, err error) {
 
 // inheritAge says, before DEKs of older epochs are rewrapped under the given one, how
 // old they are. The caller has the turn of rewriting operations.
-func (s *Store) inheritAge(h *keyring.Hold, epoch uint32) error {
+func (s *Store) inheritAge(ctx context.Context, h *keyring.Hold, epoch uint32) error {
 	if epoch <= s.aged {
 		return nil
 	}
-	a, err := s.dekAge(h)
+	a, err := s.dekAge(ctx, h)
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (s *Store) inheritAge(h *keyring.Hold, epoch uint32) error {
 		}
 	}
 	if epoch > a.epoch {
-		if err := s.writeTagged(h, metaDEKAge, next.encode()); err != nil {
+		if err := s.writeTagged(ctx, h, metaDEKAge, next.encode()); err != nil {
 			return err
 		}
 	}
@@ -97,12 +97,12 @@ func (s *Store) inheritAge(h *keyring.Hold, epoch uint32) error {
 }
 
 // dueBefore returns the epoch before which the DEKs are too old; 0: none are.
-func (s *Store) dueBefore(h *keyring.Hold) (bound uint32, err error) {
+func (s *Store) dueBefore(ctx context.Context, h *keyring.Hold) (bound uint32, err error) {
 	after := s.keys.Policy().RekeyAfter
 	if after == 0 {
 		return 0, nil
 	}
-	a, err := s.dekAge(h)
+	a, err := s.dekAge(ctx, h)
 	if err != nil {
 		return 0, err
 	}
@@ -180,7 +180,7 @@ func (s *Store) beginRenewal(ctx context.Context) (*renewal, error) {
 	}
 	defer func() { h.Release() }()
 	n := &renewal{session: h.Session(), rotations: s.rotations}
-	bound, err := s.dueBefore(&h)
+	bound, err := s.dueBefore(ctx, &h)
 	if err != nil || bound == 0 {
 		return nil, err
 	}
@@ -219,12 +219,14 @@ func (s *Store) renewTurn(ctx context.Context, n *renewal, mt *meter) (c cost, d
 		return c, false, err
 	}
 	defer func() { h.Release() }()
-	if err := s.mayWrite(&h); err != nil {
+	if err := s.mayWrite(ctx, &h); err != nil {
 		return c, false, err
 	}
 	if n.step == 0 {
-		s.raiseFloor(n.m.epoch)
-		if err := s.writeMarker(&h, metaRenew, n.m); err != nil { // for Inspect
+		if err := s.part.RaiseFloor(ctx, n.m.epoch); err != nil {
+			return c, false, err
+		}
+		if err := s.writeMarker(ctx, &h, metaRenew, n.m); err != nil { // for Inspect
 			return c, false, err
 		}
 	}
@@ -238,7 +240,7 @@ func (s *Store) renewTurn(ctx context.Context, n *renewal, mt *meter) (c cost, d
 	}
 	c = cost{bytes: uint64(w.bytes), blocks: uint64(len(w.was))}
 	n.renewed += c.blocks
-	if _, err := w.flush(&h); err != nil {
+	if err := w.flush(ctx); err != nil {
 		return c, false, err
 	}
 	if n.m.next = next; next != nil {
@@ -250,11 +252,11 @@ func (s *Store) renewTurn(ctx context.Context, n *renewal, mt *meter) (c cost, d
 // endRenewal drops the epochs that nothing names any more, unless a block could not be
 // opened: it is left as it is.
 func (s *Store) endRenewal(ctx context.Context, h *keyring.Hold, n *renewal) error {
-	if err := s.makeDurable(); err != nil {
+	if err := s.part.Sync(ctx); err != nil {
 		return err
 	}
 	if n.damaged == nil {
-		a, err := s.dekAge(h)
+		a, err := s.dekAge(ctx, h)
 		if err != nil {
 			return err
 		}
@@ -264,32 +266,36 @@ func (s *Store) endRenewal(ctx context.Context, h *keyring.Hold, n *renewal) err
 			return err
 		}
 		if a.epoch < n.m.epoch {
-			if err := s.writeMeta(metaDEKAge, nil); err != nil {
+			if err := s.writeMeta(ctx, metaDEKAge, nil); err != nil {
 				return err
 			}
 		}
 	}
-	return s.removeMarker(metaRenew)
+	return s.removeMarker(ctx, metaRenew)
 }
 
 // collectTooOld prepares the replacement of the next blocks whose DEKs are too old,
 // and returns where to go on, nil at the end.
 func (s *Store) collectTooOld(ctx context.Context, h *keyring.Hold, w *rewriter, n *renewal, mt *meter) (next []byte, err error) {
-	snap := s.db.NewSnapshot()
-	s.track(snap)
-	defer s.finish(snap)
-	todo, next, err := s.listTooOld(snap, n.m, mt)
+	view, err := s.part.View(ctx)
+	if err != nil {
+		return nil, s.damage(err)
+	}
+	s.track(view)
+	defer s.finish(view)
+	todo, next, err := s.listTooOld(ctx, view, n.m, mt)
 	if err != nil {
 		return nil, err
 	}
+	var row engine.Row
 	var plain []byte
 	defer func() { clear(plain[:cap(plain)]) }()
 	for _, c := range todo {
 		if w.full() {
-			return c.id, nil
+			return c.ID, nil
 		}
-		p := pair{id: c.id, record: c.old}
-		if p.value, err = readValue(snap, appendKey(nil, spaceData, 0, c.id)); err == nil {
+		p := pair{id: c.ID, record: c.Record}
+		if p.value, err = sealedIn(ctx, view, c.ID, &row); err == nil {
 			plain = roomFor(plain, p.value)
 			var out []byte // nil if it does not open: plain stays, to be overwritten
 			if out, err = s.openPair(ctx, h, p, plain); err == nil {
@@ -297,16 +303,16 @@ func (s *Store) collectTooOld(ctx context.Context, h *keyring.Hold, w *rewriter,
 			}
 		}
 		if err == nil {
-			err = s.reseal(ctx, h, w, c.id, c.old, plain)
+			err = s.reseal(ctx, h, w, c.ID, c.Record, plain)
 		}
 		if err = s.damage(err); errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) {
 			if n.damaged == nil {
-				n.damaged = fmt.Errorf("block: renew DEKs: block %s: %w", shownID(c.id), err)
+				n.damaged = fmt.Errorf("block: renew DEKs: block %s: %w", shownID(c.ID), err)
 			}
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("block: renew DEKs: block %s: %w", shownID(c.id), err)
+			return nil, fmt.Errorf("block: renew DEKs: block %s: %w", shownID(c.ID), err)
 		}
 		mt.add(1, uint64(len(plain)))
 	}
@@ -315,16 +321,15 @@ func (s *Store) collectTooOld(ctx context.Context, h *keyring.Hold, w *rewriter,
 
 // listTooOld returns the next records of which the DEKs are too old, and where to go
 // on, nil at the end. It stops soon after one, so that a hold is short.
-func (s *Store) listTooOld(r engine.Reader, m marker, mt *meter) (todo []change, next []byte, err error) {
-	lower, upper := Range{Start: m.next}.bounds(spaceDEK, 0)
-	it, err := r.NewIter(lower, upper)
+func (s *Store) listTooOld(ctx context.Context, r engine.Reader, m marker, mt *meter) (todo []engine.Was, next []byte, err error) {
+	it, err := r.Cursor(ctx, engine.Record, m.next, nil)
 	if err != nil {
 		return nil, nil, s.damage(err)
 	}
 	defer it.Close()
 	most := 64 * s.steps.records
 	for ok := it.First(); ok; ok = it.Next() {
-		id := it.Key()[prefixSize:]
+		id := it.ID()
 		if len(todo) == s.steps.records || most == 0 {
 			return todo, bytes.Clone(id), nil
 		}
@@ -339,7 +344,7 @@ func (s *Store) listTooOld(r engine.Reader, m marker, mt *meter) (todo []change,
 		most--
 		switch {
 		case in.Epoch < m.epoch:
-			todo = append(todo, change{id: bytes.Clone(id), old: bytes.Clone(record)})
+			todo = append(todo, engine.Was{ID: bytes.Clone(id), Record: bytes.Clone(record)})
 		case len(todo) == 0:
 			mt.add(1, 0)
 		}
@@ -347,15 +352,15 @@ func (s *Store) listTooOld(r engine.Reader, m marker, mt *meter) (todo []change,
 	return todo, nil, s.damage(it.Err())
 }
 
-// readValue returns a copy of a value; that it is missing is damage.
-func readValue(r engine.Reader, key []byte) ([]byte, error) {
-	v, closer, err := r.Get(key)
+// sealedIn returns a copy of a sealed block; that it is missing is damage.
+func sealedIn(ctx context.Context, r engine.Reader, id []byte, row *engine.Row) ([]byte, error) {
+	err := r.Get(ctx, id, engine.Sealed, row)
 	if errors.Is(err, engine.ErrNotFound) {
-		return nil, fmt.Errorf("the block has a DEK record and no data: %w", ErrCorrupt)
+		return nil, errNoData
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer closer.Close()
-	return bytes.Clone(v), nil
+	defer row.Release()
+	return bytes.Clone(row.Sealed), nil
 }

@@ -157,7 +157,7 @@ func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pau
 		return nil, false, err
 	}
 	defer func() { <-s.rewriting }()
-	var todo []change
+	var todo []engine.Was
 	most := 64 * s.steps.records // that are looked at, so that the turn is short when little is to be done
 	err = s.eachRecord(ctx, from, func(id, record []byte, in keyring.RecordInfo) (bool, error) {
 		if len(todo) == s.steps.records || most == 0 {
@@ -166,7 +166,7 @@ func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pau
 		}
 		most--
 		if in.Wrapping == keyring.ByKEK && in.KEK != active {
-			todo = append(todo, change{id: bytes.Clone(id), old: bytes.Clone(record)})
+			todo = append(todo, engine.Was{ID: bytes.Clone(id), Record: bytes.Clone(record)})
 		}
 		return true, nil
 	})
@@ -178,7 +178,7 @@ func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pau
 			return nil, false, err
 		}
 		if pausable && s.RewrapPaused() || mt.due() && i > 0 {
-			return c.id, true, nil
+			return c.ID, true, nil
 		}
 		mt.called(callsPerRewrap)
 		if err := s.tryRewrap(ctx, c); errors.Is(err, errLeft) {
@@ -186,7 +186,7 @@ func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pau
 				left.first = err
 			}
 		} else if err != nil {
-			return c.id, true, err
+			return c.ID, true, err
 		}
 		mt.add(1, 0)
 	}
@@ -198,21 +198,21 @@ func (s *Store) rewrapChunk(ctx context.Context, from []byte, active uint32, pau
 // is there is not replaced, and the others' need not wait.
 var errLeft = fmt.Errorf("its DEK does not open the block, and was left as it is: %w", ErrCorrupt)
 
-func (s *Store) tryRewrap(ctx context.Context, c change) error {
+func (s *Store) tryRewrap(ctx context.Context, c engine.Was) error {
 	h, err := s.keys.Acquire()
 	if err != nil {
 		return err
 	}
 	defer func() { h.Release() }()
-	sc := s.take(0, c.id)
+	sc := s.take(c.ID)
 	defer s.give(sc)
-	sealed, err := s.sealedWith(sc, c)
+	sealed, err := s.sealedWith(ctx, sc, c)
 	if errors.Is(err, errWritten) {
 		return nil // the writer won
 	}
 	var again []byte
 	if err == nil {
-		again, err = h.RewrapKEK(ctx, nil, c.old, &sc.binding, func(k *dek.Key) error {
+		again, err = h.RewrapKEK(ctx, nil, c.Record, &sc.binding, func(k *dek.Key) error {
 			plain, err := k.Open(nil, sealed, sc.aad)
 			clear(plain)
 			if err != nil {
@@ -222,23 +222,22 @@ func (s *Store) tryRewrap(ctx context.Context, c change) error {
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("block %s: %w", shownID(c.id), err)
+		return fmt.Errorf("block %s: %w", shownID(c.ID), err)
 	}
 	in, err := keyring.ParseRecord(again)
 	if err == nil {
-		err = s.inheritAge(&h, in.Epoch) // the DEK is older than that
+		err = s.inheritAge(ctx, &h, in.Epoch) // the DEK is older than that
 	}
 	if err != nil {
-		return fmt.Errorf("block %s: %w", shownID(c.id), err)
+		return fmt.Errorf("block %s: %w", shownID(c.ID), err)
 	}
 	w := s.newRewriter()
 	defer w.Close()
 	w.was = append(w.was, c)
-	if err := w.batch.Set(appendKey(nil, spaceDEK, 0, c.id), again); err != nil {
+	if err := w.batch.PutRecord(c.ID, again); err != nil {
 		return err
 	}
-	_, err = w.flush(&h)
-	return err
+	return w.flush(ctx)
 }
 
 // errWritten says that a block was written since its record was read.
@@ -246,25 +245,20 @@ var errWritten = errors.New("block: written meanwhile")
 
 // sealedWith returns a copy of the sealed block that goes with a record: the vault is
 // asked next, and nothing of the engine's may be held then.
-func (s *Store) sealedWith(sc *scratch, c change) ([]byte, error) {
-	snap := s.db.NewSnapshot()
-	defer snap.Close()
-	var err error
-	sc.record, err = lookup(snap, sc, spaceDEK, 0, c.id, sc.record[:0])
-	if errors.Is(err, engine.ErrNotFound) || err == nil && !bytes.Equal(sc.record, c.old) {
+func (s *Store) sealedWith(ctx context.Context, sc *scratch, c engine.Was) ([]byte, error) {
+	defer sc.row.Release()
+	err := s.part.Get(ctx, c.ID, engine.Both|engine.Together, &sc.row)
+	switch {
+	case errors.Is(err, engine.ErrNotFound):
 		return nil, errWritten
-	}
-	if err != nil {
+	case err != nil:
 		return nil, s.damage(err)
-	}
-	value, err := lookup(snap, sc, spaceData, 0, c.id, nil)
-	if errors.Is(err, engine.ErrNotFound) {
+	case sc.row.Has&engine.Record == 0 || !bytes.Equal(sc.row.Record, c.Record):
+		return nil, errWritten
+	case sc.row.Has&engine.Sealed == 0:
 		return nil, errLeft
 	}
-	if err != nil {
-		return nil, s.damage(err)
-	}
-	sealed, err := checkSealed(value)
+	sealed, err := checkSealed(bytes.Clone(sc.row.Sealed))
 	if err != nil {
 		return nil, errLeft
 	}
@@ -279,8 +273,7 @@ func (s *Store) eachRecord(ctx context.Context, from []byte, f func(id, record [
 	if s.closed {
 		return ErrClosed
 	}
-	lower, upper := Range{Start: from}.bounds(spaceDEK, 0)
-	it, err := s.db.NewIter(lower, upper)
+	it, err := s.part.Cursor(ctx, engine.Record, from, nil)
 	if err != nil {
 		return s.damage(err)
 	}
@@ -294,7 +287,7 @@ func (s *Store) eachRecord(ctx context.Context, from []byte, f func(id, record [
 		if err != nil {
 			return s.damage(err)
 		}
-		id := it.Key()[prefixSize:]
+		id := it.ID()
 		in, err := keyring.ParseRecord(record)
 		if err != nil {
 			return fmt.Errorf("block %s: %w", shownID(id), err)

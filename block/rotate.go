@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -58,7 +59,7 @@ func (s *Store) rotateEpoch(ctx context.Context, p Progress) (dropped []uint32, 
 	m := marker{epoch: h.CurrentEpoch()}
 	s.rotations++
 	// A renewal that was cut off went by the epochs before.
-	err = errors.Join(s.inheritAge(&h, m.epoch), s.removeMarker(metaRenew))
+	err = errors.Join(s.inheritAge(ctx, &h, m.epoch), s.removeMarker(ctx, metaRenew))
 	h.Release()
 	if err != nil {
 		return dropped, err
@@ -89,7 +90,7 @@ func (s *Store) rewrapInto(ctx context.Context, session uint64, m marker, p Prog
 	if err != nil {
 		return dropped, err
 	}
-	err = s.removeMarker(metaRotateEpoch)
+	err = s.removeMarker(ctx, metaRotateEpoch)
 	h.Release()
 	if err != nil {
 		return dropped, err
@@ -111,8 +112,10 @@ func (s *Store) rewrapStep(ctx context.Context, session uint64, m *marker, mt *m
 	}
 	defer h.Release()
 	if step == 0 {
-		s.raiseFloor(m.epoch)
-		if err := s.writeMarker(&h, metaRotateEpoch, *m); err != nil { // for Inspect
+		if err := s.part.RaiseFloor(ctx, m.epoch); err != nil {
+			return false, err
+		}
+		if err := s.writeMarker(ctx, &h, metaRotateEpoch, *m); err != nil { // for Inspect
 			return false, err
 		}
 	}
@@ -122,36 +125,28 @@ func (s *Store) rewrapStep(ctx context.Context, session uint64, m *marker, mt *m
 	if err != nil {
 		return false, err
 	}
-	if _, err := w.flush(&h); err != nil {
+	if err := w.flush(ctx); err != nil {
 		return false, err
 	}
 	mt.add(seen, 0)
 	if m.next = next; next != nil {
 		return false, nil
 	}
-	return true, s.makeDurable()
-}
-
-// raiseFloor sets the least epoch that a record being written may name.
-func (s *Store) raiseFloor(epoch uint32) {
-	s.gate.Lock()
-	defer s.gate.Unlock()
-	s.floor.Store(max(s.floor.Load(), epoch))
+	return true, s.part.Sync(ctx)
 }
 
 // collectOld prepares the rewrapping of the next records that name an epoch before
 // the marker's, and returns where to go on, nil at the end.
 func (s *Store) collectOld(ctx context.Context, h *keyring.Hold, w *rewriter, m marker) (seen uint64, next []byte, err error) {
 	mostSeen := uint64(64 * s.steps.records) // so that a hold is short when little is to be done
-	lower, upper := Range{Start: m.next}.bounds(spaceDEK, 0)
-	it, err := s.db.NewIter(lower, upper)
+	it, err := s.part.Cursor(ctx, engine.Record, m.next, nil)
 	if err != nil {
 		return 0, nil, s.damage(err)
 	}
 	defer it.Close()
 	var bind keyring.Binding
 	for ok := it.First(); ok; ok = it.Next() {
-		id := it.Key()[prefixSize:]
+		id := it.ID()
 		if w.full() || seen == mostSeen {
 			return seen, bytes.Clone(id), nil
 		}
@@ -167,13 +162,13 @@ func (s *Store) collectOld(ctx context.Context, h *keyring.Hold, w *rewriter, m 
 		if in.Epoch >= m.epoch {
 			continue
 		}
-		bind.Set(it.Key()[1:])
+		s.bind(&bind, id)
 		again, err := h.Rewrap(ctx, nil, record, &bind)
 		if err != nil {
 			return seen, nil, fmt.Errorf("block %s: %w", shownID(id), err)
 		}
-		w.was = append(w.was, change{id: bytes.Clone(id), old: bytes.Clone(record)})
-		if err := w.batch.Set(it.Key(), again); err != nil {
+		w.was = append(w.was, engine.Was{ID: bytes.Clone(id), Record: bytes.Clone(record)})
+		if err := w.batch.PutRecord(id, again); err != nil {
 			return seen, nil, err
 		}
 	}

@@ -31,7 +31,7 @@ type Block struct{ ID, Data []byte }
 func (s *Store) Blocks(ctx context.Context, r Range) iter.Seq2[Block, error] {
 	return s.walk(ctx, r, func() (keyring.Hold, engine.Reader, error) {
 		h, err := s.keys.Acquire()
-		return h, s.db, err
+		return h, s.part, err
 	})
 }
 
@@ -53,7 +53,7 @@ func (s *Store) walk(ctx context.Context, r Range, begin func() (keyring.Hold, e
 		}
 		session := h.Session()
 		defer h.Pin()()
-		c, err := s.newCursor(rd, r)
+		c, err := s.newCursor(ctx, rd, r)
 		if err != nil {
 			h.Release()
 			fail(err)
@@ -178,9 +178,8 @@ func (c *cursor) rest(ctx context.Context, h *keyring.Hold, ch *chunk, i int) (B
 // inside a hold of one session, so that Close finds it at rest.
 type cursor struct {
 	s          *Store
-	data, deks *engine.Iter
-	lower      []byte // of data
-	upper      []byte
+	data, deks engine.Cursor
+	r          Range
 	started    bool
 	onData     bool   // what the current pair consists of
 	onDEK      bool   //
@@ -188,21 +187,19 @@ type cursor struct {
 	plain      []byte // the current block's plaintext
 }
 
-func (s *Store) newCursor(rd engine.Reader, r Range) (*cursor, error) {
+func (s *Store) newCursor(ctx context.Context, rd engine.Reader, r Range) (*cursor, error) {
 	if err := r.ordered(); err != nil {
 		return nil, err
 	}
-	from, to := r.bounds(spaceData, 0)
-	data, err := rd.NewIter(from, to)
+	data, err := rd.Cursor(ctx, engine.Sealed, r.Start, r.End)
 	if err != nil {
 		return nil, s.damage(err)
 	}
-	lower, upper := r.bounds(spaceDEK, 0)
-	deks, err := data.Clone(lower, upper) // the same state of the engine
+	deks, err := data.Clone(engine.Record, r.Start, r.End) // the same state of the engine
 	if err != nil {
 		return nil, errors.Join(s.damage(err), data.Close())
 	}
-	c := &cursor{s: s, data: data, deks: deks, lower: from, upper: to}
+	c := &cursor{s: s, data: data, deks: deks, r: r}
 	s.track(c)
 	return c, nil
 }
@@ -255,17 +252,17 @@ func (c *cursor) pair() (p pair, ok bool, err error) {
 	case !c.data.Valid():
 		order = 1
 	default:
-		order = bytes.Compare(c.data.Key()[1:], c.deks.Key()[1:])
+		order = bytes.Compare(c.data.ID(), c.deks.ID())
 	}
 	c.onData, c.onDEK = order <= 0, order >= 0
 	if c.onData {
-		c.id = append(c.id[:0], c.data.Key()[prefixSize:]...)
+		c.id = append(c.id[:0], c.data.ID()...)
 		if p.value, err = c.data.Value(); err != nil {
 			return p, false, c.s.damage(err)
 		}
 	}
 	if c.onDEK {
-		c.id = append(c.id[:0], c.deks.Key()[prefixSize:]...)
+		c.id = append(c.id[:0], c.deks.ID()...)
 		if p.record, err = c.deks.Value(); err != nil {
 			return p, false, c.s.damage(err)
 		}
@@ -297,9 +294,9 @@ func roomFor(buf, sealed []byte) []byte {
 
 // openPair appends the block of a whole pair to dst.
 func (s *Store) openPair(ctx context.Context, h *keyring.Hold, p pair, dst []byte) ([]byte, error) {
-	sc := s.take(0, p.id)
+	sc := s.take(p.id)
 	defer s.give(sc)
-	sc.record = append(sc.record[:0], p.record...)
+	sc.row.Record = append(sc.row.Record[:0], p.record...)
 	return s.unseal(ctx, h, sc, p.value, dst)
 }
 

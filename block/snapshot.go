@@ -15,7 +15,7 @@ import (
 // since, or was when it was taken, everything returns [ErrInaccessible].
 type Snapshot struct {
 	s       *Store
-	snap    *engine.Snapshot // nil if err is set
+	snap    engine.View // nil if err is set
 	session uint64
 	unpin   func() // lets go of the epochs that the snapshot reads
 	err     error
@@ -29,10 +29,12 @@ func (s *Store) Snapshot() *Snapshot {
 		return &Snapshot{s: s, err: err}
 	}
 	defer h.Release()
-	sn := &Snapshot{s: s, session: h.Session(), unpin: sync.OnceFunc(h.Pin())}
-	sn.snap = s.db.NewSnapshot()
-	s.track(sn.snap)
-	return sn
+	view, err := s.part.View(context.Background()) // which is there at once
+	if err != nil {
+		return &Snapshot{s: s, err: err}
+	}
+	s.track(view)
+	return &Snapshot{s: s, snap: view, session: h.Session(), unpin: sync.OnceFunc(h.Pin())}
 }
 
 // hold returns a hold in the snapshot's session. Inside it the engine's snapshot
@@ -63,12 +65,9 @@ func (sn *Snapshot) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
 		return nil, wrapErr("get", id, err)
 	}
 	defer func() { h.Release() }()
-	sc := sn.s.take(0, id)
+	sc := sn.s.take(id)
 	defer sn.s.give(sc)
-	out, err := sn.s.getConsistent(ctx, &h, sc, sn.snap, 0, id, dst)
-	if err == errAskVault {
-		out, err = sn.s.unsealKept(ctx, &h, sc, dst)
-	}
+	out, err := sn.s.getConsistent(ctx, &h, sc, sn.snap, id, dst)
 	sn.s.counts.get(len(out)-len(dst), err)
 	if err != nil {
 		return nil, wrapErr("get", id, err)
@@ -86,7 +85,7 @@ func (sn *Snapshot) Has(ctx context.Context, id []byte) (bool, error) {
 		return false, wrapErr("has", id, sn.s.counts.fail(failedHas, err))
 	}
 	defer h.Release()
-	ok, err := sn.s.has(sn.snap, id)
+	ok, err := sn.s.has(ctx, sn.snap, id)
 	if err != nil {
 		return false, wrapErr("has", id, sn.s.counts.fail(failedHas, err))
 	}

@@ -3,6 +3,7 @@ package block
 import (
 	"time"
 
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -134,7 +135,9 @@ func (s *Store) Stats() Stats {
 	s.usage.RLock()
 	defer s.usage.RUnlock()
 	if !s.closed {
-		st.Engine = EngineStats(s.db.Stats())
+		if db, ok := s.db.(engine.Meter); ok {
+			st.Engine = EngineStats(db.Stats())
+		}
 	}
 	return st
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -21,13 +22,16 @@ import (
 type Store struct {
 	opts    Options
 	dir     string
-	lock    *engine.Lock
-	db      *engine.DB
+	lock    *pebble.Lock
+	db      engine.Engine
+	part    engine.Partition // the store's rows and meta records in it
 	keys    *keyring.Keyring
 	storage *metaStorage
 	records *recordCache
 	rows    *rowCache
 	scratch sync.Pool
+	// partition is the number of part, which each block is bound to.
+	partition uint32
 	// instance tells the store from its copies. It never changes once Open returned.
 	instance instanceID
 	// found is the identity that Open found, and id the present one, which is guarded by
@@ -39,19 +43,6 @@ type Store struct {
 	// keyring document can be made by anyone who has the KEK's public key; it
 	// would open nothing that is here, and must not be written under.
 	proven atomic.Bool
-
-	// gate is held for reading while a change is applied to the engine, and for
-	// writing by what rewrites records that it read before: nothing may overwrite a
-	// newer Put. The wait for durability is outside of it.
-	gate sync.RWMutex
-	// floor is the least epoch that a record being written may name; 0: any. It is
-	// raised under gate before older epochs are looked for, so that none is
-	// committed behind the search.
-	floor atomic.Uint32
-	// dropping is the KEKs, by id, that are about to leave the keyring because no
-	// record names them; nil: none. It is set under gate before the search for such
-	// records, so that none is committed behind it.
-	dropping atomic.Pointer[map[uint32]bool]
 
 	// background is what the store does by itself, under ctx, which ends with Close.
 	background sync.WaitGroup
@@ -123,8 +114,24 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err != nil {
 		return nil, err
 	}
-	storage := &metaStorage{}
-	s := &Store{opts: o, storage: storage, dir: dir, open: map[io.Closer]struct{}{},
+	s := newStore(o, dir, k)
+	if !found {
+		err = s.create(ctx, k, s.storage)
+	} else {
+		err = s.openExisting(ctx, k, s.storage)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.release())
+	}
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// newStore returns a store that has neither a keyring nor an engine yet.
+func newStore(o Options, dir string, k *kek.KEK) *Store {
+	s := &Store{opts: o, storage: &metaStorage{}, dir: dir, open: map[io.Closer]struct{}{},
 		following: make(chan struct{}, 1), copying: make(chan struct{}, 1), rewriting: make(chan struct{}, 1),
 		steps: defaultSteps(), upkeep: newUpkeep()}
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
@@ -132,22 +139,19 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	s.watchKEK()
 	s.watchSequence()
 	s.scratch.New = func() any { return new(scratch) }
-	if !found {
-		err = s.create(ctx, k, storage)
-	} else {
-		err = s.openExisting(ctx, k, storage)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.release())
-	}
-	s.records, s.rows = newRecordCache(o.RecordCache), newRowCache(o.RowCache)
-	s.budget = newBudget(s.keys, o.VaultRate)
-	if err := s.loadPause(); err != nil {
-		return nil, errors.Join(err, s.Close())
+	return s
+}
+
+// start makes a store that has both ready for use, or closes it.
+func (s *Store) start(ctx context.Context) error {
+	s.records, s.rows = newRecordCache(s.opts.RecordCache), newRowCache(s.opts.RowCache)
+	s.budget = newBudget(s.keys, s.opts.VaultRate)
+	if err := s.loadPause(ctx); err != nil {
+		return errors.Join(err, s.Close())
 	}
 	s.startUpkeep()
 	s.startAnchoring(ctx)
-	return s, nil
+	return nil
 }
 
 // spawn runs f in the background, unless the store is being closed, and reports
@@ -199,23 +203,23 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) er
 	} else if found {
 		return fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.dir, ErrLocked)
 	}
-	if err := s.enter(engine.Creating); err != nil {
+	if err := s.enter(pebble.Creating); err != nil {
 		return err
 	}
 	if err := s.openEngine(); err != nil {
 		return err
 	}
-	return s.finishCreation(storage)
+	return s.finishCreation(ctx, storage)
 }
 
 // finishCreation saves the keyring of a new store, with which there is one.
-func (s *Store) finishCreation(storage *metaStorage) error {
-	if err := storage.attach(s.db); err != nil {
+func (s *Store) finishCreation(ctx context.Context, storage *metaStorage) error {
+	if err := storage.attach(ctx, s.part); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.dir, err)
 	}
 	s.created()
 	s.proven.Store(true)
-	return s.enter(engine.Opened)
+	return s.enter(pebble.Opened)
 }
 
 func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
@@ -225,32 +229,32 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	if err := s.survey(); err != nil {
 		return err
 	}
-	creating := s.id.engine.Phase == engine.Creating
+	creating := s.id.engine.Phase == pebble.Creating
 	if !creating {
-		if err := s.enter(engine.Opening); err != nil {
+		if err := s.enter(pebble.Opening); err != nil {
 			return err
 		}
 	}
 	if err := s.openEngine(); err != nil {
 		return s.notFinished(err)
 	}
-	doc, err := readMeta(s.db, metaKeyring)
+	doc, err := readMeta(ctx, s.part, metaKeyring)
 	if errors.Is(err, engine.ErrNotFound) {
 		return s.goOnCreating(ctx, k, storage)
 	}
 	if err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
 	}
-	if err := s.enter(engine.Opened); err != nil {
+	if err := s.enter(pebble.Opened); err != nil {
 		return err
 	}
-	if err := checkStoreID(s.db, doc); err != nil {
+	if err := checkStoreID(ctx, s.part, doc); err != nil {
 		return err
 	}
-	if err := storage.attach(s.db); err != nil {
-		return err
+	if err := storage.attach(ctx, s.part); err != nil {
+		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
 	}
-	if err := s.findSequence(); err != nil {
+	if err := s.findSequence(ctx); err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, err)
 	}
 	ko := s.opts.Keyring
@@ -277,7 +281,7 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	if s.opts.ReadOnly {
 		return nil // nothing is going to be written, and each block that is read is authenticated
 	}
-	if err := s.prove(&h); err != nil {
+	if err := s.prove(ctx, &h); err != nil {
 		return fmt.Errorf("block: open %s: %w; what opens of it can be read with ReadOnly", s.dir, err)
 	}
 	return nil
@@ -287,16 +291,12 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 // saved. Nothing can have been written before; if something is there, or the creation had
 // come to its end, the keyring has been lost.
 func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
-	it, err := s.db.NewIter([]byte{spaceMeta}, []byte{spaceEnd})
+	some, err := holdsAnything(ctx, s.part)
 	if err != nil {
-		return err
-	}
-	some := it.First()
-	if err := it.Close(); err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
 	}
 	switch {
-	case some || s.id.engine.Phase != engine.Creating:
+	case some || s.id.engine.Phase != pebble.Creating:
 		return fmt.Errorf("block: open %s: the keyring document is missing: %w", s.dir, ErrCorrupt)
 	case s.opts.ReadOnly:
 		return fmt.Errorf("block: open %s: its creation was not finished: %w", s.dir, ErrReadOnly)
@@ -304,12 +304,12 @@ func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *metaStora
 	if s.keys, err = keyring.Create(ctx, storage, k, &s.opts.Keyring); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.dir, err)
 	}
-	return s.finishCreation(storage)
+	return s.finishCreation(ctx, storage)
 }
 
 func (s *Store) lockDir() error {
-	l, err := engine.LockDir(s.dir, s.opts.FS, s.opts.ReadOnly)
-	if errors.Is(err, engine.ErrLocked) {
+	l, err := pebble.LockDir(s.dir, s.opts.FS, s.opts.ReadOnly)
+	if errors.Is(err, pebble.ErrLocked) {
 		return fmt.Errorf("block: %s: %w: %w", s.dir, ErrLocked, err)
 	}
 	if err != nil {
@@ -320,16 +320,15 @@ func (s *Store) lockDir() error {
 }
 
 func (s *Store) openEngine() error {
-	db, err := engine.Open(s.dir, s.lock, engine.Options{
-		FS: s.opts.FS, ReadOnly: s.opts.ReadOnly, Create: s.id.engine.Phase == engine.Creating, Logger: s.opts.Keyring.Logger,
+	db, err := pebble.Open(s.dir, s.lock, pebble.Options{
+		FS: s.opts.FS, ReadOnly: s.opts.ReadOnly, Create: s.id.engine.Phase == pebble.Creating, Logger: s.opts.Keyring.Logger,
 		CacheBytes: s.opts.BlockCache, MemTableBytes: s.opts.MemTable,
-		ValueSeparation: s.opts.ValueSeparation, Inline: []byte{spaceData}, Fatal: s.opts.Fatal,
-		Spaces: [][]byte{{spaceDEK}, {spaceData}},
+		ValueSeparation: s.opts.ValueSeparation, Fatal: s.opts.Fatal,
 	})
 	if err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
 	}
-	s.db = db
+	s.db, s.part = db, db.Partition(s.partition)
 	return nil
 }
 

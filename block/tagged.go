@@ -2,6 +2,7 @@ package block
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"errors"
 	"fmt"
@@ -22,8 +23,8 @@ import (
 // A record that is not authentic counts as none: then the work is done again.
 const taggedVersion = 2
 
-func (s *Store) readTagged(h *keyring.Hold, name string) (record []byte, found bool, err error) {
-	b, err := readMeta(s.db, name)
+func (s *Store) readTagged(ctx context.Context, h *keyring.Hold, name string) (record []byte, found bool, err error) {
+	b, err := readMeta(ctx, s.part, name)
 	if errors.Is(err, engine.ErrNotFound) {
 		return nil, false, nil
 	}
@@ -49,12 +50,12 @@ func splitTagged(b []byte) (tag, record []byte, ok bool) {
 }
 
 // writeTagged replaces a tagged record durably, and what was applied before it.
-func (s *Store) writeTagged(h *keyring.Hold, name string, record []byte) error {
+func (s *Store) writeTagged(ctx context.Context, h *keyring.Hold, name string, record []byte) error {
 	tagged, err := tagRecord(h, name, record)
 	if err != nil {
 		return err
 	}
-	return s.writeMeta(name, tagged)
+	return s.writeMeta(ctx, name, tagged)
 }
 
 func tagRecord(h *keyring.Hold, name string, record []byte) ([]byte, error) {

@@ -81,7 +81,7 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 		return out, fmt.Errorf("block: key usage: versions that are not named may be needed by copies: %w", ErrIncomplete)
 	}
 	// A register is the store's as far as the keyring is.
-	if err := s.proveNow(); err != nil {
+	if err := s.proveNow(ctx); err != nil {
 		return out, fmt.Errorf("block: key usage: versions that are not named may be needed by copies: %w: the keyring was not seen to be the store's own: %w", ErrIncomplete, err)
 	}
 	return out, nil

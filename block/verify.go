@@ -45,10 +45,15 @@ func (s *Store) Verify(ctx context.Context, p Progress) (rep Report, err error) 
 	}
 	session := h.Session()
 	defer h.Pin()()
-	snap := s.db.NewSnapshot()
-	s.track(snap)
-	defer s.finish(snap)
-	c, err := s.newCursor(snap, Range{})
+	begin := context.WithoutCancel(ctx) // one that has ended ends what is metered
+	view, err := s.part.View(begin)
+	if err != nil {
+		h.Release()
+		return rep, fmt.Errorf("block: verify: %w", s.damage(err))
+	}
+	s.track(view)
+	defer s.finish(view)
+	c, err := s.newCursor(begin, view, Range{})
 	h.Release()
 	if err != nil {
 		return rep, fmt.Errorf("block: verify: %w", err)

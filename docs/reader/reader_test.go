@@ -98,7 +98,7 @@ func export(t *testing.T, dir string) (document []byte, records, sealed map[stri
 	for ok := it.First(); ok; ok = it.Next() {
 		key, value := string(it.Key()), bytes.Clone(it.Value())
 		switch {
-		case key == "\x01keyring":
+		case key == "\x01\x00\x00\x00\x00keyring":
 			document = value
 		case strings.HasPrefix(key, "\x02\x00\x00\x00\x00"):
 			records[key[5:]] = value

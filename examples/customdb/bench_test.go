@@ -13,16 +13,17 @@ import (
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
 // plain is pages in Pebble alone: what the database would be without encryption.
-type plain struct{ db *engine.DB }
+type plain struct{ db *pebble.DB }
 
 func (p plain) read(_ context.Context, id pageID) ([]byte, error) { return plainRead(p.db, id) }
 
-func plainRead(r engine.Getter, id pageID) ([]byte, error) {
+func plainRead(r pebble.Getter, id pageID) ([]byte, error) {
 	v, closer, err := r.Get(id.block())
 	if errors.Is(err, engine.ErrNotFound) {
 		return nil, nil
@@ -51,7 +52,7 @@ func (p plain) commit(_ context.Context, changed map[pageID][]byte) error {
 
 func (p plain) snapshot() snapshot { return plainSnapshot{p.db.NewSnapshot()} }
 
-type plainSnapshot struct{ s *engine.Snapshot }
+type plainSnapshot struct{ s *pebble.Snapshot }
 
 func (p plainSnapshot) read(_ context.Context, id pageID) ([]byte, error) { return plainRead(p.s, id) }
 func (p plainSnapshot) close() error                                      { return p.s.Close() }
@@ -88,10 +89,10 @@ func onBoth(b *testing.B, f func(b *testing.B, db *DB)) {
 	defer s.Close()
 	run("blockseal", sealed{s})
 	dir := b.TempDir()
-	lock, err := engine.LockDir(dir, vfs.Default, false)
+	lock, err := pebble.LockDir(dir, vfs.Default, false)
 	require.NoError(b, err)
 	defer lock.Close()
-	p, err := engine.Open(dir, lock, engine.Options{Create: true, CacheBytes: storeCaches})
+	p, err := pebble.Open(dir, lock, pebble.Options{Create: true, CacheBytes: storeCaches})
 	require.NoError(b, err)
 	defer p.Close()
 	run("pebble", plain{p})

@@ -46,7 +46,7 @@ func TestPlanAndRegister(t *testing.T) {
 
 	db, err := pebble.Open(dir, &pebble.Options{FormatMajorVersion: pebble.FormatNewest})
 	require.NoError(t, err)
-	require.NoError(t, db.Delete([]byte("\x01register"), pebble.Sync))
+	require.NoError(t, db.Delete([]byte("\x01\x00\x00\x00\x00register"), pebble.Sync))
 	require.NoError(t, db.Close())
 	require.NoError(t, unclose.Store(nil, dir))
 	require.Contains(t, g.fails(exitVerification, "is not whole", "store", "usage", dir), "the keyring")

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 )
 
 // A key version that a known store needs is not taken away, in any of the ways.
@@ -58,7 +58,7 @@ func TestGuardIsCareful(t *testing.T) {
 	g.ok("key", "enable", "customer")
 
 	// As if it were open in another process.
-	lock, err := engine.LockDir(dir, vfs.Default, false)
+	lock, err := pebble.LockDir(dir, vfs.Default, false)
 	require.NoError(t, err)
 	g.fails(exitRefused, block.ErrLocked.Error(), "key", "disable", "customer")
 	g.fails(exitBusy, block.ErrLocked.Error(), "store", "state", dir)

@@ -18,7 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/internal/unclose"
 	"github.com/blockseal/blockseal/vault/audit"
 	"github.com/blockseal/blockseal/vault/azure"
@@ -264,9 +264,9 @@ func TestDamage(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 3)
-	lock, err := engine.LockDir(dir, vfs.Default, false)
+	lock, err := pebble.LockDir(dir, vfs.Default, false)
 	require.NoError(t, err)
-	db, err := engine.Open(dir, lock, engine.Options{})
+	db, err := pebble.Open(dir, lock, pebble.Options{})
 	require.NoError(t, err)
 	key := []byte("\x03\x00\x00\x00\x00b")
 	value, closer, err := db.Get(key)

@@ -19,7 +19,7 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-const registerKey = "\x01register"
+const registerKey = "\x01\x00\x00\x00\x00register"
 
 // at is the rig of another directory, with the same vault.
 func (g *rig) at(dir string) *rig {
@@ -156,7 +156,7 @@ func TestPlantedCopyIsNotMoved(t *testing.T) {
 	const planted = "aabbccddeeff00112233445566778899"
 	for name, plant := range map[string]func(t *testing.T, g *rig, instance string, value string){
 		"announced": func(_ *testing.T, g *rig, instance, value string) {
-			g.set(map[string]string{"\x01copy/" + instance + "/" + planted: value})
+			g.set(map[string]string{"\x01\x00\x00\x00\x00copy/" + instance + "/" + planted: value})
 		},
 		"in the register, with the tag that was there": func(t *testing.T, g *rig, _, value string) {
 			r := g.records()[registerKey]

@@ -17,7 +17,7 @@ import (
 // own keys, to a C string.
 func oddIDs() []string {
 	ids := []string{"\x00", "\x00\x00", "a", "a\x00", "a\x00b", "\x00a", "a/b", "a//b", "../a", "/", ".", "..", "\\", "a\n", "\n", "\r\n",
-		"keyring", "\x01keyring", "\x01store", "store", "\x02\x00\x00\x00\x00a", "\x03\x00\x00\x00\x00a", "\x00\x00\x00\x00a", "\x00\x00\x00\x01a",
+		"keyring", "\x01keyring", "\x01\x00\x00\x00\x00keyring", "\x01\x00\x00\x00\x00store", "store", "\x02\x00\x00\x00\x00a", "\x03\x00\x00\x00\x00a", "\x00\x00\x00\x00a", "\x00\x00\x00\x01a",
 		"\xff", "\xff\xff\xff\xff\xff", "\xff\xff\xff\xfe", "%s%n", "\x1b[2J", "'; DROP TABLE blocks; --", "\u202eevil", "caf\u00e9", "cafe\u0301", "\xc3\x28",
 		"copy/", "BLOCKSEAL", "LOCK", "CURRENT", "00000000000000000000000000000000"}
 	for _, n := range []int{15, 16, 17, 255, 256, 257, 4095, 4096} {

@@ -28,7 +28,7 @@ func (g *rig) metaStore(ids []string) (records, before map[string]string) {
 		next := ids[len(ids)/2]
 		return "\x01\x00\x00\x00" + string(rune(epoch)) + strings.Repeat("\x00", 16) + "\x00\x00\x00\x00" + "\xff\xff\xff\xff" + "\x00\x00\x00" + string(rune(len(next))) + next
 	}
-	g.set(map[string]string{"\x01rotate-epoch": marker(2), "\x01rekey": marker(0)})
+	g.set(map[string]string{"\x01\x00\x00\x00\x00rotate-epoch": marker(2), "\x01\x00\x00\x00\x00rekey": marker(0)})
 	return g.records(), files(g.t, g.opts.FS, g.dir)
 }
 
@@ -75,7 +75,7 @@ func TestEveryWayToAlterAMetaRecord(t *testing.T) {
 				refused++
 				continue
 			}
-			if key == "\x01register" {
+			if key == "\x01\x00\x00\x00\x00register" {
 				_, err := s.KeyUsage(r.ctx)
 				require.ErrorIs(t, err, block.ErrIncomplete, what)
 			}
@@ -86,7 +86,7 @@ func TestEveryWayToAlterAMetaRecord(t *testing.T) {
 				func() error { return s.Rekey(r.ctx, block.Range{}, nil) },
 				func() error {
 					receipt, err := s.Erase(r.ctx, nil)
-					require.True(t, err != nil || receipt.Incomplete == (key == "\x01register"), what)
+					require.True(t, err != nil || receipt.Incomplete == (key == "\x01\x00\x00\x00\x00register"), what)
 					return err
 				},
 			} {
@@ -97,7 +97,7 @@ func TestEveryWayToAlterAMetaRecord(t *testing.T) {
 			// A marker that lies about the progress of RotateEpoch makes it skip records,
 			// and destroys the epochs of what it skipped: no more than who writes the disk
 			// can destroy anyway.
-			marker := strings.HasPrefix(key, "\x01rotate-epoch") || strings.HasPrefix(key, "\x01rekey")
+			marker := strings.HasPrefix(key, "\x01\x00\x00\x00\x00rotate-epoch") || strings.HasPrefix(key, "\x01\x00\x00\x00\x00rekey")
 			for i := 0; i < len(ids); i += 3 {
 				got, err := s.Get(r.ctx, []byte(ids[i]), nil)
 				if err != nil && marker {
@@ -111,7 +111,7 @@ func TestEveryWayToAlterAMetaRecord(t *testing.T) {
 		}
 	}
 	names := slices.Collect(maps.Keys(records))
-	require.Subset(t, names, []string{storeKey, documentKey, "\x01register", "\x01rotate-epoch", "\x01rekey", "\x01erased"})
+	require.Subset(t, names, []string{storeKey, documentKey, "\x01\x00\x00\x00\x00register", "\x01\x00\x00\x00\x00rotate-epoch", "\x01\x00\x00\x00\x00rekey", "\x01\x00\x00\x00\x00erased"})
 	t.Logf("%d altered meta records of %d kinds, %d of which kept the store from opening", n, len(kinds), refused)
 }
 

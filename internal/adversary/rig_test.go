@@ -132,8 +132,8 @@ func dekKey(id string) string  { return "\x02\x00\x00\x00\x00" + id }
 func dataKey(id string) string { return "\x03\x00\x00\x00\x00" + id }
 
 const (
-	documentKey = "\x01keyring"
-	storeKey    = "\x01store"
+	documentKey = "\x01\x00\x00\x00\x00keyring"
+	storeKey    = "\x01\x00\x00\x00\x00store"
 )
 
 type quiet struct{}

@@ -1,217 +1,162 @@
-// Package engine is the seam between blockseal and the storage engine beneath it:
-// the few operations that the store needs, on Pebble v2. Everything that knows
-// Pebble by name is here: its options, its errors, its logger, its quirks.
+// Package engine is the seam between blockseal and whatever keeps its bytes: what a store
+// needs of a storage engine, said in rows. A row is what an engine holds of one block, the
+// wrapped DEK record and the sealed block, under the block's id. Beside its rows a partition
+// has meta records, which are few and small and have names. An engine knows nothing of keys
+// or encryption: what it is given is sealed already.
 //
-// Start with [Open]. The package knows nothing of keys or encryption: what it is
-// given is sealed already.
+// Start with [Engine]. Package pebble beneath this one is the engine of a directory, package
+// memory one that tests use, and package enginetest has the suite that each must pass. Why
+// the seam is where it is, and what another engine has to think of, is
+// docs/adr/0014-engine-seam.md.
 package engine
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
-	"log/slog"
-	"strings"
-	"sync"
-	"sync/atomic"
-
-	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// ErrNotFound says that there is no such key.
-var ErrNotFound = errors.New("engine: not found")
+// What is at least taken, in bytes.
+const (
+	// MaxID is the size of the longest id of a row; the shortest has 0 bytes.
+	MaxID = 4096
+	// MaxBatch bounds the size of a batch.
+	MaxBatch = 1 << 30
+)
 
-// ErrCorrupt says that the engine's own files are damaged.
-var ErrCorrupt = errors.New("engine: corrupt")
+// Errors that callers tell apart by errors.Is. An engine wraps them with what it knows.
+var (
+	// ErrNotFound says that there is no such row, or meta record.
+	ErrNotFound = errors.New("engine: not found")
+	// ErrCorrupt says that what the engine itself keeps is damaged.
+	ErrCorrupt = errors.New("engine: corrupt")
+	// ErrVersion says that it is of a version which this engine does not know.
+	ErrVersion = errors.New("engine: unknown format version")
+	// ErrFloor says that a change was refused, because the partition's floor was raised since
+	// its caller looked, or because it is below the floor: see [Guard].
+	ErrFloor = errors.New("engine: the floor was raised")
+	// ErrConflict says that a meta record is not the one any more that was read.
+	ErrConflict = errors.New("engine: somebody else has changed it")
+	// ErrNoRoom says that a write was refused, because what was written before cannot be
+	// written out: the disk is full, for one. Its cause is in the chain. Nothing was changed,
+	// and writes are taken again as soon as the engine could write something out.
+	ErrNoRoom = errors.New("engine: what was written before cannot be written out")
+	// ErrHeld says that a purge did all it could, and that what it was to remove is left,
+	// because somebody reads it who may do so for long.
+	ErrHeld = errors.New("engine: what is purged is being read")
+	// ErrClosed says that the engine was closed.
+	ErrClosed = errors.New("engine: closed")
+)
 
-// ErrNone says that there is no engine.
-var ErrNone = errors.New("engine: there is none")
-
-// ErrLocked says that another process, or another DB of this one, has the
-// directory open, and nothing else.
-var ErrLocked = errors.New("engine: the directory is in use")
-
-// Options configure a DB. Zero fields mean the default that they state.
-type Options struct {
-	FS       vfs.FS // default: the operating system's
-	ReadOnly bool
-	// Create makes an engine where there is none, as Pebble sees it; see Survey.
-	Create bool
-	Logger *slog.Logger // default: none
-	// CacheBytes is the size of Pebble's block cache. Default: 64 MiB.
-	CacheBytes int64
-	// MemTableBytes is the size of one memtable, of which there may be four.
-	// Default: 64 MiB.
-	MemTableBytes uint64
-	// ValueSeparation is the size of a value from which it is kept in a blob file
-	// apart from the keys. Default: 1,024 bytes; negative: never.
-	ValueSeparation int
-	// Inline is the key up to which values are never separated. Default: none.
-	Inline []byte
-	// Spaces are prefixes of keys, none of another and none ending in 0xff, whose
-	// keys a Lookup finds. Default: none.
-	Spaces [][]byte
-	// Fatal is called when the engine cannot go on, with a message; it must not
-	// return. Default: write the message to the logger and end the process.
-	Fatal func(msg string)
+// Engine holds the rows and meta records of any number of partitions, which have nothing in
+// common: what is done in one changes nothing that is seen in another. It is safe for
+// concurrent use, but for Close.
+//
+// A context that ends makes a call that waits return its error. A call that is given one that
+// has ended returns its error and changes nothing.
+//
+// What an engine may be able to do besides it says by its type: see [Checkpointer] and
+// [Meter], and [Purger] of a partition.
+type Engine interface {
+	// Partition returns a partition, which is empty until something is written to it. It
+	// belongs to one store at a time: its floor is 0 whenever it is asked for anew.
+	Partition(number uint32) Partition
+	// Close closes the engine, when no call is under way and views, cursors, batches and rows
+	// have been let go of. Every call after that returns ErrClosed.
+	Close() error
 }
 
-// DB is an open engine. It is safe for concurrent use.
-type DB struct {
-	p       *pebble.DB
-	purging *atomic.Bool // see purgeFS
-	guard   *guard
-	lookups *lookups
-	log     *logger
-	room    *room
-	running *running
-
-	snapshots snapshots
-	quiet     sync.RWMutex // held for writing while nothing may be written to the log
+// Partition is the rows and meta records of one store. It is safe for concurrent use.
+type Partition interface {
+	Reader
+	Rows
+	Meta
+	// View returns the partition as it is now. Close it: until then the engine keeps what is
+	// overwritten and deleted.
+	View(ctx context.Context) (View, error)
 }
 
-// Open opens the engine in dir under a lock that the caller took. Close does not release
-// the lock.
-func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
-	// Pebble panics where its format marker cannot be moved, for one: on a full disk.
-	// There is no DB yet, and so nothing that could be half changed in memory.
-	defer func() {
-		if r := recover(); r != nil {
-			cause, ok := r.(error)
-			if !ok {
-				cause = fmt.Errorf("%v", r)
-			}
-			d, err = nil, fmt.Errorf("engine: open: %w", cause)
-		}
-	}()
-	files := purgeFS{FS: o.fs(), purging: new(atomic.Bool)}
-	log, room, run := &logger{log: o.Logger, fatal: o.Fatal}, newRoom(o), newRunning()
-	p, err := pebble.Open(dir, pebbleOptions(o, lock, files, log, room, run))
-	if err != nil {
-		return nil, translateOpen(err)
-	}
-	g := new(guard)
-	return &DB{p: p, purging: files.purging, guard: g, lookups: newLookups(p, g, o.Spaces), log: log, room: room, running: run}, nil
-}
-
-// Close closes the engine. Nothing may be open on it.
-func (d *DB) Close() (err error) {
-	defer d.guard.close(&err)
-	d.lookups.close()
-	return translate(d.p.Close())
-}
-
-func (o Options) fs() vfs.FS {
-	if o.FS == nil {
-		return vfs.Default
-	}
-	return o.FS
-}
-
-// translate makes Pebble's errors those of this package, keeping them findable.
-func translate(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, pebble.ErrNotFound):
-		return ErrNotFound
-	case pebble.IsCorruptionError(err):
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return err
-}
-
-// translateOpen is translate for an error of Open, which finds files that are missing,
-// or not of the size that they had, without calling that corruption.
-func translateOpen(err error) error {
-	if errors.Is(err, pebble.ErrDBDoesNotExist) {
-		return fmt.Errorf("%w: %w: %w", ErrNone, ErrCorrupt, err)
-	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, pebble.ErrDBNotPristine) ||
-		strings.Contains(err.Error(), "object size mismatch") || // of a table
-		strings.Contains(err.Error(), " name from file ") { // of the comparer, in an OPTIONS file
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return translate(err)
-}
-
-// Getter is what finds keys.
-type Getter interface {
-	// Get returns the value of key, valid until closer is closed, or ErrNotFound.
-	Get(key []byte) (value []byte, closer io.Closer, err error)
-}
-
-// Reader is what a DB and a Snapshot have in common.
+// Reader finds rows: in a View those of its state, in a Partition those that are there when
+// the call looks.
 type Reader interface {
-	Getter
-	// NewIter returns an iterator over the keys in [lower, upper).
-	NewIter(lower, upper []byte) (*Iter, error)
+	// Get finds parts of a row, into row. ErrNotFound says that it has none of them; which it
+	// has of several is in row.Has. What is in row from a call before is let go of first, and
+	// with an error there is nothing in it to let go of.
+	Get(ctx context.Context, id []byte, want Parts, row *Row) error
+	// Cursor returns a cursor over a part, Record or Sealed, of the rows whose ids are in
+	// [lower, upper); a nil bound is none. It walks one state. Close it.
+	Cursor(ctx context.Context, part Parts, lower, upper []byte) (Cursor, error)
 }
 
-// Get implements [Reader].
-func (d *DB) Get(key []byte) (v []byte, c io.Closer, err error) {
-	defer d.guard.read(&err)
-	v, c, err = d.p.Get(key)
-	return v, c, translate(err)
+// View is a partition at one moment. It is safe for concurrent use. Cursors over it and rows
+// from it are let go of before it is closed.
+type View interface {
+	Reader
+	io.Closer
 }
 
-// NewIter implements [Reader].
-func (d *DB) NewIter(lower, upper []byte) (*Iter, error) {
-	it, err := d.p.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	return newIter(d.guard, it, err)
+// Parts are parts of a row, and how they are wanted.
+type Parts uint8
+
+const (
+	Record Parts = 1 << iota // the DEK record
+	Sealed                   // the sealed block
+	// Together, for Get, wants both parts of one state. Without it an engine that does so
+	// faster may look for one after the other: where a change came in between they do not go
+	// together, and a caller who finds that asks again.
+	Together
+
+	Both = Record | Sealed
+)
+
+// Row is what Get finds. It is the caller's, and belongs to one goroutine; the zero Row is
+// ready to use. Who keeps one from one Get to the next saves what its memory costs.
+type Row struct {
+	Has Parts
+	// Record is the caller's memory: Get puts the record into Record[:0]. It is left alone if
+	// it was not wanted.
+	Record []byte
+	// Sealed is the engine's memory, to be read only, until Release.
+	Sealed []byte
+	// Held is the engine's own, from one Get to the next; nil at first.
+	Held Held
 }
 
-// Iter walks keys in order. It belongs to one goroutine.
-type Iter struct {
-	it    *pebble.Iterator
-	guard *guard
+// Held is what a Row keeps of an engine's.
+type Held interface {
+	// Release lets go of what pins anything. To call it twice does nothing.
+	Release()
 }
 
-func newIter(g *guard, it *pebble.Iterator, err error) (*Iter, error) {
-	if err != nil {
-		return nil, translate(err)
+// Release lets go of r.Sealed.
+func (r *Row) Release() {
+	if r.Held != nil {
+		r.Held.Release()
 	}
-	return &Iter{it, g}, nil
+	r.Sealed = nil
 }
 
-// Clone returns an iterator over other keys of the very same state.
-func (i *Iter) Clone(lower, upper []byte) (*Iter, error) {
-	it, err := i.it.Clone(pebble.CloneOptions{
-		IterOptions: &pebble.IterOptions{LowerBound: lower, UpperBound: upper},
-	})
-	return newIter(i.guard, it, err)
+// Cursor walks one part of the rows of one state, in the order of the bytes of their ids. It
+// belongs to one goroutine, and is on no row at first.
+type Cursor interface {
+	// First, Last, Next and SeekGE move to a row and report whether there is one: SeekGE to
+	// that with the least id that is not less. A false may also be an error: see Err.
+	First() bool
+	Last() bool
+	Next() bool
+	SeekGE(id []byte) bool
+	// Valid reports whether the cursor is on a row.
+	Valid() bool
+	// ID returns the row's id, valid until the next move, to be read only.
+	ID() []byte
+	// Value returns the part of the row, likewise, and Size its size without reading it where
+	// that costs less.
+	Value() ([]byte, error)
+	Size() int
+	// Err returns what stopped the cursor, nil at the end of the rows.
+	Err() error
+	// Clone returns a cursor over a part of the rows of the very same state, between bounds of
+	// its own.
+	Clone(part Parts, lower, upper []byte) (Cursor, error)
+	io.Closer
 }
-
-// First, Last, Next and SeekGE move to a key and report whether there is one. A false
-// may also be an error: see Err.
-
-func (i *Iter) First() bool            { return i.it.First() }
-func (i *Iter) Last() bool             { return i.it.Last() }
-func (i *Iter) Next() bool             { return i.it.Next() }
-func (i *Iter) SeekGE(key []byte) bool { return i.it.SeekGE(key) }
-func (i *Iter) Valid() bool            { return i.it.Valid() }
-
-// Key returns the current key, valid until the next move.
-func (i *Iter) Key() []byte { return i.it.Key() }
-
-// Value returns the current value, valid until the next move.
-func (i *Iter) Value() (v []byte, err error) {
-	defer i.guard.read(&err)
-	v, err = i.it.ValueAndErr()
-	return v, translate(err)
-}
-
-// ValueSize returns the size of the current value without reading it, if it is apart from
-// the keys.
-func (i *Iter) ValueSize() int {
-	v := i.it.LazyValue()
-	return v.Len()
-}
-
-// Err returns what stopped the iterator, nil at the end of the keys.
-func (i *Iter) Err() error { return translate(i.it.Error()) }
-
-// Close releases the iterator and returns its error.
-func (i *Iter) Close() error { return translate(i.it.Close()) }

@@ -33,9 +33,11 @@ func imports() map[string][]string {
 		"internal/secret":  {},
 		"internal/keyfile": {"vault"},
 		"internal/engine":  {},
-		"block":            {"vault", "kek", "dek", "keyring", "internal/engine"},
-		"block/blockprom":  {"block", "keyring"},
-		"block/blockhttp":  {"block", "keyring", "vault"},
+		// Of the engines none knows another.
+		"internal/engine/pebble": {"internal/engine"},
+		"block":                  {"vault", "kek", "dek", "keyring", "internal/engine", "internal/engine/pebble"},
+		"block/blockprom":        {"block", "keyring"},
+		"block/blockhttp":        {"block", "keyring", "vault"},
 	}
 }
 
@@ -109,6 +111,14 @@ func TestObservingIsApart(t *testing.T) {
 	// That the pattern would see them: these are the packages that may.
 	for _, of := range []string{"./block/blockprom", "./block/blockhttp"} {
 		require.Regexp(t, observing, strings.Join(goList(t, "-f", `{{join .Imports "\n"}}`, of), "\n"))
+	}
+}
+
+// The seam names no engine: what implements it imports it, and not the other way round.
+func TestEngineSeamNamesNoEngine(t *testing.T) {
+	for _, dep := range goList(t, "-deps", "./internal/engine") {
+		require.NotContains(t, dep, "cockroachdb")
+		require.NotContains(t, dep, module+"internal/engine/")
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 )
 
 // Store makes the identity file in dir say that the store is open, with the files that
@@ -31,7 +31,7 @@ func Store(fs vfs.FS, dir string) error {
 	if err != nil {
 		return err
 	}
-	log, manifest, err := engine.Position(dir, fs)
+	log, manifest, err := pebble.Position(dir, fs)
 	if err != nil {
 		return err
 	}

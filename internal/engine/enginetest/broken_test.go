@@ -1,0 +1,443 @@
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/memory"
+)
+
+// brokenEngines are each wrong in one way, which the part of the suite that is named must find.
+var brokenEngines = []struct {
+	name  string
+	part  string
+	wrong func(p *brokenPartition)
+}{
+	{"a deletion leaves the block", "a row reads as it was put", func(p *brokenPartition) {
+		p.batch = func(b *brokenBatch) {
+			b.delete = func(id []byte) error { return b.Batch.PutRecord(id, nil) }
+		}
+	}},
+	{"what was not found is no error", "a row reads as it was put", func(p *brokenPartition) {
+		p.get = func(ctx context.Context, id []byte, want engine.Parts, row *engine.Row) error {
+			if err := p.Partition.Get(ctx, id, want, row); ctx.Err() != nil {
+				return err
+			}
+			return nil
+		}
+	}},
+	{"a record that was not wanted is overwritten", "parts are as they were asked for", func(p *brokenPartition) {
+		p.get = func(ctx context.Context, id []byte, want engine.Parts, row *engine.Row) error {
+			err := p.Partition.Get(ctx, id, want|engine.Record, row)
+			row.Has &= want
+			return err
+		}
+	}},
+	{"ids end at a zero byte", "ids are any bytes", func(p *brokenPartition) {
+		p.batch = func(b *brokenBatch) {
+			b.put = func(id, record []byte, size int) ([]byte, error) {
+				id, _, _ = bytes.Cut(id, []byte{0})
+				return b.Batch.Put(id, record, size)
+			}
+		}
+	}},
+	{"large blocks are cut off", "sealed blocks of any size", func(p *brokenPartition) {
+		p.get = func(ctx context.Context, id []byte, want engine.Parts, row *engine.Row) error {
+			err := p.Partition.Get(ctx, id, want, row)
+			row.Sealed = row.Sealed[:min(len(row.Sealed), 8<<20)]
+			return err
+		}
+	}},
+	{"a batch keeps what it was given", "what is given is not kept", func(p *brokenPartition) {
+		var kept [2][]byte
+		p.batch = func(b *brokenBatch) {
+			b.put = func(id, record []byte, size int) ([]byte, error) {
+				kept = [2][]byte{id, record}
+				return make([]byte, size), nil
+			}
+		}
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			if kept[0] != nil {
+				_, _ = b.Put(kept[0], kept[1], 0)
+			}
+			return p.Partition.Apply(ctx, b, g, sync)
+		}
+	}},
+	{"a view is the partition", "a view is one state", func(p *brokenPartition) {
+		p.view = func(context.Context) (engine.View, error) { return openView{p.Partition}, nil }
+	}},
+	{"wanted together is read one after the other", "parts that are wanted together are of one state", func(p *brokenPartition) {
+		p.get = func(ctx context.Context, id []byte, want engine.Parts, row *engine.Row) error {
+			if want&engine.Both != engine.Both {
+				return p.Partition.Get(ctx, id, want, row)
+			}
+			var other engine.Row
+			errA := p.Partition.Get(ctx, id, engine.Record, row)
+			lose(p.applied.Load)
+			errB := p.Partition.Get(ctx, id, engine.Sealed, &other)
+			if errA != nil && errB != nil {
+				return errA
+			}
+			row.Has, row.Sealed = row.Has|other.Has, other.Sealed
+			return nil
+		}
+	}},
+	{"the upper bound is walked", "a cursor has its lower bound and not its upper", func(p *brokenPartition) {
+		p.cursor = func(ctx context.Context, part engine.Parts, lower, upper []byte) (engine.Cursor, error) {
+			if upper != nil {
+				upper = append(bytes.Clone(upper), 0)
+			}
+			return p.Partition.Cursor(ctx, part, lower, upper)
+		}
+	}},
+	{"the lower bound is not", "a cursor has its lower bound and not its upper", func(p *brokenPartition) {
+		p.cursor = func(ctx context.Context, part engine.Parts, lower, upper []byte) (engine.Cursor, error) {
+			if lower != nil {
+				lower = append(bytes.Clone(lower), 0)
+			}
+			return p.Partition.Cursor(ctx, part, lower, upper)
+		}
+	}},
+	{"an empty upper bound is none", "a cursor has its lower bound and not its upper", func(p *brokenPartition) {
+		p.cursor = func(ctx context.Context, part engine.Parts, lower, upper []byte) (engine.Cursor, error) {
+			if len(upper) == 0 {
+				upper = nil
+			}
+			return p.Partition.Cursor(ctx, part, lower, upper)
+		}
+	}},
+	{"a seek goes beyond what is there", "a cursor seeks", func(p *brokenPartition) {
+		p.cursor = func(ctx context.Context, part engine.Parts, lower, upper []byte) (engine.Cursor, error) {
+			c, err := p.Partition.Cursor(ctx, part, lower, upper)
+			return brokenCursor{c, p, true}, err
+		}
+	}},
+	{"a clone is of now", "a cursor and its clones are one state", func(p *brokenPartition) {
+		p.cursor = func(ctx context.Context, part engine.Parts, lower, upper []byte) (engine.Cursor, error) {
+			c, err := p.Partition.Cursor(ctx, part, lower, upper)
+			return brokenCursor{c, p, false}, err
+		}
+	}},
+	{"a cursor has every row", "a cursor has the rows that have its part", func(p *brokenPartition) {
+		p.batch = func(b *brokenBatch) {
+			b.putRecord = func(id, record []byte) error {
+				_, err := b.Batch.Put(id, record, 0)
+				return err
+			}
+		}
+	}},
+	{"a batch happens in halves", "a batch happens as a whole", func(p *brokenPartition) {
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			c, next, err := b.Change(0)
+			if err == nil && next > 0 {
+				half := p.Partition.NewBatch()
+				_, _ = half.Put(c.ID, c.Record, 1)
+				if err := p.Partition.Apply(ctx, half, g, sync); err != nil {
+					return err
+				}
+				lose(p.viewed.Load)
+			}
+			return p.Partition.Apply(ctx, b, g, sync)
+		}
+	}},
+	{"the first change of a row wins", "the last change of a row in a batch wins", func(p *brokenPartition) {
+		p.batch = func(b *brokenBatch) {
+			seen := map[string]bool{}
+			b.put = func(id, record []byte, size int) ([]byte, error) {
+				if seen[string(id)] {
+					return make([]byte, size), nil
+				}
+				seen[string(id)] = true
+				return b.Batch.Put(id, record, size)
+			}
+			b.delete = func(id []byte) error {
+				seen[string(id)] = true
+				return b.Batch.Delete(id)
+			}
+		}
+	}},
+	{"a batch does not say what it deletes", "a batch says what is in it", func(p *brokenPartition) {
+		p.batch = func(b *brokenBatch) {
+			b.change = func(at int) (c engine.Change, next int, err error) {
+				for next = at; ; {
+					if c, next, err = b.Batch.Change(next); next == 0 || !c.Deleted {
+						return c, next, err
+					}
+				}
+			}
+		}
+	}},
+	{"a replacement replaces whatever is there", "who wrote meanwhile wins over a replacement", func(p *brokenPartition) {
+		p.replace = func(ctx context.Context, b engine.Batch, _ []engine.Was) (int, error) {
+			return 0, p.Partition.Apply(ctx, b, engine.Guard{Floor: p.Floor().Revision, Below: true}, false)
+		}
+	}},
+	{"a replacement does not say what it left", "who wrote meanwhile wins over a replacement", func(p *brokenPartition) {
+		p.replace = func(ctx context.Context, b engine.Batch, was []engine.Was) (int, error) {
+			copied := p.Partition.NewBatch()
+			for c, next, _ := b.Change(0); next > 0; c, next, _ = b.Change(next) {
+				_ = copied.PutRecord(c.ID, c.Record)
+			}
+			return p.Partition.Replace(ctx, copied, was)
+		}
+	}},
+	{"a replacement looks and then writes", "replacements lose nothing beside writers", func(p *brokenPartition) {
+		p.replace = func(ctx context.Context, b engine.Batch, was []engine.Was) (lost int, err error) {
+			if lost, err = p.Partition.Replace(ctx, p.Partition.NewBatch(), was); err != nil || lost > 0 {
+				return lost, err
+			}
+			lose(p.applied.Load)
+			return 0, p.Partition.Apply(ctx, b, engine.Guard{Floor: p.Floor().Revision, Below: true}, false)
+		}
+	}},
+	{"the floor is not looked at", "the floor lets pass what is at it", func(p *brokenPartition) {
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			g.Below = true
+			return p.Partition.Apply(ctx, b, g, sync)
+		}
+	}},
+	{"the floor refuses what is at it", "the floor lets pass what is at it", func(p *brokenPartition) {
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			if f := p.Floor(); f.Epoch > 0 && g.Epoch == f.Epoch {
+				return engine.ErrFloor
+			}
+			return p.Partition.Apply(ctx, b, g, sync)
+		}
+	}},
+	{"the revision is not looked at", "the floor lets pass what is at it", func(p *brokenPartition) {
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			g.Floor = p.Floor().Revision
+			return p.Partition.Apply(ctx, b, g, sync)
+		}
+	}},
+	{"the same floor again is no other", "the floor rises, and each rise is another", func(p *brokenPartition) {
+		p.raise = func(ctx context.Context, epoch uint32) error {
+			if ctx.Err() == nil && epoch <= p.Floor().Epoch {
+				return nil
+			}
+			return p.Partition.RaiseFloor(ctx, epoch)
+		}
+	}},
+	{"KEKs that are refused stay so", "the floor rises, and each rise is another", func(p *brokenPartition) {
+		p.refuse = func(ctx context.Context, keks []uint32) error {
+			return p.Partition.RefuseKEKs(ctx, append(keks, p.Floor().KEKs...))
+		}
+	}},
+	{"a refused batch is gone", "a batch that the floor refused can be mended", func(p *brokenPartition) {
+		refused := map[engine.Batch]bool{}
+		p.batch = func(b *brokenBatch) {
+			b.change = func(at int) (c engine.Change, next int, err error) {
+				if refused[b.Batch] {
+					return c, 0, nil
+				}
+				return b.Batch.Change(at)
+			}
+		}
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			err := p.Partition.Apply(ctx, b, g, sync)
+			refused[b] = err != nil
+			return err
+		}
+	}},
+	{"the floor is looked at before the write", "nothing lower comes behind a raised floor", func(p *brokenPartition) {
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			if !p.Floor().Admits(g) {
+				return engine.ErrFloor
+			}
+			lose(func() uint64 { return p.Floor().Revision })
+			return p.Partition.Apply(ctx, b, engine.Guard{Floor: p.Floor().Revision, Below: true}, sync)
+		}
+	}},
+	{"the last swap wins", "a meta record is swapped by who read it last", func(p *brokenPartition) {
+		p.swap = func(ctx context.Context, changes ...engine.Swap) ([]uint64, error) {
+			for i := range changes {
+				changes[i].Revision = engine.AnyRevision
+			}
+			return p.Partition.SwapMeta(ctx, changes...)
+		}
+	}},
+	{"an empty record is none", "a meta record is swapped by who read it last", func(p *brokenPartition) {
+		p.swap = func(ctx context.Context, changes ...engine.Swap) ([]uint64, error) {
+			for i := range changes {
+				if len(changes[i].Value) == 0 {
+					changes[i].Value = nil
+				}
+			}
+			return p.Partition.SwapMeta(ctx, changes...)
+		}
+	}},
+	{"swaps happen one by one", "meta records change together or not at all", func(p *brokenPartition) {
+		p.swap = func(ctx context.Context, changes ...engine.Swap) (given []uint64, err error) {
+			for _, c := range changes {
+				one, err := p.Partition.SwapMeta(ctx, c)
+				if err != nil {
+					return nil, err
+				}
+				given = append(given, one...)
+			}
+			return given, nil
+		}
+	}},
+	{"all meta records are listed", "meta records are listed by their names", func(p *brokenPartition) {
+		p.list = func(ctx context.Context, _ string, f func(string, []byte) error) error {
+			return p.Partition.ListMeta(ctx, "", f)
+		}
+	}},
+	{"a list goes on after an error", "meta records are listed by their names", func(p *brokenPartition) {
+		p.list = func(ctx context.Context, prefix string, f func(string, []byte) error) (err error) {
+			return errorsOf(p.Partition.ListMeta(ctx, prefix, func(name string, value []byte) error {
+				if e := f(name, value); e != nil {
+					err = e
+				}
+				return nil
+			}), &err)
+		}
+	}},
+	{"a meta record is the engine's memory", "meta records are nobody else's memory", func(p *brokenPartition) {
+		kept := map[string][]byte{}
+		p.swap = func(ctx context.Context, changes ...engine.Swap) ([]uint64, error) {
+			for _, c := range changes {
+				kept[c.Name] = c.Value
+			}
+			return p.Partition.SwapMeta(ctx, changes...)
+		}
+		p.load = func(ctx context.Context, name string) ([]byte, uint64, error) {
+			_, revision, err := p.Partition.LoadMeta(ctx, name)
+			return kept[name], revision, err
+		}
+	}},
+	{"a swap looks and then writes", "of swaps at once one wins", func(p *brokenPartition) {
+		p.swap = func(ctx context.Context, changes ...engine.Swap) ([]uint64, error) {
+			for i, c := range changes {
+				if _, have, _ := p.Partition.LoadMeta(ctx, c.Name); c.Revision != engine.AnyRevision && have != c.Revision {
+					return nil, engine.ErrConflict
+				}
+				changes[i].Revision = engine.AnyRevision
+			}
+			lose(p.swapped.Load)
+			return p.Partition.SwapMeta(ctx, changes...)
+		}
+	}},
+	{"contexts are not looked at", "a context that has ended ends the call", func(p *brokenPartition) {
+		p.get = func(ctx context.Context, id []byte, want engine.Parts, row *engine.Row) error {
+			return p.Partition.Get(context.WithoutCancel(ctx), id, want, row)
+		}
+	}},
+	{"a change comes although its context had ended", "a context that has ended ends the call", func(p *brokenPartition) {
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			if err := p.Partition.Apply(context.WithoutCancel(ctx), b, g, sync); err != nil {
+				return err
+			}
+			return ctx.Err()
+		}
+	}},
+	{"a closed engine finds nothing", "a closed engine says so", func(p *brokenPartition) {
+		p.load = func(ctx context.Context, name string) ([]byte, uint64, error) {
+			value, revision, err := p.Partition.LoadMeta(ctx, name)
+			if err == engine.ErrClosed {
+				err = engine.ErrNotFound
+			}
+			return value, revision, err
+		}
+	}},
+}
+
+// recorder notes what a part of the suite finds.
+type recorder struct {
+	failed   []string
+	cleanups []func()
+}
+
+func (r *recorder) Errorf(format string, args ...any) {
+	r.failed = append(r.failed, fmt.Sprintf(format, args...))
+}
+func (r *recorder) FailNow()         { runtime.Goexit() }
+func (r *recorder) Helper()          {}
+func (r *recorder) Cleanup(f func()) { r.cleanups = append(r.cleanups, f) }
+
+// fails returns what a part of the suite finds wrong with an engine.
+func fails(p part, s Subject) []string {
+	r := &recorder{}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer func() {
+			if v := recover(); v != nil {
+				r.Errorf("panic: %v", v)
+			}
+		}()
+		p.run(r, s)
+	}()
+	<-ended
+	for _, f := range r.cleanups {
+		f()
+	}
+	return r.failed
+}
+
+func named(t *testing.T, name string) part {
+	for _, p := range parts() {
+		if p.name == name {
+			return p
+		}
+	}
+	t.Fatalf("the suite has no part %q", name)
+	return part{}
+}
+
+// The suite finds each engine that is broken, in the part that is about it; what is broken by a
+// race it finds in a few tries.
+func TestSuiteFindsBrokenEngines(t *testing.T) {
+	for _, b := range brokenEngines {
+		t.Run(b.name, func(t *testing.T) {
+			p := named(t, b.part)
+			s := Subject{New: func(T) engine.Engine { return &brokenEngine{memory.New(), b.wrong} }}
+			require.Empty(t, fails(p, Subject{New: func(T) engine.Engine { return &brokenEngine{memory.New(), func(*brokenPartition) {}} }}),
+				"the wrapper alone breaks nothing")
+			for try := 0; len(fails(p, s)) == 0; try++ {
+				require.Less(t, try, 50, "the suite does not find it")
+			}
+		})
+	}
+	t.Run("partitions are one", func(t *testing.T) {
+		s := Subject{New: func(T) engine.Engine { return &onePartition{memory.New()} }}
+		require.NotEmpty(t, fails(named(t, "partitions have nothing in common"), s))
+	})
+	t.Run("a closed engine is open", func(t *testing.T) {
+		s := Subject{New: func(T) engine.Engine { return &neverClosed{memory.New()} }}
+		require.NotEmpty(t, fails(named(t, "a closed engine says so"), s))
+	})
+	t.Run("a crash takes everything", func(t *testing.T) {
+		s := Subject{New: func(T) engine.Engine { return memory.New() }, Crash: func(T, engine.Engine) engine.Engine { return memory.New() }}
+		require.NotEmpty(t, fails(named(t, "what is durable survives a crash"), s))
+	})
+	t.Run("a copy is empty", func(t *testing.T) {
+		s := Subject{New: func(T) engine.Engine { return memory.New() },
+			Copy: func(T, engine.Engine, func(func(uint32, uint32))) engine.Engine { return memory.New() }}
+		require.NotEmpty(t, fails(named(t, "a copy has what was before it was decided"), s))
+	})
+	t.Run("a purge takes too much", func(t *testing.T) {
+		s := Subject{New: func(T) engine.Engine { return &brokenPurge{memory.New()} }}
+		require.NotEmpty(t, fails(named(t, "a purge leaves what is there"), s))
+	})
+}
+
+// Each part of the suite has an engine that it finds.
+func TestEveryPartFindsSomething(t *testing.T) {
+	finds := map[string]bool{"what is durable survives a crash": true, "a copy has what was before it was decided": true,
+		"a purge leaves what is there": true, "partitions have nothing in common": true, "a batch that is not applied changes nothing": true}
+	for _, b := range brokenEngines {
+		finds[b.part] = true
+	}
+	for _, p := range parts() {
+		require.True(t, finds[p.name], "%s", p.name)
+		require.Equal(t, strings.ToLower(p.name[:1]), p.name[:1])
+	}
+}

@@ -1,0 +1,219 @@
+package enginetest
+
+import (
+	"context"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/engine"
+)
+
+// calls is everything that can be asked of a partition, each of which would change something
+// where it can, and everything in a row.
+func (r *rig) calls(ctx context.Context, v engine.View) map[string]func() error {
+	get := func(from engine.Reader, want engine.Parts) error {
+		var row engine.Row
+		err := from.Get(ctx, []byte("a"), want, &row)
+		row.Release()
+		return err
+	}
+	apply := func(f func(b engine.Batch) error) error {
+		b := r.p.NewBatch()
+		room, err := b.Put([]byte("new"), []byte("record"), 6)
+		if err != nil {
+			return err
+		}
+		copy(room, "sealed")
+		err = f(b)
+		_ = b.Close()
+		return err
+	}
+	closing := func(c interface{ Close() error }, err error) error {
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	}
+	calls := map[string]func() error{
+		"Get":      func() error { return get(r.p, engine.Both) },
+		"Together": func() error { return get(r.p, engine.Both|engine.Together) },
+		"Cursor":   func() error { c, err := r.p.Cursor(ctx, engine.Record, nil, nil); return closing(c, err) },
+		"View":     func() error { v, err := r.p.View(ctx); return closing(v, err) },
+		"Apply": func() error {
+			return apply(func(b engine.Batch) error { return r.p.Apply(ctx, b, r.guard(9), false) })
+		},
+		"Replace": func() error {
+			return apply(func(b engine.Batch) error {
+				_, err := r.p.Replace(ctx, b, []engine.Was{{ID: []byte("new")}})
+				return err
+			})
+		},
+		"Sync":       func() error { return r.p.Sync(ctx) },
+		"RaiseFloor": func() error { return r.p.RaiseFloor(ctx, 9) },
+		"RefuseKEKs": func() error { return r.p.RefuseKEKs(ctx, []uint32{1}) },
+		"LoadMeta":   func() error { _, _, err := r.p.LoadMeta(ctx, "name"); return err },
+		"ListMeta":   func() error { return r.p.ListMeta(ctx, "", func(string, []byte) error { return nil }) },
+		"SwapMeta": func() error {
+			_, err := r.p.SwapMeta(ctx, engine.Swap{Name: "name", Revision: engine.AnyRevision, Value: []byte("new")})
+			return err
+		},
+	}
+	if v != nil {
+		calls["View.Get"] = func() error { return get(v, engine.Both) }
+		calls["View.Cursor"] = func() error { c, err := v.Cursor(ctx, engine.Sealed, nil, nil); return closing(c, err) }
+	}
+	if p, ok := r.p.(engine.Purger); ok {
+		calls["Purge"] = func() error {
+			return p.Purge(ctx, func() error { _, err := r.swap("touched", engine.AnyRevision, nil); return err }, func() bool { return false })
+		}
+	}
+	return calls
+}
+
+func lifeParts() []part {
+	return []part{
+		{"a context that has ended ends the call", func(t T, s Subject) {
+			r := newRig(t, s)
+			r.put("a", "record", "sealed")
+			_, err := r.swap("name", 0, []byte("value"))
+			require.NoError(t, err)
+			v, err := r.p.View(r.ctx)
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(r.ctx)
+			cancel()
+			floor := r.p.Floor()
+			for name, call := range r.calls(ctx, v) {
+				require.ErrorIs(t, call(), context.Canceled, name)
+			}
+			require.NoError(t, v.Close())
+			require.Equal(t, []string{"a", "record", "a", "sealed"}, r.everything(r.p))
+			got, _ := r.meta("name")
+			require.Equal(t, "value", got)
+			require.Equal(t, floor, r.p.Floor())
+			for name, call := range r.calls(r.ctx, nil) {
+				require.NoError(t, call(), name)
+			}
+		}},
+		{"a closed engine says so", func(t T, s Subject) {
+			r := newRig(t, s)
+			r.put("a", "record", "sealed")
+			require.NoError(t, r.e.Close())
+			for name, call := range r.calls(r.ctx, nil) {
+				require.ErrorIs(t, call(), engine.ErrClosed, name)
+			}
+			require.ErrorIs(t, r.e.Close(), engine.ErrClosed)
+			if m, ok := r.e.(engine.Meter); ok {
+				require.Zero(t, m.Stats().Snapshots)
+			}
+			if c, ok := r.e.(engine.Checkpointer); ok {
+				require.ErrorIs(t, c.Checkpoint(r.ctx, "copy", nil), engine.ErrClosed)
+			}
+		}},
+		{"what is durable survives a crash", func(t T, s Subject) {
+			if s.Crash == nil {
+				return
+			}
+			r := newRig(t, s)
+			after := func() *rig {
+				e := s.Crash(t, r.e)
+				t.Cleanup(func() { _ = e.Close() })
+				return &rig{t, r.ctx, e, e.Partition(7)}
+			}
+			r.put("a", "1", "one")
+			c := after()
+			c.is(c.p, "a", "1", "one")
+			unsynced := func(id string) {
+				b := r.p.NewBatch()
+				r.fill(b, id, "1", "one")
+				require.NoError(t, r.p.Apply(r.ctx, b, r.guard(0), false))
+				require.NoError(t, b.Close())
+			}
+			unsynced("b")
+			require.NoError(t, r.p.Sync(r.ctx))
+			c = after()
+			c.is(c.p, "b", "1", "one")
+			unsynced("c")
+			_, err := r.swap("name", 0, []byte("value"))
+			require.NoError(t, err)
+			c = after()
+			c.is(c.p, "c", "1", "one")
+			got, revision := c.meta("name")
+			require.Equal(t, "value", got)
+			require.NotZero(t, revision)
+			_, err = c.swap("name", revision, []byte("another"))
+			require.NoError(t, err)
+			unsynced("d")
+			r.put("e", "2", "two")
+			c = after()
+			c.is(c.p, "d", "1", "one")
+			c.is(c.p, "e", "2", "two")
+		}},
+		{"a copy has what was before it was decided", func(t T, s Subject) {
+			if s.Copy == nil {
+				return
+			}
+			r := newRig(t, s)
+			other := r.in(8)
+			r.put("a", "1", "one")
+			other.put("a", "8", "eight")
+			_, err := r.swap("name", 0, []byte("value"))
+			require.NoError(t, err)
+			before := r.p.Floor()
+			called := 0
+			copied := s.Copy(t, r.e, func(raise func(partition, epoch uint32)) {
+				called++
+				raise(7, 5)
+				raise(7, 4)
+				raise(9, 5) // which nobody has asked for
+			})
+			t.Cleanup(func() { _ = copied.Close() })
+			require.Equal(t, 1, called)
+			require.EqualValues(t, 5, r.p.Floor().Epoch)
+			require.NotEqual(t, before.Revision, r.p.Floor().Revision)
+			require.Zero(t, other.p.Floor().Epoch)
+			r.putAt("a", 5)
+			c := &rig{t, r.ctx, copied, copied.Partition(7)}
+			c.is(c.p, "a", "1", "one")
+			got, _ := c.meta("name")
+			require.Equal(t, "value", got)
+			c = c.in(8)
+			c.is(c.p, "a", "8", "eight")
+		}},
+		{"a purge leaves what is there", func(t T, s Subject) {
+			r := newRig(t, s)
+			p, ok := r.p.(engine.Purger)
+			if !ok {
+				return
+			}
+			other := r.in(8)
+			other.put("a", "8", "eight")
+			r.put("a", "1", "one", "b", "1", "one")
+			r.put("a", "2", "two")
+			r.delete("b")
+			touched := 0
+			touch := func() error {
+				touched++
+				_, err := r.swap("touched", engine.AnyRevision, []byte("now"))
+				return err
+			}
+			require.NoError(t, p.Purge(r.ctx, touch, func() bool { return false }))
+			require.NotZero(t, touched)
+			require.Equal(t, []string{"a", "2", "a", "two"}, r.everything(r.p))
+			require.Equal(t, []string{"a", "8", "a", "eight"}, other.everything(other.p))
+			v, err := r.p.View(r.ctx)
+			require.NoError(t, err)
+			require.ErrorIs(t, p.Purge(r.ctx, touch, func() bool { return true }), engine.ErrHeld)
+			r.is(v, "a", "2", "two")
+			require.NoError(t, v.Close())
+			require.NoError(t, p.Purge(r.ctx, touch, func() bool { return false }))
+		}},
+	}
+}
+
+// putAt sets a row that names an epoch.
+func (r *rig) putAt(id string, epoch uint32) {
+	b := r.p.NewBatch()
+	r.fill(b, id, "2", "two")
+	require.NoError(r, r.p.Apply(r.ctx, b, r.guard(epoch), false))
+	require.NoError(r, b.Close())
+}

@@ -1,0 +1,175 @@
+package enginetest
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/engine"
+)
+
+// changes returns what a batch says of itself: id, record or "-" for a deletion, and so on.
+func (r *rig) changes(b engine.Batch) (got []string) {
+	r.Helper()
+	for c, next, err := b.Change(0); ; c, next, err = b.Change(next) {
+		require.NoError(r, err)
+		if next == 0 {
+			return got
+		}
+		record := string(c.Record)
+		if c.Deleted {
+			record = "-"
+		}
+		got = append(got, string(c.ID), record)
+	}
+}
+
+func writeParts() []part {
+	return []part{
+		{"a batch happens as a whole", func(t T, s Subject) {
+			r := newRig(t, s)
+			r.put("a", "0", "0", "z", "0", "0")
+			w := write(2, func(_, i int) error { return r.putBeside(string(rune('a'+i%26)), "a", "z") })
+			defer w.end(t)
+			for i := range 200 {
+				w.turn(i)
+				v, err := r.p.View(r.ctx)
+				require.NoError(t, err)
+				got := r.everything(v)
+				require.NoError(t, v.Close())
+				require.Len(t, got, 8)
+				for i := 1; i < len(got); i += 2 {
+					require.Equal(t, got[1], got[i], "half of a batch: %v", got)
+				}
+			}
+		}},
+		{"the last change of a row in a batch wins", func(t T, s Subject) {
+			r := newRig(t, s)
+			r.put("b", "0", "zero")
+			r.apply(func(b engine.Batch) {
+				r.fill(b, "a", "1", "one")
+				require.NoError(t, b.Delete([]byte("b")))
+				r.fill(b, "c", "1", "one")
+				require.NoError(t, b.Delete([]byte("a")))
+				r.fill(b, "b", "2", "two")
+				require.NoError(t, b.PutRecord([]byte("c"), []byte("3")))
+			})
+			r.absent(r.p, "a")
+			r.is(r.p, "b", "2", "two")
+			r.is(r.p, "c", "3", "one")
+		}},
+		{"a batch says what is in it", func(t T, s Subject) {
+			r := newRig(t, s)
+			b := r.p.NewBatch()
+			require.True(t, b.Empty())
+			require.Empty(t, r.changes(b))
+			empty := b.Size()
+			r.fill(b, "a", "record", "sealed")
+			require.False(t, b.Empty())
+			require.GreaterOrEqual(t, b.Size()-empty, len("a")+len("recordsealed"))
+			require.NoError(t, b.Delete([]byte("b")))
+			require.NoError(t, b.PutRecord([]byte("c"), []byte("another")))
+			r.fill(b, "", "", "")
+			require.Equal(t, []string{"a", "record", "b", "-", "c", "another", "", ""}, r.changes(b))
+			c, _, err := b.Change(0)
+			require.NoError(t, err)
+			copy(c.Record, "RECORD")
+			require.Equal(t, []string{"a", "RECORD", "b", "-", "c", "another", "", ""}, r.changes(b))
+			require.NoError(t, r.p.Apply(r.ctx, b, r.guard(0), true))
+			require.Equal(t, []string{"a", "RECORD", "b", "-", "c", "another", "", ""}, r.changes(b), "just after it was applied")
+			require.NoError(t, b.Wait())
+			require.NoError(t, b.Close())
+			r.is(r.p, "a", "RECORD", "sealed")
+			again := r.p.NewBatch()
+			require.True(t, again.Empty(), "the memory of the one before")
+			require.NoError(t, again.Close())
+			require.NoError(t, r.p.Apply(r.ctx, r.p.NewBatch(), r.guard(0), true), "an empty one")
+		}},
+		{"a batch that is not applied changes nothing", func(t T, s Subject) {
+			r := newRig(t, s)
+			b := r.p.NewBatch()
+			r.fill(b, "a", "1", "1")
+			require.NoError(t, b.Close())
+			require.Empty(t, r.everything(r.p))
+		}},
+		{"who wrote meanwhile wins over a replacement", func(t T, s Subject) {
+			r := newRig(t, s)
+			r.put("a", "1", "one", "b", "1", "one", "c", "1", "one", "d", "1", "one")
+			r.put("b", "2", "two")
+			r.delete("c")
+			b := r.p.NewBatch()
+			var was []engine.Was
+			for _, id := range []string{"a", "b", "c", "d", "e"} {
+				require.NoError(t, b.PutRecord([]byte(id), []byte("3")))
+				was = append(was, engine.Was{ID: []byte(id), Record: []byte("1")})
+			}
+			lost, err := r.p.Replace(r.ctx, b, was)
+			require.NoError(t, err)
+			require.Equal(t, 3, lost)
+			require.Equal(t, []string{"a", "3", "d", "3"}, r.changes(b), "it says what happened")
+			require.NoError(t, b.Close())
+			r.is(r.p, "a", "3", "one")
+			r.is(r.p, "b", "2", "two")
+			r.is(r.p, "d", "3", "one")
+			for _, id := range []string{"c", "e"} {
+				r.absent(r.p, id) // and not a record without a block
+			}
+			// The same record, written anew, is the same.
+			b = r.p.NewBatch()
+			r.fill(b, "a", "4", "four")
+			require.NoError(t, b.Delete([]byte("d")))
+			lost, err = r.p.Replace(r.ctx, b, []engine.Was{{ID: []byte("a"), Record: []byte("3")}, {ID: []byte("d"), Record: []byte("3")}})
+			require.NoError(t, err)
+			require.Zero(t, lost)
+			require.NoError(t, b.Close())
+			r.is(r.p, "a", "4", "four")
+			r.absent(r.p, "d")
+			require.NoError(t, r.p.Sync(r.ctx))
+			// A longer record is another, and so is a shorter one.
+			for _, other := range []string{"", "44", "5"} {
+				b = r.p.NewBatch()
+				require.NoError(t, b.PutRecord([]byte("a"), []byte("5")))
+				lost, err = r.p.Replace(r.ctx, b, []engine.Was{{ID: []byte("a"), Record: []byte(other)}})
+				require.NoError(t, err)
+				require.Equal(t, 1, lost)
+				require.True(t, b.Empty())
+				require.NoError(t, b.Close())
+			}
+			r.is(r.p, "a", "4", "four")
+		}},
+		{"replacements lose nothing beside writers", func(t T, s Subject) {
+			r := newRig(t, s)
+			const ids = "abcdefgh"
+			for _, id := range ids {
+				r.put(string(id), "w", "w")
+			}
+			// Each put is of another record: whoever replaces one that was overwritten is found.
+			var last atomic.Value
+			w := write(1, func(_, i int) error {
+				text := fmt.Sprint(last.Load(), i)
+				last.Store(text[max(0, len(text)-20):])
+				return r.putBeside(last.Load().(string), "d")
+			})
+			for i := range 200 {
+				w.turn(i)
+				b := r.p.NewBatch()
+				var was []engine.Was
+				c, err := r.p.Cursor(r.ctx, engine.Record, nil, nil)
+				require.NoError(t, err)
+				for ok := c.First(); ok; ok = c.Next() {
+					v, err := c.Value()
+					require.NoError(t, err)
+					was = append(was, engine.Was{ID: append([]byte{}, c.ID()...), Record: append([]byte{}, v...)})
+					require.NoError(t, b.PutRecord(c.ID(), v))
+				}
+				require.NoError(t, c.Close())
+				_, err = r.p.Replace(r.ctx, b, was)
+				require.NoError(t, err)
+				require.NoError(t, b.Close())
+			}
+			w.end(t)
+			r.is(r.p, "d", last.Load().(string), last.Load().(string))
+		}},
+	}
+}

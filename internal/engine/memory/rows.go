@@ -1,0 +1,178 @@
+package memory
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/blockseal/blockseal/internal/engine"
+)
+
+// batch is changes of a partition's rows, in the order in which they were asked for.
+type batch struct {
+	p       *partition
+	changes []change
+}
+
+type change struct {
+	row
+	deleted bool
+}
+
+// NewBatch implements [engine.Rows].
+func (p *partition) NewBatch() engine.Batch { return &batch{p: p} }
+
+// Put implements [engine.Batch].
+func (b *batch) Put(id, record []byte, size int) ([]byte, error) {
+	r := row{id: bytes.Clone(id), record: bytes.Clone(record), sealed: make([]byte, size), has: engine.Both}
+	b.changes = append(b.changes, change{row: r})
+	return r.sealed, nil
+}
+
+// PutRecord implements [engine.Batch].
+func (b *batch) PutRecord(id, record []byte) error {
+	b.changes = append(b.changes, change{row: row{id: bytes.Clone(id), record: bytes.Clone(record), has: engine.Record}})
+	return nil
+}
+
+// Delete implements [engine.Batch].
+func (b *batch) Delete(id []byte) error {
+	b.changes = append(b.changes, change{row: row{id: bytes.Clone(id)}, deleted: true})
+	return nil
+}
+
+// Change implements [engine.Batch].
+func (b *batch) Change(at int) (c engine.Change, next int, err error) {
+	if at >= len(b.changes) {
+		return c, 0, nil
+	}
+	ch := b.changes[at]
+	return engine.Change{ID: ch.id, Record: ch.record, Deleted: ch.deleted}, at + 1, nil
+}
+
+// Size implements [engine.Batch].
+func (b *batch) Size() (n int) {
+	for _, c := range b.changes {
+		n += 2*len(c.id) + len(c.record) + len(c.sealed)
+	}
+	return n
+}
+
+// Empty implements [engine.Batch].
+func (b *batch) Empty() bool { return len(b.changes) == 0 }
+
+// Wait implements [engine.Batch].
+func (b *batch) Wait() error { return nil }
+
+// Close implements [io.Closer].
+func (b *batch) Close() error { return nil }
+
+func (p *partition) own(b engine.Batch) (*batch, error) {
+	o, ok := b.(*batch)
+	if !ok || o.p != p {
+		return nil, fmt.Errorf("engine: the batch was made for another partition")
+	}
+	return o, nil
+}
+
+// Floor implements [engine.Rows].
+func (p *partition) Floor() engine.Floor { return *p.floor.Load() }
+
+// Apply implements [engine.Rows].
+func (p *partition) Apply(ctx context.Context, b engine.Batch, g engine.Guard, _ bool) error {
+	if err := p.e.ready(ctx); err != nil {
+		return err
+	}
+	o, err := p.own(b)
+	if err != nil {
+		return err
+	}
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	if f := p.floor.Load(); !f.Admits(g) {
+		return refused(f, g)
+	}
+	p.apply(o)
+	return nil
+}
+
+// apply replaces the rows by those with a batch's changes.
+func (p *partition) apply(b *batch) {
+	rows := slices.Clone(*p.rows.Load())
+	for _, c := range b.changes {
+		at, found := find(rows, c.id)
+		switch {
+		case c.deleted && found:
+			rows = slices.Delete(rows, at, at+1)
+		case c.deleted:
+		case !found:
+			rows = slices.Insert(rows, at, c.clone())
+		default:
+			r := c.clone()
+			if c.has == engine.Record {
+				r.sealed, r.has = rows[at].sealed, rows[at].has|engine.Record
+			}
+			rows[at] = r
+		}
+	}
+	p.rows.Store(&rows)
+}
+
+// clone is a row that no caller has memory of.
+func (r row) clone() row {
+	return row{id: r.id, record: bytes.Clone(r.record), sealed: bytes.Clone(r.sealed), has: r.has}
+}
+
+// Replace implements [engine.Rows].
+func (p *partition) Replace(ctx context.Context, b engine.Batch, was []engine.Was) (lost int, err error) {
+	if err := p.e.ready(ctx); err != nil {
+		return 0, err
+	}
+	o, err := p.own(b)
+	if err != nil {
+		return 0, err
+	}
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	rows := *p.rows.Load()
+	for _, w := range was {
+		if at, found := find(rows, w.ID); found && rows[at].has&engine.Record != 0 && bytes.Equal(rows[at].record, w.Record) {
+			continue
+		}
+		lost++
+		o.changes = slices.DeleteFunc(o.changes, func(c change) bool { return bytes.Equal(c.id, w.ID) })
+	}
+	p.apply(o)
+	return lost, nil
+}
+
+// Sync implements [engine.Rows].
+func (p *partition) Sync(ctx context.Context) error { return p.e.ready(ctx) }
+
+// RaiseFloor implements [engine.Rows].
+func (p *partition) RaiseFloor(ctx context.Context, epoch uint32) error {
+	if err := p.e.ready(ctx); err != nil {
+		return err
+	}
+	p.raise(func(f *engine.Floor) { f.Epoch = max(f.Epoch, epoch) })
+	return nil
+}
+
+// RefuseKEKs implements [engine.Rows].
+func (p *partition) RefuseKEKs(ctx context.Context, keks []uint32) error {
+	if err := p.e.ready(ctx); err != nil {
+		return err
+	}
+	p.raise(func(f *engine.Floor) { f.KEKs = slices.Clone(keks) })
+	return nil
+}
+
+func (p *partition) raise(change func(f *engine.Floor)) {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	f := *p.floor.Load()
+	f.Revision++
+	change(&f)
+	p.floor.Store(&f)
+}

@@ -1,0 +1,239 @@
+package pebble
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/blockseal/blockseal/internal/engine"
+)
+
+// batch is changes of a partition's rows. It is pooled: Pebble's own is, and a batch is made
+// for each Put.
+type batch struct {
+	p *partition
+	b Batch
+}
+
+// NewBatch implements [engine.Rows].
+func (p *partition) NewBatch() engine.Batch {
+	b := p.db.batches.Get().(*batch)
+	b.p, b.b = p, p.db.NewBatch()
+	return b
+}
+
+// Put implements [engine.Batch].
+func (b *batch) Put(id, record []byte, size int) ([]byte, error) {
+	if err := b.PutRecord(id, record); err != nil {
+		return nil, err
+	}
+	key, sealed := b.b.Reserve(prefixSize+len(id), size)
+	putKey(key, spaceData, b.p.number, id)
+	return sealed, nil
+}
+
+// PutRecord implements [engine.Batch].
+func (b *batch) PutRecord(id, record []byte) error {
+	key, value := b.b.Reserve(prefixSize+len(id), len(record))
+	putKey(key, spaceDEK, b.p.number, id)
+	copy(value, record)
+	return nil
+}
+
+// Delete implements [engine.Batch].
+func (b *batch) Delete(id []byte) error {
+	for _, space := range []byte{spaceDEK, spaceData} {
+		putKey(b.b.b.DeleteDeferred(prefixSize+len(id)).Key, space, b.p.number, id)
+	}
+	return nil
+}
+
+// Change implements [engine.Batch].
+func (b *batch) Change(at int) (c engine.Change, next int, err error) {
+	all := b.b.b.Reader()
+	for r := all[min(at, len(all)):]; ; {
+		kind, key, value, ok, err := r.Next()
+		if err != nil || !ok {
+			return c, 0, translate(err)
+		}
+		if key[0] == spaceDEK {
+			deleted := kind == pebble.InternalKeyKindDelete
+			return engine.Change{ID: key[prefixSize:], Record: value, Deleted: deleted}, len(all) - len(r), nil
+		}
+	}
+}
+
+// Size implements [engine.Batch].
+func (b *batch) Size() int { return b.b.Size() }
+
+// Empty implements [engine.Batch].
+func (b *batch) Empty() bool { return b.b.Empty() }
+
+// Wait implements [engine.Batch].
+func (b *batch) Wait() error { return b.b.Wait() }
+
+// Close implements [io.Closer].
+func (b *batch) Close() error {
+	db, err := b.p.db, b.b.Close()
+	*b = batch{}
+	db.batches.Put(b)
+	return err
+}
+
+// own returns Pebble's batch of changes that are for this partition.
+func (p *partition) own(b engine.Batch) (*batch, error) {
+	o, ok := b.(*batch)
+	if !ok || o.p != p {
+		return nil, fmt.Errorf("engine: the batch was made for another partition than %d", p.number)
+	}
+	return o, nil
+}
+
+// Floor implements [engine.Rows].
+func (p *partition) Floor() engine.Floor { return *p.floor.Load() }
+
+// Apply implements [engine.Rows].
+func (p *partition) Apply(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+	if err := p.db.ready(ctx); err != nil {
+		return err
+	}
+	o, err := p.own(b)
+	if err != nil {
+		return err
+	}
+	p.gate.RLock()
+	defer p.gate.RUnlock()
+	if floor := p.floor.Load(); !floor.Admits(g) {
+		return fmt.Errorf("%w: it is epoch %d, revision %d; the change names epoch %d and went by revision %d",
+			engine.ErrFloor, floor.Epoch, floor.Revision, g.Epoch, g.Floor)
+	}
+	return p.db.Apply(o.b, sync)
+}
+
+// RaiseFloor implements [engine.Rows].
+func (p *partition) RaiseFloor(ctx context.Context, epoch uint32) error {
+	if err := p.db.ready(ctx); err != nil {
+		return err
+	}
+	p.raise(func(f *engine.Floor) { f.Epoch = max(f.Epoch, epoch) })
+	return nil
+}
+
+// RefuseKEKs implements [engine.Rows].
+func (p *partition) RefuseKEKs(ctx context.Context, keks []uint32) error {
+	if err := p.db.ready(ctx); err != nil {
+		return err
+	}
+	p.raise(func(f *engine.Floor) { f.KEKs = slices.Clone(keks) })
+	return nil
+}
+
+func (p *partition) raise(change func(f *engine.Floor)) {
+	p.gate.Lock()
+	defer p.gate.Unlock()
+	p.raiseLocked(change)
+}
+
+// raiseLocked is raise by who has the gate.
+func (p *partition) raiseLocked(change func(f *engine.Floor)) {
+	f := *p.floor.Load()
+	f.Revision++
+	change(&f)
+	p.floor.Store(&f)
+}
+
+// Sync implements [engine.Rows]: what Pebble's log has before a record that is synced is
+// durable with it.
+func (p *partition) Sync(ctx context.Context) error {
+	if err := p.db.ready(ctx); err != nil {
+		return err
+	}
+	b := p.db.NewBatch()
+	defer b.Close()
+	if err := b.LogData(nil); err != nil {
+		return err
+	}
+	return p.db.Commit(b, true)
+}
+
+// Replace implements [engine.Rows].
+func (p *partition) Replace(ctx context.Context, b engine.Batch, was []engine.Was) (lost int, err error) {
+	if err := p.db.ready(ctx); err != nil {
+		return 0, err
+	}
+	o, err := p.own(b)
+	if err != nil || len(was) == 0 {
+		return 0, err
+	}
+	p.gate.Lock()
+	defer p.gate.Unlock()
+	skip, err := p.overwritten(was)
+	if err != nil {
+		return 0, err
+	}
+	if len(skip) > 0 {
+		if err := o.leaveOut(skip); err != nil {
+			return 0, err
+		}
+	}
+	if o.Empty() {
+		return len(skip), nil
+	}
+	return len(skip), p.db.Apply(o.b, false)
+}
+
+// leaveOut takes rows out of a batch.
+func (b *batch) leaveOut(skip map[string]bool) error {
+	out := b.p.db.NewBatch()
+	if err := b.b.Each(func(key, value []byte, deleted bool) error {
+		switch {
+		case skip[string(key[prefixSize:])]:
+			return nil
+		case deleted:
+			return out.Delete(key)
+		}
+		return out.Set(key, value)
+	}); err != nil {
+		return errors.Join(err, out.Close())
+	}
+	before := b.b
+	b.b = out
+	return before.Close()
+}
+
+// overwritten returns the ids of the rows whose record is not the one any more that was read
+// before. They are in order: one iterator goes from each to the next, which costs a tenth of
+// looking each one up. The gate is held.
+func (p *partition) overwritten(was []engine.Was) (skip map[string]bool, err error) {
+	upper := append(appendKey(nil, spaceDEK, p.number, was[len(was)-1].ID), 0)
+	it, err := p.db.NewIter(appendKey(nil, spaceDEK, p.number, was[0].ID), upper)
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	skip = map[string]bool{}
+	var key []byte
+	for _, w := range was {
+		key = appendKey(key[:0], spaceDEK, p.number, w.ID)
+		found := it.SeekGE(key)
+		if err := it.Err(); err != nil { // the next seek would forget it
+			return nil, err
+		}
+		same := found && bytes.Equal(it.Key(), key)
+		if same {
+			record, err := it.Value()
+			if err != nil {
+				return nil, err
+			}
+			same = bytes.Equal(record, w.Record)
+		}
+		if !same {
+			skip[string(w.ID)] = true
+		}
+	}
+	return skip, nil
+}
