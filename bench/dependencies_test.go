@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/licence"
+	"github.com/blockseal/blockseal/internal/test/licence"
 )
 
 // Whatever this module is built from has a licence that it can be used with, and each

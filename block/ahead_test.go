@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/race"
+	"github.com/blockseal/blockseal/internal/test/race"
 )
 
 // What a walk has ahead is bounded over all of its chunks, whatever the blocks' sizes; the

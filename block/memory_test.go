@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/internal/memscan"
-	"github.com/blockseal/blockseal/internal/race"
+	"github.com/blockseal/blockseal/internal/test/memscan"
+	"github.com/blockseal/blockseal/internal/test/race"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"

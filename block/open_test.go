@@ -26,7 +26,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/internal/unclose"
+	"github.com/blockseal/blockseal/internal/test/unclose"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/internal/race"
+	"github.com/blockseal/blockseal/internal/test/race"
 	"github.com/blockseal/blockseal/keyring"
 )
 

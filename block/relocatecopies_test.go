@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/internal/vaultkinds"
+	"github.com/blockseal/blockseal/internal/test/vaultkinds"
 	"github.com/blockseal/blockseal/keyring"
 )
 

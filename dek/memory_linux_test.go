@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/memscan"
+	"github.com/blockseal/blockseal/internal/test/memscan"
 )
 
 const memoryChild = "BLOCKSEAL_DEK_MEMORY_CHILD"

@@ -20,8 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
-	"github.com/blockseal/blockseal/internal/memscan"
 	"github.com/blockseal/blockseal/internal/secret"
+	"github.com/blockseal/blockseal/internal/test/memscan"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"

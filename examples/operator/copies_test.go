@@ -8,7 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/unclose"
+	"github.com/blockseal/blockseal/internal/test/unclose"
 )
 
 // A copy is copied elsewhere whole, or not at all.

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/engine/pebble"
-	"github.com/blockseal/blockseal/internal/unclose"
+	"github.com/blockseal/blockseal/internal/test/unclose"
 	"github.com/blockseal/blockseal/vault/audit"
 	"github.com/blockseal/blockseal/vault/azure"
 )

@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/unclose"
+	"github.com/blockseal/blockseal/internal/test/unclose"
 )
 
 // keyOf is the name of the key in a key identifier.

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/internal/load"
+	"github.com/blockseal/blockseal/internal/test/load"
 )
 
 var (

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/internal/load"
+	"github.com/blockseal/blockseal/internal/test/load"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/licence"
+	"github.com/blockseal/blockseal/internal/test/licence"
 )
 
 // pkg is what go list says of a package that something of the module is built from.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/accesstest"
 	"github.com/blockseal/blockseal/internal/keyvaulttest"
+	"github.com/blockseal/blockseal/internal/test/accesstest"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/azure"
 	"github.com/blockseal/blockseal/vault/local"

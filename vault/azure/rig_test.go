@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/keyvaulttest"
-	"github.com/blockseal/blockseal/internal/testkeys"
+	"github.com/blockseal/blockseal/internal/test/testkeys"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/azure"
 	"github.com/blockseal/blockseal/vault/local"

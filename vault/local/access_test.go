@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/accesstest"
+	"github.com/blockseal/blockseal/internal/test/accesstest"
 	"github.com/blockseal/blockseal/vault/local"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )

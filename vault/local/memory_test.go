@@ -11,8 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/memscan"
 	"github.com/blockseal/blockseal/internal/secret"
+	"github.com/blockseal/blockseal/internal/test/memscan"
 	"github.com/blockseal/blockseal/vault/local"
 )
 

@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/testkeys"
+	"github.com/blockseal/blockseal/internal/test/testkeys"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"
 	"github.com/blockseal/blockseal/vault/vaulttest"
