@@ -52,8 +52,9 @@ var (
 // common: what is done in one changes nothing that is seen in another. It is safe for
 // concurrent use, but for Close.
 //
-// A context that ends makes a call that waits return its error. A call that is given one that
-// has ended returns its error and changes nothing.
+// A call that is given a context that has ended returns its error and changes nothing. One that
+// ends meanwhile ends what waits for somebody else's reading, as a purge does; what waits for the
+// disk, or for a change that does, it may not be able to end. LoadMeta waits for neither.
 //
 // What an engine may be able to do besides it says by its type: see [Checkpointer] and
 // [Meter], and [Purger] of a partition.

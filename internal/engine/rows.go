@@ -7,7 +7,8 @@ import (
 
 // Rows is how the rows of a partition change.
 type Rows interface {
-	// NewBatch returns an empty batch for this partition. Close it.
+	// NewBatch returns an empty batch for this partition. Close it, once: its memory is another
+	// batch's then.
 	NewBatch() Batch
 	// Floor returns the partition's floor, as it was seen last in this process: an Apply that
 	// was refused by it has seen it.

@@ -37,7 +37,13 @@ func floorParts() []part {
 			g := r.guard(4)
 			g.Below = true
 			require.NoError(t, try("with reasons", g))
-			for _, id := range []string{"below", "another revision"} {
+			g = r.guard(9)
+			require.NoError(t, r.p.RefuseKEKs(r.ctx, []uint32{1}))
+			require.ErrorIs(t, try("before KEKs were refused", g), engine.ErrFloor, "its KEK may be one of them")
+			g = r.guard(9)
+			require.NoError(t, r.p.RefuseKEKs(r.ctx, nil))
+			require.ErrorIs(t, try("before KEKs were refused", g), engine.ErrFloor, "it went by what was refused")
+			for _, id := range []string{"below", "another revision", "before KEKs were refused"} {
 				r.absent(r.p, id)
 			}
 			for _, id := range []string{"any", "at", "above", "highest", "with reasons"} {

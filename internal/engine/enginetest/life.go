@@ -147,6 +147,22 @@ func lifeParts() []part {
 			c = after()
 			c.is(c.p, "d", "1", "one")
 			c.is(c.p, "e", "2", "two")
+			r.delete("e")
+			c = after()
+			c.absent(c.p, "e")
+			c.is(c.p, "d", "1", "one")
+			// Several at once, and one that is larger than what an engine may keep in memory.
+			_, err = r.p.SwapMeta(r.ctx, engine.Swap{Name: "one", Value: []byte("1")}, engine.Swap{Name: "two", Value: make([]byte, 1<<20)},
+				engine.Swap{Name: "name", Revision: engine.AnyRevision})
+			require.NoError(t, err)
+			c = after()
+			got, _ = c.meta("one")
+			require.Equal(t, "1", got)
+			got, _ = c.meta("two")
+			require.Len(t, got, 1<<20)
+			_, revision, err = c.p.LoadMeta(c.ctx, "name")
+			require.ErrorIs(t, err, engine.ErrNotFound)
+			require.Zero(t, revision)
 		}},
 		{"a copy has what was before it was decided", func(t T, s Subject) {
 			if s.Copy == nil {

@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"context"
 	"strings"
 
 	"github.com/stretchr/testify/require"
@@ -52,6 +53,22 @@ func readParts() []part {
 			}
 			require.ErrorIs(t, r.p.Get(r.ctx, []byte("half"), engine.Sealed, &row), engine.ErrNotFound)
 			row.Release()
+			require.NoError(t, r.p.Get(r.ctx, []byte("a"), engine.Record|engine.Together, &row), "together with nothing")
+			require.Equal(t, "record a", string(row.Record))
+			require.NoError(t, r.p.Get(r.ctx, []byte("a"), engine.Sealed|engine.Together, &row))
+			require.Equal(t, "sealed a", string(row.Sealed))
+			// What is there from a call before is let go of, also by one that is refused.
+			v, err := r.p.View(r.ctx)
+			require.NoError(t, err)
+			ended, cancel := context.WithCancel(r.ctx)
+			cancel()
+			for name, from := range map[string]engine.Reader{"partition": r.p, "view": v} {
+				require.NoError(t, from.Get(r.ctx, []byte("a"), engine.Both, &row), name)
+				require.Error(t, from.Get(ended, []byte("b"), engine.Both, &row), name)
+				require.Zero(t, row.Has, name)
+				require.Nil(t, row.Sealed, name)
+			}
+			require.NoError(t, v.Close())
 		}},
 		{"ids are any bytes", func(t T, s Subject) {
 			r := newRig(t, s)

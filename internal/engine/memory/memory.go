@@ -106,6 +106,8 @@ func (s state) get(id []byte, want engine.Parts, out *engine.Row) error {
 
 // Get implements [engine.Reader].
 func (p *partition) Get(ctx context.Context, id []byte, want engine.Parts, out *engine.Row) error {
+	out.Release()
+	out.Has = 0
 	if err := p.e.ready(ctx); err != nil {
 		return err
 	}
@@ -136,6 +138,8 @@ func (p *partition) View(ctx context.Context) (engine.View, error) {
 
 // Get implements [engine.Reader].
 func (v *view) Get(ctx context.Context, id []byte, want engine.Parts, out *engine.Row) error {
+	out.Release()
+	out.Has = 0
 	if err := v.e.ready(ctx); err != nil {
 		return err
 	}

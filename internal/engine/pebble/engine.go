@@ -51,7 +51,8 @@ type Options struct {
 // DB is an open engine. It is safe for concurrent use.
 type DB struct {
 	p       *pebble.DB
-	purging *atomic.Bool // see purgeFS
+	purges  chan struct{} // admits one purge at a time
+	purging *atomic.Bool  // see purgeFS
 	guard   *guard
 	lookups *lookups
 	log     *logger
@@ -86,7 +87,7 @@ func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
 		return nil, translateOpen(err)
 	}
 	g := new(guard)
-	return &DB{p: p, purging: files.purging, guard: g, lookups: newLookups(p, g), log: log, room: room, running: run,
+	return &DB{p: p, purges: make(chan struct{}, 1), purging: files.purging, guard: g, lookups: newLookups(p, g), log: log, room: room, running: run,
 		partitions: partitions{of: map[uint32]*partition{}}, batches: sync.Pool{New: func() any { return new(batch) }}}, nil
 }
 

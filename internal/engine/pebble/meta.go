@@ -13,7 +13,10 @@ import (
 // the directory for as long as the engine is open. What was there when it was opened has
 // revision 1, and each change gives the next number.
 type revisions struct {
-	mu   sync.RWMutex // held for writing while a change is applied
+	swapping sync.Mutex // held by who swaps, also while Pebble makes it wait
+
+	// What follows is held for a moment only, so that who reads waits for no disk.
+	mu   sync.Mutex
 	last uint64
 	of   map[string]uint64 // of what was changed since
 }
@@ -27,21 +30,70 @@ func (p *partition) LoadMeta(ctx context.Context, name string) (value []byte, re
 	if err := p.db.ready(ctx); err != nil {
 		return nil, 0, err
 	}
-	p.meta.mu.RLock()
-	defer p.meta.mu.RUnlock()
-	return p.load(name)
+	for {
+		before := p.meta.revision(name)
+		value, err := p.value(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		// If nobody changed it in between, they go together.
+		if before == p.meta.revision(name) {
+			return value, before, nil
+		}
+	}
 }
 
-func (p *partition) load(name string) (value []byte, revision uint64, err error) {
+func (p *partition) value(name string) ([]byte, error) {
 	v, closer, err := p.db.Get(appendKey(nil, spaceMeta, p.number, name))
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	revision = foundRevision
-	if r, changed := p.meta.of[name]; changed {
-		revision = r
+	return append([]byte{}, v...), closer.Close()
+}
+
+// revision returns that of a record, if it is there.
+func (m *revisions) revision(name string) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.locked(name)
+}
+
+func (m *revisions) locked(name string) uint64 {
+	if r, changed := m.of[name]; changed {
+		return r
 	}
-	return append([]byte{}, v...), revision, closer.Close()
+	return foundRevision
+}
+
+// begin gives the records that are about to change a revision that no swap will find, for who
+// reads before it is known whether they do, and returns what to do when it is.
+func (m *revisions) begin(changes []engine.Swap) (end func(changed bool) (given []uint64)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := make([]uint64, len(changes))
+	for i, c := range changes {
+		before[i] = m.locked(c.Name)
+		m.last++
+		m.of[c.Name] = m.last
+	}
+	return func(changed bool) (given []uint64) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for i, c := range changes {
+			switch {
+			case !changed:
+				m.of[c.Name] = before[i]
+			case c.Value == nil:
+				delete(m.of, c.Name)
+				given = append(given, 0)
+			default:
+				m.last++
+				m.of[c.Name] = m.last
+				given = append(given, m.last)
+			}
+		}
+		return given
+	}
 }
 
 // ListMeta implements [engine.Meta].
@@ -78,7 +130,7 @@ func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) ([]uin
 	b := p.db.NewBatch()
 	defer b.Close()
 	given, err := p.swap(b, changes)
-	if err != nil || b.Empty() {
+	if err != nil || len(changes) == 0 {
 		return given, err
 	}
 	// Outside of the lock, so that changes of several go to the disk together.
@@ -86,13 +138,16 @@ func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) ([]uin
 }
 
 func (p *partition) swap(b Batch, changes []engine.Swap) (given []uint64, err error) {
-	m := &p.meta
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	p.meta.swapping.Lock()
+	defer p.meta.swapping.Unlock()
 	for _, c := range changes {
 		if c.Revision != engine.AnyRevision {
-			_, have, err := p.load(c.Name)
-			if err != nil && !errors.Is(err, engine.ErrNotFound) {
+			have := p.meta.revision(c.Name)
+			_, err := p.value(c.Name)
+			switch {
+			case errors.Is(err, engine.ErrNotFound):
+				have = 0
+			case err != nil:
 				return nil, err
 			}
 			if have != c.Revision {
@@ -109,21 +164,13 @@ func (p *partition) swap(b Batch, changes []engine.Swap) (given []uint64, err er
 			return nil, err
 		}
 	}
-	if b.Empty() {
+	if len(changes) == 0 {
 		return nil, nil
 	}
+	end := p.meta.begin(changes)
 	if err := p.db.Apply(b, true); err != nil {
+		end(false)
 		return nil, err
 	}
-	for _, c := range changes {
-		if c.Value == nil {
-			delete(m.of, c.Name)
-			given = append(given, 0)
-			continue
-		}
-		m.last++
-		m.of[c.Name] = m.last
-		given = append(given, m.last)
-	}
-	return given, nil
+	return end(true), nil
 }

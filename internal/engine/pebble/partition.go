@@ -96,10 +96,10 @@ func holdFor(row *engine.Row) *held {
 // come between; that is found where one of them is missing, and else by the caller, with
 // Together.
 func (p *partition) Get(ctx context.Context, id []byte, want engine.Parts, row *engine.Row) error {
+	h := holdFor(row)
 	if err := p.db.ready(ctx); err != nil {
 		return err
 	}
-	h := holdFor(row)
 	switch want {
 	case engine.Record, engine.Sealed:
 		// What is looked for alone is mostly a block whose record the caller knows: one of the
@@ -175,10 +175,11 @@ func (p *partition) View(ctx context.Context) (engine.View, error) {
 
 // Get implements [engine.Reader].
 func (v *view) Get(ctx context.Context, id []byte, want engine.Parts, row *engine.Row) error {
+	h := holdFor(row)
 	if err := v.p.db.ready(ctx); err != nil {
 		return err
 	}
-	return holdFor(row).find(v.snap, v.p.number, id, want, row)
+	return h.find(v.snap, v.p.number, id, want, row)
 }
 
 // Cursor implements [engine.Reader].

@@ -71,6 +71,12 @@ type keyRange struct{ lower, upper []byte }
 // until ctx ends, unless held says that one is open which it must not wait for. Then it
 // returns ErrHeld.
 func (d *DB) purge(ctx context.Context, ranges []keyRange, touch func() error, meet func(keys [][]byte) error, held func() bool) error {
+	select {
+	case d.purges <- struct{}{}: // what one purge has forgotten, another's end would bring back
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-d.purges }()
 	d.purging.Store(true)
 	defer d.purging.Store(false)
 	defer d.lookups.change()() // none is kept meanwhile, which would pin a file

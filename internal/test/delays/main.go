@@ -59,7 +59,7 @@ func main() {
 type options struct {
 	runs, parallel int
 	test, skip     string
-	race, short    bool
+	race           bool
 	keep           string
 	timeout        time.Duration
 }
