@@ -41,13 +41,14 @@ func (s *Store) checkKEKs(b engine.Batch, floor engine.Floor) error {
 }
 
 // dropUnusedKEKs takes the KEK versions out of the keyring that no record names any
-// more, or returns keyring.ErrMoved if the KEK was changed since moves was counted.
+// more, or returns keyring.ErrMoved if the KEK was changed since moves was counted. It
+// reports whether any is still named.
 // The caller has the turn of rewriting operations: what those write is not checked as
 // a commit is, and each of them wraps and writes within one turn.
-func (s *Store) dropUnusedKEKs(ctx context.Context, moves uint64) error {
+func (s *Store) dropUnusedKEKs(ctx context.Context, moves uint64) (named bool, err error) {
 	keks, active := s.keys.KEKs()
 	if s.keys.KEKMoves() != moves {
-		return keyring.ErrMoved
+		return false, keyring.ErrMoved
 	}
 	var dropping []uint32
 	for id := range keks {
@@ -56,17 +57,17 @@ func (s *Store) dropUnusedKEKs(ctx context.Context, moves uint64) error {
 		}
 	}
 	if err := s.part.RefuseKEKs(ctx, dropping); err != nil {
-		return err
+		return false, err
 	}
 	unused, err := s.unusedKEKs(ctx, dropping)
 	if err == nil {
 		if err = s.keys.DropKEKs(ctx, moves, unused...); err != nil && !errors.Is(err, keyring.ErrMoved) {
 			// A crash may find the document that could not be saved, as the storage
 			// said: what it does not list is not written until there is another.
-			return err
+			return false, err
 		}
 	}
-	return errors.Join(err, s.part.RefuseKEKs(context.WithoutCancel(ctx), nil))
+	return len(unused) < len(dropping), errors.Join(err, s.part.RefuseKEKs(context.WithoutCancel(ctx), nil))
 }
 
 // unusedKEKs returns those of the KEKs that no record names: one more walk, because

@@ -75,12 +75,17 @@ func (s *Store) RewrapDEKs(ctx context.Context, p Progress) error {
 func (s *Store) rewrapDEKs(ctx context.Context, p Progress, pausable bool) error {
 	for {
 		err := s.rewrapAll(ctx, p, pausable)
-		if !errors.Is(err, keyring.ErrMoved) {
+		if !errors.Is(err, keyring.ErrMoved) && !errors.Is(err, errBehind) {
 			return err
 		}
-		// The KEK was changed meanwhile: what was rewrapped before needs it again.
+		// The KEK was changed meanwhile: what was rewrapped before needs it again. Or somebody
+		// committed, behind the walk, what was wrapped before the KEK was changed: there is
+		// less of that each time.
 	}
 }
+
+// errBehind says that a record names an older KEK that was written when the walk had been there.
+var errBehind = errors.New("block: written behind the walk")
 
 // rewrapAll has the turn of rewriting operations for a chunk at a time.
 func (s *Store) rewrapAll(ctx context.Context, p Progress, pausable bool) (err error) {
@@ -106,7 +111,7 @@ func (s *Store) rewrapAll(ctx context.Context, p Progress, pausable bool) (err e
 	}
 	mt := s.meter(workRewrap, p, total, count)
 	defer func() {
-		if errors.Is(err, keyring.ErrMoved) {
+		if errors.Is(err, keyring.ErrMoved) || errors.Is(err, errBehind) {
 			mt.end(nil) // another begins
 			return
 		}
@@ -132,10 +137,13 @@ func (s *Store) rewrapAll(ctx context.Context, p Progress, pausable bool) (err e
 	if err := s.takeRewriting(ctx, "drop KEKs"); err != nil {
 		return err
 	}
-	err = s.dropUnusedKEKs(ctx, moves)
+	named, err := s.dropUnusedKEKs(ctx, moves)
 	<-s.rewriting
 	if err != nil {
 		return err
+	}
+	if named && left.n == 0 {
+		return errBehind
 	}
 	if left.n > 0 {
 		return fmt.Errorf("%d records were not rewrapped; the first: %w", left.n, left.first)
