@@ -129,12 +129,7 @@ func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) ([]uin
 	}
 	b := p.db.NewBatch()
 	defer b.Close()
-	given, err := p.swap(b, changes)
-	if err != nil || len(changes) == 0 {
-		return given, err
-	}
-	// Outside of the lock, so that changes of several go to the disk together.
-	return given, b.Wait()
+	return p.swap(b, changes)
 }
 
 func (p *partition) swap(b Batch, changes []engine.Swap) (given []uint64, err error) {
@@ -168,7 +163,9 @@ func (p *partition) swap(b Batch, changes []engine.Swap) (given []uint64, err er
 		return nil, nil
 	}
 	end := p.meta.begin(changes)
-	if err := p.db.Apply(b, true); err != nil {
+	// In one step: a log that cannot be written ends the process here (adr/0006), as it does not
+	// where the wait is apart.
+	if err := p.db.Commit(b, true); err != nil {
 		end(false)
 		return nil, err
 	}
