@@ -71,9 +71,6 @@ func (d *DB) Commit(b Batch, sync bool) error {
 	return translate(d.p.Apply(b.b, opts))
 }
 
-// Reset empties the batch for another use.
-func (b Batch) Reset() { b.b.Reset() }
-
 // Close releases the batch.
 func (b Batch) Close() error { return b.b.Close() }
 

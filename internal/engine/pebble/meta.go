@@ -120,7 +120,7 @@ func (p *partition) ListMeta(ctx context.Context, prefix string, f func(name str
 }
 
 // SwapMeta implements [engine.Meta].
-func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) ([]uint64, error) {
+func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) (given []uint64, err error) {
 	if err := p.db.ready(ctx); err != nil {
 		return nil, err
 	}
@@ -129,10 +129,6 @@ func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) ([]uin
 	}
 	b := p.db.NewBatch()
 	defer b.Close()
-	return p.swap(b, changes)
-}
-
-func (p *partition) swap(b Batch, changes []engine.Swap) (given []uint64, err error) {
 	p.meta.swapping.Lock()
 	defer p.meta.swapping.Unlock()
 	for _, c := range changes {
