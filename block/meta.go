@@ -43,7 +43,7 @@ type metaStorage struct {
 
 	mu      sync.Mutex // what follows
 	part    engine.Partition
-	is      uint64 // the revision of the document's record
+	is      uint64 // the revision of the document's record that the next is to replace
 	pending []byte // the document
 	tagged  []byte // the register beside it
 
@@ -58,36 +58,59 @@ type metaStorage struct {
 }
 
 // Load implements [keyring.Storage].
-func (m *metaStorage) Load(ctx context.Context) ([]byte, error) {
+func (m *metaStorage) Load(ctx context.Context) ([]byte, keyring.Revision, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	document, _, err := m.load(ctx)
+	return document, revisionOf(document), err
+}
+
+// revisionOf is that of a document, or of none.
+func revisionOf(document []byte) keyring.Revision {
+	if document == nil {
+		return ""
+	}
+	return keyring.ContentRevision(document)
+}
+
+// load returns the document and the revision of its record. m.mu is held.
+func (m *metaStorage) load(ctx context.Context) (document []byte, record uint64, err error) {
 	if m.part == nil {
-		if m.pending == nil {
-			return nil, fmt.Errorf("block: %w", keyring.ErrNoDocument)
-		}
-		return bytes.Clone(m.pending), nil
+		document = bytes.Clone(m.pending)
+	} else if document, record, err = m.part.LoadMeta(ctx, metaKeyring); err != nil && !errors.Is(err, engine.ErrNotFound) {
+		return nil, 0, err
 	}
-	doc, err := readMeta(ctx, m.part, metaKeyring)
-	if errors.Is(err, engine.ErrNotFound) {
-		return nil, fmt.Errorf("block: %w", keyring.ErrNoDocument)
+	if document == nil {
+		return nil, 0, fmt.Errorf("block: %w", keyring.ErrNoDocument)
 	}
-	return doc, err
+	return document, record, nil
 }
 
-// Save implements [keyring.Storage]. What is saved with a document is tagged: there is no
+// Swap implements [keyring.Storage]. What is saved with a document is tagged: there is no
 // saving without.
-func (m *metaStorage) Save(context.Context, []byte) error {
-	return errors.New("block: a keyring document is saved with the register, which needs a tag")
+func (m *metaStorage) Swap(context.Context, keyring.Revision, []byte) (keyring.Revision, error) {
+	return "", errors.New("block: a keyring document is saved with the register, which needs a tag")
 }
 
-// SaveTagged implements [keyring.TaggingStorage].
-func (m *metaStorage) SaveTagged(ctx context.Context, document []byte, is keyring.Opened) error {
+// SwapTagged implements [keyring.TaggingStorage].
+func (m *metaStorage) SwapTagged(ctx context.Context, was keyring.Revision, document []byte, is keyring.Opened) (keyring.Revision, error) {
 	in, err := keyring.Inspect(document)
-	if err != nil {
-		return err
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		return "", err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now, at, err := m.load(ctx)
+	switch {
+	case err != nil && !errors.Is(err, keyring.ErrNoDocument):
+		return "", err
+	case revisionOf(now) != was:
+		return "", fmt.Errorf("block: %w", keyring.ErrConflict)
+	}
+	m.is = at // which is what the engine replaces, and nothing that came meanwhile
+	if err := m.catchUp(ctx, was, is); err != nil {
+		return "", err
+	}
 	next := m.reg
 	if m.staged != nil {
 		next.copies = m.staged(next)
@@ -99,11 +122,11 @@ func (m *metaStorage) SaveTagged(ctx context.Context, document []byte, is keyrin
 	if m.part == nil {
 		m.pending, m.tagged = bytes.Clone(document), tagged
 	} else if err := m.write(ctx, in, document, tagged); err != nil {
-		return err
+		return "", err
 	}
 	m.reg, m.staged, m.known = next, nil, true
 	m.document = sha256.Sum256(document)
-	return nil
+	return keyring.ContentRevision(document), nil
 }
 
 // attach gives the storage its engine, writes what waited for it, or looks what is there.
@@ -126,8 +149,8 @@ func (m *metaStorage) attach(ctx context.Context, part engine.Partition) error {
 	return m.loadRegister(ctx, document)
 }
 
-// write replaces the document, if it is the one still that this storage has seen last, and
-// what belongs to it.
+// write replaces the document, if its record has the revision m.is still, and what belongs to
+// it. m.mu is held.
 func (m *metaStorage) write(ctx context.Context, in keyring.Info, document, tagged []byte) error {
 	record := append([]byte{storeRecordVersion}, in.StoreID[:]...)
 	swaps := []engine.Swap{
@@ -140,6 +163,9 @@ func (m *metaStorage) write(ctx context.Context, in keyring.Info, document, tagg
 	}
 	// Whether it was saved must be known, also to who waits no longer.
 	revisions, err := m.part.SwapMeta(context.WithoutCancel(ctx), swaps...)
+	if errors.Is(err, engine.ErrConflict) {
+		return fmt.Errorf("block: %w: %w", keyring.ErrConflict, err)
+	}
 	if err != nil {
 		return err
 	}

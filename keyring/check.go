@@ -31,7 +31,7 @@ func (r *Keyring) checkNow(ctx context.Context) error {
 		return err
 	}
 	defer func() { <-r.checks }()
-	return r.checkHeld(ctx, true)
+	return r.checkHeld(ctx, true, false)
 }
 
 // takeChecks takes the turn of checks and KEK changes; give it back by receiving
@@ -50,13 +50,16 @@ func (r *Keyring) takeChecks(ctx context.Context) error {
 }
 
 // checkHeld is one check and its consequences; requested says that somebody wants
-// it, so that it may end a lock that waits for Revalidate. The caller has the turn
-// of checks.
-func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
+// it, so that it may end a lock that waits for Revalidate; loaded, that the document was
+// loaded a moment ago. The caller has the turn of checks.
+func (r *Keyring) checkHeld(ctx context.Context, requested, loaded bool) error {
 	start := r.clock.Elapsed()
-	err := r.ask(ctx, requested)
+	err := r.ask(ctx, requested, loaded)
 	if errors.Is(err, errSessionEnded) {
-		err = r.ask(ctx, requested)
+		err = r.ask(ctx, requested, false)
+	}
+	for tries := 0; errors.Is(err, ErrConflict) && tries < maxMoves; tries++ {
+		err = r.ask(ctx, requested, false)
 	}
 	if r.closed.Load() {
 		return fmt.Errorf("keyring: %w", ErrClosed)
@@ -89,7 +92,11 @@ func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
 		return err
 	}
 	r.emit(Event{Kind: CheckFailed, Key: id, Duration: took, Err: err})
-	if vault.Denied(err) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnexpected) {
+	if isReload(err) && r.session.Load() != nil {
+		// What the keyring has is good, and perhaps all that there is: it is not thrown away
+		// for what was found in its place. Nor is the lease extended.
+		r.degrade(err)
+	} else if vault.Denied(err) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnexpected) {
 		r.lock(nil, err)
 	} else {
 		r.degrade(err)
@@ -124,24 +131,56 @@ func (r *Keyring) degrade(cause error) {
 	r.setStatus(Inaccessible, cause)
 }
 
-// ask puts the three questions, and moves the keyring to the key's newer version if the one
-// in use turns out to be out of date.
-func (r *Keyring) ask(ctx context.Context, requested bool) error {
+// ask looks for a later document, puts the three questions, and moves the keyring to the key's
+// newer version if the one in use turns out to be out of date.
+func (r *Keyring) ask(ctx context.Context, requested, loaded bool) error {
 	ctx = vault.WithPriority(ctx)
-	r.docMu.Lock()
-	cur, wrapped, k := r.header.current(), r.header.wrapped, r.kek
-	r.docMu.Unlock()
-	pinned := kek.New(k.Vault(), cur.key)
-	err := r.askOf(ctx, k, pinned, cur, wrapped, requested)
-	if outOfDate(err) {
-		return r.succeed(ctx, k, pinned, err, requested)
+	d, k, unseen := r.toAskOf(ctx, loaded)
+	pinned := kek.New(k.Vault(), d.header.current().key)
+	err := r.askOf(ctx, k, pinned, &d, unseen, requested)
+	if outOfDate(err) && unseen == nil {
+		return r.succeed(ctx, k, pinned, &d, err, requested)
 	}
 	return err
 }
 
+// toAskOf returns the document that the vault is to be asked about, with the KEK that is to be
+// followed for it: the keyring's, or a later one that has another secret. A later one with the
+// same secret is taken up. unseen is why there may be a later one: then the vault is asked all
+// the same, because it may say no.
+func (r *Keyring) toAskOf(ctx context.Context, loaded bool) (d stored, k *kek.KEK, unseen error) {
+	var found *stored
+	if !loaded {
+		found, unseen = r.laterDocument(ctx)
+	}
+	r.docMu.Lock()
+	open := r.session.Load() != nil
+	again := found != nil && found.sameWrap(&r.stored)
+	r.docMu.Unlock()
+	if open && again {
+		if unseen = r.takeUpFound(ctx, found); unseen != nil && r.session.Load() == nil {
+			unseen = nil // it locked meanwhile, and begins with the document that was found
+		} else {
+			found = nil
+		}
+	}
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	if found != nil {
+		follow, err := r.follower(&found.header)
+		if err == nil {
+			return *found, follow, nil
+		}
+		unseen = &reloadError{err}
+	}
+	return r.stored, r.kek, unseen
+}
+
 // askOf puts the questions of the version in use. Each permission can go missing alone, and
-// the answers to GetKey and WrapKey renew nothing: only the unwrap does.
-func (r *Keyring) askOf(ctx context.Context, k, pinned *kek.KEK, cur kekEntry, wrapped []byte, requested bool) error {
+// the answers to GetKey and WrapKey renew nothing: only the unwrap does, and that not if there
+// may be a later document.
+func (r *Keyring) askOf(ctx context.Context, k, pinned *kek.KEK, d *stored, unseen error, requested bool) error {
+	cur := d.header.current()
 	key, err := r.properties(ctx, k, pinned)
 	if key.ID == cur.key {
 		r.see(key) // also of one that may not be used
@@ -163,7 +202,7 @@ func (r *Keyring) askOf(ctx context.Context, k, pinned *kek.KEK, cur kekEntry, w
 		return r.besideNewer(pinned, r.byTheVaultsClock(key, err))
 	}
 	p := proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires}
-	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: cur.key, Ciphertext: wrapped})
+	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: cur.key, Ciphertext: d.header.wrapped})
 	if err != nil {
 		return r.besideNewer(pinned, err)
 	}
@@ -172,7 +211,10 @@ func (r *Keyring) askOf(ctx context.Context, k, pinned *kek.KEK, cur kekEntry, w
 	if err := kek.Admit(key, r.wallNow()); err != nil {
 		return err
 	}
-	return r.prove(got, p, requested)
+	if unseen != nil {
+		return unseen
+	}
+	return r.prove(got, d, p, requested)
 }
 
 // byTheVaultsClock adds to a refusal for a date that by this machine's clock the version is
@@ -313,7 +355,7 @@ func (r *Keyring) takeUpVersion(ctx context.Context) {
 		return
 	}
 	k := r.KEK()
-	if err := r.changeKEKHeld(ctx, k, k.WithVersion(version), Event{Detail: "a newer version", Duration: lag}); err != nil {
+	if err := r.changeKEKHeld(ctx, k, k.WithVersion(version), Event{Detail: "a newer version", Duration: lag}); err != nil && !errors.Is(err, ErrConflict) {
 		r.tellNotTaken(k.WithVersion(version).ID(), err)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 // An anchor's file. On disk, and must not change.
@@ -132,7 +131,7 @@ func (f fileAnchor) advance(ctx context.Context, to Point) (err error) {
 	if _, err := encodeAnchor(to); err != nil {
 		return err
 	}
-	lock, err := f.lock(ctx)
+	lock, err := lockFile(ctx, f.path()+".lock")
 	if err != nil {
 		return err
 	}
@@ -152,51 +151,5 @@ func (f fileAnchor) advance(ctx context.Context, to Point) (err error) {
 	if err != nil {
 		return err
 	}
-	return f.replace(b)
-}
-
-// lock waits for the lock for as long as ctx allows.
-func (f fileAnchor) lock(ctx context.Context) (io.Closer, error) {
-	const pause = 5 * time.Millisecond
-	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		l, err := tryLock(f.path() + ".lock")
-		if !errors.Is(err, errHeld) {
-			return l, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%s.lock is held by another process: %w", f.path(), ctx.Err())
-		case <-time.After(pause):
-		}
-	}
-}
-
-// errHeld says that somebody else has the lock.
-var errHeld = errors.New("the lock is held")
-
-// replace makes b the file. The lock is held, so that what is at the new file's name was left
-// by somebody who was killed.
-func (f fileAnchor) replace(b []byte) (err error) {
-	temp := f.path() + ".new"
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(b)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err == nil {
-		err = rename(temp, f.path())
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	return syncDir(filepath.Dir(f.path()))
+	return replaceFile(f.path(), b)
 }

@@ -1,7 +1,6 @@
 package keyring
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -34,6 +33,9 @@ type Keyring struct {
 	events    events
 	calls     callCounts
 
+	reloading reloading
+	admitting sync.Mutex // held while Options.Admit is called, and nothing else is
+
 	session  atomic.Pointer[session] // nil: locked or closed
 	inFlight [shards]shard
 	locked   atomic.Pointer[lockedError] // why there is no session, or why the last one ended
@@ -55,11 +57,9 @@ type Keyring struct {
 	// turn orders changes of access: opening a session, extending, locking.
 	turn sync.Mutex
 
-	docMu  sync.Mutex // the document: what follows, and every session's secret
-	header header
-	aad    []byte // the header's bytes as saved
-	sealed []byte
-	table  kekTable
+	docMu sync.Mutex // the document: what follows, and every session's secret
+	stored
+	table kekTable
 	owning
 	kek    *kek.KEK   // the KEK of new documents: a version if the caller gave one, and always a vault
 	others []*kek.KEK // other KEKs, for older ByKEK records
@@ -89,7 +89,7 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 	if least != (Point{}) {
 		return nil, fmt.Errorf("keyring: create: a keyring was expected, of which the anchor holds %v, and there is none: %w"+howToAccept, least, ErrUnexpected)
 	}
-	switch _, err := s.Load(ctx); {
+	switch _, _, err := s.Load(ctx); {
 	case err == nil:
 		return nil, fmt.Errorf("keyring: create: %w", ErrExists)
 	case !errors.Is(err, ErrNoDocument):
@@ -104,18 +104,27 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 	b := newBody(p, r.wallNow())
 	b.instance = o.Instance
 	defer b.destroy()
-	m, err := r.moveTo(ctx, k, b)
+	t, err := r.prepare(ctx, k)
+	if err != nil {
+		r.abandon()
+		return nil, fmt.Errorf("keyring: create: %w", err)
+	}
+	defer t.destroy()
+	m, err := r.sealFor(t, b)
 	if err != nil {
 		r.abandon()
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
 	defer m.destroy()
-	if err := r.save(ctx, m.document(), b); err != nil {
+	if err := r.swap(ctx, &m.stored, b); err != nil {
 		r.abandon()
-		return nil, fmt.Errorf("keyring: create: save: %w", err)
+		if errors.Is(err, ErrConflict) {
+			err = fmt.Errorf("%w: somebody else made it meanwhile: %w", ErrExists, err)
+		}
+		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
 	r.adopt(m)
-	if err := r.begin(b, &m.secret, m.proof, true); err != nil {
+	if err := r.begin(&r.stored, b, &m.secret, m.proof, true); err != nil {
 		r.abandon()
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
@@ -144,25 +153,25 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 	if err != nil {
 		return nil, fmt.Errorf("keyring: open: %w", err)
 	}
-	doc, err := s.Load(ctx)
+	doc, revision, err := s.Load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("keyring: open: load: %w", err)
 	}
-	h, aad, sealed, err := splitDocument(doc)
+	d, err := parseStored(doc, revision)
 	if err != nil {
 		return nil, err
 	}
-	if cur := h.current().key; !sameKey(k.ID(), cur) {
+	if cur := d.header.current().key; !sameKey(k.ID(), cur) {
 		return nil, fmt.Errorf("keyring: open: the keyring is wrapped by %s, not by %s: %w; open it with that key, then ChangeKEK; or, if it is the same key in another place now, Relocate",
 			cur, k.ID().Versionless(), ErrWrongKEK)
 	}
-	if err := generationExpected(h.generation, least); err != nil {
+	if err := generationExpected(d.header.generation, least); err != nil {
 		return nil, err
 	}
-	r := newKeyring(s, inVault(k, h.current().key.Vault), o)
+	r := newKeyring(s, inVault(k, d.header.current().key.Vault), o)
 	r.anchoring.least, r.anchoring.at = least, least
-	r.storeID = h.storeID
-	r.take(h, bytes.Clone(aad), bytes.Clone(sealed))
+	r.storeID = d.header.storeID
+	r.take(d)
 
 	if o.AwaitRevalidate {
 		r.awaiting = true
@@ -181,7 +190,11 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 // access required that of the storage is too, if the policy could not be saved;
 // without, the next check tries again.
 func (r *Keyring) firstCheck(ctx context.Context) error {
-	err := r.checkNow(ctx)
+	if err := r.takeChecks(ctx); err != nil {
+		return err
+	}
+	err := r.checkHeld(ctx, true, true)
+	<-r.checks
 	switch {
 	case err == nil:
 		return nil
@@ -204,6 +217,7 @@ func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 		others:    slices.Clone(o.OtherKEKs), // which is the caller's, who may give it to several
 		checks:    make(chan struct{}, 1),
 		anchoring: anchoring{turn: make(chan struct{}, 1)},
+		reloading: reloading{loads: make(chan struct{}, 1)},
 		events:    events{logger: o.Logger, onEvent: o.OnEvent},
 		owning:    owning{sharing: o.Shared},
 	}
@@ -269,6 +283,7 @@ func (r *Keyring) end(tell bool) bool {
 	r.cancel(ErrClosed)
 	r.stopMonitor()
 	from := r.endSession(fmt.Errorf("keyring: %w", ErrClosed))
+	r.reloading.loads <- struct{}{} // for good: the owner of the storage may close it now
 	r.mu.Lock()
 	r.state.Status, r.state.Cause, r.state.Since = Closed, nil, r.clock.Now()
 	r.mu.Unlock()

@@ -117,7 +117,7 @@ func (r *Keyring) tryCheck() {
 	}
 	go func() {
 		defer func() { <-r.checks }()
-		r.checkHeld(r.ctx, false)
+		r.checkHeld(r.ctx, false, false)
 	}()
 }
 

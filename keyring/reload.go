@@ -1,0 +1,398 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/internal/secret"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// Several keyrings, in one process or in many, may have one document. Each change is saved by
+// a swap, so that the documents are one line, each made from the one before. A keyring that
+// is behind finds out when its own swap is lost, when a DEK record names an epoch that it
+// does not have, and at each check. Then it takes up the document that is there: once that
+// has authenticated, and has turned out to be a later one of the same line.
+//
+// What cannot be taken up changes nothing: the keyring goes on with what it has, which was
+// good, and cannot change it. But no check extends the lease while the keyring does not know
+// that what it has is the document: so that what another one took away, as a dropped
+// epoch, is gone everywhere one lease later.
+
+// reloading is what a keyring knows of its looks at the storage.
+type reloading struct {
+	loads chan struct{} // admits one call of Load at a time, until it has returned
+
+	// What follows is guarded by Keyring.docMu.
+	takes         uint64 // documents that were taken for the keyring's
+	running, next *reload
+}
+
+// reload is one look at the storage, for all who asked for one before it began.
+type reload struct {
+	ended chan struct{}
+	err   error // once it has ended
+}
+
+// reloadError says that the document in storage was not looked at, or is none that the
+// keyring can take up.
+type reloadError struct{ err error }
+
+func (e *reloadError) Error() string { return fmt.Sprintf("the document in storage: %v", e.err) }
+func (e *reloadError) Unwrap() error { return e.err }
+
+func isReload(err error) bool {
+	var e *reloadError
+	return errors.As(err, &e)
+}
+
+// errMovedMeanwhile says that the document is another than the one that was asked about.
+var errMovedMeanwhile = fmt.Errorf("keyring: the document was changed while the vault was being asked: %w", ErrConflict)
+
+// reload takes up the document in storage, if it is another than the keyring's. The hold is
+// kept, and nothing runs inside of it: the storage, the vault, which is asked only if the
+// document has another secret, and Options.Admit are called on a goroutine of their own, which
+// a lock does not wait for.
+func (h *Hold) reload(ctx context.Context) error {
+	run := h.r.beginReload()
+	select {
+	case <-run.ended:
+		return run.err
+	case <-ctx.Done():
+		return &reloadError{ctx.Err()}
+	case <-h.s.ctx.Done():
+		return h.r.endedSession()
+	}
+}
+
+// beginReload begins a reload, or has one begin when the one that is under way has ended: that
+// one may have loaded a document before the reason for this.
+func (r *Keyring) beginReload() *reload {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	g := &r.reloading
+	switch {
+	case g.running == nil:
+		g.running = &reload{ended: make(chan struct{})}
+		go r.runReloads()
+		return g.running
+	case g.next == nil:
+		g.next = &reload{ended: make(chan struct{})}
+	}
+	return g.next
+}
+
+func (r *Keyring) runReloads() {
+	for {
+		r.docMu.Lock()
+		run := r.reloading.running
+		r.docMu.Unlock()
+		d, err := r.laterDocument(r.ctx)
+		if err == nil && d != nil {
+			err = r.takeUpFound(r.ctx, d)
+		}
+		run.err = err
+		close(run.ended)
+		r.docMu.Lock()
+		g := &r.reloading
+		g.running, g.next = g.next, nil
+		more := g.running != nil
+		r.docMu.Unlock()
+		if !more {
+			return
+		}
+	}
+}
+
+// laterDocument returns the document in storage if it is another than the keyring's, and may be a later
+// one; else nil. Nothing in it has authenticated.
+func (r *Keyring) laterDocument(ctx context.Context) (*stored, error) {
+	r.docMu.Lock()
+	known, takes := r.revision, r.reloading.takes
+	r.docMu.Unlock()
+	document, revision, err := r.load(ctx)
+	if err != nil {
+		return nil, &reloadError{err}
+	}
+	if revision == known {
+		return nil, nil
+	}
+	d, err := parseStored(document, revision)
+	if err != nil {
+		return nil, &reloadError{err}
+	}
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	later, err := r.isLater(&d, takes)
+	if err != nil {
+		return nil, &reloadError{err}
+	}
+	if !later {
+		return nil, nil
+	}
+	return &d, nil
+}
+
+// load is Storage.Load for a keyring that is open, bounded as a call to the vault is. A
+// storage that ignores its context is left behind, and not asked again before it has answered.
+func (r *Keyring) load(ctx context.Context) (document []byte, revision Revision, err error) {
+	type loaded struct {
+		document []byte
+		revision Revision
+	}
+	got := make(chan loaded, 1)
+	slow := fmt.Errorf("the storage did not answer within %v, the keyring's Options.VaultTimeout", r.opts.VaultTimeout)
+	err = within(ctx, r.clock, r.opts.VaultTimeout, slow, r.ctx, func(ctx context.Context) error {
+		select {
+		case r.reloading.loads <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		defer func() { <-r.reloading.loads }()
+		document, revision, err := r.storage.Load(ctx)
+		got <- loaded{document, revision}
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	l := <-got
+	return l.document, l.revision, nil
+}
+
+// isLater reports whether a document that was loaded, after takes documents had been taken,
+// is a later one than the keyring's, by what it says in clear. docMu is held.
+func (r *Keyring) isLater(d *stored, takes uint64) (bool, error) {
+	switch g := d.header.generation; {
+	case d.revision == r.revision:
+		return false, nil
+	case d.header.storeID != r.storeID:
+		return false, fmt.Errorf("it is of store %v, and the keyring is of %v: %w", StoreID(d.header.storeID), r.storeID, ErrUnexpected)
+	case !r.opened:
+		// Nothing of the document that the keyring has was believed either.
+		return true, generationExpected(g, r.anchoring.least)
+	case g > r.header.generation:
+		return true, nil
+	case r.reloading.takes != takes && g < r.header.generation:
+		return false, nil // it was replaced while it was being loaded
+	case g == r.header.generation && string(d.document()) == string(r.document()):
+		r.revision = d.revision
+		return false, nil
+	}
+	return false, fmt.Errorf("it has generation %d and is not the one that was there, with generation %d: "+
+		"an older copy or another's was put in its place: %w; put the later one back", d.header.generation, r.header.generation, ErrUnexpected)
+}
+
+// takeUpFound takes up a document that laterDocument has found, for a keyring that is available.
+func (r *Keyring) takeUpFound(ctx context.Context, d *stored) error {
+	var docSecret [secretSize]byte
+	defer clear(docSecret[:])
+	known, err := r.sessionSecret(d, &docSecret)
+	if err != nil {
+		return err
+	}
+	if !known {
+		r.docMu.Lock()
+		k, err := r.follower(&d.header)
+		r.docMu.Unlock()
+		if err != nil {
+			return &reloadError{err}
+		}
+		id := d.header.current().key
+		got, err := r.unwrap(ctx, kek.New(k.Vault(), id), vault.Wrapped{KeyID: id, Ciphertext: d.header.wrapped})
+		if err != nil {
+			return r.suspect(&reloadError{err})
+		}
+		defer clear(got)
+		if len(got) != secretSize {
+			return &reloadError{fmt.Errorf("the vault unwrapped its secret to %d bytes, want %d: %w", len(got), secretSize, ErrCorrupt)}
+		}
+		copy(docSecret[:], got)
+		// The unwrap says nothing of the key's dates and of the other permissions.
+		defer r.checkSoon()
+	}
+	return r.takeUp(d, &docSecret)
+}
+
+// sessionSecret sets docSecret to the secret of d, if that is the session's, and reports
+// whether it is.
+func (r *Keyring) sessionSecret(d *stored, docSecret *[secretSize]byte) (known bool, err error) {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	s := r.session.Load() // destroyed under docMu
+	if s == nil {
+		return false, r.endedSession()
+	}
+	if !d.sameWrap(&r.stored) {
+		return false, nil
+	}
+	secret.Do(func() { *docSecret = s.secret })
+	return true, nil
+}
+
+// takeUp takes a later document for the keyring's, in the session that there is. Nothing is
+// held.
+func (r *Keyring) takeUp(d *stored, docSecret *[secretSize]byte) error {
+	b, err := openBody(d.sealed, docSecret, d.aad)
+	if err != nil {
+		return &reloadError{err}
+	}
+	defer b.destroy()
+	if err := r.admit(b, d.header.generation); err != nil {
+		return &reloadError{err}
+	}
+	s, happened, err := r.install(d, b, docSecret)
+	if err != nil {
+		return &reloadError{err}
+	}
+	for _, e := range happened {
+		r.emit(e)
+	}
+	if s != nil {
+		go r.forgetRetired(s) // which waits for holds, and they perhaps for this
+	}
+	r.anchorSoon()
+	return nil
+}
+
+// install makes an opened and admitted document the keyring's and the session's, and returns
+// what has happened since the one before.
+func (r *Keyring) install(d *stored, b *body, docSecret *[secretSize]byte) (s *session, happened []Event, err error) {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	if d.header.generation <= r.header.generation {
+		return nil, nil, nil // that one or a later one was taken up, or saved, meanwhile
+	}
+	if s = r.session.Load(); s == nil {
+		return nil, nil, r.endedSession()
+	}
+	if _, err := r.follower(&d.header); err != nil {
+		return nil, nil, err
+	}
+	if err := r.sameEpochs(b); err != nil {
+		return nil, nil, err
+	}
+	set, err := s.epochs.Load().follow(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	const another = "by another keyring on the document"
+	for _, e := range set.all {
+		if s.epochs.Load().find(e.id) == nil {
+			happened = append(happened, Event{Kind: EpochStarted, Epoch: e.id, Detail: another})
+		}
+	}
+	for _, e := range s.retire(set) {
+		happened = append(happened, Event{Kind: EpochDropped, Epoch: e.id, Detail: another})
+	}
+	if old := r.header.current().key; old != d.header.current().key {
+		happened = append(happened, Event{Kind: KEKChanged, Key: d.header.current().key, Detail: another})
+	}
+	secret.Do(func() { s.secret = *docSecret })
+	r.followKEK(d)
+	r.take(*d)
+	r.knowOwner(b)
+	for i := range b.epochs {
+		set.all[i].counted.Store(b.epochs[i].reserved)
+	}
+	if set.current.id <= b.shared {
+		set.current.shared.Store(true)
+		set.current.setAside()
+	}
+	r.takePolicy(b.policy)
+	return s, happened, nil
+}
+
+// takePolicy takes a policy that another keyring saved, but for what this one's options say
+// and could not be saved yet.
+func (r *Keyring) takePolicy(p policy) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.policy = p
+	if r.policyDue {
+		r.policyDue = r.policy.overlay(&r.opts)
+		r.policySaid = !r.policyDue
+	}
+	r.wrapsByKEK.Store(r.policy.wrapping == ByKEK)
+}
+
+// follow returns the epochs of a later body, which have been compared (sameEpochs): those that
+// are there already, and those that were begun since. docMu is held.
+func (s *epochSet) follow(b *body) (set *epochSet, err error) {
+	set = &epochSet{}
+	var begun []*epoch
+	defer func() {
+		if err != nil {
+			for _, e := range begun {
+				e.aead.Destroy()
+			}
+		}
+	}()
+	for i := range b.epochs {
+		k := &b.epochs[i]
+		e := s.find(k.id)
+		if e == nil {
+			if e, err = newEpoch(k); err != nil {
+				return nil, err
+			}
+			begun = append(begun, e)
+		}
+		set.all = append(set.all, e)
+	}
+	set.current = set.all[len(set.all)-1]
+	return set, nil
+}
+
+// follower returns the KEK to follow for a document with the header h: that of now, or one of
+// those that the keyring was given or was on. docMu is held.
+func (r *Keyring) follower(h *header) (*kek.KEK, error) {
+	cur := h.current().key
+	k := r.kek
+	if k.ID().Versionless() != cur.Versionless() {
+		if k = r.otherFor(cur); k == nil {
+			return nil, fmt.Errorf("another keyring has moved it to %s, for which no KEK was given: %w; open it with that key, or name that among Options.OtherKEKs", cur, ErrWrongKEK)
+		}
+		k = inVault(k, cur.Vault)
+	}
+	if k.ID().Version != "" {
+		k = k.WithVersion(cur.Version)
+	}
+	return k, nil
+}
+
+// followKEK makes the KEK of a document that is about to be taken the one to follow; false:
+// there is none to be had. docMu is held.
+func (r *Keyring) followKEK(d *stored) bool {
+	if d.sameWrap(&r.stored) {
+		return true
+	}
+	k, err := r.follower(&d.header)
+	if err != nil {
+		return false
+	}
+	old, now := r.header.current().key, d.header.current().key
+	if old.Versionless() != now.Versionless() {
+		r.leave(r.kek)
+	}
+	r.kek = k
+	r.table.moved(old, now)
+	return true
+}
+
+// lookForEpoch returns the epoch of a record that the session does not know. Epochs begin in
+// their order and none comes back, so that only one after the current one can be
+// another keyring's.
+func (h *Hold) lookForEpoch(ctx context.Context, in RecordInfo) (*epoch, error) {
+	if in.Epoch <= h.CurrentEpoch() {
+		return nil, errNoEpoch(in)
+	}
+	if err := h.reload(ctx); err != nil {
+		return nil, fmt.Errorf("keyring: the DEK record names epoch %d, which the keyring does not know: %w", in.Epoch, err)
+	}
+	if e := h.s.epoch(in.Epoch); e != nil {
+		return e, nil
+	}
+	return nil, errNoEpoch(in)
+}
