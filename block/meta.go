@@ -41,11 +41,16 @@ type metaStorage struct {
 	waits bool               // it is a copy that has not been revalidated
 	saved func()             // called when a document was saved in the engine; nil: nothing
 
-	mu      sync.Mutex // what follows
+	mu sync.Mutex // what follows; held also while a save waits for the disk
+
+	// Changed under mu and short, so that who loads the document waits for no disk.
+	short   sync.Mutex
 	part    engine.Partition
-	is      uint64 // the revision of the document's record that the next is to replace
-	pending []byte // the document
-	tagged  []byte // the register beside it
+	pending []byte  // the document
+	saving  *saving // nil: none is being saved in the engine
+
+	is     uint64 // the revision of the document's record that the next is to replace
+	tagged []byte // the register beside the document
 
 	reg       register
 	staged    func(register) []copyEntry // the copies that the next document is saved with; nil: as they are
@@ -57,12 +62,25 @@ type metaStorage struct {
 	document  [sha256.Size]byte          // SHA-256 of the document
 }
 
-// Load implements [keyring.Storage].
+// saving is a document that is on its way to the disk, and the one that it replaces; nil: none.
+type saving struct{ before, document []byte }
+
+// Load implements [keyring.Storage]. An engine gives out what it has not made durable yet: of a
+// save that is under way it is the document before that is there.
 func (m *metaStorage) Load(ctx context.Context) ([]byte, keyring.Revision, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	document, _, err := m.load(ctx)
-	return document, revisionOf(document), err
+	if err != nil {
+		return nil, "", err
+	}
+	m.short.Lock()
+	s := m.saving
+	m.short.Unlock()
+	if s != nil && bytes.Equal(document, s.document) {
+		if document = bytes.Clone(s.before); document == nil {
+			return nil, "", fmt.Errorf("block: %w", keyring.ErrNoDocument)
+		}
+	}
+	return document, revisionOf(document), nil
 }
 
 // revisionOf is that of a document, or of none.
@@ -73,11 +91,14 @@ func revisionOf(document []byte) keyring.Revision {
 	return keyring.ContentRevision(document)
 }
 
-// load returns the document and the revision of its record. m.mu is held.
+// load returns the document that is there, durable or not, and the revision of its record.
 func (m *metaStorage) load(ctx context.Context) (document []byte, record uint64, err error) {
-	if m.part == nil {
-		document = bytes.Clone(m.pending)
-	} else if document, record, err = m.part.LoadMeta(ctx, metaKeyring); err != nil && !errors.Is(err, engine.ErrNotFound) {
+	m.short.Lock()
+	part, pending := m.part, m.pending
+	m.short.Unlock()
+	if part == nil {
+		document = bytes.Clone(pending)
+	} else if document, record, err = part.LoadMeta(ctx, metaKeyring); err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return nil, 0, err
 	}
 	if document == nil {
@@ -120,8 +141,11 @@ func (m *metaStorage) SwapTagged(ctx context.Context, was keyring.Revision, docu
 	record := next.encode()
 	tagged := joinTagged(is.Tag(metaRegister, record), record)
 	if m.part == nil {
-		m.pending, m.tagged = bytes.Clone(document), tagged
-	} else if err := m.write(ctx, in, document, tagged); err != nil {
+		m.tagged = tagged
+		m.short.Lock()
+		m.pending = bytes.Clone(document)
+		m.short.Unlock()
+	} else if err := m.save(ctx, in, now, document, tagged); err != nil {
 		return "", err
 	}
 	m.reg, m.staged, m.known = next, nil, true
@@ -133,11 +157,13 @@ func (m *metaStorage) SwapTagged(ctx context.Context, was keyring.Revision, docu
 func (m *metaStorage) attach(ctx context.Context, part engine.Partition) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.short.Lock()
 	m.part = part
+	m.short.Unlock()
 	if m.pending != nil {
 		in, err := keyring.Inspect(m.pending)
 		if err == nil {
-			err = m.write(ctx, in, m.pending, m.tagged)
+			err = m.save(ctx, in, nil, m.pending, m.tagged)
 		}
 		return err
 	}
@@ -147,6 +173,18 @@ func (m *metaStorage) attach(ctx context.Context, part engine.Partition) error {
 	}
 	m.is = revision
 	return m.loadRegister(ctx, document)
+}
+
+// save is write, and tells Load of it. before is the document that is replaced. m.mu is held.
+func (m *metaStorage) save(ctx context.Context, in keyring.Info, before, document, tagged []byte) error {
+	set := func(s *saving) {
+		m.short.Lock()
+		defer m.short.Unlock()
+		m.saving = s
+	}
+	set(&saving{before: before, document: document})
+	defer set(nil)
+	return m.write(ctx, in, document, tagged)
 }
 
 // write replaces the document, if its record has the revision m.is still, and what belongs to

@@ -59,6 +59,53 @@ func TestStorageConforms(t *testing.T) {
 	}
 }
 
+// slowDisk is a partition whose changes of meta records are seen at once, and durable only when
+// somebody lets them be: as Pebble's are, whose log others sync as well.
+type slowDisk struct {
+	engine.Partition
+	slow          bool
+	seen, durable chan struct{}
+}
+
+func (p *slowDisk) SwapMeta(ctx context.Context, changes ...engine.Swap) ([]uint64, error) {
+	revisions, err := p.Partition.SwapMeta(ctx, changes...)
+	if p.slow {
+		close(p.seen)
+		<-p.durable
+	}
+	return revisions, err
+}
+
+// Who loads the document waits for no disk, and is given none that a crash could take away again.
+func TestLoadWaitsForNoSave(t *testing.T) {
+	ctx := t.Context()
+	part := &slowDisk{Partition: emptyPebble(t), seen: make(chan struct{}), durable: make(chan struct{})}
+	m := &metaStorage{part: part}
+	v := vaulttest.New(nil)
+	r, err := keyring.Create(ctx, m, kek.New(v, v.CreateKey("customer").Versionless()), nil)
+	require.NoError(t, err)
+	defer r.Close()
+	before, was, err := m.Load(ctx)
+	require.NoError(t, err)
+
+	part.slow = true
+	rotated := make(chan error, 1)
+	go func() { rotated <- r.Rotate(context.WithoutCancel(ctx)) }()
+	<-part.seen
+	during, still, err := m.Load(ctx)
+	require.NoError(t, err)
+	require.Equal(t, before, during)
+	require.Equal(t, was, still)
+
+	part.slow = false
+	close(part.durable)
+	require.NoError(t, <-rotated)
+	after, now, err := m.Load(ctx)
+	require.NoError(t, err)
+	require.NotEqual(t, before, after)
+	require.Equal(t, keyring.ContentRevision(after), now)
+}
+
 // What a keyring saves is made from what it has taken up, with the copies and the KEK versions that
 // another one has noted beside it, if that is authentic; else they are in doubt.
 func TestRegisterOfAnotherKeyring(t *testing.T) {
