@@ -12,8 +12,8 @@ import (
 
 // Several keyrings, in one process or in many, may have one document. Each change is saved by
 // a swap, so that the documents are one line, each made from the one before. A keyring that
-// is behind finds out when its own swap is lost, when a DEK record names an epoch that it
-// does not have, and at each check. Then it takes up the document that is there: once that
+// is behind finds out when its own swap is lost, when a DEK record names an epoch or a KEK that
+// it does not have, and at each check. Then it takes up the document that is there: once that
 // has authenticated, and has turned out to be a later one of the same line.
 //
 // What cannot be taken up changes nothing: the keyring goes on with what it has, which was
@@ -389,10 +389,32 @@ func (h *Hold) lookForEpoch(ctx context.Context, in RecordInfo) (*epoch, error) 
 		return nil, errNoEpoch(in)
 	}
 	if err := h.reload(ctx); err != nil {
-		return nil, fmt.Errorf("keyring: the DEK record names epoch %d, which the keyring does not know: %w", in.Epoch, err)
+		return nil, notLooked(fmt.Sprintf("epoch %d, which the keyring does not know", in.Epoch), err)
 	}
 	if e := h.s.epoch(in.Epoch); e != nil {
 		return e, nil
 	}
 	return nil, errNoEpoch(in)
+}
+
+// lookForKEK returns the KEK to unwrap a record with, which has authenticated under its epoch: if
+// the keyring does not list it, another keyring has moved the document there since.
+func (h *Hold) lookForKEK(ctx context.Context, in RecordInfo) (*kek.KEK, vault.KeyID, error) {
+	k, id, err := h.r.kekFor(in.KEK)
+	if !errors.Is(err, ErrCorrupt) {
+		return k, id, err
+	}
+	if err := h.reload(ctx); err != nil {
+		return nil, id, notLooked(fmt.Sprintf("KEK %d, which the keyring does not list", in.KEK), err)
+	}
+	return h.r.kekFor(in.KEK)
+}
+
+// notLooked is the error of a record of which nobody knows whether it is good, because the document
+// cannot be taken up. That the document is damaged is not said of the record.
+func notLooked(what string, err error) error {
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) {
+		return fmt.Errorf("keyring: the DEK record names %s: %v", what, err)
+	}
+	return fmt.Errorf("keyring: the DEK record names %s: %w", what, err)
 }

@@ -137,6 +137,58 @@ func TestChangesAreTakenUp(t *testing.T) {
 	}
 }
 
+// A record that is wrapped by a KEK which another keyring has moved to opens at once, also if
+// its epoch is known. While the document cannot be taken up, nothing says that a record is damaged,
+// for which only that would be needed.
+func TestRecordOfAnothersKEK(t *testing.T) {
+	for name, move := range map[string]func(t *testing.T, g *rig, r *keyring.Keyring) error{
+		"a newer version": func(t *testing.T, g *rig, r *keyring.Keyring) error {
+			g.vault.Rotate("customer")
+			return r.RotateKEK(t.Context())
+		},
+		"another key": func(t *testing.T, g *rig, r *keyring.Keyring) error {
+			return r.ChangeKEK(t.Context(), g.opts.OtherKEKs[0])
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			g.opts.Wrapping = keyring.ByKEK
+			g.opts.OtherKEKs = []*kek.KEK{kek.New(g.vault, g.vault.CreateKey("another").Versionless())}
+			one := g.create()
+			other := g.open()
+			opensAll(t, other, newDEK(t, one))
+			require.NoError(t, move(t, g, one))
+			record := newDEK(t, one)
+			require.EqualValues(t, 1, epochOf(t, record))
+
+			// Of a document that cannot be taken up one does not know whether it lists the KEK.
+			document, err := keyring.Document(t.Context(), g.storage)
+			require.NoError(t, err)
+			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document[:50]))
+			_, err = other.OpenDEK(t.Context(), record, []byte("id"))
+			require.ErrorContains(t, err, "names KEK 2, which the keyring does not list: the document in storage")
+			require.NotErrorIs(t, err, keyring.ErrCorrupt)
+			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document))
+
+			opensAll(t, other, record)
+			require.Equal(t, one.State().Generation, other.State().Generation)
+
+			// And so with an epoch.
+			require.NoError(t, one.Rotate(t.Context()))
+			record = newDEK(t, one)
+			document, err = keyring.Document(t.Context(), g.storage)
+			require.NoError(t, err)
+			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document[:50]))
+			_, err = other.OpenDEK(t.Context(), record, []byte("id"))
+			require.ErrorContains(t, err, "names epoch 2, which the keyring does not know: the document in storage")
+			require.NotErrorIs(t, err, keyring.ErrCorrupt)
+			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document))
+			opensAll(t, other, record)
+			require.Equal(t, one.State().Generation, other.State().Generation)
+		})
+	}
+}
+
 // A keyring that only reads follows the others, and writes nothing.
 func TestReadersFollow(t *testing.T) {
 	g := newRig(t)

@@ -201,6 +201,7 @@ func TestSeveralKeyringsAtRandom(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		g := newRig(t)
 		g.opts.EpochMaxDEKs = 256 // slices of 4
+		g.opts.Wrapping = rapid.SampledFrom([]keyring.Wrapping{keyring.ByKeyring, keyring.ByKEK}).Draw(rt, "wrapping")
 		keks := []*kek.KEK{g.kek}
 		for _, name := range []string{"second", "third"} {
 			keks = append(keks, kek.New(g.vault, g.vault.CreateKey(name).Versionless()))

@@ -169,8 +169,9 @@ func (h *Hold) outside(ctx context.Context, f func(context.Context) error) error
 }
 
 // OpenDEK makes k the key of a record, bound to b. With a ByKEK record whose DEK
-// is not in the cache it lets go of the hold as NewDEK does. A record that names an epoch that
-// the keyring does not know is damaged if the document in storage does not have it either.
+// is not in the cache it lets go of the hold as NewDEK does. A record that names an epoch or
+// a KEK that the keyring does not know is damaged if the document in storage does not have it
+// either.
 func (h *Hold) OpenDEK(ctx context.Context, k *dek.Key, record []byte, b *Binding) error {
 	in, err := ParseRecord(record)
 	if err != nil {
@@ -235,7 +236,7 @@ func (h *Hold) openByKEK(ctx context.Context, k *dek.Key, in RecordInfo, inner [
 		return nil
 	}
 	r.calls.dekMisses.Add(1)
-	client, id, err := r.kekFor(in.KEK)
+	client, id, err := h.lookForKEK(ctx, in)
 	if err != nil {
 		return err
 	}
