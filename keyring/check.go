@@ -73,7 +73,7 @@ func (r *Keyring) checkHeld(ctx context.Context, requested, loaded bool) error {
 	r.calls.checks.add(err)
 	r.mu.Lock()
 	r.state.LastCheck, r.state.LastCheckErr = r.clock.Now(), err
-	if err == nil || said(err) {
+	if err == nil || said(err) && !isReload(err) {
 		r.word = err
 	}
 	r.nextCheck = r.clock.Elapsed() + min(vault.RetryAfter(err), r.opts.Lease/4)
@@ -139,9 +139,30 @@ func (r *Keyring) ask(ctx context.Context, requested, loaded bool) error {
 	pinned := kek.New(k.Vault(), d.header.current().key)
 	err := r.askOf(ctx, k, pinned, &d, unseen, requested)
 	if outOfDate(err) && unseen == nil {
-		return r.succeed(ctx, k, pinned, &d, err, requested)
+		err = r.succeed(ctx, k, pinned, &d, err, requested)
 	}
-	return err
+	return r.orOfOwn(ctx, &d, err, requested)
+}
+
+// orOfOwn asks about the keyring's own document when what was asked about another one, found in
+// storage, has failed. Nothing of that one has authenticated: anyone who can write there names a
+// version in clear, and makes a wrap with its public key. So what the vault says of that version is
+// no word about the keyring's, neither a no that locks it nor one that keeps a no from being heard;
+// and the answer about the own one extends nothing.
+func (r *Keyring) orOfOwn(ctx context.Context, d *stored, err error, requested bool) error {
+	if err == nil || errors.Is(err, errSessionEnded) || errors.Is(err, ErrConflict) {
+		return err
+	}
+	r.docMu.Lock()
+	own, k, opened := r.stored, r.kek, r.opened
+	r.docMu.Unlock()
+	if !opened || own.sameWrap(d) {
+		return err
+	}
+	if !isReload(err) {
+		err = &reloadError{err}
+	}
+	return r.askOf(ctx, k, kek.New(k.Vault(), own.header.current().key), &own, err, requested)
 }
 
 // toAskOf returns the document that the vault is to be asked about, with the KEK that is to be

@@ -1,9 +1,40 @@
 package keyring
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
+
+	"github.com/blockseal/blockseal/vault"
 )
+
+// Forge makes of a document one that says that it is later by so many generations, is wrapped by
+// a version with that fingerprint (what is zero stays as it is), and has another wrap, and a body of
+// noise: what somebody can who has no key.
+func Forge(document []byte, later uint64, version string, fingerprint [32]byte, wrapped []byte) ([]byte, error) {
+	h, _, sealed, err := splitDocument(bytes.Clone(document))
+	if err != nil {
+		return nil, err
+	}
+	h.generation += later
+	for i := range h.keks {
+		e := &h.keks[i]
+		if e.id != h.active {
+			continue
+		}
+		if version != "" {
+			e.key = vault.KeyID{Vault: e.key.Vault, Name: e.key.Name, Version: version}
+		}
+		if fingerprint != ([32]byte{}) {
+			e.fingerprint = fingerprint
+		}
+	}
+	h.wrapped = wrapped
+	noise := make([]byte, len(sealed))
+	rand.Read(noise)
+	return append(h.encode(), noise...), nil
+}
 
 // Replace makes document what a storage holds, whatever it held.
 func Replace(ctx context.Context, s Storage, document []byte) error {
