@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"context"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -128,37 +129,48 @@ func (r *Keyring) extend(s *session, p proof) {
 
 // admit looks at an opened document of a generation before any key of it can be used.
 func (r *Keyring) admit(b *body, generation uint64) error {
-	if err := r.expected(b, generation); err != nil {
+	if err := r.authentic(b.fingerprint(), b.instance, generation); err != nil || r.opts.Admit == nil {
 		return err
 	}
-	if err := r.sameLine(b); err != nil {
+	return r.callAdmit(r.ctx, Opened{Tag: b.tag, Generation: generation, Instance: b.instance})
+}
+
+// authentic refuses an opened document that is not the expected one.
+func (r *Keyring) authentic(fingerprint string, instance InstanceID, generation uint64) error {
+	if err := r.expected(fingerprint, generation); err != nil {
 		return err
 	}
-	if r.opts.Admit == nil {
-		return nil
+	return r.sameLine(fingerprint, instance)
+}
+
+// callAdmit calls Options.Admit when nobody else does.
+func (r *Keyring) callAdmit(ctx context.Context, is Opened) error {
+	select {
+	case r.admitting <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("keyring: %w", context.Cause(ctx))
 	}
-	r.admitting.Lock()
-	defer r.admitting.Unlock()
-	return r.opts.Admit(Opened{Tag: b.tag, Generation: generation, Instance: b.instance})
+	defer func() { <-r.admitting }()
+	return r.opts.Admit(is)
 }
 
 // sameLine refuses an opened document that cannot have been made from the one that was opened
 // before: of another keyring, or of an instance that is neither this one's nor the one that
 // the document was of.
-func (r *Keyring) sameLine(b *body) error {
+func (r *Keyring) sameLine(fingerprint string, instance InstanceID) error {
 	r.docMu.Lock()
-	opened, instance := r.opened, r.instance
+	opened, was := r.opened, r.instance
 	r.docMu.Unlock()
 	r.mu.Lock()
-	fingerprint := r.fingerprint
+	known := r.fingerprint
 	r.mu.Unlock()
 	switch {
 	case !opened:
 		return nil
-	case !sameText(b.fingerprint(), fingerprint):
-		return fmt.Errorf("keyring: its fingerprint is %s, and was %s: another keyring's, or a forged one: %w", b.fingerprint(), fingerprint, ErrUnexpected)
-	case r.opts.Instance != (InstanceID{}) && b.instance != r.opts.Instance && b.instance != instance:
-		return fmt.Errorf("keyring: it is of instance %v, and was of %v: a copy's was put in its place: %w", b.instance, instance, ErrUnexpected)
+	case !sameText(fingerprint, known):
+		return fmt.Errorf("keyring: its fingerprint is %s, and was %s: another keyring's, or a forged one: %w", fingerprint, known, ErrUnexpected)
+	case r.opts.Instance != (InstanceID{}) && instance != r.opts.Instance && instance != was:
+		return fmt.Errorf("keyring: it is of instance %v, and was of %v: a copy's was put in its place: %w", instance, was, ErrUnexpected)
 	}
 	return nil
 }
@@ -237,7 +249,7 @@ func (r *Keyring) prove(got []byte, d *stored, p proof, requested bool) error {
 	case sameWrap && !same:
 		return r.wrongSecret("it unwrapped to another secret than before")
 	case later:
-		if err := r.takeUp(d, docSecret); err != nil {
+		if err := r.takeUp(s, d, docSecret); err != nil {
 			return err
 		}
 	case !sameWrap:

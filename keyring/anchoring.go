@@ -92,9 +92,9 @@ func loadAnchor(ctx context.Context, o *Options) (Point, error) {
 const howToAccept = "; to accept an older copy on purpose, give it an empty anchor: move the file of a FileAnchor away"
 
 // expected checks an opened document against what the anchor held at Open.
-func (r *Keyring) expected(b *body, generation uint64) error {
+func (r *Keyring) expected(got string, generation uint64) error {
 	least := r.anchoring.least
-	if got := b.fingerprint(); least.Fingerprint != "" && !sameText(got, least.Fingerprint) {
+	if least.Fingerprint != "" && !sameText(got, least.Fingerprint) {
 		return fmt.Errorf("keyring: the fingerprint is %s, not %s: another store's keyring, or a forged one: %w", got, least.Fingerprint, ErrUnexpected)
 	}
 	return generationExpected(generation, least)

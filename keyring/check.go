@@ -43,7 +43,7 @@ func (r *Keyring) takeChecks(ctx context.Context) error {
 		return fmt.Errorf("keyring: %w", ctx.Err())
 	case <-r.ctx.Done():
 	}
-	if r.closed.Load() {
+	if r.ctx.Err() != nil {
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
 	return nil
@@ -61,7 +61,7 @@ func (r *Keyring) checkHeld(ctx context.Context, requested, loaded bool) error {
 	for tries := 0; errors.Is(err, ErrConflict) && tries < maxMoves; tries++ {
 		err = r.ask(ctx, requested, false)
 	}
-	if r.closed.Load() {
+	if r.ctx.Err() != nil {
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
 	took := r.clock.Elapsed() - start
@@ -141,7 +141,24 @@ func (r *Keyring) ask(ctx context.Context, requested, loaded bool) error {
 	if outOfDate(err) && unseen == nil {
 		err = r.succeed(ctx, k, pinned, &d, err, requested)
 	}
-	return r.orOfOwn(ctx, &d, err, requested)
+	err = r.orOfOwn(ctx, &d, err, requested)
+	if err != nil && !vault.Denied(err) && !isReload(err) {
+		r.takeUpUnasked(&d)
+	}
+	return err
+}
+
+// takeUpUnasked takes up a later document with the session's secret, if there is one, when the vault
+// has not answered: what another keyring dropped is to be gone. The vault comes first, because it
+// may say no, and taking up may take long.
+func (r *Keyring) takeUpUnasked(d *stored) {
+	r.docMu.Lock()
+	s := r.session.Load()
+	due := s != nil && d.header.generation > r.header.generation && d.sameWrap(&r.stored)
+	r.docMu.Unlock()
+	if due {
+		_ = r.takeUp(s, d, nil) // the next check looks again, and says why not
+	}
 }
 
 // orOfOwn asks about the keyring's own document when what was asked about another one, found in
@@ -166,24 +183,12 @@ func (r *Keyring) orOfOwn(ctx context.Context, d *stored, err error, requested b
 }
 
 // toAskOf returns the document that the vault is to be asked about, with the KEK that is to be
-// followed for it: the keyring's, or a later one that has another secret. A later one with the
-// same secret is taken up. unseen is why there may be a later one: then the vault is asked all
+// followed for it: the keyring's, or a later one that was found. unseen is why there may be a later one: then the vault is asked all
 // the same, because it may say no.
 func (r *Keyring) toAskOf(ctx context.Context, loaded bool) (d stored, k *kek.KEK, unseen error) {
 	var found *stored
 	if !loaded {
 		found, unseen = r.laterDocument(ctx)
-	}
-	r.docMu.Lock()
-	open := r.session.Load() != nil
-	again := found != nil && found.sameWrap(&r.stored)
-	r.docMu.Unlock()
-	if open && again {
-		if unseen = r.takeUpFound(ctx, found); unseen != nil && r.session.Load() == nil {
-			unseen = nil // it locked meanwhile, and begins with the document that was found
-		} else {
-			found = nil
-		}
 	}
 	r.docMu.Lock()
 	defer r.docMu.Unlock()

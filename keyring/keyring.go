@@ -22,8 +22,8 @@ func (id StoreID) String() string { return hex.EncodeToString(id[:]) }
 
 // Keyring is an open keyring. All its methods are safe for concurrent use.
 //
-// Locks, in the order in which they are taken: checks, turn, docMu, mu. No vault
-// is called under turn, docMu or mu.
+// Locks, in the order in which they are taken: checks, turn, changes, docMu, mu. No vault
+// is called under turn, changes, docMu or mu, and no storage under docMu or mu.
 type Keyring struct {
 	opts      Options
 	anchoring anchoring
@@ -34,7 +34,7 @@ type Keyring struct {
 	calls     callCounts
 
 	reloading reloading
-	admitting sync.Mutex // held while Options.Admit is called, and nothing else is
+	admitting chan struct{} // admits one call of Options.Admit at a time; nothing else is held
 
 	session  atomic.Pointer[session] // nil: locked or closed
 	inFlight [shards]shard
@@ -57,6 +57,11 @@ type Keyring struct {
 	// turn orders changes of access: opening a session, extending, locking.
 	turn sync.Mutex
 
+	// changes admits one change of the document at a time; see changing.
+	changes chan struct{}
+
+	// docMu is held for a moment only. Who changes what follows while there is a session has the
+	// turn of changes too.
 	docMu sync.Mutex // the document: what follows, and every session's secret
 	stored
 	table kekTable
@@ -116,7 +121,7 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
 	defer m.destroy()
-	if err := r.swap(ctx, &m.stored, b); err != nil {
+	if err := r.swapAlone(ctx, &m.stored, b); err != nil {
 		r.abandon()
 		if errors.Is(err, ErrConflict) {
 			err = fmt.Errorf("%w: somebody else made it meanwhile: %w", ErrExists, err)
@@ -216,6 +221,8 @@ func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 		kek:       k,
 		others:    slices.Clone(o.OtherKEKs), // which is the caller's, who may give it to several
 		checks:    make(chan struct{}, 1),
+		changes:   make(chan struct{}, 1),
+		admitting: make(chan struct{}, 1),
 		anchoring: anchoring{turn: make(chan struct{}, 1)},
 		reloading: reloading{loads: make(chan struct{}, 1)},
 		events:    events{logger: o.Logger, onEvent: o.OnEvent},
@@ -275,12 +282,12 @@ func (r *Keyring) abandon() { r.end(r.session.Load() != nil) }
 
 // end reports whether it was the first.
 func (r *Keyring) end(tell bool) bool {
+	r.cancel(ErrClosed) // first, because a swap that goes on has the turn
 	r.turn.Lock()
 	defer r.turn.Unlock()
 	if r.closed.Swap(true) {
 		return false
 	}
-	r.cancel(ErrClosed)
 	r.stopMonitor()
 	from := r.endSession(fmt.Errorf("keyring: %w", ErrClosed))
 	r.reloading.loads <- struct{}{} // for good: the owner of the storage may close it now

@@ -130,7 +130,7 @@ func (r *Keyring) isForeign() bool {
 }
 
 // own makes a document that is another instance's this one's, with an epoch of its own, as
-// one save. docMu is held. That a Rotate leaves room for it is so in the source; only a
+// one save. The caller has the turn of changes. That a Rotate leaves room for it is so in the source; only a
 // copy of a copy of a store that was full may find none.
 func (r *Keyring) own(ctx context.Context, h *Hold) error {
 	if !r.foreign {
@@ -213,6 +213,9 @@ func (h Hold) EpochIsShared() bool { return h.s.epochs.Load().current.shared.Loa
 // what was saved, at its next check at the latest. A DEK that was wrapped before and is kept after is for the
 // caller to find, by its record's epoch, and to [Hold.Rewrap].
 func (r *Keyring) Share() uint32 {
+	// After a swap that is under way: a copy may have what that saves.
+	r.changes <- struct{}{}
+	defer func() { <-r.changes }()
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
 	s := r.session.Load()

@@ -59,6 +59,9 @@ func (h *Hold) reload(ctx context.Context) error {
 	run := h.r.beginReload()
 	select {
 	case <-run.ended:
+		if run.err != nil && h.s.ctx.Err() != nil {
+			return h.r.endedSession()
+		}
 		return run.err
 	case <-ctx.Done():
 		return &reloadError{ctx.Err()}
@@ -89,11 +92,7 @@ func (r *Keyring) runReloads() {
 		r.docMu.Lock()
 		run := r.reloading.running
 		r.docMu.Unlock()
-		d, err := r.laterDocument(r.ctx)
-		if err == nil && d != nil {
-			err = r.takeUpFound(r.ctx, d)
-		}
-		run.err = err
+		run.err = r.lookAndTakeUp()
 		close(run.ended)
 		r.docMu.Lock()
 		g := &r.reloading
@@ -104,6 +103,19 @@ func (r *Keyring) runReloads() {
 			return
 		}
 	}
+}
+
+// lookAndTakeUp is a reload, for the session that there is, and ends with it.
+func (r *Keyring) lookAndTakeUp() error {
+	s := r.session.Load()
+	if s == nil {
+		return r.endedSession()
+	}
+	d, err := r.laterDocument(s.ctx)
+	if err != nil || d == nil {
+		return err
+	}
+	return r.takeUpFound(s, d)
 }
 
 // laterDocument returns the document in storage if it is another than the keyring's, and may be a later
@@ -143,8 +155,7 @@ func (r *Keyring) load(ctx context.Context) (document []byte, revision Revision,
 		revision Revision
 	}
 	got := make(chan loaded, 1)
-	slow := fmt.Errorf("the storage did not answer within %v, the keyring's Options.VaultTimeout", r.opts.VaultTimeout)
-	err = within(ctx, r.clock, r.opts.VaultTimeout, slow, r.ctx, func(ctx context.Context) error {
+	err = within(ctx, r.clock, r.opts.VaultTimeout, r.slowStorage(), r.ctx, func(ctx context.Context) error {
 		select {
 		case r.reloading.loads <- struct{}{}:
 		case <-ctx.Done():
@@ -185,98 +196,81 @@ func (r *Keyring) isLater(d *stored, takes uint64) (bool, error) {
 		"an older copy or another's was put in its place: %w; put the later one back", d.header.generation, r.header.generation, ErrUnexpected)
 }
 
-// takeUpFound takes up a document that laterDocument has found, for a keyring that is available.
-func (r *Keyring) takeUpFound(ctx context.Context, d *stored) error {
-	var docSecret [secretSize]byte
-	defer clear(docSecret[:])
-	known, err := r.sessionSecret(d, &docSecret)
+// takeUpFound takes up a document that laterDocument has found, in the session s, with which it
+// ends.
+func (r *Keyring) takeUpFound(s *session, d *stored) error {
+	r.docMu.Lock()
+	known := d.sameWrap(&r.stored)
+	k, err := r.follower(&d.header)
+	r.docMu.Unlock()
+	switch {
+	case err != nil:
+		return &reloadError{err}
+	case known:
+		return r.takeUp(s, d, nil)
+	}
+	id := d.header.current().key
+	got, err := r.unwrap(s.ctx, kek.New(k.Vault(), id), vault.Wrapped{KeyID: id, Ciphertext: d.header.wrapped})
+	if err != nil {
+		return r.suspect(&reloadError{err})
+	}
+	defer clear(got)
+	if len(got) != secretSize {
+		return &reloadError{fmt.Errorf("the vault unwrapped its secret to %d bytes, want %d: %w", len(got), secretSize, ErrCorrupt)}
+	}
+	// The unwrap says nothing of the key's dates and of the other permissions.
+	defer r.checkSoon()
+	return r.takeUp(s, d, (*[secretSize]byte)(got))
+}
+
+// takeUp takes a later document for the keyring's, in the session s, with docSecret, which it
+// clears; nil: with the session's own secret. Nothing is held, nothing is believed after the
+// session has ended, and no key of the document outlives that.
+func (r *Keyring) takeUp(s *session, d *stored, docSecret *[secretSize]byte) error {
+	o, err := r.openFound(s, d, docSecret)
 	if err != nil {
 		return err
 	}
-	if !known {
-		r.docMu.Lock()
-		k, err := r.follower(&d.header)
-		r.docMu.Unlock()
-		if err != nil {
-			return &reloadError{err}
-		}
-		id := d.header.current().key
-		got, err := r.unwrap(ctx, kek.New(k.Vault(), id), vault.Wrapped{KeyID: id, Ciphertext: d.header.wrapped})
-		if err != nil {
-			return r.suspect(&reloadError{err})
-		}
-		defer clear(got)
-		if len(got) != secretSize {
-			return &reloadError{fmt.Errorf("the vault unwrapped its secret to %d bytes, want %d: %w", len(got), secretSize, ErrCorrupt)}
-		}
-		copy(docSecret[:], got)
-		// The unwrap says nothing of the key's dates and of the other permissions.
-		defer r.checkSoon()
+	defer o.close(s)
+	if err := r.admitFound(s, o, d.header.generation); err != nil {
+		return &reloadError{err}
 	}
-	return r.takeUp(d, &docSecret)
-}
-
-// sessionSecret sets docSecret to the secret of d, if that is the session's, and reports
-// whether it is.
-func (r *Keyring) sessionSecret(d *stored, docSecret *[secretSize]byte) (known bool, err error) {
-	r.docMu.Lock()
-	defer r.docMu.Unlock()
-	s := r.session.Load() // destroyed under docMu
-	if s == nil {
-		return false, r.endedSession()
-	}
-	if !d.sameWrap(&r.stored) {
-		return false, nil
-	}
-	secret.Do(func() { *docSecret = s.secret })
-	return true, nil
-}
-
-// takeUp takes a later document for the keyring's, in the session that there is. Nothing is
-// held.
-func (r *Keyring) takeUp(d *stored, docSecret *[secretSize]byte) error {
-	b, err := openBody(d.sealed, docSecret, d.aad)
+	turn, err := r.changing(s.ctx, s)
 	if err != nil {
 		return &reloadError{err}
 	}
-	defer b.destroy()
-	if err := r.admit(b, d.header.generation); err != nil {
-		return &reloadError{err}
-	}
-	s, happened, err := r.install(d, b, docSecret)
+	happened, err := r.install(s, d, o)
+	turn.end()
 	if err != nil {
 		return &reloadError{err}
 	}
 	for _, e := range happened {
 		r.emit(e)
 	}
-	if s != nil {
-		go r.forgetRetired(s) // which waits for holds, and they perhaps for this
-	}
+	go r.forgetRetired(s) // which waits for holds, and they perhaps for this
 	r.anchorSoon()
 	return nil
 }
 
 // install makes an opened and admitted document the keyring's and the session's, and returns
-// what has happened since the one before.
-func (r *Keyring) install(d *stored, b *body, docSecret *[secretSize]byte) (s *session, happened []Event, err error) {
-	r.docMu.Lock()
-	defer r.docMu.Unlock()
+// what has happened since the one before. The caller has the turn of changes.
+func (r *Keyring) install(s *session, d *stored, o *opening) (happened []Event, err error) {
 	if d.header.generation <= r.header.generation {
-		return nil, nil, nil // that one or a later one was taken up, or saved, meanwhile
+		return nil, nil // that one or a later one was taken up, or saved, meanwhile
 	}
-	if s = r.session.Load(); s == nil {
-		return nil, nil, r.endedSession()
+	if r.session.Load() != s || o.b == nil {
+		return nil, r.endedSession()
 	}
+	b := o.b
 	if _, err := r.follower(&d.header); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := r.sameEpochs(b); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	set, err := s.epochs.Load().follow(b)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	const another = "by another keyring on the document"
 	for _, e := range set.all {
@@ -290,7 +284,7 @@ func (r *Keyring) install(d *stored, b *body, docSecret *[secretSize]byte) (s *s
 	if old := r.header.current().key; old != d.header.current().key {
 		happened = append(happened, Event{Kind: KEKChanged, Key: d.header.current().key, Detail: another})
 	}
-	secret.Do(func() { s.secret = *docSecret })
+	secret.Do(func() { s.secret = o.secret })
 	r.followKEK(d)
 	r.take(*d)
 	r.knowOwner(b)
@@ -302,7 +296,7 @@ func (r *Keyring) install(d *stored, b *body, docSecret *[secretSize]byte) (s *s
 		set.current.setAside()
 	}
 	r.takePolicy(b.policy)
-	return s, happened, nil
+	return happened, nil
 }
 
 // takePolicy takes a policy that another keyring saved, but for what this one's options say

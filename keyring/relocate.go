@@ -337,7 +337,7 @@ func (m *relocator) save(ctx context.Context, b *body, active kekEntry, to vault
 	if err != nil {
 		return err
 	}
-	if err := r.swap(ctx, &d, b); err != nil {
+	if err := r.swapAlone(ctx, &d, b); err != nil {
 		return err
 	}
 	m.rel.Generation = m.header.generation

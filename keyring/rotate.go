@@ -78,7 +78,7 @@ func (r *Keyring) rotateByAge(now time.Time) {
 		})
 		if err == nil {
 			s.ageTold.Store(false)
-		} else if !errors.Is(err, ErrInaccessible) && !r.closed.Load() && s.ageTold.CompareAndSwap(false, true) {
+		} else if !errors.Is(err, ErrInaccessible) && r.ctx.Err() == nil && s.ageTold.CompareAndSwap(false, true) {
 			r.emit(Event{Kind: Progressed, Detail: "no new epoch, though the current one is too old", Err: err})
 		}
 	}()
@@ -370,8 +370,12 @@ func (r *Keyring) saveMove(ctx context.Context, h *Hold, t *target, from *stored
 }
 
 func (r *Keyring) saveMoveOnce(ctx context.Context, h *Hold, t *target, from *stored) (m *move, err error) {
-	r.docMu.Lock()
-	defer r.docMu.Unlock()
+	turn, err := r.changing(ctx, h.s)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.end()
+	ctx = turn.ctx
 	if !r.sameWrap(from) {
 		return nil, errMovedMeanwhile
 	}

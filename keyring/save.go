@@ -59,8 +59,12 @@ func (r *Keyring) mutateHeader(ctx context.Context, h *Hold, f func(*header, *bo
 const maxSwaps = 256
 
 func (r *Keyring) mutateOnce(ctx context.Context, h *Hold, f func(*header, *body) error, after func(*body) error) error {
-	r.docMu.Lock()
-	defer r.docMu.Unlock()
+	turn, err := r.changing(ctx, h.s)
+	if err != nil {
+		return fmt.Errorf("keyring: a change is not saved: %w", err)
+	}
+	defer turn.end()
+	ctx = turn.ctx
 	if err := r.own(ctx, h); err != nil {
 		return err
 	}
@@ -93,7 +97,7 @@ func (r *Keyring) mutateOnce(ctx context.Context, h *Hold, f func(*header, *body
 	return after(b)
 }
 
-// seal seals b under next, saves the document and takes it. docMu is held.
+// seal seals b under next, saves the document and takes it. The caller has the turn of changes.
 func (r *Keyring) seal(ctx context.Context, next header, b *body, docSecret *[secretSize]byte) error {
 	d, err := sealStored(next, b, docSecret)
 	if err != nil {

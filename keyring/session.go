@@ -42,7 +42,9 @@ type session struct {
 	// overwritten when nobody can be using them either. Guarded by pinMu.
 	unfound []*epoch
 
-	secret [secretSize]byte // the document's; guarded by Keyring.docMu
+	secret [secretSize]byte // the document's; guarded by Keyring.docMu, as is opening
+	// opening is the documents that were opened in the session and are not the keyring's yet.
+	opening map[*opening]struct{}
 }
 
 // epochSet is the epochs at one moment; never changed once published.
@@ -138,6 +140,9 @@ func newSession(set *epochSet, cache *dekCache) *session {
 func (s *session) destroy() {
 	s.cancel(errLockedMeanwhile)
 	clear(s.secret[:])
+	for o := range s.opening {
+		o.destroy()
+	}
 	s.pinMu.Lock()
 	gone := append(s.unfound, s.epochs.Swap(nil).all...)
 	s.unfound = nil

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -55,31 +54,31 @@ type TaggingStorage interface {
 }
 
 // swap gives the storage a document with the body b in the place of the one that was taken
-// last, and notes the revision that it has there. Under a session that ends it is given up,
-// so that a storage that does not answer keeps nothing from locking. docMu is held, or nobody
-// else has the keyring yet.
+// last, and notes the revision that it has there. The caller has the turn of changes, whose ctx
+// it is. docMu is held, but not while the storage works.
 func (r *Keyring) swap(ctx context.Context, d *stored, b *body) (err error) {
-	s := r.session.Load()
-	if s != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(s.ctx, cancel)()
-	}
+	was := r.revision
+	r.docMu.Unlock()
+	defer r.docMu.Lock()
 	if t, ok := r.storage.(TaggingStorage); ok {
-		d.revision, err = t.SwapTagged(ctx, r.revision, d.document(), Opened{Tag: b.tag, Generation: d.header.generation, Instance: b.instance})
+		d.revision, err = t.SwapTagged(ctx, was, d.document(), Opened{Tag: b.tag, Generation: d.header.generation, Instance: b.instance})
 	} else {
-		d.revision, err = r.storage.Swap(ctx, r.revision, d.document())
+		d.revision, err = r.storage.Swap(ctx, was, d.document())
 	}
 	switch {
 	case err == nil && d.revision == "":
 		return fmt.Errorf("save generation %d: the storage returned no revision", d.header.generation)
 	case err == nil:
 		return nil
-	case s != nil && s.ctx.Err() != nil && !errors.Is(err, ErrConflict):
-		err = fmt.Errorf("%w: %w", err, r.endedSession())
 	}
-	return fmt.Errorf("save generation %d: %w", d.header.generation, err)
+	return fmt.Errorf("save generation %d: %w", d.header.generation, r.whyEnded(ctx, err))
+}
+
+// swapAlone is swap for who has the keyring alone.
+func (r *Keyring) swapAlone(ctx context.Context, d *stored, b *body) error {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	return r.swap(ctx, d, b)
 }
 
 // MemStorage is a Storage in memory, for tests and for programs that keep the

@@ -97,23 +97,23 @@ func (r *Keyring) moveToSuccessor(ctx context.Context, k, exact, pinned *kek.KEK
 // last check, which has had no consequence yet.
 func (r *Keyring) succeedOpen(ctx context.Context, t *target, d *stored, got []byte, e Event, stays func(error) error) error {
 	r.docMu.Lock()
-	later := !d.sameWrap(&r.stored) && d.header.generation > r.header.generation
+	s := r.session.Load() // destroyed under docMu
+	later := d.header.generation > r.header.generation
+	same := s == nil || !d.sameWrap(&r.stored) || sameSecret(got, &s.secret)
 	r.docMu.Unlock()
-	if later {
-		if err := r.takeUp(d, (*[secretSize]byte)(got)); err != nil {
+	switch {
+	case s == nil:
+		return errSessionEnded
+	case !same:
+		return r.wrongSecret("it unwrapped to another secret than before")
+	case later:
+		if err := r.takeUp(s, d, (*[secretSize]byte)(got)); err != nil {
 			return err
 		}
 	}
 	h, err := r.Acquire()
 	if err != nil {
 		return errSessionEnded
-	}
-	r.docMu.Lock()
-	same := !d.sameWrap(&r.stored) || sameSecret(got, &h.s.secret) // else saveMove finds that it was moved
-	r.docMu.Unlock()
-	if !same {
-		h.Release()
-		return r.wrongSecret("it unwrapped to another secret than before")
 	}
 	m, err := r.saveMove(ctx, &h, t, d)
 	h.Release()
@@ -151,15 +151,18 @@ func (r *Keyring) saveSuccessor(ctx context.Context, t *target, d *stored, docSe
 	if err := r.admit(b, d.header.generation); err != nil {
 		return nil, nil, err
 	}
-	// There is no session, and so no hold that Close would wait for: it waits for the turn, so
-	// that nothing is saved in a storage that its owner has closed.
+	// There is no session, and so no hold that Close would wait for: it ends the ctx of the swap and
+	// waits for the turn, so that nothing is saved in a storage that its owner has closed.
 	r.turn.Lock()
 	defer r.turn.Unlock()
 	if r.closed.Load() {
 		return nil, nil, ErrClosed
 	}
-	r.docMu.Lock()
-	defer r.docMu.Unlock()
+	changing, err := r.changing(ctx, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer changing.end()
 	if err := r.takeFound(d, b); err != nil {
 		return nil, nil, err
 	}
@@ -170,11 +173,16 @@ func (r *Keyring) saveSuccessor(ctx context.Context, t *target, d *stored, docSe
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := r.swap(ctx, &m.stored, b); err != nil {
+	if err := r.swap(changing.ctx, &m.stored, b); err != nil {
 		m.destroy()
 		return nil, nil, err
 	}
 	r.adopt(m)
+	// Also if nothing can begin with it: those that come are later ones of its line.
+	r.knowOwner(b)
+	r.mu.Lock()
+	r.fingerprint = b.fingerprint()
+	r.mu.Unlock()
 	return b, m, nil
 }
 
