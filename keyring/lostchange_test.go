@@ -127,6 +127,32 @@ func (s *beforeSwap) Swap(ctx context.Context, was keyring.Revision, document []
 	return s.Storage.Swap(ctx, was, document)
 }
 
+// What the options of one Open say of the policy takes nothing back of what those of another say,
+// of something else, meanwhile.
+func TestPoliciesThatMeet(t *testing.T) {
+	g := newRig(t)
+	require.NoError(t, g.create().Close())
+	s := &beforeSwap{Storage: g.storage, before: func() {
+		o := g.opts
+		o.EpochMaxDEKs, o.Wrapping = 6400, keyring.ByKEK
+		other, err := keyring.Open(t.Context(), g.storage, g.kek, &o)
+		require.NoError(t, err)
+		require.NoError(t, other.Close())
+	}}
+	o := g.opts
+	o.EpochMaxAge = time.Hour
+	r, err := keyring.Open(t.Context(), s, g.kek, &o)
+	require.NoError(t, err)
+	defer r.Close()
+	require.Nil(t, s.before)
+	saved := g.open()
+	for _, r := range []*keyring.Keyring{r, saved} {
+		require.Equal(t, time.Hour, r.Policy().EpochMaxAge)
+		require.EqualValues(t, 6400, r.Policy().EpochMaxDEKs)
+		require.Equal(t, keyring.ByKEK, r.Wrapping())
+	}
+}
+
 // Whatever a keyring is about to save, another change that is saved before is not lost: the
 // keyring takes it up, and its own is made from it.
 func TestEveryChangeThatIsLost(t *testing.T) {

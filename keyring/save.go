@@ -115,7 +115,7 @@ func (r *Keyring) seal(ctx context.Context, next header, b *body, docSecret *[se
 // that differs from the document.
 func (r *Keyring) savePolicy(ctx context.Context) error {
 	r.mu.Lock()
-	want, due := r.policy, r.policyDue
+	due := r.policyDue
 	r.mu.Unlock()
 	if !due || r.opts.ReadOnly {
 		return nil
@@ -125,16 +125,20 @@ func (r *Keyring) savePolicy(ctx context.Context) error {
 		return err
 	}
 	defer h.Release()
-	return r.mutate(ctx, &h, func(b *body) error {
-		if b.policy == want {
+	// What the options do not say another keyring may have said.
+	err = r.mutate(ctx, &h, func(b *body) error {
+		if !b.policy.overlay(&r.opts) {
 			return errUnchanged
 		}
-		b.policy = want
 		return nil
-	}, func(*body) error {
+	}, func(b *body) error {
+		r.takePolicy(b.policy)
+		return nil
+	})
+	if err == nil {
 		r.mu.Lock()
 		r.policyDue, r.policySaid = false, true
 		r.mu.Unlock()
-		return nil
-	})
+	}
+	return err
 }
