@@ -293,7 +293,7 @@ func TestRefusalBesideAStorageThatFails(t *testing.T) {
 // next Swap.
 type lateSwap struct {
 	keyring.Storage
-	next string // "saved", "not saved", ""
+	next string // "saved", "not saved", "sent again", ""
 }
 
 var errOutcome = errors.New("nobody knows what became of it")
@@ -307,6 +307,9 @@ func (s *lateSwap) Swap(ctx context.Context, was keyring.Revision, document []by
 	now, err := s.Storage.Swap(ctx, was, document)
 	if next == "saved" && err == nil {
 		return "", errOutcome
+	}
+	if next == "sent again" && err == nil { // by a client that got no answer to the first
+		return s.Storage.Swap(ctx, was, document)
 	}
 	return now, err
 }
@@ -403,6 +406,71 @@ func TestSwapsOfUnknownOutcome(t *testing.T) {
 			require.Equal(t, want, g.open().Stats().Epoch.DEKs)
 		}
 	})
+}
+
+// A swap that was saved and conflicts with itself, because a client sent it twice, is found to be
+// the keyring's own: what Close gives back is given back once.
+func TestSwapThatConflictsWithItself(t *testing.T) {
+	for name, change := range map[string]func(ctx context.Context, g *rig, r *keyring.Keyring) error{
+		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Rotate(ctx) },
+		"DropEpochs": func(ctx context.Context, _ *rig, r *keyring.Keyring) error {
+			_, err := r.DropEpochs(ctx, 2)
+			return err
+		},
+		"RotateKEK": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.RotateKEK(ctx) },
+		"ChangeKEK": func(ctx context.Context, g *rig, r *keyring.Keyring) error {
+			return r.ChangeKEK(ctx, kek.New(g.vault, g.vault.CreateKey("another").Versionless()))
+		},
+		"NewDEK": func(ctx context.Context, _ *rig, r *keyring.Keyring) error {
+			_, _, err := r.NewDEK(ctx, nil)
+			return err
+		},
+		"Save":  func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Save(ctx) },
+		"Close": func(_ context.Context, _ *rig, r *keyring.Keyring) error { return r.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			g.opts.EpochMaxDEKs = 6400 // slices of 100
+			s := &lateSwap{Storage: g.storage}
+			r, err := keyring.Create(t.Context(), s, g.kek, &g.opts)
+			require.NoError(t, err)
+			defer r.Close()
+			require.NoError(t, r.Rotate(t.Context()))
+			const wrapped = 170 // with a second slice
+			for range wrapped {
+				newDEK(t, r)
+			}
+			before := r.State()
+			if name == "NewDEK" {
+				for range 2*100 - wrapped {
+					newDEK(t, r)
+				}
+			}
+			s.next = "sent again"
+			require.NoError(t, change(t.Context(), g, r))
+			require.Empty(t, s.next)
+			k := r.KEK()
+			if name != "Close" {
+				require.Greater(t, r.State().Generation, before.Generation)
+				opensAll(t, r, newDEK(t, r))
+				require.NoError(t, r.Close())
+			}
+			again, err := keyring.Open(t.Context(), g.storage, k, &g.opts)
+			require.NoError(t, err)
+			defer again.Close()
+			reserved, err := again.Reserved()
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, reserved[before.Epoch], uint64(wrapped))
+			switch name {
+			case "Close":
+				require.EqualValues(t, wrapped, reserved[before.Epoch])
+			case "Rotate":
+				require.Equal(t, before.Epoch+1, again.State().Epoch, "once")
+			case "DropEpochs":
+				require.Equal(t, 1, again.State().Epochs)
+			}
+		})
+	}
 }
 
 // A conflict that nobody made, time and again, ends with an error and not never.

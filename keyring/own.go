@@ -147,7 +147,7 @@ func (r *Keyring) own(ctx context.Context, h *Hold) error {
 	b.current().reserved = b.policy.reserveStep()
 	next := r.header.clone()
 	next.generation++
-	if err := r.seal(ctx, next, b, &h.s.secret); err != nil {
+	if _, err := r.seal(ctx, next, b, &h.s.secret); err != nil {
 		return err
 	}
 	r.knowOwner(b)

@@ -393,10 +393,8 @@ func (r *Keyring) saveMoveOnce(ctx context.Context, h *Hold, t *target, from *st
 	}
 	if err := r.swap(ctx, &m.stored, b); err != nil {
 		m.destroy()
-		if !errors.Is(err, ErrConflict) {
-			// It may have been saved: then this is the KEK that the document is opened with.
-			r.knowOther(inVault(t.kek, t.key.ID.Vault))
-		}
+		// It may have been saved all the same: then this is the KEK that the document is opened with.
+		r.knowOther(inVault(t.kek, t.key.ID.Vault))
 		return nil, err
 	}
 	r.adopt(m)

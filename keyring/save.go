@@ -43,12 +43,15 @@ func (r *Keyring) mutateHeader(ctx context.Context, h *Hold, f func(*header, *bo
 		return fmt.Errorf("keyring: %w", ErrReadOnly)
 	}
 	for range maxSwaps {
-		err := r.mutateOnce(ctx, h, f, after)
+		lost, err := r.mutateOnce(ctx, h, f, after)
 		if !errors.Is(err, ErrConflict) {
 			return err
 		}
 		if err := h.reload(ctx); err != nil {
 			return fmt.Errorf("keyring: a change is not saved, because another keyring on the document was first: %w", err)
+		}
+		if r.isDocument(lost) {
+			return nil // it was first itself: see Storage.Swap
 		}
 	}
 	return fmt.Errorf("keyring: a change is not saved, because another keyring on the document was first, %d times in a row; try again: %w", maxSwaps, ErrConflict)
@@ -58,19 +61,28 @@ func (r *Keyring) mutateHeader(ctx context.Context, h *Hold, f func(*header, *bo
 // else's was saved, so that only a storage that is wrong gets there.
 const maxSwaps = 256
 
-func (r *Keyring) mutateOnce(ctx context.Context, h *Hold, f func(*header, *body) error, after func(*body) error) error {
+// isDocument reports whether the keyring's document is that of ContentRevision lost.
+func (r *Keyring) isDocument(lost Revision) bool {
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	return lost != "" && ContentRevision(r.document()) == lost
+}
+
+// mutateOnce is one attempt. With ErrConflict it returns the ContentRevision of the document that it
+// would have saved, if it got as far as that.
+func (r *Keyring) mutateOnce(ctx context.Context, h *Hold, f func(*header, *body) error, after func(*body) error) (lost Revision, err error) {
 	turn, err := r.changing(ctx, h.s)
 	if err != nil {
-		return fmt.Errorf("keyring: a change is not saved: %w", err)
+		return "", fmt.Errorf("keyring: a change is not saved: %w", err)
 	}
 	defer turn.end()
 	ctx = turn.ctx
 	if err := r.own(ctx, h); err != nil {
-		return err
+		return "", err
 	}
 	b, err := openBody(r.sealed, &h.s.secret, r.aad)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer b.destroy()
 	news := r.shared > b.shared
@@ -79,36 +91,37 @@ func (r *Keyring) mutateOnce(ctx context.Context, h *Hold, f func(*header, *body
 	next.generation++
 	if err := f(&next, b); err != nil && (err != errUnchanged || !news) {
 		if err == errUnchanged {
-			return nil
+			return "", nil
 		}
-		return err
+		return "", err
 	} else if err != nil {
 		after = nil
 	}
-	if err := r.seal(ctx, next, b, &h.s.secret); err != nil {
-		return err
+	if lost, err = r.seal(ctx, next, b, &h.s.secret); err != nil {
+		return lost, err
 	}
 	if cur, now := h.s.epochs.Load().current, b.current(); cur.id == now.id {
 		cur.counted.Store(now.reserved)
 	}
 	if after == nil {
-		return nil
+		return "", nil
 	}
-	return after(b)
+	return "", after(b)
 }
 
-// seal seals b under next, saves the document and takes it. The caller has the turn of changes.
-func (r *Keyring) seal(ctx context.Context, next header, b *body, docSecret *[secretSize]byte) error {
+// seal seals b under next, saves the document and takes it; or it returns the ContentRevision of
+// what was not saved, and why. The caller has the turn of changes.
+func (r *Keyring) seal(ctx context.Context, next header, b *body, docSecret *[secretSize]byte) (lost Revision, err error) {
 	d, err := sealStored(next, b, docSecret)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := r.swap(ctx, &d, b); err != nil {
-		return fmt.Errorf("keyring: %w", err)
+		return ContentRevision(d.document()), fmt.Errorf("keyring: %w", err)
 	}
 	r.take(d)
 	r.anchorSoon()
-	return nil
+	return "", nil
 }
 
 // savePolicy writes down what the options of this Open say about the policy, if

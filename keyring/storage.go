@@ -37,7 +37,10 @@ type Storage interface {
 	// Swap replaces the document, atomically and durably, if its revision is still was, and
 	// returns the revision that the new one has. The empty revision is of a storage that
 	// holds none. If the revision is another, it changes nothing and returns an error that
-	// matches [ErrConflict]. After any other error the storage holds the document of before
+	// matches [ErrConflict]. So who sends a swap again, because the answer to the first was lost,
+	// and then finds that the document was replaced, does not know by whom, and returns another
+	// error: that of a client of an object store, which does so by itself, is no ErrConflict unless
+	// the document there is neither was nor the new one. After any other error the storage holds the document of before
 	// or the new one, now or a moment later: whoever called it believes neither, and loads. It
 	// keeps no reference to document.
 	Swap(ctx context.Context, was Revision, document []byte) (Revision, error)
