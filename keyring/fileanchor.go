@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -93,27 +92,14 @@ func (f fileAnchor) Load(ctx context.Context) (Point, error) {
 // refused: Advance replaces the file, and would put one on the link's own disk, which may
 // be the store's.
 func (f fileAnchor) read() (Point, error) {
-	info, err := os.Lstat(f.path())
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if _, err := os.Lstat(f.path()); errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(filepath.Dir(f.path())); err != nil {
 			return Point{}, fmt.Errorf("its directory is not to be had; is the disk mounted? %w", err)
 		}
 		return Point{}, nil
-	case err != nil:
-		return Point{}, err
-	case info.Mode()&fs.ModeSymlink != 0:
-		return Point{}, errors.New("it is a link; give the path of the file itself")
-	case !info.Mode().IsRegular(): // which may never end, or never begin
-		return Point{}, corrupt("it is not a regular file")
 	}
-	file, err := os.Open(f.path())
+	b, err := readFile(f.path(), anchorSize)
 	if err != nil { // also that it is gone since: nothing says that it held nothing
-		return Point{}, err
-	}
-	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, anchorSize+1))
-	if err != nil {
 		return Point{}, err
 	}
 	return decodeAnchor(b)

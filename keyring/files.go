@@ -14,16 +14,27 @@ import (
 // errHeld says that somebody else has the lock.
 var errHeld = errors.New("the lock is held")
 
+// errGone says that a lock keeps nobody out any more.
+var errGone = errors.New("the lock's file was removed while a process had it, which nobody may do")
+
+// fileLock is a lock that somebody has.
+type fileLock interface {
+	io.Closer
+	// still returns errGone if the lock's file was removed or replaced: then the next one locks
+	// another.
+	still() error
+}
+
 // lockFile locks a file, which it makes if it is missing, and waits for that for as long as
 // ctx allows.
-func lockFile(ctx context.Context, path string) (io.Closer, error) {
+func lockFile(ctx context.Context, path string) (fileLock, error) {
 	const pause = 5 * time.Millisecond
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		l, err := tryLock(path)
-		if !errors.Is(err, errHeld) {
+		if !errors.Is(err, errHeld) && !errors.Is(err, errGone) {
 			return l, err
 		}
 		select {
@@ -32,6 +43,29 @@ func lockFile(ctx context.Context, path string) (io.Closer, error) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// readFile reads a file of at most so many bytes, and one more if there are more. A symbolic link
+// and a hard link are refused: who replaces the file replaces one of its names, and each name has a
+// lock of its own. So is what may never end, or never begin.
+func readFile(path string, most int64) ([]byte, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.Mode()&fs.ModeSymlink != 0:
+		return nil, errors.New("it is a link; give the path of the file itself")
+	case !info.Mode().IsRegular():
+		return nil, corrupt("it is not a regular file")
+	case links(info) > 1:
+		return nil, fmt.Errorf("it has %d names, each with a lock of its own; remove the other hard links, or make them copies", links(info))
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, most+1))
 }
 
 // replaceFile makes b the file, durably. Its lock is held, so that what is at the new file's

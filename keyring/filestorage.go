@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 )
 
@@ -16,7 +15,16 @@ import (
 // leaves the lock's file behind, empty, and after a crash path.new. A process that dies loses
 // the lock with everything else. Load takes no lock: it finds the old file or the new one.
 //
-// The lock belongs to the name: a link to the file would have another, and is refused. On
+// The files can be read and written by one user alone, whose the processes have to be: Swap makes
+// them with mode 0600. A reader that may not open the directory does not make durable what
+// it finds there after a crash of the writer.
+//
+// The lock belongs to the name: a symbolic link to the file, and a hard link, would have another,
+// and are refused, by Load too; so is what is no regular file. Nobody may remove the lock's file
+// while a process runs: Swap refuses if it finds that somebody has, but cannot see it in time
+// always. Windows refuses to rename over a file that somebody reads, which Swap tries for a second,
+// may refuse to open one that is being replaced, which Load returns, and does not say when a name is
+// durable. On
 // the file system of a server the lock is worth what the server's are: flock on Linux is
 // passed on by NFS from version 4, and is local to the machine in versions before. On
 // operating systems without a lock that ends with its process (others than Linux, macOS, the
@@ -42,11 +50,17 @@ func (f fileStorage) Load(ctx context.Context) ([]byte, Revision, error) {
 }
 
 func (f fileStorage) read() ([]byte, error) {
-	b, err := os.ReadFile(string(f))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("keyring: %s: %w", string(f), ErrNoDocument)
+	b, err := readFile(string(f), maxDocument)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = ErrNoDocument
+	case err == nil && len(b) > maxDocument:
+		err = corrupt("it has more than %d bytes, the most that a document has", maxDocument)
 	}
-	return b, err
+	if err != nil {
+		return nil, fmt.Errorf("keyring: %s: %w", string(f), err)
+	}
+	return b, nil
 }
 
 // Swap implements [Storage].
@@ -60,9 +74,6 @@ func (f fileStorage) Swap(ctx context.Context, was Revision, document []byte) (n
 			now, err = "", errors.Join(err, e)
 		}
 	}()
-	if info, err := os.Lstat(string(f)); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-		return "", fmt.Errorf("keyring: %s is a link; give the path of the file itself", string(f))
-	}
 	before, err := f.read()
 	switch {
 	case err == nil:
@@ -72,6 +83,9 @@ func (f fileStorage) Swap(ctx context.Context, was Revision, document []byte) (n
 	}
 	if now != was {
 		return "", fmt.Errorf("keyring: %s: %w", string(f), ErrConflict)
+	}
+	if err := lock.still(); err != nil {
+		return "", fmt.Errorf("keyring: %s: %w", string(f), err)
 	}
 	if err := replaceFile(string(f), document); err != nil {
 		return "", err
