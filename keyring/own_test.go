@@ -393,3 +393,41 @@ func (e *elsewhere) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, err
 	w.KeyID = e.key.ID
 	return e.Vault.UnwrapKey(ctx, w)
 }
+
+// An epoch that is shared and has to be gone on with, because there are as many epochs as begin by
+// themselves, is not used up by those who look at it, or copy it, time and again.
+func TestSharedEpochThatGoesOn(t *testing.T) {
+	for name, again := range map[string]func(t *testing.T, one, other *keyring.Keyring){
+		"copied again": func(_ *testing.T, one, _ *keyring.Keyring) { one.Share() },
+		"looked at again": func(t *testing.T, one, other *keyring.Keyring) {
+			require.NoError(t, one.Revalidate(t.Context()))
+			require.NoError(t, other.Revalidate(t.Context()))
+		},
+		"copied again, and saved": func(t *testing.T, one, other *keyring.Keyring) {
+			one.Share()
+			require.NoError(t, one.Save(t.Context()))
+			require.NoError(t, other.Revalidate(t.Context()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			g.opts.MaxEpochs = 2
+			one, other := g.create(), g.open()
+			one.Share()
+			const each = 200 // slices are a 64th of what the cipher allows
+			for range each {
+				for _, r := range []*keyring.Keyring{one, other} {
+					require.EqualValues(t, 1, epochOf(t, newDEK(t, r)))
+				}
+				again(t, one, other)
+			}
+			reserved, err := one.Reserved()
+			require.NoError(t, err)
+			// A slice each, and the small ones of before it was shared.
+			require.LessOrEqual(t, reserved[1], uint64(3*keyring.MaxEpochDEKs/64))
+			require.NoError(t, one.Close())
+			require.NoError(t, other.Close())
+			require.EqualValues(t, 2*each, g.open().Stats().Epoch.DEKs)
+		})
+	}
+}

@@ -287,11 +287,12 @@ func (r *Keyring) install(s *session, d *stored, o *opening) (happened []Event, 
 	secret.Do(func() { s.secret = o.secret })
 	r.followKEK(d)
 	r.take(*d)
+	known := r.shared
 	r.knowOwner(b)
 	for i := range b.epochs {
 		set.all[i].counted.Store(b.epochs[i].reserved)
 	}
-	if set.current.id <= b.shared {
+	if set.current.id <= b.shared && set.current.id > known { // once: it may have to go on all the same
 		set.current.shared.Store(true)
 		set.current.setAside()
 	}

@@ -51,6 +51,14 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 			limits.maxDEKs = MaxEpochDEKs
 		}
 		shared := cur.id <= b.shared
+		if full || !shared {
+			// What was set aside for a new epoch is used before more is reserved.
+			if idle := e.idle.Swap(0); idle > 0 {
+				e.shared.Store(false)
+				e.left.Store(idle)
+				return errUnchanged
+			}
+		}
 		if cur.reserved < limits.maxDEKs && (full || !shared) {
 			slice = min(limits.reserveStep(), limits.maxDEKs-cur.reserved)
 			cur.reserved += slice
