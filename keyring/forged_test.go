@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -104,5 +105,39 @@ func TestForgedDocumentHidesNoRefusal(t *testing.T) {
 		require.Error(t, r.Revalidate(t.Context()))
 		require.Equal(t, keyring.Inaccessible, r.State().Status)
 		require.ErrorContains(t, r.State().Cause, "the document in storage")
+	})
+}
+
+// Records that name epochs which there are not, beside a forged document, cost the vault no call
+// each.
+func TestForgedRecordsCostNoCalls(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		r := g.create()
+		record := newDEK(t, r)
+		good, err := keyring.Document(t.Context(), g.storage)
+		require.NoError(t, err)
+		g.forge(10, g.key, make([]byte, 32))
+		before := r.VaultCalls()
+		bad := append([]byte(nil), record...)
+		bad[1]++ // the epoch's highest byte
+		look := func() {
+			for range 100 {
+				_, err := r.OpenDEK(t.Context(), bad, []byte("id"))
+				require.ErrorContains(t, err, "the document in storage")
+				synctest.Wait()
+			}
+		}
+		look()
+		first := r.VaultCalls().Unwrap - before.Unwrap
+		require.LessOrEqual(t, first, uint64(3), "the document's, and those of the check that follows")
+		look()
+		require.Equal(t, first, r.VaultCalls().Unwrap-before.Unwrap)
+
+		// The next check asks again, and so does a record of the good one that is put back.
+		require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, good))
+		_, err = r.OpenDEK(t.Context(), bad, []byte("id"))
+		require.ErrorIs(t, err, keyring.ErrCorrupt)
+		require.NoError(t, r.Revalidate(t.Context()))
+		opensAll(t, r, record)
 	})
 }

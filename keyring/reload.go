@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/blockseal/blockseal/internal/secret"
 	"github.com/blockseal/blockseal/kek"
@@ -28,6 +29,16 @@ type reloading struct {
 	// What follows is guarded by Keyring.docMu.
 	takes         uint64 // documents that were taken for the keyring's
 	running, next *reload
+	refused       refused
+}
+
+// refused is a document with another secret that could not be taken up. Outside of a check no vault
+// is asked about it again before the next check is due: anyone can make one, and records that have
+// it looked at.
+type refused struct {
+	revision Revision
+	err      error
+	until    time.Duration // Clock.Elapsed
 }
 
 // reload is one look at the storage, for all who asked for one before it began.
@@ -202,24 +213,42 @@ func (r *Keyring) takeUpFound(s *session, d *stored) error {
 	r.docMu.Lock()
 	known := d.sameWrap(&r.stored)
 	k, err := r.follower(&d.header)
+	before := r.reloading.refused
 	r.docMu.Unlock()
 	switch {
 	case err != nil:
 		return &reloadError{err}
 	case known:
 		return r.takeUp(s, d, nil)
+	case before.revision == d.revision && r.clock.Elapsed() < before.until:
+		return before.err
 	}
+	err = r.takeUpAsking(s, d, k)
+	if err == nil || vault.Denied(err) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnexpected) {
+		// What was found says nothing of the key's dates and of the other permissions, or that
+		// something is wrong.
+		defer r.checkSoon()
+	}
+	if err != nil && !vault.Transient(err) && s.ctx.Err() == nil {
+		r.docMu.Lock()
+		r.reloading.refused = refused{d.revision, err, r.clock.Elapsed() + r.opts.CheckEvery}
+		r.docMu.Unlock()
+	}
+	return err
+}
+
+// takeUpAsking takes up a document with another secret than the session's, which it has k's vault
+// unwrap.
+func (r *Keyring) takeUpAsking(s *session, d *stored, k *kek.KEK) error {
 	id := d.header.current().key
 	got, err := r.unwrap(s.ctx, kek.New(k.Vault(), id), vault.Wrapped{KeyID: id, Ciphertext: d.header.wrapped})
 	if err != nil {
-		return r.suspect(&reloadError{err})
+		return &reloadError{err}
 	}
 	defer clear(got)
 	if len(got) != secretSize {
 		return &reloadError{fmt.Errorf("the vault unwrapped its secret to %d bytes, want %d: %w", len(got), secretSize, ErrCorrupt)}
 	}
-	// The unwrap says nothing of the key's dates and of the other permissions.
-	defer r.checkSoon()
 	return r.takeUp(s, d, (*[secretSize]byte)(got))
 }
 
