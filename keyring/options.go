@@ -67,8 +67,9 @@ type Options struct {
 	// CheckEvery is the time between checks, each up to a tenth earlier so that
 	// many stores do not call at once. Default: 1 minute, at most Lease/2.
 	CheckEvery time.Duration
-	// VaultTimeout bounds each call to the vault, and each look at the storage of a keyring
-	// that is open. Default: 10 seconds.
+	// VaultTimeout bounds each call to the vault and, of a keyring that is open, each look at the
+	// storage, each change that is saved there, with the wait for its turn, and each call of Admit for
+	// a document that another keyring has saved. Default: 10 seconds.
 	VaultTimeout time.Duration
 
 	// EpochMaxDEKs is how many DEKs an epoch key wraps before a new epoch
@@ -139,7 +140,8 @@ type Options struct {
 	// saved is taken up; once at a time. It may refuse: for a database on top that has to look at
 	// something which [Hold.Tag] authenticates before it serves. An
 	// error that matches ErrUnexpected or ErrCorrupt fails Open, and keeps an open
-	// keyring locked. It must not use the keyring. Default: none.
+	// keyring locked. It must not use the keyring. Once the keyring has locked or closed meanwhile,
+	// what it was given tags nothing any more: its Tag returns random bytes. Default: none.
 	Admit func(Opened) error
 
 	// Clock is for tests. Default: the system's.

@@ -14,8 +14,9 @@ import (
 // The keys are gone from the document when DropEpochs returns, and from memory
 // when the operations in flight and everything that was pinned before have ended. Another
 // keyring on the same document has them until it takes up the change: at its next check, or
-// when its lease ends. So they are gone everywhere one lease later, and "no record that it
-// needs" is meant of all keyrings: what one of them is about to write, too.
+// when its lease ends, and for as long as something is pinned there. So they serve nobody else one
+// lease and the time of a check later, and "no record that it needs" is meant of all keyrings: what
+// one of them is about to write, too.
 func (r *Keyring) DropEpochs(ctx context.Context, before uint32) ([]uint32, error) {
 	h, err := r.Acquire()
 	if err != nil {

@@ -278,14 +278,6 @@ func (h Hold) Release() {
 	}
 }
 
-// holds is how many operations are in flight, or a few more.
-func (r *Keyring) holds() (n uint64) {
-	for i := range r.inFlight {
-		n += uint64(r.inFlight[i].n.Load())
-	}
-	return n
-}
-
 // drain waits until no hold of the session s is left, which was taken away before. From
 // then on no hold is given, so that a counter that was at zero once counts none any more
 // that matters: each is waited for alone, and not until all are at zero at once. Last come
