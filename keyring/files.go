@@ -45,9 +45,9 @@ func lockFile(ctx context.Context, path string) (fileLock, error) {
 	}
 }
 
-// readFile reads a file of at most so many bytes, and one more if there are more. A symbolic link
-// and a hard link are refused: who replaces the file replaces one of its names, and each name has a
-// lock of its own. So is what may never end, or never begin.
+// readFile reads a file of at most so many bytes, and one more if there are more. A link is refused:
+// who replaces the file would put one in the link's place, which may be on another disk, and the
+// link has a lock of its own. So is what may never end, or never begin.
 func readFile(path string, most int64) ([]byte, error) {
 	info, err := os.Lstat(path)
 	switch {
@@ -57,8 +57,6 @@ func readFile(path string, most int64) ([]byte, error) {
 		return nil, errors.New("it is a link; give the path of the file itself")
 	case !info.Mode().IsRegular():
 		return nil, corrupt("it is not a regular file")
-	case links(info) > 1:
-		return nil, fmt.Errorf("it has %d names, each with a lock of its own; remove the other hard links, or make them copies", links(info))
 	}
 	file, err := os.Open(path)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 )
 
@@ -50,6 +51,10 @@ func (f fileStorage) Load(ctx context.Context) ([]byte, Revision, error) {
 }
 
 func (f fileStorage) read() ([]byte, error) {
+	info, err := os.Lstat(string(f))
+	if err == nil && info.Mode().IsRegular() && links(info) > 1 {
+		return nil, fmt.Errorf("keyring: %s: it has %d names, each with a lock of its own; remove the other hard links, or make them copies", string(f), links(info))
+	}
 	b, err := readFile(string(f), maxDocument)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
