@@ -30,12 +30,11 @@ func (r *Keyring) checkNow(ctx context.Context) error {
 	if err := r.takeChecks(ctx); err != nil {
 		return err
 	}
-	defer func() { <-r.checks }()
+	defer r.giveChecks()
 	return r.checkHeld(ctx, true, false)
 }
 
-// takeChecks takes the turn of checks and KEK changes; give it back by receiving
-// from r.checks.
+// takeChecks takes the turn of checks and KEK changes; give it back with giveChecks.
 func (r *Keyring) takeChecks(ctx context.Context) error {
 	select {
 	case r.checks <- struct{}{}:
@@ -47,6 +46,15 @@ func (r *Keyring) takeChecks(ctx context.Context) error {
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
 	return nil
+}
+
+// giveChecks gives the turn of checks back, and checks once more if somebody had a reason to
+// meanwhile: a check that was under way may have had its answers before that.
+func (r *Keyring) giveChecks() {
+	<-r.checks
+	if r.checkAgain.Swap(false) {
+		r.checkSoon()
+	}
 }
 
 // checkHeld is one check and its consequences; requested says that somebody wants

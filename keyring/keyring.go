@@ -53,7 +53,8 @@ type Keyring struct {
 	cancel context.CancelCauseFunc
 
 	// checks admits one at a time of: a check, a change of the KEK.
-	checks chan struct{}
+	checks     chan struct{}
+	checkAgain atomic.Bool // a reason for a check came while one was under way
 	// turn orders changes of access: opening a session, extending, locking.
 	turn sync.Mutex
 
@@ -199,7 +200,7 @@ func (r *Keyring) firstCheck(ctx context.Context) error {
 		return err
 	}
 	err := r.checkHeld(ctx, true, true)
-	<-r.checks
+	r.giveChecks()
 	switch {
 	case err == nil:
 		return nil

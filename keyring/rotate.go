@@ -265,7 +265,7 @@ func (r *Keyring) changeKEK(ctx context.Context, to func() *kek.KEK, what string
 		k := to()
 		err = r.changeKEKHeld(ctx, k, k, Event{Detail: what})
 	}
-	<-r.checks
+	r.giveChecks()
 	if err != nil {
 		return fmt.Errorf("keyring: %s: %w", what, err)
 	}

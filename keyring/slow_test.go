@@ -222,3 +222,32 @@ func TestNothingIsOpenedAfterALock(t *testing.T) {
 		require.Equal(t, before, admitted)
 	})
 }
+
+// A refusal that an operation hears while a check is under way, which was given its answers before,
+// is followed by another check.
+func TestRefusalDuringACheck(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		g.opts.Wrapping = keyring.ByKEK
+		one := g.create()
+		another := *g
+		v := &gatedUnwrap{Vault: g.vault}
+		another.kek = kek.New(v, g.kek.ID())
+		other := another.open()
+		record := newDEK(t, one)
+		gate := make(chan struct{})
+		v.gate = gate
+		done := make(chan error, 1)
+		go func() { done <- other.Revalidate(context.Background()) }()
+		synctest.Wait()
+		require.Nil(t, v.gate)
+		g.vault.Revoke()
+		_, err := other.OpenDEK(t.Context(), record, []byte("id"))
+		require.ErrorIs(t, err, vault.ErrAccessDenied)
+		require.Equal(t, keyring.Available, other.State().Status)
+		close(gate)
+		require.NoError(t, <-done)
+		synctest.Wait() // and the clock stands still
+		require.Equal(t, keyring.Inaccessible, other.State().Status)
+		require.ErrorIs(t, other.State().Cause, vault.ErrAccessDenied)
+	})
+}
