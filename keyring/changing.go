@@ -13,8 +13,9 @@ import (
 
 // changing is a turn of changes.
 type changing struct {
-	// ctx ends with the caller's, with the keyring, with the session that the turn was taken in,
-	// and after Options.VaultTimeout, in which the wait for the turn counts.
+	// ctx ends with the caller's, with the session that the turn was taken in, and after
+	// Options.VaultTimeout, in which the wait for the turn counts. It does not end when Close ends
+	// the session, which waits for the operations in flight; without a session it does.
 	ctx context.Context
 	// end gives docMu and the turn back.
 	end func()
@@ -23,17 +24,20 @@ type changing struct {
 // changing takes the turn of changes, and docMu, for the session s; nil: there is none.
 func (r *Keyring) changing(ctx context.Context, s *session) (c changing, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := []func() bool{
-		context.AfterFunc(r.ctx, func() { cancel(fmt.Errorf("keyring: %w", ErrClosed)) }),
-		r.clock.AfterFunc(r.opts.VaultTimeout, func() { cancel(r.slowStorage()) }),
-	}
-	if s != nil {
-		stop = append(stop, context.AfterFunc(s.ctx, func() { cancel(errLockedMeanwhile) }))
+	stopTimer := r.clock.AfterFunc(r.opts.VaultTimeout, func() { cancel(r.slowStorage()) })
+	var stop func() bool
+	if s == nil {
+		stop = context.AfterFunc(r.ctx, func() { cancel(fmt.Errorf("keyring: %w", ErrClosed)) })
+	} else {
+		stop = context.AfterFunc(s.ctx, func() {
+			if r.ctx.Err() == nil {
+				cancel(errLockedMeanwhile)
+			}
+		})
 	}
 	forget := func() {
-		for _, f := range stop {
-			f()
-		}
+		stopTimer()
+		stop()
 		cancel(nil)
 	}
 	if err = ctx.Err(); err == nil {

@@ -101,6 +101,43 @@ func TestCloseDuringAMoveThatHangs(t *testing.T) {
 	})
 }
 
+// Close waits for the operations in flight, also for one that saves, for as long as that may take.
+func TestCloseWaitsForAChange(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		s := &slowSwap{Storage: g.storage}
+		r, err := keyring.Create(t.Context(), s, g.kek, &g.opts)
+		require.NoError(t, err)
+		s.gate = make(chan struct{})
+		rotated, closed := make(chan error, 1), make(chan error, 1)
+		go func() { rotated <- r.Rotate(context.Background()) }()
+		synctest.Wait()
+		go func() { closed <- r.Close() }()
+		synctest.Wait()
+		require.Empty(t, closed)
+		close(s.gate)
+		require.NoError(t, <-rotated)
+		require.NoError(t, <-closed)
+		require.EqualValues(t, 2, g.open().State().Epoch)
+	})
+}
+
+// slowSwap is a storage whose Swap waits for a gate, or for its context.
+type slowSwap struct {
+	keyring.Storage
+	gate chan struct{}
+}
+
+func (s *slowSwap) Swap(ctx context.Context, was keyring.Revision, document []byte) (keyring.Revision, error) {
+	if s.gate != nil {
+		select {
+		case <-s.gate:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	return s.Storage.Swap(ctx, was, document)
+}
+
 // A document that is being taken up is gone with the lock, whatever Options.Admit does with it:
 // what it was given has no key any more, and nobody waits for it, neither the lock nor the check
 // that brings it about.

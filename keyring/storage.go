@@ -36,8 +36,8 @@ type Storage interface {
 	Load(ctx context.Context) (document []byte, revision Revision, err error)
 	// Swap replaces the document, atomically and durably, if its revision is still was, and
 	// returns the revision that the new one has. The empty revision is of a storage that
-	// holds none. It heeds its context, which ends when the keyring locks or closes, and after
-	// Options.VaultTimeout: a lock waits for one that does not. If the revision is another, it changes nothing and returns an error that
+	// holds none. It heeds its context, which ends when the keyring locks, and after
+	// Options.VaultTimeout: a lock and Close wait for one that does not. If the revision is another, it changes nothing and returns an error that
 	// matches [ErrConflict]. So who sends a swap again, because the answer to the first was lost,
 	// and then finds that the document was replaced, does not know by whom, and returns another
 	// error: that of a client of an object store, which does so by itself, is no ErrConflict unless
