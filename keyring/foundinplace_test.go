@@ -288,3 +288,36 @@ func TestRefusalBesideAStorageThatFails(t *testing.T) {
 	s.load = nil
 	require.NoError(t, r.Revalidate(t.Context()))
 }
+
+// What a keyring has moved to a successor is its document, also if it could not begin with it: an
+// older one is refused from then on.
+func TestOlderThanAMoveThatOpenedNothing(t *testing.T) {
+	g := newRig(t)
+	require.NoError(t, g.create().Close())
+	older, err := keyring.Document(t.Context(), g.storage)
+	require.NoError(t, err)
+	g.vault.SetDates(g.key, time.Time{}, g.clock.Now())
+	g.clock.Step(time.Minute)
+	calls, refusal := 0, errors.New("not now")
+	g.opts.Admit = func(keyring.Opened) error {
+		if calls++; calls == 2 { // before the move is saved, and before it is begun with
+			return refusal
+		}
+		return nil
+	}
+	r := g.open()
+	require.ErrorIs(t, r.State().Cause, vault.ErrKeyExpired)
+	newest := g.vault.Rotate("customer")
+	require.ErrorIs(t, r.Revalidate(t.Context()), refusal)
+	require.Equal(t, newest, r.State().KEK, "it was moved")
+	require.Equal(t, keyring.Inaccessible, r.State().Status)
+
+	moved, err := keyring.Document(t.Context(), g.storage)
+	require.NoError(t, err)
+	g.vault.SetDates(g.key, time.Time{}, time.Time{})
+	require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, older))
+	require.ErrorIs(t, r.Revalidate(t.Context()), keyring.ErrUnexpected)
+	require.Equal(t, keyring.Inaccessible, r.State().Status)
+	require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, moved))
+	require.NoError(t, r.Revalidate(t.Context()))
+}
