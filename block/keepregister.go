@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -68,6 +69,38 @@ func (m *metaStorage) loadRegister(ctx context.Context, document []byte) error {
 		m.distrust()
 	}
 	return m.loadAnnounced(ctx)
+}
+
+// catchUp takes over the register that somebody else has saved with the document was, since this
+// one was loaded or saved: what is saved next has to have its copies and KEK versions. One that is
+// not authentic, or not of that document, is a doubt as at Open; what was known stays. m.mu is
+// held.
+func (m *metaStorage) catchUp(ctx context.Context, was keyring.Revision, is keyring.Opened) error {
+	if m.part == nil || was == "" || was == keyring.Revision(hex.EncodeToString(m.document[:])) {
+		return nil
+	}
+	b, err := readMeta(ctx, m.part, metaRegister)
+	if err != nil && !errors.Is(err, engine.ErrNotFound) {
+		return err
+	}
+	tag, record, ok := splitTagged(b)
+	if want := is.Tag(metaRegister, record); ok && hmac.Equal(want[:], tag) {
+		reg, err := decodeRegister(record)
+		if err != nil {
+			return err
+		}
+		if reg.instance == is.Instance && reg.generation+1 == is.Generation {
+			for i := range reg.copies {
+				at, found := m.reg.find(reg.copies[i].Instance)
+				reg.copies[i].mine = found && m.reg.copies[at].mine
+			}
+			m.reg = reg
+			return nil
+		}
+	}
+	m.doubt, m.told = "it is not the one that was saved with the keyring document that somebody else has saved", false
+	m.distrust()
+	return nil
 }
 
 // distrust makes everything that was found something that somebody may have put there, or

@@ -41,11 +41,16 @@ type metaStorage struct {
 	waits bool               // it is a copy that has not been revalidated
 	saved func()             // called when a document was saved in the engine; nil: nothing
 
-	mu      sync.Mutex // what follows
+	mu sync.Mutex // what follows; held also while a save waits for the disk
+
+	// Changed under mu and short, so that who loads the document waits for no disk.
+	short   sync.Mutex
 	part    engine.Partition
-	is      uint64 // the revision of the document's record
-	pending []byte // the document
-	tagged  []byte // the register beside it
+	pending []byte  // the document
+	saving  *saving // nil: none is being saved in the engine
+
+	is     uint64 // the revision of the document's record that the next is to replace
+	tagged []byte // the register beside the document
 
 	reg       register
 	staged    func(register) []copyEntry // the copies that the next document is saved with; nil: as they are
@@ -57,37 +62,76 @@ type metaStorage struct {
 	document  [sha256.Size]byte          // SHA-256 of the document
 }
 
-// Load implements [keyring.Storage].
-func (m *metaStorage) Load(ctx context.Context) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.part == nil {
-		if m.pending == nil {
-			return nil, fmt.Errorf("block: %w", keyring.ErrNoDocument)
-		}
-		return bytes.Clone(m.pending), nil
-	}
-	doc, err := readMeta(ctx, m.part, metaKeyring)
-	if errors.Is(err, engine.ErrNotFound) {
-		return nil, fmt.Errorf("block: %w", keyring.ErrNoDocument)
-	}
-	return doc, err
-}
+// saving is a document that is on its way to the disk, and the one that it replaces; nil: none.
+type saving struct{ before, document []byte }
 
-// Save implements [keyring.Storage]. What is saved with a document is tagged: there is no
-// saving without.
-func (m *metaStorage) Save(context.Context, []byte) error {
-	return errors.New("block: a keyring document is saved with the register, which needs a tag")
-}
-
-// SaveTagged implements [keyring.TaggingStorage].
-func (m *metaStorage) SaveTagged(ctx context.Context, document []byte, is keyring.Opened) error {
-	in, err := keyring.Inspect(document)
+// Load implements [keyring.Storage]. An engine gives out what it has not made durable yet: of a
+// save that is under way it is the document before that is there.
+func (m *metaStorage) Load(ctx context.Context) ([]byte, keyring.Revision, error) {
+	document, _, err := m.load(ctx)
 	if err != nil {
-		return err
+		return nil, "", err
+	}
+	m.short.Lock()
+	s := m.saving
+	m.short.Unlock()
+	if s != nil && bytes.Equal(document, s.document) {
+		if document = bytes.Clone(s.before); document == nil {
+			return nil, "", fmt.Errorf("block: %w", keyring.ErrNoDocument)
+		}
+	}
+	return document, revisionOf(document), nil
+}
+
+// revisionOf is that of a document, or of none.
+func revisionOf(document []byte) keyring.Revision {
+	if document == nil {
+		return ""
+	}
+	return keyring.ContentRevision(document)
+}
+
+// load returns the document that is there, durable or not, and the revision of its record.
+func (m *metaStorage) load(ctx context.Context) (document []byte, record uint64, err error) {
+	m.short.Lock()
+	part, pending := m.part, m.pending
+	m.short.Unlock()
+	if part == nil {
+		document = bytes.Clone(pending)
+	} else if document, record, err = part.LoadMeta(ctx, metaKeyring); err != nil && !errors.Is(err, engine.ErrNotFound) {
+		return nil, 0, err
+	}
+	if document == nil {
+		return nil, 0, fmt.Errorf("block: %w", keyring.ErrNoDocument)
+	}
+	return document, record, nil
+}
+
+// Swap implements [keyring.Storage]. What is saved with a document is tagged: there is no
+// saving without.
+func (m *metaStorage) Swap(context.Context, keyring.Revision, []byte) (keyring.Revision, error) {
+	return "", errors.New("block: a keyring document is saved with the register, which needs a tag")
+}
+
+// SwapTagged implements [keyring.TaggingStorage].
+func (m *metaStorage) SwapTagged(ctx context.Context, was keyring.Revision, document []byte, is keyring.Opened) (keyring.Revision, error) {
+	in, err := keyring.Inspect(document)
+	if err = errors.Join(err, ctx.Err()); err != nil {
+		return "", err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now, at, err := m.load(ctx)
+	switch {
+	case err != nil && !errors.Is(err, keyring.ErrNoDocument):
+		return "", err
+	case revisionOf(now) != was:
+		return "", fmt.Errorf("block: %w", keyring.ErrConflict)
+	}
+	m.is = at // which is what the engine replaces, and nothing that came meanwhile
+	if err := m.catchUp(ctx, was, is); err != nil {
+		return "", err
+	}
 	next := m.reg
 	if m.staged != nil {
 		next.copies = m.staged(next)
@@ -97,24 +141,29 @@ func (m *metaStorage) SaveTagged(ctx context.Context, document []byte, is keyrin
 	record := next.encode()
 	tagged := joinTagged(is.Tag(metaRegister, record), record)
 	if m.part == nil {
-		m.pending, m.tagged = bytes.Clone(document), tagged
-	} else if err := m.write(ctx, in, document, tagged); err != nil {
-		return err
+		m.tagged = tagged
+		m.short.Lock()
+		m.pending = bytes.Clone(document)
+		m.short.Unlock()
+	} else if err := m.save(ctx, in, now, document, tagged); err != nil {
+		return "", err
 	}
 	m.reg, m.staged, m.known = next, nil, true
 	m.document = sha256.Sum256(document)
-	return nil
+	return keyring.ContentRevision(document), nil
 }
 
 // attach gives the storage its engine, writes what waited for it, or looks what is there.
 func (m *metaStorage) attach(ctx context.Context, part engine.Partition) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.short.Lock()
 	m.part = part
+	m.short.Unlock()
 	if m.pending != nil {
 		in, err := keyring.Inspect(m.pending)
 		if err == nil {
-			err = m.write(ctx, in, m.pending, m.tagged)
+			err = m.save(ctx, in, nil, m.pending, m.tagged)
 		}
 		return err
 	}
@@ -126,8 +175,20 @@ func (m *metaStorage) attach(ctx context.Context, part engine.Partition) error {
 	return m.loadRegister(ctx, document)
 }
 
-// write replaces the document, if it is the one still that this storage has seen last, and
-// what belongs to it.
+// save is write, and tells Load of it. before is the document that is replaced. m.mu is held.
+func (m *metaStorage) save(ctx context.Context, in keyring.Info, before, document, tagged []byte) error {
+	set := func(s *saving) {
+		m.short.Lock()
+		defer m.short.Unlock()
+		m.saving = s
+	}
+	set(&saving{before: before, document: document})
+	defer set(nil)
+	return m.write(ctx, in, document, tagged)
+}
+
+// write replaces the document, if its record has the revision m.is still, and what belongs to
+// it. m.mu is held.
 func (m *metaStorage) write(ctx context.Context, in keyring.Info, document, tagged []byte) error {
 	record := append([]byte{storeRecordVersion}, in.StoreID[:]...)
 	swaps := []engine.Swap{
@@ -140,6 +201,9 @@ func (m *metaStorage) write(ctx context.Context, in keyring.Info, document, tagg
 	}
 	// Whether it was saved must be known, also to who waits no longer.
 	revisions, err := m.part.SwapMeta(context.WithoutCancel(ctx), swaps...)
+	if errors.Is(err, engine.ErrConflict) {
+		return fmt.Errorf("block: %w: %w", keyring.ErrConflict, err)
+	}
 	if err != nil {
 		return err
 	}

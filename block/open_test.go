@@ -304,6 +304,7 @@ func (g *rig) forge(document []byte) []byte {
 	body = append(body, make([]byte, 16)...)      // no work
 	body = append(body, g.instance()...)
 	body = append(body, 0, 0, 0, 0)               // shared with nobody
+	body = append(body, 0, 0, 0, 2)               // next KEK
 	body = binary.BigEndian.AppendUint16(body, 1) // epochs
 	body = binary.BigEndian.AppendUint32(body, 1)
 	body = append(body, make([]byte, 16)...)

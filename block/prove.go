@@ -57,7 +57,7 @@ func (s *Store) prove(ctx context.Context, h *keyring.Hold) error {
 	good, bad := 0, 0
 	for _, r := range p.sample {
 		s.bind(&bind, r.id)
-		if err := h.CheckRecord(r.record, &bind); err != nil {
+		if err := h.CheckRecord(s.ctx, r.record, &bind); err != nil {
 			bad, last = bad+1, fmt.Errorf("block %s: %w", shownID(r.id), err)
 		} else {
 			good++

@@ -108,7 +108,7 @@ func relocate(ctx context.Context, dir string, k *kek.KEK, o Options) (rel keyri
 // it has turned out to be this store's: nothing is written under a keyring that opens none of
 // its records, and what opens there opens afterwards.
 func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (rel keyring.Relocation, err error) {
-	before, err := s.storage.Load(ctx)
+	before, was, err := s.storage.Load(ctx)
 	if err != nil {
 		return rel, s.damage(err)
 	}
@@ -118,7 +118,7 @@ func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (r
 	}
 	ko.OnEvent, ko.Logger = nil, nil // nothing has happened yet
 	var beside keyring.MemStorage
-	if err := beside.Save(ctx, before); err != nil {
+	if _, err := beside.Swap(ctx, "", before); err != nil {
 		return rel, err
 	}
 	if rel, err = keyring.Relocate(ctx, &beside, k, &ko, unused...); err != nil || len(rel.Moved) == 0 {
@@ -144,14 +144,15 @@ func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (r
 		return rel, err
 	}
 	defer t.Destroy()
-	after, err := beside.Load(ctx)
+	after, _, err := beside.Load(ctx)
 	if err != nil {
 		return rel, err
 	}
-	return rel, s.storage.SaveTagged(ctx, after, keyring.Opened{
+	_, err = s.storage.SwapTagged(ctx, was, after, keyring.Opened{
 		Tag:        func(_ string, record []byte) [keyring.TagSize]byte { return t.Tag(record) },
 		Generation: rel.Generation, Instance: s.opts.Keyring.Instance, // which Relocate made it
 	})
+	return rel, err
 }
 
 // unnamedKEKs returns the ids of the KEKs of a document that no DEK record names.

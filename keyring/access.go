@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"context"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 type access struct {
 	policy      policy
 	policyDue   bool // policy is not in the document yet
+	policySaid  bool // what the options say of it was in the document once
 	fingerprint string
 	kekID       vault.KeyID // the KEK version that wraps the document
 	generation  uint64      // of the document
@@ -125,26 +127,60 @@ func (r *Keyring) extend(s *session, p proof) {
 	r.armDeadline(s, deadline-r.clock.Elapsed())
 }
 
-// admit looks at an opened document before any key of it can be used.
-func (r *Keyring) admit(b *body) error {
-	if err := r.expected(b); err != nil {
+// admit looks at an opened document of a generation before any key of it can be used.
+func (r *Keyring) admit(b *body, generation uint64) error {
+	if err := r.authentic(b.fingerprint(), b.instance, generation); err != nil || r.opts.Admit == nil {
 		return err
 	}
-	if r.opts.Admit == nil {
-		return nil
+	return r.callAdmit(r.ctx, Opened{Tag: b.tag, Generation: generation, Instance: b.instance})
+}
+
+// authentic refuses an opened document that is not the expected one.
+func (r *Keyring) authentic(fingerprint string, instance InstanceID, generation uint64) error {
+	if err := r.expected(fingerprint, generation); err != nil {
+		return err
 	}
+	return r.sameLine(fingerprint, instance)
+}
+
+// callAdmit calls Options.Admit when nobody else does.
+func (r *Keyring) callAdmit(ctx context.Context, is Opened) error {
+	select {
+	case r.admitting <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("keyring: %w", context.Cause(ctx))
+	}
+	defer func() { <-r.admitting }()
+	return r.opts.Admit(is)
+}
+
+// sameLine refuses an opened document that cannot have been made from the one that was opened
+// before: of another keyring, or of an instance that is neither this one's nor the one that
+// the document was of.
+func (r *Keyring) sameLine(fingerprint string, instance InstanceID) error {
 	r.docMu.Lock()
-	o := Opened{Tag: b.tag, Generation: r.header.generation, Instance: b.instance}
+	opened, was := r.opened, r.instance
 	r.docMu.Unlock()
-	return r.opts.Admit(o)
+	r.mu.Lock()
+	known := r.fingerprint
+	r.mu.Unlock()
+	switch {
+	case !opened:
+		return nil
+	case !sameText(fingerprint, known):
+		return fmt.Errorf("keyring: its fingerprint is %s, and was %s: another keyring's, or a forged one: %w", fingerprint, known, ErrUnexpected)
+	case r.opts.Instance != (InstanceID{}) && instance != r.opts.Instance && instance != was:
+		return fmt.Errorf("keyring: it is of instance %v, and was of %v: a copy's was put in its place: %w", instance, was, ErrUnexpected)
+	}
+	return nil
 }
 
 // begin opens a session from an opened body: from here on keys are usable. Unless
 // it was requested, it does not end a lock that waits for Revalidate, in which the
 // keyring may be since the vault was asked. Nor does an answer that took longer
-// than the lease that it gives.
-func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested bool) error {
-	if err := r.admit(b); err != nil {
+// than the lease that it gives. d is the document that b is of.
+func (r *Keyring) begin(d *stored, b *body, docSecret *[secretSize]byte, p proof, requested bool) error {
+	if err := r.admit(b, d.header.generation); err != nil {
 		return err
 	}
 	set, err := newEpochSet(b)
@@ -160,6 +196,13 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested
 		s.destroy()
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
+	r.docMu.Lock()
+	err = r.takeFound(d, b)
+	r.docMu.Unlock()
+	if err != nil {
+		s.destroy()
+		return err
+	}
 	r.mu.Lock()
 	if r.clock.Elapsed() >= p.sent+r.opts.Lease || (!requested && !r.automatic()) {
 		r.mu.Unlock()
@@ -169,7 +212,9 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested
 	r.sessions++
 	s.id = r.sessions
 	r.policy, r.fingerprint = b.policy, b.fingerprint()
-	r.policyDue = r.policy.overlay(&r.opts)
+	// What the options say is said once: another keyring may have said another thing since.
+	r.policyDue = !r.policySaid && r.policy.overlay(&r.opts)
+	r.policySaid = r.policySaid || !r.policyDue
 	r.awaiting = false
 	r.mu.Unlock()
 	r.wrapsByKEK.Store(r.Wrapping() == ByKEK)
@@ -179,32 +224,38 @@ func (r *Keyring) begin(b *body, docSecret *[secretSize]byte, p proof, requested
 	return nil
 }
 
-// prove takes the secret that the vault unwrapped. With a session, it must be the
-// session's own, and extends it; without one, it must open the document, and
-// begins one.
-func (r *Keyring) prove(got []byte, p proof, requested bool) error {
+// prove takes the secret that the vault unwrapped, of the document d. With a session, it must be
+// the session's own, and extends it, or that of a later document, which is taken up first;
+// without one, it must open the document, and begins one.
+func (r *Keyring) prove(got []byte, d *stored, p proof, requested bool) error {
 	if len(got) != secretSize {
 		return r.wrongSecret(fmt.Sprintf("it unwrapped to %d bytes, want %d", len(got), secretSize))
 	}
+	docSecret := (*[secretSize]byte)(got)
 	r.docMu.Lock()
 	s := r.session.Load()
-	aad, sealed := r.aad, r.sealed
+	later, sameWrap := d.header.generation > r.header.generation, d.sameWrap(&r.stored)
 	same := s != nil && sameSecret(got, &s.secret)
 	r.docMu.Unlock()
 
-	if s != nil {
-		if !same {
-			return r.wrongSecret("it unwrapped to another secret than before")
+	switch {
+	case s == nil:
+		b, err := openBody(d.sealed, docSecret, d.aad)
+		if err != nil {
+			return err
 		}
-		return r.renew(s, p)
+		defer b.destroy()
+		return r.begin(d, b, docSecret, p, requested)
+	case sameWrap && !same:
+		return r.wrongSecret("it unwrapped to another secret than before")
+	case later:
+		if err := r.takeUp(s, d, docSecret); err != nil {
+			return err
+		}
+	case !sameWrap:
+		return errMovedMeanwhile
 	}
-	docSecret := (*[secretSize]byte)(got)
-	b, err := openBody(sealed, docSecret, aad)
-	if err != nil {
-		return err
-	}
-	defer b.destroy()
-	return r.begin(b, docSecret, p, requested)
+	return r.renew(s, p)
 }
 
 // renew extends a session. One that ended meanwhile, or is past its deadline, stays ended:
@@ -272,6 +323,7 @@ func (r *Keyring) endSession(cause error) Status {
 	s.cancel(errLockedMeanwhile)
 	r.drain(s)
 	r.docMu.Lock()
+	r.last = s.epochs.Load().names()
 	s.destroy()
 	r.docMu.Unlock()
 	return from

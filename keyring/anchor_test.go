@@ -42,7 +42,7 @@ func (n *notch) Advance(ctx context.Context, to keyring.Point) error {
 	if hang != nil {
 		<-hang
 	}
-	document, err := n.storage.Load(ctx)
+	document, err := keyring.Document(context.WithoutCancel(ctx), n.storage)
 	if err != nil {
 		return err
 	}
@@ -138,10 +138,10 @@ func TestAnchorRefuses(t *testing.T) {
 	g := newRig(t)
 	ctx, n := t.Context(), g.anchor()
 	r := g.create()
-	older, err := g.storage.Load(ctx)
+	older, err := keyring.Document(ctx, g.storage)
 	require.NoError(t, err)
 	require.NoError(t, r.Rotate(ctx))
-	newer, err := g.storage.Load(ctx)
+	newer, err := keyring.Document(ctx, g.storage)
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
 	kept := n.at()
@@ -157,7 +157,7 @@ func TestAnchorRefuses(t *testing.T) {
 		g.opts.ReadOnly = false
 		require.Equal(t, kept, n.at())
 	}
-	require.NoError(t, g.storage.Save(ctx, older))
+	require.NoError(t, keyring.Replace(ctx, g.storage, older))
 	before := g.vault.Calls()
 	refused("the generation is 1, at least 3 was expected")
 	refused("move the file of a FileAnchor away")
@@ -166,7 +166,7 @@ func TestAnchorRefuses(t *testing.T) {
 	refused("the generation is 1")
 	g.opts.AwaitRevalidate = false
 	// One save before the last is older too.
-	require.NoError(t, g.storage.Save(ctx, newer))
+	require.NoError(t, keyring.Replace(ctx, g.storage, newer))
 	refused("the generation is 2, at least 3")
 
 	other := newRig(t)
@@ -176,19 +176,19 @@ func TestAnchorRefuses(t *testing.T) {
 		require.NoError(t, o.Rotate(ctx))
 	}
 	require.NoError(t, o.Close())
-	foreign, err := other.storage.Load(ctx)
+	foreign, err := keyring.Document(ctx, other.storage)
 	require.NoError(t, err)
-	require.NoError(t, g.storage.Save(ctx, foreign))
+	require.NoError(t, keyring.Replace(ctx, g.storage, foreign))
 	refused("another store's keyring, or a forged one")
 
 	*g.storage = storage{}
 	_, err = keyring.Create(ctx, g.storage, g.kek, &g.opts)
 	require.ErrorIs(t, err, keyring.ErrUnexpected)
 	require.ErrorContains(t, err, "there is none")
-	_, err = g.storage.Load(ctx)
+	_, err = keyring.Document(ctx, g.storage)
 	require.ErrorIs(t, err, keyring.ErrNoDocument)
 
-	require.NoError(t, g.storage.Save(ctx, older))
+	require.NoError(t, keyring.Replace(ctx, g.storage, older))
 	n.p = keyring.Point{} // on purpose
 	r = g.open()
 	require.Equal(t, keyring.Point{Fingerprint: kept.Fingerprint, Generation: 1}, n.at())

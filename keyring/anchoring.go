@@ -38,12 +38,18 @@ var errAnchorSlow = fmt.Errorf("the anchor did not answer within %v", anchorTime
 // withAnchor runs f, bounded by anchorTimeout, by ctx and by the end of closed, if that is
 // not nil. If f ignores its context it is left behind.
 func withAnchor(ctx context.Context, clock Clock, closed context.Context, f func(context.Context) error) error {
+	return within(ctx, clock, anchorTimeout, errAnchorSlow, closed, f)
+}
+
+// within runs f, bounded by a time, after which the error is slow, by ctx and by the end of
+// closed, if that is not nil. If f ignores its context it is left behind.
+func within(ctx context.Context, clock Clock, d time.Duration, slow error, closed context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if closed != nil {
 		defer context.AfterFunc(closed, func() { cancel(fmt.Errorf("keyring: %w", ErrClosed)) })()
 	}
-	defer clock.AfterFunc(anchorTimeout, func() { cancel(errAnchorSlow) })()
+	defer clock.AfterFunc(d, func() { cancel(slow) })()
 	answer := make(chan error, 1)
 	go func() { answer <- f(ctx) }()
 	select {
@@ -86,14 +92,11 @@ func loadAnchor(ctx context.Context, o *Options) (Point, error) {
 const howToAccept = "; to accept an older copy on purpose, give it an empty anchor: move the file of a FileAnchor away"
 
 // expected checks an opened document against what the anchor held at Open.
-func (r *Keyring) expected(b *body) error {
+func (r *Keyring) expected(got string, generation uint64) error {
 	least := r.anchoring.least
-	if got := b.fingerprint(); least.Fingerprint != "" && !sameText(got, least.Fingerprint) {
+	if least.Fingerprint != "" && !sameText(got, least.Fingerprint) {
 		return fmt.Errorf("keyring: the fingerprint is %s, not %s: another store's keyring, or a forged one: %w", got, least.Fingerprint, ErrUnexpected)
 	}
-	r.docMu.Lock()
-	generation := r.header.generation
-	r.docMu.Unlock()
 	return generationExpected(generation, least)
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"fmt"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -141,6 +142,27 @@ func BenchmarkWrap(b *testing.B) {
 	for b.Loop() {
 		if record, err = h.NewDEK(context.Background(), record[:0], &key, &bind); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkLook is what a check costs more because others may have changed the document: a Load
+// of a document that stands still, of a new keyring and of one with as many epochs as there may be.
+func BenchmarkLook(b *testing.B) {
+	v := vaulttest.New(nil)
+	for _, epochs := range []int{1, keyring.MaxEpochs - 1} {
+		for name, s := range map[string]keyring.Storage{"memory": &keyring.MemStorage{}, "file": keyring.FileStorage(filepath.Join(b.TempDir(), "keyring"))} {
+			r, err := keyring.Create(b.Context(), s, kek.New(v, v.CreateKey(fmt.Sprint(name, epochs)).Versionless()), nil)
+			require.NoError(b, err)
+			require.NoError(b, r.FillEpochs(b.Context(), epochs))
+			require.NoError(b, r.Close())
+			b.Run(fmt.Sprintf("%s, %d epochs", name, epochs), func(b *testing.B) {
+				for b.Loop() {
+					if _, _, err := s.Load(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
 		}
 	}
 }

@@ -1,11 +1,13 @@
 package keyring
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"math"
 	"time"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/secret"
 )
 
 // The body of a keyring document: what is secret. Integers are big-endian; on
@@ -21,15 +23,16 @@ import (
 //	    61    16  id of the work that is under way, random; zeros: none is
 //	    77    16  instance that the epochs are of; zeros: none was given
 //	    93     4  epochs up to this one are known to copies, and wrap nothing more; 0: none
-//	    97     2  n, the number of epochs, 1 to 4,096
-//	    99   52n  by ascending id; the last is the current one:
+//	    97     4  next KEK id of the header's table; none is given twice
+//	   101     2  n, the number of epochs, 1 to 4,096
+//	   103   52n  by ascending id; the last is the current one:
 //	              4   epoch id, from 1, never used again
 //	              8   created, seconds since 1970-01-01 UTC
-//	              8   DEKs: it has wrapped no more than this many
+//	              8   DEKs: how many were reserved, by all keyrings together; it has wrapped no more
 //	              32  epoch key
 const (
 	storeSecretSize = 32
-	fixedBody       = 99
+	fixedBody       = 103
 	epochEntry      = 52
 	// MaxEpochs is the most epochs a keyring holds; rotation that drops old ones
 	// makes room.
@@ -49,7 +52,7 @@ type policy struct {
 type epochKey struct {
 	id       uint32
 	created  time.Time // whole seconds
-	reserved uint64    // bound on how many DEKs it has wrapped
+	reserved uint64    // how many DEKs were reserved: a bound on how many it has wrapped
 	key      [dek.Size]byte
 }
 
@@ -61,6 +64,7 @@ type body struct {
 	work        WorkID
 	instance    InstanceID
 	shared      uint32 // see Keyring.Share
+	nextKEK     uint32 // see header.activate
 	epochs      []epochKey
 }
 
@@ -69,6 +73,17 @@ func (b *body) destroy() {
 	for i := range b.epochs {
 		clear(b.epochs[i].key[:])
 	}
+}
+
+// sum tells the key from every other, and gives nothing of it away: it is random.
+func (k *epochKey) sum() (sum [sha256.Size]byte) {
+	secret.Do(func() {
+		h := sha256.New()
+		h.Write([]byte("blockseal epoch v1"))
+		h.Write(k.key[:])
+		h.Sum(sum[:0])
+	})
+	return sum
 }
 
 func (b *body) current() *epochKey { return &b.epochs[len(b.epochs)-1] }
@@ -86,6 +101,7 @@ func (b *body) encode() []byte {
 	p = append(p, b.work[:]...)
 	p = append(p, b.instance[:]...)
 	p = binary.BigEndian.AppendUint32(p, b.shared)
+	p = binary.BigEndian.AppendUint32(p, b.nextKEK)
 	p = binary.BigEndian.AppendUint16(p, uint16(len(b.epochs)))
 	for i := range b.epochs {
 		e := &b.epochs[i]
@@ -116,12 +132,13 @@ func decodeBody(p []byte) (*body, error) {
 		work:      WorkID(p[61:77]),
 		instance:  InstanceID(p[77:93]),
 		shared:    binary.BigEndian.Uint32(p[93:]),
+		nextKEK:   binary.BigEndian.Uint32(p[97:]),
 	}
-	n := int(binary.BigEndian.Uint16(p[97:]))
+	n := int(binary.BigEndian.Uint16(p[101:]))
 	switch {
 	case b.policy.wrapping != ByKeyring && b.policy.wrapping != ByKEK,
 		b.policy.maxDEKs == 0 || b.policy.maxDEKs > MaxEpochDEKs,
-		!ok1 || !ok2, b.shared >= b.nextEpoch:
+		!ok1 || !ok2, b.shared >= b.nextEpoch, b.nextKEK == 0:
 		return nil, corrupt("the document's policy is out of bounds")
 	case n == 0 || n > MaxEpochs || len(p) != fixedBody+n*epochEntry:
 		return nil, corrupt("the document's body has %d bytes for %d epochs", len(p), n)

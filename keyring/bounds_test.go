@@ -2,6 +2,8 @@ package keyring
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,7 +18,7 @@ import (
 // has the id that the next is to be given, and not one with an id twice.
 func TestIDsAscend(t *testing.T) {
 	at := func(ids ...uint32) *body {
-		b := &body{policy: policy{wrapping: ByKeyring, maxDEKs: 1}, nextEpoch: 7}
+		b := &body{policy: policy{wrapping: ByKeyring, maxDEKs: 1}, nextEpoch: 7, nextKEK: 1}
 		for _, id := range ids {
 			b.epochs = append(b.epochs, epochKey{id: id, created: goldenStart})
 		}
@@ -60,33 +62,36 @@ func TestIDsAscend(t *testing.T) {
 	}
 }
 
-// Close counts as wrapped what an operation in flight may be about to wrap, which has seen
-// that there is room and not taken it yet.
-func TestSettlingCountsWhatIsInFlight(t *testing.T) {
-	r, _ := newInside(t, nil)
-	for range 5 {
-		_, _, err := r.NewDEK(t.Context(), []byte("id"))
-		require.NoError(t, err)
+// What Close takes off the document is what was not used, to the last DEK, whoever wraps one at
+// that moment.
+func TestSettlingIsExact(t *testing.T) {
+	r, _ := newInside(t, &Options{EpochMaxDEKs: 6400})
+	var wrapped atomic.Uint64
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 500 {
+				key, _, err := r.NewDEK(t.Context(), []byte("id"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				key.Destroy()
+				wrapped.Add(1)
+			}
+		})
 	}
-	e := r.session.Load().epochs.Load().current
-	var holds []Hold
-	for range 3 {
-		h, err := r.Acquire()
-		require.NoError(t, err)
-		require.Less(t, e.used.Load(), e.reserved.Load()) // as epochForUse looks
-		holds = append(holds, h)
+	for range 50 {
+		require.NoError(t, r.settleReservations())
 	}
-	before := e.used.Load()
+	wg.Wait()
 	require.NoError(t, r.settleReservations())
-	for _, h := range holds {
-		e.used.Add(1) // as it goes on
-		h.Release()
-	}
 	b, err := openBody(r.sealed, &r.session.Load().secret, r.aad)
 	require.NoError(t, err)
 	defer b.destroy()
-	require.Equal(t, before+3, e.used.Load())
-	require.Equal(t, before+3, b.current().reserved)
+	require.Len(t, b.epochs, 1)
+	require.Equal(t, wrapped.Load(), b.current().reserved)
+	require.Equal(t, wrapped.Load(), r.Stats().Epoch.DEKs)
 }
 
 // A check is due at the moment that the vault asked for, and not before.

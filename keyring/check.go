@@ -30,12 +30,11 @@ func (r *Keyring) checkNow(ctx context.Context) error {
 	if err := r.takeChecks(ctx); err != nil {
 		return err
 	}
-	defer func() { <-r.checks }()
-	return r.checkHeld(ctx, true)
+	defer r.giveChecks()
+	return r.checkHeld(ctx, true, false)
 }
 
-// takeChecks takes the turn of checks and KEK changes; give it back by receiving
-// from r.checks.
+// takeChecks takes the turn of checks and KEK changes; give it back with giveChecks.
 func (r *Keyring) takeChecks(ctx context.Context) error {
 	select {
 	case r.checks <- struct{}{}:
@@ -43,22 +42,34 @@ func (r *Keyring) takeChecks(ctx context.Context) error {
 		return fmt.Errorf("keyring: %w", ctx.Err())
 	case <-r.ctx.Done():
 	}
-	if r.closed.Load() {
+	if r.ctx.Err() != nil {
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
 	return nil
 }
 
-// checkHeld is one check and its consequences; requested says that somebody wants
-// it, so that it may end a lock that waits for Revalidate. The caller has the turn
-// of checks.
-func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
-	start := r.clock.Elapsed()
-	err := r.ask(ctx, requested)
-	if errors.Is(err, errSessionEnded) {
-		err = r.ask(ctx, requested)
+// giveChecks gives the turn of checks back, and checks once more if somebody had a reason to
+// meanwhile: a check that was under way may have had its answers before that.
+func (r *Keyring) giveChecks() {
+	<-r.checks
+	if r.checkAgain.Swap(false) {
+		r.checkSoon()
 	}
-	if r.closed.Load() {
+}
+
+// checkHeld is one check and its consequences; requested says that somebody wants
+// it, so that it may end a lock that waits for Revalidate; loaded, that the document was
+// loaded a moment ago. The caller has the turn of checks.
+func (r *Keyring) checkHeld(ctx context.Context, requested, loaded bool) error {
+	start := r.clock.Elapsed()
+	err := r.ask(ctx, requested, loaded)
+	if errors.Is(err, errSessionEnded) {
+		err = r.ask(ctx, requested, false)
+	}
+	for tries := 0; errors.Is(err, ErrConflict) && tries < maxMoves; tries++ {
+		err = r.ask(ctx, requested, false)
+	}
+	if r.ctx.Err() != nil {
 		return fmt.Errorf("keyring: %w", ErrClosed)
 	}
 	took := r.clock.Elapsed() - start
@@ -70,7 +81,7 @@ func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
 	r.calls.checks.add(err)
 	r.mu.Lock()
 	r.state.LastCheck, r.state.LastCheckErr = r.clock.Now(), err
-	if err == nil || said(err) {
+	if err == nil || said(err) && !isReload(err) {
 		r.word = err
 	}
 	r.nextCheck = r.clock.Elapsed() + min(vault.RetryAfter(err), r.opts.Lease/4)
@@ -89,7 +100,11 @@ func (r *Keyring) checkHeld(ctx context.Context, requested bool) error {
 		return err
 	}
 	r.emit(Event{Kind: CheckFailed, Key: id, Duration: took, Err: err})
-	if vault.Denied(err) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnexpected) {
+	if isReload(err) && r.session.Load() != nil {
+		// What the keyring has is good, and perhaps all that there is: it is not thrown away
+		// for what was found in its place. Nor is the lease extended.
+		r.degrade(err)
+	} else if vault.Denied(err) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnexpected) {
 		r.lock(nil, err)
 	} else {
 		r.degrade(err)
@@ -124,24 +139,82 @@ func (r *Keyring) degrade(cause error) {
 	r.setStatus(Inaccessible, cause)
 }
 
-// ask puts the three questions, and moves the keyring to the key's newer version if the one
-// in use turns out to be out of date.
-func (r *Keyring) ask(ctx context.Context, requested bool) error {
+// ask looks for a later document, puts the three questions, and moves the keyring to the key's
+// newer version if the one in use turns out to be out of date.
+func (r *Keyring) ask(ctx context.Context, requested, loaded bool) error {
 	ctx = vault.WithPriority(ctx)
-	r.docMu.Lock()
-	cur, wrapped, k := r.header.current(), r.header.wrapped, r.kek
-	r.docMu.Unlock()
-	pinned := kek.New(k.Vault(), cur.key)
-	err := r.askOf(ctx, k, pinned, cur, wrapped, requested)
-	if outOfDate(err) {
-		return r.succeed(ctx, k, pinned, err, requested)
+	d, k, unseen := r.toAskOf(ctx, loaded)
+	pinned := kek.New(k.Vault(), d.header.current().key)
+	err := r.askOf(ctx, k, pinned, &d, unseen, requested)
+	if outOfDate(err) && unseen == nil {
+		err = r.succeed(ctx, k, pinned, &d, err, requested)
+	}
+	err = r.orOfOwn(ctx, &d, err, requested)
+	if err != nil && !vault.Denied(err) && !isReload(err) {
+		r.takeUpUnasked(&d)
 	}
 	return err
 }
 
+// takeUpUnasked takes up a later document with the session's secret, if there is one, when the vault
+// has not answered: what another keyring dropped is to be gone. The vault comes first, because it
+// may say no, and taking up may take long.
+func (r *Keyring) takeUpUnasked(d *stored) {
+	r.docMu.Lock()
+	s := r.session.Load()
+	due := s != nil && d.header.generation > r.header.generation && d.sameWrap(&r.stored)
+	r.docMu.Unlock()
+	if due {
+		_ = r.takeUp(s, d, nil) // the next check looks again, and says why not
+	}
+}
+
+// orOfOwn asks about the keyring's own document when what was asked about another one, found in
+// storage, has failed. Nothing of that one has authenticated: anyone who can write there names a
+// version in clear, and makes a wrap with its public key. So what the vault says of that version is
+// no word about the keyring's, neither a no that locks it nor one that keeps a no from being heard;
+// and the answer about the own one extends nothing.
+func (r *Keyring) orOfOwn(ctx context.Context, d *stored, err error, requested bool) error {
+	if err == nil || errors.Is(err, errSessionEnded) || errors.Is(err, ErrConflict) {
+		return err
+	}
+	r.docMu.Lock()
+	own, k, opened := r.stored, r.kek, r.opened
+	r.docMu.Unlock()
+	if !opened || own.sameWrap(d) {
+		return err
+	}
+	if !isReload(err) {
+		err = &reloadError{err}
+	}
+	return r.askOf(ctx, k, kek.New(k.Vault(), own.header.current().key), &own, err, requested)
+}
+
+// toAskOf returns the document that the vault is to be asked about, with the KEK that is to be
+// followed for it: the keyring's, or a later one that was found. unseen is why there may be a later one: then the vault is asked all
+// the same, because it may say no.
+func (r *Keyring) toAskOf(ctx context.Context, loaded bool) (d stored, k *kek.KEK, unseen error) {
+	var found *stored
+	if !loaded {
+		found, unseen = r.laterDocument(ctx)
+	}
+	r.docMu.Lock()
+	defer r.docMu.Unlock()
+	if found != nil {
+		follow, err := r.follower(&found.header)
+		if err == nil {
+			return *found, follow, nil
+		}
+		unseen = &reloadError{err}
+	}
+	return r.stored, r.kek, unseen
+}
+
 // askOf puts the questions of the version in use. Each permission can go missing alone, and
-// the answers to GetKey and WrapKey renew nothing: only the unwrap does.
-func (r *Keyring) askOf(ctx context.Context, k, pinned *kek.KEK, cur kekEntry, wrapped []byte, requested bool) error {
+// the answers to GetKey and WrapKey renew nothing: only the unwrap does, and that not if there
+// may be a later document.
+func (r *Keyring) askOf(ctx context.Context, k, pinned *kek.KEK, d *stored, unseen error, requested bool) error {
+	cur := d.header.current()
 	key, err := r.properties(ctx, k, pinned)
 	if key.ID == cur.key {
 		r.see(key) // also of one that may not be used
@@ -163,7 +236,7 @@ func (r *Keyring) askOf(ctx context.Context, k, pinned *kek.KEK, cur kekEntry, w
 		return r.besideNewer(pinned, r.byTheVaultsClock(key, err))
 	}
 	p := proof{sent: r.clock.Elapsed(), wall: r.clock.Now(), expires: key.Expires}
-	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: cur.key, Ciphertext: wrapped})
+	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: cur.key, Ciphertext: d.header.wrapped})
 	if err != nil {
 		return r.besideNewer(pinned, err)
 	}
@@ -172,7 +245,10 @@ func (r *Keyring) askOf(ctx context.Context, k, pinned *kek.KEK, cur kekEntry, w
 	if err := kek.Admit(key, r.wallNow()); err != nil {
 		return err
 	}
-	return r.prove(got, p, requested)
+	if unseen != nil {
+		return unseen
+	}
+	return r.prove(got, d, p, requested)
 }
 
 // byTheVaultsClock adds to a refusal for a date that by this machine's clock the version is
@@ -313,7 +389,7 @@ func (r *Keyring) takeUpVersion(ctx context.Context) {
 		return
 	}
 	k := r.KEK()
-	if err := r.changeKEKHeld(ctx, k, k.WithVersion(version), Event{Detail: "a newer version", Duration: lag}); err != nil {
+	if err := r.changeKEKHeld(ctx, k, k.WithVersion(version), Event{Detail: "a newer version", Duration: lag}); err != nil && !errors.Is(err, ErrConflict) {
 		r.tellNotTaken(k.WithVersion(version).ID(), err)
 	}
 }

@@ -112,7 +112,7 @@ func TestLeaseOptions(t *testing.T) {
 			if tt.text != "" {
 				require.ErrorContains(t, err, tt.text)
 				require.Zero(t, g.vault.Calls().Total(), "refused before anybody is asked")
-				_, err = g.storage.Load(t.Context())
+				_, err = keyring.Document(t.Context(), g.storage)
 				require.ErrorIs(t, err, keyring.ErrNoDocument)
 				return
 			}

@@ -143,6 +143,7 @@ func (g *onRealClock) unusable(t *testing.T) {
 // A machine that slept past the lease, or a virtual machine that was resumed from a
 // snapshot, locks when its wall clock says so.
 func TestWallClockAheadOfTheLease(t *testing.T) {
+	t.Parallel()
 	clock := &setClock{systemClock: newSystemClock()}
 	g := openOn(t, clock, time.Time{})
 	g.vault.SetEnabled(g.key, false)
@@ -155,6 +156,7 @@ func TestWallClockAheadOfTheLease(t *testing.T) {
 
 // A key that expired meanwhile is said to have expired.
 func TestWallClockAheadOfTheExpiry(t *testing.T) {
+	t.Parallel()
 	clock := &setClock{systemClock: newSystemClock()}
 	g := openOn(t, clock, time.Now().Add(time.Hour))
 	clock.ahead.Store(int64(8 * time.Hour))
@@ -167,6 +169,7 @@ func TestWallClockAheadOfTheExpiry(t *testing.T) {
 // A clock that is set back, also the vault's, does not give an expired key another two
 // hours.
 func TestWallClockSetBackBeforeAnExpiry(t *testing.T) {
+	t.Parallel()
 	clock := &setClock{systemClock: newSystemClock()}
 	g := openOn(t, clock, time.Now().Add(2*time.Second))
 	clock.ahead.Store(-int64(2 * time.Hour))
@@ -182,6 +185,7 @@ func TestWallClockSetBackBeforeAnExpiry(t *testing.T) {
 // A machine that slept past the lease locks by the clock that went on, also if the wall
 // clock lost the time or was set back.
 func TestLeaseGoesOnInASuspension(t *testing.T) {
+	t.Parallel()
 	var asleep atomic.Int64
 	clock := newClockOn(func() (time.Duration, bool) {
 		boot, ok := bootTime()
@@ -201,6 +205,7 @@ func TestLeaseGoesOnInASuspension(t *testing.T) {
 
 // The time asleep is added, all of it and no more, and never goes back.
 func TestElapsedCountsSuspensions(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	var asleep time.Duration
 	began := time.Now()
@@ -234,6 +239,7 @@ func TestElapsedCountsSuspensions(t *testing.T) {
 
 // The system's clock is never behind Go's, and goes on with it.
 func TestSystemClockIsNotBehind(t *testing.T) {
+	t.Parallel()
 	c := newSystemClock()
 	for range 3 {
 		mono := time.Since(c.origin)

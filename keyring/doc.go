@@ -21,6 +21,15 @@
 // locks when the lease ends. Locking waits for the operations in flight, lets
 // none start, and destroys the epoch keys. See [Status].
 //
+// # Several keyrings on one document
+//
+// Any number of keyrings, in one process or in many, may have one document, as in a
+// [FileStorage]: they are one instance, with one line of documents, each saved by a
+// compare-and-swap. What one changes the others take up when they need it, and at their next
+// check at the latest; what cannot be taken up keeps a lease from being extended. Epochs are
+// counted once for all. So one lease after a change, and the time of a check, no keyring goes
+// by what was before it. A [Storage] says what that takes of it.
+//
 // # What stays compatible
 //
 // The document and the wrapped DEK are fixed in docs/format.md and carry a

@@ -139,6 +139,35 @@ func splitDocument(doc []byte) (h header, aad, sealed []byte, err error) {
 	return h, doc[:size], doc[size:], err
 }
 
+// stored is one document as the storage has it, under the revision that it has there.
+type stored struct {
+	header   header
+	aad      []byte // the header's bytes
+	sealed   []byte
+	revision Revision
+}
+
+// parseStored parses a document, of which it keeps a copy.
+func parseStored(document []byte, revision Revision) (stored, error) {
+	h, aad, sealed, err := splitDocument(document)
+	return stored{h, bytes.Clone(aad), bytes.Clone(sealed), revision}, err
+}
+
+// sealStored seals b under a header, for a revision that the storage is to give it.
+func sealStored(h header, b *body, docSecret *[secretSize]byte) (d stored, err error) {
+	d = stored{header: h, aad: h.encode()}
+	d.sealed, err = sealBody(b, docSecret, d.aad)
+	return d, err
+}
+
+func (d *stored) document() []byte { return append(d.aad[:len(d.aad):len(d.aad)], d.sealed...) }
+
+// sameWrap reports whether two documents have the same secret: it is fresh whenever the
+// document is wrapped.
+func (d *stored) sameWrap(o *stored) bool {
+	return d.header.current() == o.header.current() && bytes.Equal(d.header.wrapped, o.header.wrapped)
+}
+
 func decodeHeader(b []byte) (h header, err error) {
 	copy(h.storeID[:], b[14:])
 	h.generation = binary.BigEndian.Uint64(b[30:])

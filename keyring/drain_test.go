@@ -46,7 +46,7 @@ func TestLockWaitsForWhatIsInFlight(t *testing.T) {
 	require.False(t, announced.Load())
 	var b keyring.Binding
 	b.Set([]byte("id"))
-	require.NoError(t, inFlight.CheckRecord(record, &b))
+	require.NoError(t, inFlight.CheckRecord(t.Context(), record, &b))
 	select {
 	case err := <-done:
 		t.Fatalf("the check ended before the operation in flight: %v", err)

@@ -26,6 +26,7 @@ func epochOf(t *testing.T, record []byte) uint32 {
 // No epoch key ever wraps more DEKs than it may, however often the process is
 // killed: what is counted is what was handed out.
 func TestEpochsByCountThroughCrashes(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	g.opts.EpochMaxDEKs = 300
 	r := g.create()
@@ -50,6 +51,7 @@ func TestEpochsByCountThroughCrashes(t *testing.T) {
 
 // A clean Close gives back what was reserved and not used.
 func TestCleanRestartsWasteNothing(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	g.opts.EpochMaxDEKs = 6400 // reserved 100 at a time
 	r := g.create()
@@ -91,6 +93,7 @@ func TestEpochsConcurrently(t *testing.T) {
 
 // The policy is the document's: it does not depend on every Open repeating it.
 func TestEpochsByAgeSurviveReopen(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	g.opts.EpochMaxAge = 24 * time.Hour
 	// No check comes in between: the clock does not wait for its calls.
@@ -140,9 +143,11 @@ func TestDropEpochs(t *testing.T) {
 }
 
 func TestMaxEpochs(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	r := g.create()
-	for range keyring.MaxEpochs - 2 { // one is left for a copy
+	require.NoError(t, r.FillEpochs(t.Context(), keyring.MaxEpochs-4))
+	for range 3 { // one is left for a copy
 		require.NoError(t, r.Rotate(t.Context()))
 	}
 	require.ErrorIs(t, r.Rotate(t.Context()), keyring.ErrLimit)
@@ -294,25 +299,29 @@ var errSave = errors.New("the disk is full")
 // storage is a MemStorage that can fail.
 type storage struct {
 	keyring.MemStorage
+	mu             sync.Mutex
 	saves          int
 	fail, failLate bool
 }
 
-func (s *storage) Save(ctx context.Context, document []byte) error {
+func (s *storage) Swap(ctx context.Context, was keyring.Revision, document []byte) (keyring.Revision, error) {
 	if s.fail {
-		return errSave
+		return "", errSave
 	}
+	s.mu.Lock()
 	s.saves++
-	err := s.MemStorage.Save(ctx, document)
+	s.mu.Unlock()
+	now, err := s.MemStorage.Swap(ctx, was, document)
 	if s.failLate {
-		return errSave
+		return "", errSave
 	}
-	return err
+	return now, err
 }
 
 // A keyring that holds as many epochs as it begins by itself goes on with the last, and
 // says so; who rotates to make room has some left.
 func TestTooManyEpochs(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, g *rig) {
 		g.opts.EpochMaxDEKs, g.opts.MaxEpochs = 1, 256
 		e := g.listen()
@@ -360,6 +369,7 @@ func TestTooManyEpochs(t *testing.T) {
 // A clock that is set back does not make epochs old, neither those that are there nor
 // those that begin: one that does would be followed by another at each look.
 func TestClockSetBackBeginsNoEpochs(t *testing.T) {
+	t.Parallel()
 	for _, step := range []time.Duration{-2 * time.Hour, -90 * 24 * time.Hour, 2 * time.Hour} {
 		t.Run(step.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T, g *rig) {

@@ -40,6 +40,9 @@ var (
 	// ErrSameKey says that a rotation would rotate nothing: the new version of the KEK has
 	// the public key of the one in use.
 	ErrSameKey = errors.New("the public key is the same")
+	// ErrConflict says that somebody else has replaced the document since it was loaded. A
+	// [Storage] returns it from Swap; from a keyring it comes only after many attempts.
+	ErrConflict = errors.New("the document was replaced meanwhile")
 	// ErrLimit says that a bound on epochs or on wrapped DEKs was reached.
 	ErrLimit = errors.New("limit reached")
 )

@@ -8,11 +8,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 // An anchor's file. On disk, and must not change.
@@ -94,27 +92,14 @@ func (f fileAnchor) Load(ctx context.Context) (Point, error) {
 // refused: Advance replaces the file, and would put one on the link's own disk, which may
 // be the store's.
 func (f fileAnchor) read() (Point, error) {
-	info, err := os.Lstat(f.path())
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if _, err := os.Lstat(f.path()); errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(filepath.Dir(f.path())); err != nil {
 			return Point{}, fmt.Errorf("its directory is not to be had; is the disk mounted? %w", err)
 		}
 		return Point{}, nil
-	case err != nil:
-		return Point{}, err
-	case info.Mode()&fs.ModeSymlink != 0:
-		return Point{}, errors.New("it is a link; give the path of the file itself")
-	case !info.Mode().IsRegular(): // which may never end, or never begin
-		return Point{}, corrupt("it is not a regular file")
 	}
-	file, err := os.Open(f.path())
+	b, err := readFile(f.path(), anchorSize)
 	if err != nil { // also that it is gone since: nothing says that it held nothing
-		return Point{}, err
-	}
-	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, anchorSize+1))
-	if err != nil {
 		return Point{}, err
 	}
 	return decodeAnchor(b)
@@ -132,7 +117,7 @@ func (f fileAnchor) advance(ctx context.Context, to Point) (err error) {
 	if _, err := encodeAnchor(to); err != nil {
 		return err
 	}
-	lock, err := f.lock(ctx)
+	lock, err := lockFile(ctx, f.path()+".lock")
 	if err != nil {
 		return err
 	}
@@ -152,51 +137,5 @@ func (f fileAnchor) advance(ctx context.Context, to Point) (err error) {
 	if err != nil {
 		return err
 	}
-	return f.replace(b)
-}
-
-// lock waits for the lock for as long as ctx allows.
-func (f fileAnchor) lock(ctx context.Context) (io.Closer, error) {
-	const pause = 5 * time.Millisecond
-	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		l, err := tryLock(f.path() + ".lock")
-		if !errors.Is(err, errHeld) {
-			return l, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%s.lock is held by another process: %w", f.path(), ctx.Err())
-		case <-time.After(pause):
-		}
-	}
-}
-
-// errHeld says that somebody else has the lock.
-var errHeld = errors.New("the lock is held")
-
-// replace makes b the file. The lock is held, so that what is at the new file's name was left
-// by somebody who was killed.
-func (f fileAnchor) replace(b []byte) (err error) {
-	temp := f.path() + ".new"
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(b)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err == nil {
-		err = rename(temp, f.path())
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	return syncDir(filepath.Dir(f.path()))
+	return replaceFile(f.path(), b)
 }

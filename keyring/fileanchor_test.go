@@ -49,6 +49,7 @@ func TestGoldenAnchor(t *testing.T) {
 // Every byte flipped, every length: an error, and never an anchor that holds nothing; and
 // Advance changes nothing of it.
 func TestEveryWayToAlterAnAnchor(t *testing.T) {
+	t.Parallel()
 	ctx, dir := t.Context(), t.TempDir()
 	golden := readDocument(t, "anchor.bin")
 	path := filepath.Join(dir, "anchor")
@@ -192,6 +193,7 @@ func TestAnchorThatIsLocked(t *testing.T) {
 // Several processes that advance one anchor lose nothing of what each was acknowledged, and
 // one that is killed while it has the lock is in nobody's way.
 func TestAnchorOfSeveralProcesses(t *testing.T) {
+	t.Parallel()
 	const steps, processes = 25, 3
 	p := goldenPoint(t)
 	at := func(process, step int) Point {
@@ -202,7 +204,7 @@ func TestAnchorOfSeveralProcesses(t *testing.T) {
 		require.NoError(t, err)
 		a := fileAnchor(filepath.Join(dir, "anchor"))
 		if process < 0 { // takes the lock, says so, and stays until it is killed
-			_, err := a.lock(t.Context())
+			_, err := lockFile(t.Context(), a.path()+".lock")
 			require.NoError(t, err)
 			fmt.Println("locked")
 			select {}

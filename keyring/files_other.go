@@ -5,15 +5,18 @@ package keyring
 import (
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 )
 
 // tryLock refuses: a lock that outlived a killed process would keep an anchor from ever
 // being advanced again.
-func tryLock(path string) (io.Closer, error) {
+func tryLock(path string) (fileLock, error) {
 	return nil, fmt.Errorf("%s: a lock that ends with its process: %w", path, errors.ErrUnsupported)
 }
+
+// links is 1: there is no lock either, and so no writing.
+func links(fs.FileInfo) uint64 { return 1 }
 
 func rename(from, to string) error { return os.Rename(from, to) }
 

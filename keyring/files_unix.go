@@ -4,7 +4,8 @@ package keyring
 
 import (
 	"errors"
-	"io"
+	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -12,7 +13,7 @@ import (
 // tryLock locks a file against every other tryLock, here and in other processes, until it
 // is closed or the process ends: the lock belongs to the open file description, and does not
 // go when something else closes the same file. It returns errHeld without waiting.
-func tryLock(path string) (io.Closer, error) {
+func tryLock(path string) (fileLock, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -23,15 +24,49 @@ func tryLock(path string) (io.Closer, error) {
 			break
 		}
 	}
+	l := &flocked{f, path}
 	switch {
 	case err == nil:
-		return f, nil
+		if err = l.still(); err == nil {
+			return l, nil
+		}
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		err = errHeld
 	default:
 		err = &os.PathError{Op: "lock", Path: path, Err: err}
 	}
 	return nil, errors.Join(err, f.Close())
+}
+
+// flocked is a file that is locked by flock.
+type flocked struct {
+	*os.File
+	path string
+}
+
+func (l *flocked) still() error {
+	mine, err := l.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := os.Lstat(l.path)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	case err == nil && !there.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file, and no lock", l.path)
+	case err != nil || !os.SameFile(mine, there):
+		return fmt.Errorf("%s: %w", l.path, errGone)
+	}
+	return nil
+}
+
+// links is how many names a file has.
+func links(info fs.FileInfo) uint64 {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(s.Nlink)
+	}
+	return 1
 }
 
 // rename replaces a file, whoever reads it.

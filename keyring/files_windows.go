@@ -2,7 +2,7 @@ package keyring
 
 import (
 	"errors"
-	"io"
+	"io/fs"
 	"os"
 	"syscall"
 	"time"
@@ -14,7 +14,7 @@ const errSharingViolation = syscall.Errno(32)
 // tryLock locks a file against every other tryLock, here and in other processes, until it
 // is closed or the process ends: it is opened so that nobody else can open it. It returns
 // errHeld without waiting.
-func tryLock(path string) (io.Closer, error) {
+func tryLock(path string) (fileLock, error) {
 	name, err := syscall.UTF16PtrFromString(path)
 	if err != nil {
 		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
@@ -28,8 +28,16 @@ func tryLock(path string) (io.Closer, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
-	return os.NewFile(uintptr(h), path), nil
+	return opened{os.NewFile(uintptr(h), path)}, nil
 }
+
+// opened is a lock that is a file which nobody else can open, and so not remove either.
+type opened struct{ *os.File }
+
+func (opened) still() error { return nil }
+
+// links is 1: Windows does not say it with a file's other properties.
+func links(fs.FileInfo) uint64 { return 1 }
 
 // rename replaces a file. Windows refuses to while somebody has the old one open, which
 // readers do for as long as it takes to read it.

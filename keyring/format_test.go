@@ -78,7 +78,7 @@ func TestDocumentLayout(t *testing.T) {
 			}
 			require.Equal(t, 256, u16(at))
 			require.Equal(t, at+2+256, h, "the sealed body starts after the wrapped secret")
-			require.Len(t, doc, h+12+99+52*len(d.Epochs)+16)
+			require.Len(t, doc, h+12+103+52*len(d.Epochs)+16)
 
 			aead, err := dek.NewAEAD(d.Secret)
 			require.NoError(t, err)
@@ -90,12 +90,13 @@ func TestDocumentLayout(t *testing.T) {
 			require.Equal(t, d.EpochMaxAge, binary.BigEndian.Uint64(body[41:]))
 			require.Equal(t, d.RekeyAfter, binary.BigEndian.Uint64(body[49:]))
 			require.Equal(t, d.NextEpoch, binary.BigEndian.Uint32(body[57:]))
-			require.EqualValues(t, len(d.Epochs), binary.BigEndian.Uint16(body[97:]))
+			require.EqualValues(t, len(d.Epochs), binary.BigEndian.Uint16(body[101:]))
+			require.Equal(t, d.NextKEK, binary.BigEndian.Uint32(body[97:]))
 			require.Equal(t, []byte(d.Work), body[61:77])
 			require.Equal(t, []byte(d.Instance), body[77:93])
 			require.Equal(t, d.Shared, binary.BigEndian.Uint32(body[93:]))
 			for i, e := range d.Epochs {
-				q := body[99+52*i:]
+				q := body[103+52*i:]
 				require.Equal(t, e.ID, binary.BigEndian.Uint32(q))
 				require.EqualValues(t, e.Created, binary.BigEndian.Uint64(q[4:]))
 				require.Equal(t, e.DEKs, binary.BigEndian.Uint64(q[12:]))
@@ -191,7 +192,7 @@ func TestGoldenReencodes(t *testing.T) {
 			storeSecret: [storeSecretSize]byte(d.StoreSecret),
 			policy: policy{wrapping: Wrapping(d.Wrapping), maxDEKs: d.EpochMaxDEKs,
 				maxAge: time.Duration(d.EpochMaxAge) * time.Second, rekeyAfter: time.Duration(d.RekeyAfter) * time.Second},
-			nextEpoch: d.NextEpoch, work: WorkID(d.Work), instance: InstanceID(d.Instance), shared: d.Shared,
+			nextEpoch: d.NextEpoch, work: WorkID(d.Work), instance: InstanceID(d.Instance), shared: d.Shared, nextKEK: d.NextKEK,
 		}
 		for _, e := range d.Epochs {
 			content.epochs = append(content.epochs, epochKey{id: e.ID, created: time.Unix(e.Created, 0).UTC(), reserved: e.DEKs, key: [dek.Size]byte(e.Key)})
@@ -216,6 +217,7 @@ func TestGoldenReencodes(t *testing.T) {
 
 // TestEveryBit: no single bit of a document or a record can be turned over.
 func TestEveryBit(t *testing.T) {
+	t.Parallel()
 	g := readGolden(t)
 	customer, _ := goldenKEKs(t)
 	flipped := func(b []byte, f func(b []byte, at, bit int)) {

@@ -64,7 +64,7 @@ func FuzzRecord(f *testing.F) {
 		defer h.Release()
 		var b Binding
 		b.Set(context)
-		require.True(t, damage(h.CheckRecord(record, &b)))
+		require.True(t, damage(h.CheckRecord(t.Context(), record, &b)))
 	})
 }
 

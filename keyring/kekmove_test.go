@@ -17,16 +17,17 @@ import (
 // slowStorage lets others run while it saves, as a disk does.
 type slowStorage struct{ keyring.MemStorage }
 
-func (s *slowStorage) Save(ctx context.Context, document []byte) error {
+func (s *slowStorage) Swap(ctx context.Context, was keyring.Revision, document []byte) (keyring.Revision, error) {
 	for range 100 {
 		runtime.Gosched()
 	}
-	return s.MemStorage.Save(ctx, document)
+	return s.MemStorage.Swap(ctx, was, document)
 }
 
 // Whichever KEK a ByKEK record is wrapped by, the document has said before that there
 // are records of it: the next move does not forget it.
 func TestRecordsWhileTheKEKMoves(t *testing.T) {
+	t.Parallel()
 	clock := vaulttest.NewClock(start)
 	v := vaulttest.New(&vaulttest.Options{Clock: clock})
 	keks := make([]*kek.KEK, 20)

@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/blockseal/blockseal/kek"
@@ -12,18 +13,6 @@ import (
 // kekTable is what a keyring remembers of the document's table of KEKs that the
 // document does not say. Guarded by Keyring.docMu.
 type kekTable struct {
-	// last is the highest id that the table has had. None is given twice: a record is
-	// made before it is stored, as in a batch that is open for long, and if its KEK
-	// leaves the table meanwhile, its id must not come to mean another KEK.
-	//
-	// To remember it in memory is enough. What was made and not stored ends with the
-	// session, and so with the process; and an id leaves the document only when no
-	// record that is stored names it (DropKEKs), or none was ever made (activate). An id
-	// that a later process gives again is therefore named by nothing. A Save that failed
-	// may have left a document with an id that is not counted here: nothing has been
-	// wrapped under that one.
-	last uint32
-
 	// left is what has left the table and may have wrapped records: a scan or a snapshot
 	// that began before goes on reading those, as it does under epochs that were dropped.
 	// It holds no secret, and one entry at most for each change of the KEK.
@@ -63,9 +52,6 @@ func (t *kekTable) follow(from, to *header) {
 			t.left = append(t.left, e)
 		}
 	}
-	for _, e := range to.keks {
-		t.last = max(t.last, e.id)
-	}
 }
 
 // former returns an entry that has left the table.
@@ -77,11 +63,15 @@ func (t *kekTable) former(id uint32) (kekEntry, bool) {
 	return t.left[i], true
 }
 
-// activate makes a KEK version the one that wraps the document, adding it to the
-// table under an id above last if it is new there. Versions that wrap no record leave
+// activate makes a KEK version the one that wraps the document with the body b, adding it to
+// the table under the next id if it is new there. Versions that wrap no record leave
 // the table.
-func (h *header) activate(key vault.KeyID, fingerprint [32]byte, last uint32) error {
-	found := false
+//
+// No id is given twice, in the document's whole life: a record is made before it is stored, by
+// whichever keyring, as in a batch that is open for long, and if its KEK leaves the table
+// meanwhile, its id must not come to mean another KEK.
+func (h *header) activate(key vault.KeyID, fingerprint [32]byte, b *body) error {
+	found, next := false, b.nextKEK
 	for _, e := range h.keks {
 		if e.key == key {
 			if e.fingerprint != fingerprint {
@@ -90,7 +80,7 @@ func (h *header) activate(key vault.KeyID, fingerprint [32]byte, last uint32) er
 			}
 			h.active, found = e.id, true
 		}
-		last = max(last, e.id)
+		next = max(next, e.id+1)
 	}
 	h.keks = slices.DeleteFunc(h.keks, func(e kekEntry) bool { return e.key != key && !e.records })
 	if found {
@@ -99,8 +89,11 @@ func (h *header) activate(key vault.KeyID, fingerprint [32]byte, last uint32) er
 	if len(h.keks) >= maxKEKs {
 		return fmt.Errorf("keyring: %d KEK versions are still named by records; rewrap them first: %w", maxKEKs, ErrLimit)
 	}
-	h.keks = append(h.keks, kekEntry{id: last + 1, key: key, fingerprint: fingerprint})
-	h.active = h.keks[len(h.keks)-1].id
+	if next == math.MaxUint32 {
+		return fmt.Errorf("keyring: the document has had %d KEK versions: %w", next, ErrLimit)
+	}
+	h.keks = append(h.keks, kekEntry{id: next, key: key, fingerprint: fingerprint})
+	h.active, b.nextKEK = next, next+1
 	return nil
 }
 
@@ -117,8 +110,9 @@ func (r *Keyring) KEKMoves() uint64 {
 //
 // moves is what [Keyring.KEKMoves] was before the caller began to make sure. If the KEK
 // was changed since, even there and back, records may have been wrapped by any of them:
-// DropKEKs returns [ErrMoved] and drops nothing. After any other error the document in
-// storage may be without them all the same, until the next one is saved.
+// DropKEKs returns [ErrMoved] and drops nothing; that counts what other keyrings on the
+// document have changed, as far as this one has taken it up, which it does before it drops
+// any. After any other error the document in storage may be without them all the same.
 func (r *Keyring) DropKEKs(ctx context.Context, moves uint64, ids ...uint32) error {
 	h, err := r.Acquire()
 	if err != nil {
@@ -175,15 +169,23 @@ func (r *Keyring) clientFor(id vault.KeyID) (*kek.KEK, bool) {
 	if r.header.current().key.Versionless() == id.Versionless() {
 		return kek.New(r.kek.Vault(), id), true
 	}
+	if k := r.otherFor(id); k != nil {
+		return kek.New(k.Vault(), id), true
+	}
+	return nil, false
+}
+
+// otherFor returns that of the other KEKs which is the key of id, or nil. docMu is held.
+func (r *Keyring) otherFor(id vault.KeyID) *kek.KEK {
 	// One that says which vault it is in comes before one that may be in any.
 	for _, exact := range []bool{true, false} {
 		for _, k := range r.others {
 			if (k.ID().Vault != "") == exact && sameKey(k.ID(), id) {
-				return kek.New(k.Vault(), id), true
+				return k
 			}
 		}
 	}
-	return nil, false
+	return nil
 }
 
 // sameKey reports whether want, which may lack vault and version, names got.
@@ -202,7 +204,11 @@ func inVault(k *kek.KEK, vault string) *kek.KEK {
 
 // leave keeps the KEK that the keyring moves away from, for what it has wrapped.
 // docMu is held, or nobody else has the keyring yet.
-func (r *Keyring) leave(k *kek.KEK) {
+func (r *Keyring) leave(k *kek.KEK) { r.knowOther(k) }
+
+// knowOther keeps a KEK that something may be wrapped by. docMu is held, or nobody else has the
+// keyring yet.
+func (r *Keyring) knowOther(k *kek.KEK) {
 	id := k.ID().Versionless()
 	r.others = append(slices.DeleteFunc(r.others, func(o *kek.KEK) bool { return o.ID().Versionless() == id }), k)
 }

@@ -3,6 +3,7 @@ package keyring
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -54,8 +55,7 @@ func TestVersionsThatWereBefore(t *testing.T) {
 	}
 }
 
-// What leaves the table and may have wrapped records is remembered, and nothing else; the
-// highest id is that of all documents there were.
+// What leaves the table and may have wrapped records is remembered, and nothing else.
 func TestWhatLeavesTheTable(t *testing.T) {
 	entry := func(id uint32, records bool) kekEntry {
 		return kekEntry{id: id, key: idOf("k", int(id)), records: records}
@@ -63,10 +63,8 @@ func TestWhatLeavesTheTable(t *testing.T) {
 	var table kekTable
 	one := header{keks: []kekEntry{entry(1, true), entry(2, false), entry(7, true)}}
 	table.follow(&header{}, &one)
-	require.EqualValues(t, 7, table.last)
 	require.Empty(t, table.left)
 	table.follow(&one, &header{keks: []kekEntry{entry(3, false)}})
-	require.EqualValues(t, 7, table.last, "no id is given twice")
 	for id, left := range map[uint32]bool{1: true, 2: false, 3: false, 7: true} {
 		e, ok := table.former(id)
 		require.Equal(t, left, ok, id)
@@ -100,13 +98,13 @@ func TestActivate(t *testing.T) {
 		h      header
 		key    vault.KeyID
 		print  byte
-		last   uint32
+		next   uint32 // of the document
 		active uint32
 		ids    []uint32
 		err    error
 	}{
 		{"a new one, above all", header{keks: []kekEntry{entry(1, true), entry(4, true)}}, idOf("k", 9), 9, 0, 5, []uint32{1, 4, 5}, nil},
-		{"a new one, above what there was", header{keks: []kekEntry{entry(1, true)}}, idOf("k", 9), 9, 7, 8, []uint32{1, 8}, nil},
+		{"a new one, above what there was", header{keks: []kekEntry{entry(1, true)}}, idOf("k", 9), 9, 8, 8, []uint32{1, 8}, nil},
 		{"above an unused one that leaves", header{keks: []kekEntry{entry(1, true), entry(4, false)}}, idOf("k", 9), 9, 0, 5, []uint32{1, 5}, nil},
 		{"one that is there", header{active: 1, keks: []kekEntry{entry(1, true), entry(2, true)}}, idOf("k", 2), 2, 7, 2, []uint32{1, 2}, nil},
 		{"one that is there, unused", header{active: 1, keks: []kekEntry{entry(1, false), entry(2, false)}}, idOf("k", 2), 2, 0, 2, []uint32{2}, nil},
@@ -117,8 +115,14 @@ func TestActivate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := c.h.clone()
-			err := h.activate(c.key, print(c.print), c.last)
+			b := &body{nextKEK: c.next}
+			err := h.activate(c.key, print(c.print), b)
 			require.ErrorIs(t, err, c.err)
+			if given := !slices.Contains(ids(c.h), c.active); given {
+				require.Equal(t, c.active+1, b.nextKEK, "it is not given again")
+			} else {
+				require.Equal(t, c.next, b.nextKEK)
+			}
 			require.Equal(t, c.active, h.active)
 			require.Equal(t, c.ids, ids(h))
 			if c.err == nil {
@@ -141,7 +145,7 @@ func TestWhichKEKIsAsked(t *testing.T) {
 		return kek.New(vaults[client], vault.KeyID{Vault: inVault, Name: name, Version: "its"})
 	}
 	r := &Keyring{kek: given("mem:own", "mem:own", "k"),
-		header: header{active: 1, keks: []kekEntry{{id: 1, key: vault.KeyID{Vault: "mem:own", Name: "k", Version: "1"}}}},
+		stored: stored{header: header{active: 1, keks: []kekEntry{{id: 1, key: vault.KeyID{Vault: "mem:own", Name: "k", Version: "1"}}}}},
 		others: []*kek.KEK{given("mem:any", "", "k"), given("mem:one", "mem:one", "k"), given("mem:two", "mem:two", "other")}}
 	for _, c := range []struct {
 		vault, name string

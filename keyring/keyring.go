@@ -1,7 +1,6 @@
 package keyring
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -23,8 +22,8 @@ func (id StoreID) String() string { return hex.EncodeToString(id[:]) }
 
 // Keyring is an open keyring. All its methods are safe for concurrent use.
 //
-// Locks, in the order in which they are taken: checks, turn, docMu, mu. No vault
-// is called under turn, docMu or mu.
+// Locks, in the order in which they are taken: checks, turn, changes, docMu, mu. No vault
+// is called under turn, changes, docMu or mu, and no storage under docMu or mu.
 type Keyring struct {
 	opts      Options
 	anchoring anchoring
@@ -33,6 +32,9 @@ type Keyring struct {
 	storeID   StoreID
 	events    events
 	calls     callCounts
+
+	reloading reloading
+	admitting chan struct{} // admits one call of Options.Admit at a time; nothing else is held
 
 	session  atomic.Pointer[session] // nil: locked or closed
 	inFlight [shards]shard
@@ -51,15 +53,19 @@ type Keyring struct {
 	cancel context.CancelCauseFunc
 
 	// checks admits one at a time of: a check, a change of the KEK.
-	checks chan struct{}
+	checks     chan struct{}
+	checkAgain atomic.Bool // a reason for a check came while one was under way
 	// turn orders changes of access: opening a session, extending, locking.
 	turn sync.Mutex
 
-	docMu  sync.Mutex // the document: what follows, and every session's secret
-	header header
-	aad    []byte // the header's bytes as saved
-	sealed []byte
-	table  kekTable
+	// changes admits one change of the document at a time; see changing.
+	changes chan struct{}
+
+	// docMu is held for a moment only. Who changes what follows while there is a session has the
+	// turn of changes too.
+	docMu sync.Mutex // the document: what follows, and every session's secret
+	stored
+	table kekTable
 	owning
 	kek    *kek.KEK   // the KEK of new documents: a version if the caller gave one, and always a vault
 	others []*kek.KEK // other KEKs, for older ByKEK records
@@ -89,7 +95,7 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 	if least != (Point{}) {
 		return nil, fmt.Errorf("keyring: create: a keyring was expected, of which the anchor holds %v, and there is none: %w"+howToAccept, least, ErrUnexpected)
 	}
-	switch _, err := s.Load(ctx); {
+	switch _, _, err := s.Load(ctx); {
 	case err == nil:
 		return nil, fmt.Errorf("keyring: create: %w", ErrExists)
 	case !errors.Is(err, ErrNoDocument):
@@ -104,18 +110,27 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 	b := newBody(p, r.wallNow())
 	b.instance = o.Instance
 	defer b.destroy()
-	m, err := r.moveTo(ctx, k, b)
+	t, err := r.prepare(ctx, k)
+	if err != nil {
+		r.abandon()
+		return nil, fmt.Errorf("keyring: create: %w", err)
+	}
+	defer t.destroy()
+	m, err := r.sealFor(t, b)
 	if err != nil {
 		r.abandon()
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
 	defer m.destroy()
-	if err := r.save(ctx, m.document(), b); err != nil {
+	if err := r.swapAlone(ctx, &m.stored, b); err != nil {
 		r.abandon()
-		return nil, fmt.Errorf("keyring: create: save: %w", err)
+		if errors.Is(err, ErrConflict) {
+			err = fmt.Errorf("%w: somebody else made it meanwhile: %w", ErrExists, err)
+		}
+		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
 	r.adopt(m)
-	if err := r.begin(b, &m.secret, m.proof, true); err != nil {
+	if err := r.begin(&r.stored, b, &m.secret, m.proof, true); err != nil {
 		r.abandon()
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
@@ -144,25 +159,25 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 	if err != nil {
 		return nil, fmt.Errorf("keyring: open: %w", err)
 	}
-	doc, err := s.Load(ctx)
+	doc, revision, err := s.Load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("keyring: open: load: %w", err)
 	}
-	h, aad, sealed, err := splitDocument(doc)
+	d, err := parseStored(doc, revision)
 	if err != nil {
 		return nil, err
 	}
-	if cur := h.current().key; !sameKey(k.ID(), cur) {
+	if cur := d.header.current().key; !sameKey(k.ID(), cur) {
 		return nil, fmt.Errorf("keyring: open: the keyring is wrapped by %s, not by %s: %w; open it with that key, then ChangeKEK; or, if it is the same key in another place now, Relocate",
 			cur, k.ID().Versionless(), ErrWrongKEK)
 	}
-	if err := generationExpected(h.generation, least); err != nil {
+	if err := generationExpected(d.header.generation, least); err != nil {
 		return nil, err
 	}
-	r := newKeyring(s, inVault(k, h.current().key.Vault), o)
+	r := newKeyring(s, inVault(k, d.header.current().key.Vault), o)
 	r.anchoring.least, r.anchoring.at = least, least
-	r.storeID = h.storeID
-	r.take(h, bytes.Clone(aad), bytes.Clone(sealed))
+	r.storeID = d.header.storeID
+	r.take(d)
 
 	if o.AwaitRevalidate {
 		r.awaiting = true
@@ -181,7 +196,11 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 // access required that of the storage is too, if the policy could not be saved;
 // without, the next check tries again.
 func (r *Keyring) firstCheck(ctx context.Context) error {
-	err := r.checkNow(ctx)
+	if err := r.takeChecks(ctx); err != nil {
+		return err
+	}
+	err := r.checkHeld(ctx, true, true)
+	r.giveChecks()
 	switch {
 	case err == nil:
 		return nil
@@ -203,7 +222,10 @@ func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 		kek:       k,
 		others:    slices.Clone(o.OtherKEKs), // which is the caller's, who may give it to several
 		checks:    make(chan struct{}, 1),
+		changes:   make(chan struct{}, 1),
+		admitting: make(chan struct{}, 1),
 		anchoring: anchoring{turn: make(chan struct{}, 1)},
+		reloading: reloading{loads: make(chan struct{}, 1)},
 		events:    events{logger: o.Logger, onEvent: o.OnEvent},
 		owning:    owning{sharing: o.Shared},
 	}
@@ -261,14 +283,15 @@ func (r *Keyring) abandon() { r.end(r.session.Load() != nil) }
 
 // end reports whether it was the first.
 func (r *Keyring) end(tell bool) bool {
+	r.cancel(ErrClosed) // first, because a swap that goes on has the turn
 	r.turn.Lock()
 	defer r.turn.Unlock()
 	if r.closed.Swap(true) {
 		return false
 	}
-	r.cancel(ErrClosed)
 	r.stopMonitor()
 	from := r.endSession(fmt.Errorf("keyring: %w", ErrClosed))
+	r.reloading.loads <- struct{}{} // for good: the owner of the storage may close it now
 	r.mu.Lock()
 	r.state.Status, r.state.Cause, r.state.Since = Closed, nil, r.clock.Now()
 	r.mu.Unlock()

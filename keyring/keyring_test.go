@@ -24,6 +24,7 @@ type rig struct {
 	key     vault.KeyID
 	kek     *kek.KEK
 	storage *storage
+	under   keyring.Storage // what storage is seen through, if it is
 	opts    keyring.Options
 }
 

@@ -191,7 +191,7 @@ func prepareMemory(t *testing.T, dir string) (needles []memscan.Needle) {
 		}
 		require.NoError(t, r.Close())
 	}
-	doc, err := storage.Load(ctx)
+	doc, err := Document(ctx, storage)
 	require.NoError(t, err)
 	h, aad, sealed, err := splitDocument(doc)
 	require.NoError(t, err)

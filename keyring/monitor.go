@@ -97,28 +97,33 @@ func (r *Keyring) automatic() bool {
 	return !r.awaiting && (r.state.Status != Inaccessible || !r.opts.ManualRevalidation)
 }
 
-// checkSoon checks at once, because something happened, unless the keyring waits
-// for Revalidate.
+// checkSoon checks at once, or when the check that is under way has ended, because something
+// happened, unless the keyring waits for Revalidate.
 func (r *Keyring) checkSoon() {
 	r.mu.Lock()
 	due := !r.stopped && r.automatic()
 	r.mu.Unlock()
-	if due {
-		r.tryCheck()
+	if due && !r.tryCheck() {
+		r.checkAgain.Store(true)
+		// The one that is under way may have ended before that.
+		if r.tryCheck() {
+			r.checkAgain.Store(false)
+		}
 	}
 }
 
 // tryCheck starts a check unless one is under way.
-func (r *Keyring) tryCheck() {
+func (r *Keyring) tryCheck() (started bool) {
 	select {
 	case r.checks <- struct{}{}:
 	default:
-		return
+		return false
 	}
 	go func() {
-		defer func() { <-r.checks }()
-		r.checkHeld(r.ctx, false)
+		defer r.giveChecks()
+		r.checkHeld(r.ctx, false, false)
 	}()
+	return true
 }
 
 // watch compares the clocks with the lease and the key's expiry.

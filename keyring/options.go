@@ -67,7 +67,9 @@ type Options struct {
 	// CheckEvery is the time between checks, each up to a tenth earlier so that
 	// many stores do not call at once. Default: 1 minute, at most Lease/2.
 	CheckEvery time.Duration
-	// VaultTimeout bounds each call to the vault. Default: 10 seconds.
+	// VaultTimeout bounds each call to the vault and, of a keyring that is open, each look at the
+	// storage, each change that is saved there, with the wait for its turn, and each call of Admit for
+	// a document that another keyring has saved. Default: 10 seconds.
 	VaultTimeout time.Duration
 
 	// EpochMaxDEKs is how many DEKs an epoch key wraps before a new epoch
@@ -90,7 +92,9 @@ type Options struct {
 	RekeyAfter time.Duration
 
 	// OtherKEKs are KEKs that the keyring was moved away from, for DEKs that are
-	// still wrapped by them (ByKEK). Those that it is moved away from while it is
+	// still wrapped by them (ByKEK), and those that another keyring on the same document
+	// may move it to: it follows there, and locks at the end of its lease if the document
+	// is moved to a KEK that it was not given. Those that it is moved away from while it is
 	// open it knows. Keys of one name are told apart by the vaults in their ids, where
 	// those are given. Default: none.
 	OtherKEKs []*kek.KEK
@@ -108,7 +112,8 @@ type Options struct {
 	// AwaitRevalidate makes Open return a locked keyring without asking the
 	// vault, locked until Revalidate: for copies of a store.
 	AwaitRevalidate bool
-	// ReadOnly refuses every change, to the document and of new DEKs.
+	// ReadOnly refuses every change, to the document and of new DEKs. What others change it
+	// takes up.
 	ReadOnly bool
 	// PinVersion keeps a KEK that was given without a version on the version it
 	// has. Default: a newer version that a check finds is taken up.
@@ -130,11 +135,13 @@ type Options struct {
 	// are shared, and the first DEK begins a new one; see [Keyring.Share]. Default: nobody
 	// knows of a copy but those who called Share.
 	Shared bool
-	// Admit, if not nil, is called whenever the document was opened, before any key of
-	// it can be used, and may refuse: for a database on top that has to look at
+	// Admit, if not nil, is called whenever a document was opened, before any key of
+	// it can be used: at Open, when access comes back, and when what another keyring has
+	// saved is taken up; once at a time. It may refuse: for a database on top that has to look at
 	// something which [Hold.Tag] authenticates before it serves. An
 	// error that matches ErrUnexpected or ErrCorrupt fails Open, and keeps an open
-	// keyring locked. It must not use the keyring. Default: none.
+	// keyring locked. It must not use the keyring. Once the keyring has locked or closed meanwhile,
+	// what it was given tags nothing any more: its Tag returns random bytes. Default: none.
 	Admit func(Opened) error
 
 	// Clock is for tests. Default: the system's.

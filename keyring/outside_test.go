@@ -45,14 +45,14 @@ type foreignStorage struct {
 	*foreign
 }
 
-func (s foreignStorage) Load(ctx context.Context) ([]byte, error) {
+func (s foreignStorage) Load(ctx context.Context) ([]byte, keyring.Revision, error) {
 	s.called("load")
 	return s.Storage.Load(ctx)
 }
 
-func (s foreignStorage) Save(ctx context.Context, document []byte) error {
+func (s foreignStorage) Swap(ctx context.Context, was keyring.Revision, document []byte) (keyring.Revision, error) {
 	s.called("save")
-	return s.Storage.Save(ctx, document)
+	return s.Storage.Swap(ctx, was, document)
 }
 
 // In an ordinary build secret.Inside is never true, and this only shows that all that

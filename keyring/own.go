@@ -1,9 +1,12 @@
 package keyring
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 )
 
 // InstanceID tells a keyring from its copies: 16 random bytes. The zero InstanceID names
@@ -32,6 +35,42 @@ type owning struct {
 	foreign bool   // the document is another instance's
 	shared  uint32 // as in the body, or ahead of it until the next save
 	sharing bool   // Share was called while there was no session, or Options.Shared
+	// instance is that of the document that was opened last.
+	instance InstanceID
+	opened   bool // a document was opened, so that those which come are later ones
+	// last is the epochs of the session that ended last: their keys are those of every document
+	// that comes.
+	last []epochName
+}
+
+// epochName tells an epoch from every other.
+type epochName struct {
+	id  uint32
+	sum [sha256.Size]byte // see epochKey.sum
+}
+
+// sameEpochs refuses a body whose epochs are not those that the keyring knows, and younger
+// ones. docMu is held.
+func (r *Keyring) sameEpochs(b *body) error {
+	known := r.last
+	if s := r.session.Load(); s != nil {
+		known = s.epochs.Load().names()
+	}
+	if len(known) == 0 {
+		return nil
+	}
+	newest := known[len(known)-1].id
+	for i := range b.epochs {
+		k := &b.epochs[i]
+		at, found := slices.BinarySearchFunc(known, k.id, func(n epochName, id uint32) int { return cmp.Compare(n.id, id) })
+		if found && known[at].sum != k.sum() || !found && k.id <= newest {
+			return fmt.Errorf("keyring: its epoch %d is not the keyring's: it is of a copy that went on by itself: %w", k.id, ErrUnexpected)
+		}
+	}
+	if b.current().id < newest {
+		return fmt.Errorf("keyring: it does not have epoch %d, the newest: it is of a copy that went on by itself: %w", newest, ErrUnexpected)
+	}
+	return nil
 }
 
 // claim prepares the document's body, which has no session yet, for a save: it says who else
@@ -49,7 +88,7 @@ func (r *Keyring) claim(b *body) error {
 }
 
 // publish makes a session the keyring's, with what its document says of who else has its
-// epochs. An epoch that was opened has its reservation used up (newEpoch), so that the first
+// epochs. Of an epoch that was opened nothing is reserved (newEpoch), so that the first
 // DEK goes by reserve, which looks at that.
 func (r *Keyring) publish(s *session, b *body) {
 	r.docMu.Lock()
@@ -58,9 +97,30 @@ func (r *Keyring) publish(s *session, b *body) {
 	if r.sharing {
 		r.sharing, r.shared = false, cur.id
 	}
-	r.shared = max(r.shared, b.shared)
-	r.foreign = r.isForeignBody(b)
+	r.knowOwner(b)
 	r.session.Store(s)
+}
+
+// takeFound takes a document with the body b for a keyring that has no session, if it is another
+// than the keyring's. docMu is held.
+func (r *Keyring) takeFound(d *stored, b *body) error {
+	if d.revision == r.revision {
+		return nil
+	}
+	if err := r.sameEpochs(b); err != nil {
+		return err
+	}
+	if r.opened && d.header.generation < r.header.generation || !r.followKEK(d) {
+		return errMovedMeanwhile
+	}
+	r.take(*d)
+	return nil
+}
+
+// knowOwner notes what an opened body that is the keyring's says of its owner. docMu is held.
+func (r *Keyring) knowOwner(b *body) {
+	r.shared = max(r.shared, b.shared)
+	r.foreign, r.instance, r.opened = r.isForeignBody(b), b.instance, true
 }
 
 func (r *Keyring) isForeign() bool {
@@ -70,7 +130,7 @@ func (r *Keyring) isForeign() bool {
 }
 
 // own makes a document that is another instance's this one's, with an epoch of its own, as
-// one save. docMu is held. That a Rotate leaves room for it is so in the source; only a
+// one save. The caller has the turn of changes. That a Rotate leaves room for it is so in the source; only a
 // copy of a copy of a store that was full may find none.
 func (r *Keyring) own(ctx context.Context, h *Hold) error {
 	if !r.foreign {
@@ -87,10 +147,10 @@ func (r *Keyring) own(ctx context.Context, h *Hold) error {
 	b.current().reserved = b.policy.reserveStep()
 	next := r.header.clone()
 	next.generation++
-	if err := r.seal(ctx, next, b, &h.s.secret); err != nil {
+	if _, err := r.seal(ctx, next, b, &h.s.secret); err != nil {
 		return err
 	}
-	r.foreign, r.shared = false, b.shared
+	r.knowOwner(b)
 	if err := h.publishEpoch(b); err != nil {
 		return err
 	}
@@ -140,7 +200,7 @@ func (r *Keyring) change(ctx context.Context, f func(*body) error) error {
 
 // EpochIsShared reports whether Share was called in this stretch of access and another epoch
 // begins with the next DEK. After that it reports false, also if there were too many epochs.
-func (h Hold) EpochIsShared() bool { return h.s.epochs.Load().current.reserved.Load() == 0 }
+func (h Hold) EpochIsShared() bool { return h.s.epochs.Load().current.shared.Load() }
 
 // Share says that the document was copied, now, for somebody who lives on with it. What
 // was wrapped so far opens there; the next DEK that is wrapped begins a new epoch, unless
@@ -149,9 +209,13 @@ func (h Hold) EpochIsShared() bool { return h.s.epochs.Load().current.reserved.L
 // [Keyring.Save] writes it down now.
 //
 // It returns the id of the epoch that is shared, 0 without access: then the next stretch
-// of access begins with it. A DEK that was wrapped before and is kept after is for the
+// of access begins with it. Another keyring on the same document learns of it when it takes up
+// what was saved, at its next check at the latest. A DEK that was wrapped before and is kept after is for the
 // caller to find, by its record's epoch, and to [Hold.Rewrap].
 func (r *Keyring) Share() uint32 {
+	// After a swap that is under way: a copy may have what that saves.
+	r.changes <- struct{}{}
+	defer func() { <-r.changes }()
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
 	s := r.session.Load()
@@ -162,6 +226,7 @@ func (r *Keyring) Share() uint32 {
 	// It is destroyed under docMu, so that it is there.
 	cur := s.epochs.Load().current
 	r.shared = max(r.shared, cur.id)
-	cur.reserved.Store(0)
+	cur.shared.Store(true)
+	cur.setAside()
 	return cur.id
 }

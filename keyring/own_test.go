@@ -17,11 +17,11 @@ import (
 // copied is a rig on a copy of the document as it is now, for another instance.
 func (g *rig) copied(instance byte) *rig {
 	g.t.Helper()
-	document, err := g.storage.Load(g.t.Context())
+	document, err := keyring.Document(g.t.Context(), g.storage)
 	require.NoError(g.t, err)
 	c := *g
 	c.storage = &storage{}
-	require.NoError(g.t, c.storage.Save(g.t.Context(), document))
+	require.NoError(g.t, keyring.Replace(g.t.Context(), c.storage, document))
 	c.opts.Instance = keyring.InstanceID{instance}
 	return &c
 }
@@ -154,7 +154,7 @@ func TestCopyThatOnlyReads(t *testing.T) {
 	for _, readOnly := range []bool{false, true} {
 		c := g.copied(2)
 		c.opts.ReadOnly = readOnly
-		before, err := c.storage.Load(t.Context())
+		before, err := keyring.Document(t.Context(), c.storage)
 		require.NoError(t, err)
 		r := c.open()
 		_, err = r.OpenDEK(t.Context(), record, []byte("id"))
@@ -163,7 +163,7 @@ func TestCopyThatOnlyReads(t *testing.T) {
 			require.ErrorIs(t, r.Own(t.Context()), keyring.ErrReadOnly)
 		}
 		require.NoError(t, r.Close())
-		after, err := c.storage.Load(t.Context())
+		after, err := keyring.Document(t.Context(), c.storage)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(before, after))
 	}
@@ -264,10 +264,12 @@ func TestShareIsBounded(t *testing.T) {
 // A copy of a keyring that is full finds room for an epoch of its own; a copy of that one
 // says what to do, and reads.
 func TestCopyOfAFullKeyring(t *testing.T) {
+	t.Parallel()
 	g := newRig(t)
 	g.opts.Instance, g.opts.EpochMaxAge = keyring.InstanceID{1}, -1
 	r := g.create()
 	record := newDEK(t, r)
+	require.NoError(t, r.FillEpochs(t.Context(), keyring.MaxEpochs-4))
 	for r.Rotate(t.Context()) == nil {
 	}
 	require.Equal(t, keyring.MaxEpochs-1, r.State().Epochs)
@@ -390,4 +392,42 @@ func (e *elsewhere) WrapKey(ctx context.Context, id vault.KeyID, key []byte) (va
 func (e *elsewhere) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, error) {
 	w.KeyID = e.key.ID
 	return e.Vault.UnwrapKey(ctx, w)
+}
+
+// An epoch that is shared and has to be gone on with, because there are as many epochs as begin by
+// themselves, is not used up by those who look at it, or copy it, time and again.
+func TestSharedEpochThatGoesOn(t *testing.T) {
+	for name, again := range map[string]func(t *testing.T, one, other *keyring.Keyring){
+		"copied again": func(_ *testing.T, one, _ *keyring.Keyring) { one.Share() },
+		"looked at again": func(t *testing.T, one, other *keyring.Keyring) {
+			require.NoError(t, one.Revalidate(t.Context()))
+			require.NoError(t, other.Revalidate(t.Context()))
+		},
+		"copied again, and saved": func(t *testing.T, one, other *keyring.Keyring) {
+			one.Share()
+			require.NoError(t, one.Save(t.Context()))
+			require.NoError(t, other.Revalidate(t.Context()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			g.opts.MaxEpochs = 2
+			one, other := g.create(), g.open()
+			one.Share()
+			const each = 200 // slices are a 64th of what the cipher allows
+			for range each {
+				for _, r := range []*keyring.Keyring{one, other} {
+					require.EqualValues(t, 1, epochOf(t, newDEK(t, r)))
+				}
+				again(t, one, other)
+			}
+			reserved, err := one.Reserved()
+			require.NoError(t, err)
+			// A slice each, and the small ones of before it was shared.
+			require.LessOrEqual(t, reserved[1], uint64(3*keyring.MaxEpochDEKs/64))
+			require.NoError(t, one.Close())
+			require.NoError(t, other.Close())
+			require.EqualValues(t, 2*each, g.open().Stats().Epoch.DEKs)
+		})
+	}
 }

@@ -49,14 +49,18 @@ type Relocated struct {
 // ByKEK) and is not there is refused, with an error that names it and matches
 // [vault.ErrKeyNotFound], unless one of Options.OtherKEKs is that key and can be used where
 // it is. unused are the ids of KEKs that no DEK record is wrapped by, which the caller has made
-// sure of: they leave the document. After an error nothing has changed, unless it was Save's,
+// sure of: they leave the document. After an error nothing has changed, unless it was Swap's,
 // which leaves the document of before or the new one. If everything is in place already,
 // nothing is written.
 //
-// No other keyring may have s open. An anchor (Options.Anchor) is looked at, and advanced by
+// A keyring that has s open takes the change up at its next check, if k is among its
+// Options.OtherKEKs; else it locks when its lease ends. An anchor (Options.Anchor) is looked at, and advanced by
 // the next Open. Of the options, those of a policy mean nothing here.
 func Relocate(ctx context.Context, s Storage, k *kek.KEK, opts *Options, unused ...uint32) (Relocation, error) {
 	rel, err := relocate(ctx, s, k, opts, unused)
+	for tries := 1; errors.Is(err, ErrConflict) && tries < maxMoves; tries++ {
+		rel, err = relocate(ctx, s, k, opts, unused)
+	}
 	if err != nil {
 		return Relocation{}, fmt.Errorf("keyring: relocate: %w", err)
 	}
@@ -75,24 +79,24 @@ func relocate(ctx context.Context, s Storage, k *kek.KEK, opts *Options, unused 
 	if err != nil {
 		return rel, err
 	}
-	doc, err := s.Load(ctx)
+	doc, revision, err := s.Load(ctx)
 	if err != nil {
 		return rel, fmt.Errorf("load: %w", err)
 	}
-	h, aad, sealed, err := splitDocument(doc)
+	d, err := parseStored(doc, revision)
 	if err != nil {
 		return rel, err
 	}
-	if err := generationExpected(h.generation, least); err != nil {
+	if err := generationExpected(d.header.generation, least); err != nil {
 		return rel, err
 	}
 	r := newKeyring(s, k.WithVersion(""), o)
 	defer r.abandon()
 	r.anchoring.least, r.anchoring.at = least, least
-	r.storeID = h.storeID
-	r.take(h, bytes.Clone(aad), bytes.Clone(sealed))
-	m := &relocator{r: r, k: r.kek, header: h.clone(), known: map[vault.KeyID]vault.Key{}}
-	m.header.keks = slices.DeleteFunc(m.header.keks, func(e kekEntry) bool { return e.id != h.active && slices.Contains(unused, e.id) })
+	r.storeID = d.header.storeID
+	r.take(d)
+	m := &relocator{r: r, k: r.kek, header: d.header.clone(), known: map[vault.KeyID]vault.Key{}}
+	m.header.keks = slices.DeleteFunc(m.header.keks, func(e kekEntry) bool { return e.id != d.header.active && slices.Contains(unused, e.id) })
 	return m.run(ctx)
 }
 
@@ -175,7 +179,7 @@ func (m *relocator) open(ctx context.Context, id vault.KeyID) (*body, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.admit(b); err != nil {
+	if err := r.admit(b, r.header.generation); err != nil {
 		b.destroy()
 		return nil, err
 	}
@@ -320,7 +324,7 @@ func (m *relocator) save(ctx context.Context, b *body, active kekEntry, to vault
 	if err != nil {
 		return err
 	}
-	defer func() { clear(t.secret[:]) }()
+	defer t.destroy()
 	if t.fingerprint != active.fingerprint {
 		return &vault.Error{Op: vault.OpGet, Key: to, Kind: vault.ErrUnsupportedKey, Detail: "its public key is another than a moment ago"}
 	}
@@ -329,13 +333,12 @@ func (m *relocator) save(ctx context.Context, b *body, active kekEntry, to vault
 	}
 	m.header.generation++
 	m.header.wrapped = t.wrapped
-	aad := m.header.encode()
-	sealed, err := sealBody(b, &t.secret, aad)
+	d, err := sealStored(m.header, b, &t.secret)
 	if err != nil {
 		return err
 	}
-	if err := r.save(ctx, append(aad[:len(aad):len(aad)], sealed...), b); err != nil {
-		return fmt.Errorf("save generation %d: %w", m.header.generation, err)
+	if err := r.swapAlone(ctx, &d, b); err != nil {
+		return err
 	}
 	m.rel.Generation = m.header.generation
 	r.emit(Event{Kind: KEKChanged, Key: to, Detail: fmt.Sprintf("relocated: its public key is that of %s, which it takes the place of", active.key)})

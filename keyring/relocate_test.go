@@ -47,7 +47,7 @@ func newMoved(t testing.TB, v *vaultkinds.Vault, site *vaultkinds.Site, clock *v
 		m.records[i] = record
 	}
 	require.NoError(t, r.Close())
-	m.before, err = m.storage.Load(t.Context())
+	m.before, err = keyring.Document(t.Context(), m.storage)
 	require.NoError(t, err)
 	return m, again
 }
@@ -68,7 +68,7 @@ func (m *moved) opens(t testing.TB, k *kek.KEK) {
 
 func (m *moved) unchanged(t testing.TB) {
 	t.Helper()
-	after, err := m.storage.Load(t.Context())
+	after, err := keyring.Document(t.Context(), m.storage)
 	require.NoError(t, err)
 	require.Equal(t, m.before, after)
 }
@@ -76,6 +76,7 @@ func (m *moved) unchanged(t testing.TB) {
 // The key is in another vault, by a backup or by an import, and the vault of before is gone:
 // the keyring opens there after Relocate, whatever its versions are called.
 func TestRelocate(t *testing.T) {
+	t.Parallel()
 	type importer = [2]func(*vaultkinds.Vault, string) vault.KeyID
 	for name, bring := range map[string]func(from, to *vaultkinds.Vault, again importer) (key string){
 		"restored": func(from, to *vaultkinds.Vault, _ importer) string { to.Restore(from, "customer"); return "customer" },
@@ -113,7 +114,7 @@ func TestRelocate(t *testing.T) {
 				require.Empty(t, rel.Kept)
 				before, err := keyring.Inspect(m.before)
 				require.NoError(t, err)
-				after, err := m.storage.Load(t.Context())
+				after, err := keyring.Document(t.Context(), m.storage)
 				require.NoError(t, err)
 				in, err := keyring.Inspect(after)
 				require.NoError(t, err)
@@ -136,7 +137,7 @@ func TestRelocate(t *testing.T) {
 				require.Empty(t, rel.Moved)
 				require.Equal(t, saves, m.storage.saves)
 				// And nobody who has the key in its new place under control loses control.
-				now, err := m.storage.Load(t.Context())
+				now, err := keyring.Document(t.Context(), m.storage)
 				require.NoError(t, err)
 				if in, err = keyring.Inspect(now); err != nil { // it may have taken up a newer version
 					t.Fatal(err)
@@ -153,79 +154,82 @@ func TestRelocate(t *testing.T) {
 
 // What is not there, or may not be used, is refused by name, and nothing has changed.
 func TestRelocateRefuses(t *testing.T) {
+	t.Parallel()
 	var now time.Time
 	for name, tt := range map[string]struct {
 		prepare func(t *testing.T, site *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved)
 		is      error
 		says    func(m *moved) string
+		vault   bool // it is a vault's answer, and not only the one in memory is asked
 	}{
 		"no such key": {func(_ *testing.T, _ *vaultkinds.Site, _, b *vaultkinds.Vault, m *moved) {}, vault.ErrKeyNotFound,
 			func(m *moved) string {
 				return "no version of it has the public key of " + m.second.String() + ", which wraps the keyring"
-			}},
+			}, true},
 		"another key of the name": {func(_ *testing.T, s *vaultkinds.Site, _, b *vaultkinds.Vault, m *moved) {
 			b.Import("customer", s.Pair())
 		}, vault.ErrKeyNotFound,
 			func(m *moved) string {
 				return "no version of it has the public key of " + m.second.String() + ", which wraps the keyring"
-			}},
+			}, true},
 		"the version of the records is missing": {func(_ *testing.T, s *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Import("customer", s.Last())
 		}, vault.ErrKeyNotFound,
 			func(m *moved) string {
 				return "no version of it has the public key of " + m.first.String() + ", which wraps DEK records"
-			}},
+			}, true},
 		"the version that wraps the keyring is disabled": {func(_ *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
 			b.SetEnabled(m.at(b, m.second), false)
-		}, vault.ErrKeyDisabled, func(m *moved) string { return m.second.Version }},
+		}, vault.ErrKeyDisabled, func(m *moved) string { return m.second.Version }, true},
 		"it has expired": {func(_ *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
 			b.SetDates(m.at(b, m.second), now, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))
-		}, vault.ErrKeyExpired, func(m *moved) string { return "it expired at 2026-03-01T00:00:00Z" }},
+		}, vault.ErrKeyExpired, func(m *moved) string { return "it expired at 2026-03-01T00:00:00Z" }, true},
 		"the version of the records is disabled": {func(_ *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
 			b.SetEnabled(m.at(b, m.first), false)
-		}, vault.ErrKeyDisabled, func(m *moved) string { return m.first.Version }},
+		}, vault.ErrKeyDisabled, func(m *moved) string { return m.first.Version }, true},
 		"the new vault does not answer": {func(_ *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
 			b.Gone()
-		}, nil, func(m *moved) string { return "" }},
+		}, nil, func(m *moved) string { return "" }, true},
 		"the key is deleted": {func(_ *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
 			b.Delete("customer")
-		}, nil, func(m *moved) string { return "customer" }},
+		}, nil, func(m *moved) string { return "customer" }, true},
 		"another keyring is expected": {func(t *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
 			m.opts.Anchor = keyring.Expect{Fingerprint: fmt.Sprintf("%064x", 1)}
-		}, keyring.ErrUnexpected, func(m *moved) string { return "fingerprint" }},
+		}, keyring.ErrUnexpected, func(m *moved) string { return "fingerprint" }, false},
 		"a later document is expected": {func(t *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
 			m.opts.Anchor = keyring.Expect{Generation: 1000}
-		}, keyring.ErrUnexpected, func(m *moved) string { return "at least 1000 was expected" }},
+		}, keyring.ErrUnexpected, func(m *moved) string { return "at least 1000 was expected" }, false},
 		"what is on top does not admit it": {func(t *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
 			m.opts.Admit = func(keyring.Opened) error { return errRefused }
-		}, errRefused, func(m *moved) string { return "" }},
+		}, errRefused, func(m *moved) string { return "" }, false},
 		"read only": {func(t *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
 			m.opts.ReadOnly = true
-		}, keyring.ErrReadOnly, func(m *moved) string { return "" }},
+		}, keyring.ErrReadOnly, func(m *moved) string { return "" }, false},
 		"the storage fails": {func(t *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
 			m.storage.fail = true
-		}, errSave, func(m *moved) string { return "" }},
+		}, errSave, func(m *moved) string { return "" }, false},
 		"an altered document": {func(t *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
 			m.before[30+7] ^= 1 // of the generation, which is in clear
-			require.NoError(t, m.storage.MemStorage.Save(t.Context(), m.before))
-		}, keyring.ErrCorrupt, func(m *moved) string { return "" }},
+			require.NoError(t, keyring.Replace(t.Context(), &m.storage.MemStorage, m.before))
+		}, keyring.ErrCorrupt, func(m *moved) string { return "" }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			vaultkinds.Each(t, func(t *testing.T, site *vaultkinds.Site, clock *vaulttest.Clock) {
-				if site.Kind == "file" {
-					return // it is what is beneath Key Vault here
+				if site.Kind == "file" || site.Kind == "Key Vault" && !tt.vault {
+					return // a file is what is beneath Key Vault here
 				}
+				t.Parallel()
 				a, b := site.New("a", nil), site.New("b", nil)
 				m, _ := newMoved(t, a, site, clock)
 				tt.prepare(t, site, a, b, m)
@@ -253,6 +257,7 @@ func (m *moved) at(v *vaultkinds.Vault, id vault.KeyID) vault.KeyID { id.Vault =
 // A version that no record names may be left behind, and leaves the document; one of a key
 // that can be used where it is stays there.
 func TestRelocateWithoutAllVersions(t *testing.T) {
+	t.Parallel()
 	vaultkinds.Each(t, func(t *testing.T, site *vaultkinds.Site, clock *vaulttest.Clock) {
 		a, b := site.New("a", nil), site.New("b", nil)
 		m, again := newMoved(t, a, site, clock)
@@ -273,12 +278,12 @@ func TestRelocateWithoutAllVersions(t *testing.T) {
 		m.opens(t, k)
 
 		// The record was rewrapped since, or removed: its KEK is of no concern.
-		require.NoError(t, m.storage.MemStorage.Save(t.Context(), m.before))
+		require.NoError(t, keyring.Replace(t.Context(), &m.storage.MemStorage, m.before))
 		m.opts.OtherKEKs = nil
 		rel, err = keyring.Relocate(t.Context(), m.storage, k, &m.opts, 1)
 		require.NoError(t, err)
 		require.Len(t, rel.Moved, 1)
-		after, err := m.storage.Load(t.Context())
+		after, err := keyring.Document(t.Context(), m.storage)
 		require.NoError(t, err)
 		in, err := keyring.Inspect(after)
 		require.NoError(t, err)
@@ -292,6 +297,7 @@ type unlisted struct{ vault.Vault }
 // Without a list the same version and the current one are found, and the error says that no
 // others were looked at.
 func TestRelocateWithoutAList(t *testing.T) {
+	t.Parallel()
 	clock := vaulttest.NewClock(start)
 	vaultkinds.Each(t, func(t *testing.T, site *vaultkinds.Site, _ *vaulttest.Clock) {
 		a, b := site.New("a", nil), site.New("b", nil)
@@ -313,6 +319,7 @@ func TestRelocateWithoutAList(t *testing.T) {
 // Whoever has the document and a vault of their own, with the public keys but not the private
 // ones, relocates nothing: the public key can be shown, and an unwrap cannot.
 func TestRelocateTakesThePrivateKey(t *testing.T) {
+	t.Parallel()
 	vaultkinds.Each(t, func(t *testing.T, site *vaultkinds.Site, clock *vaulttest.Clock) {
 		a, b := site.New("a", nil), site.New("b", nil)
 		m, _ := newMoved(t, a, site, clock)
@@ -346,6 +353,7 @@ func (p *pretender) GetKey(ctx context.Context, id vault.KeyID) (vault.Key, erro
 // An anchor that was kept is advanced by the Open that follows, and refuses the document of
 // before from then on.
 func TestRelocateWithAnAnchor(t *testing.T) {
+	t.Parallel()
 	vaultkinds.Each(t, func(t *testing.T, site *vaultkinds.Site, clock *vaulttest.Clock) {
 		a, b := site.New("a", nil), site.New("b", nil)
 		m, _ := newMoved(t, a, site, clock)
@@ -359,7 +367,7 @@ func TestRelocateWithAnAnchor(t *testing.T) {
 		at, err := m.opts.Anchor.Load(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, rel.Generation, at.Generation)
-		require.NoError(t, m.storage.MemStorage.Save(t.Context(), m.before))
+		require.NoError(t, keyring.Replace(t.Context(), &m.storage.MemStorage, m.before))
 		_, err = keyring.Relocate(t.Context(), m.storage, k, &m.opts)
 		require.ErrorIs(t, err, keyring.ErrUnexpected)
 	})

@@ -12,7 +12,11 @@ import (
 // it needs names them. It returns the ids of the epochs that it dropped.
 //
 // The keys are gone from the document when DropEpochs returns, and from memory
-// when the operations in flight and everything that was pinned before have ended.
+// when the operations in flight and everything that was pinned before have ended. Another
+// keyring on the same document has them until it takes up the change: at its next check, or
+// when its lease ends, and for as long as something is pinned there. So they serve nobody else one
+// lease and the time of a check later, and "no record that it needs" is meant of all keyrings: what
+// one of them is about to write, too.
 func (r *Keyring) DropEpochs(ctx context.Context, before uint32) ([]uint32, error) {
 	h, err := r.Acquire()
 	if err != nil {
@@ -32,6 +36,7 @@ func (r *Keyring) DropEpochs(ctx context.Context, before uint32) ([]uint32, erro
 
 func (r *Keyring) dropEpochs(ctx context.Context, h *Hold, before uint32) (dropped []uint32, err error) {
 	err = r.mutate(ctx, h, func(b *body) error {
+		dropped = nil
 		n := 0
 		for n < len(b.epochs)-1 && b.epochs[n].id < before {
 			dropped = append(dropped, b.epochs[n].id)
@@ -45,29 +50,38 @@ func (r *Keyring) dropEpochs(ctx context.Context, h *Hold, before uint32) (dropp
 		return nil
 	}, func(*body) error {
 		set := h.s.epochs.Load()
-		h.s.pinMu.Lock()
-		defer h.s.pinMu.Unlock()
-		var gone []*epoch
-		if old := h.s.retired.Load(); old != nil {
-			gone = slices.Clone(*old)
-		}
-		kept := &epochSet{current: set.current}
-		for _, e := range set.all {
-			if slices.Contains(dropped, e.id) {
-				gone = append(gone, e)
-			} else {
-				kept.all = append(kept.all, e)
-			}
-		}
-		// Retired first, so that no reader finds an epoch in neither.
-		h.s.retired.Store(&gone)
-		h.s.epochs.Store(kept)
+		h.s.retire(&epochSet{current: set.current, all: slices.DeleteFunc(slices.Clone(set.all), func(e *epoch) bool {
+			return slices.Contains(dropped, e.id)
+		})})
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("keyring: drop epochs: %w", err)
 	}
 	return dropped, nil
+}
+
+// retire makes kept the session's epochs, and retires those that are not among them. It
+// returns those. docMu is held.
+func (s *session) retire(kept *epochSet) (retired []*epoch) {
+	set := s.epochs.Load()
+	s.pinMu.Lock()
+	defer s.pinMu.Unlock()
+	for _, e := range set.all {
+		if kept.find(e.id) == nil {
+			retired = append(retired, e)
+		}
+	}
+	if len(retired) > 0 {
+		gone := retired
+		if old := s.retired.Load(); old != nil {
+			gone = slices.Concat(*old, retired)
+		}
+		// Retired first, so that no reader finds an epoch in neither.
+		s.retired.Store(&gone)
+	}
+	s.epochs.Store(kept)
+	return retired
 }
 
 // Pin keeps epochs that are dropped from now on readable in memory until release
@@ -203,7 +217,7 @@ func (r *Keyring) quiesced(patience time.Duration) bool {
 }
 
 // Rewrap appends to dst the record of the same DEK, for the same binding, under
-// the current epoch. A ByKEK record keeps the vault's wrap; no vault is called.
+// the current epoch. A ByKEK record keeps the vault's wrap; no vault is called for it.
 func (h *Hold) Rewrap(ctx context.Context, dst, record []byte, b *Binding) ([]byte, error) {
 	in, err := ParseRecord(record)
 	if err != nil {
@@ -211,7 +225,9 @@ func (h *Hold) Rewrap(ctx context.Context, dst, record []byte, b *Binding) ([]by
 	}
 	from := h.s.epoch(in.Epoch)
 	if from == nil {
-		return nil, errNoEpoch(in)
+		if from, err = h.lookForEpoch(ctx, in); err != nil {
+			return nil, err
+		}
 	}
 	store := (*[storeIDSize]byte)(&h.r.storeID)
 	var inner [RecordSizeByKEK]byte

@@ -26,6 +26,7 @@ func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) 
 	defer h.Release()
 	var started uint32
 	err = r.mutate(ctx, &h, func(b *body) error {
+		started = 0
 		if !due(b) {
 			return errUnchanged
 		}
@@ -77,7 +78,7 @@ func (r *Keyring) rotateByAge(now time.Time) {
 		})
 		if err == nil {
 			s.ageTold.Store(false)
-		} else if !errors.Is(err, ErrInaccessible) && !r.closed.Load() && s.ageTold.CompareAndSwap(false, true) {
+		} else if !errors.Is(err, ErrInaccessible) && r.ctx.Err() == nil && s.ageTold.CompareAndSwap(false, true) {
 			r.emit(Event{Kind: Progressed, Detail: "no new epoch, though the current one is too old", Err: err})
 		}
 	}()
@@ -127,17 +128,14 @@ func (h Hold) Epochs() []EpochInfo {
 // move is a keyring's way to a KEK: a fresh secret wrapped by it and proven, the
 // header that says so, and the body sealed under the new secret.
 type move struct {
-	header header
-	aad    []byte
-	sealed []byte
+	stored
 	secret [secretSize]byte
 	kek    *kek.KEK
 	key    vault.Key // its version, as the vault described it
 	proof  proof
 }
 
-func (m *move) destroy()         { clear(m.secret[:]) }
-func (m *move) document() []byte { return append(m.aad[:len(m.aad):len(m.aad)], m.sealed...) }
+func (m *move) destroy() { clear(m.secret[:]) }
 
 // target is a KEK that was admitted, wrapped a fresh secret, and gave it back.
 type target struct {
@@ -149,6 +147,8 @@ type target struct {
 	proof       proof
 }
 
+func (t *target) destroy() { clear(t.secret[:]) }
+
 // prepare makes k ready to take over: one GetKey, one WrapKey, one UnwrapKey. The
 // wrap is worth nothing until the vault has shown that it can undo it.
 func (r *Keyring) prepare(ctx context.Context, k *kek.KEK) (t *target, err error) {
@@ -159,7 +159,7 @@ func (r *Keyring) prepare(ctx context.Context, k *kek.KEK) (t *target, err error
 	t = &target{kek: k, key: key}
 	defer func(t *target) {
 		if err != nil {
-			clear(t.secret[:])
+			t.destroy()
 		}
 	}(t)
 	if t.fingerprint, err = kek.Fingerprint(key.Public); err != nil {
@@ -191,32 +191,19 @@ func (r *Keyring) prepare(ctx context.Context, k *kek.KEK) (t *target, err error
 	return t, nil
 }
 
-// moveTo prepares a move of body b to k. docMu is not held.
-func (r *Keyring) moveTo(ctx context.Context, k *kek.KEK, b *body) (*move, error) {
-	t, err := r.prepare(ctx, k)
+// sealFor seals b for a target, as the generation after the current one.
+func (r *Keyring) sealFor(t *target, b *body) (*move, error) {
+	next := r.header.clone()
+	next.generation++
+	next.wrapped = t.wrapped
+	if err := next.activate(t.key.ID, t.fingerprint, b); err != nil {
+		return nil, err
+	}
+	d, err := sealStored(next, b, &t.secret)
 	if err != nil {
 		return nil, err
 	}
-	return r.sealFor(t, b)
-}
-
-// sealFor seals b for a target, as the generation after the current one.
-func (r *Keyring) sealFor(t *target, b *body) (*move, error) {
-	m := &move{header: r.header.clone(), secret: t.secret, kek: t.kek, key: t.key, proof: t.proof}
-	clear(t.secret[:])
-	m.header.generation++
-	m.header.wrapped = t.wrapped
-	if err := m.header.activate(t.key.ID, t.fingerprint, r.table.last); err != nil {
-		m.destroy()
-		return nil, err
-	}
-	m.aad = m.header.encode()
-	var err error
-	if m.sealed, err = sealBody(b, &m.secret, m.aad); err != nil {
-		m.destroy()
-		return nil, err
-	}
-	return m, nil
+	return &move{stored: d, secret: t.secret, kek: t.kek, key: t.key, proof: t.proof}, nil
 }
 
 // adopt takes a saved move for the document. docMu is held, or nobody else has
@@ -228,7 +215,7 @@ func (r *Keyring) adopt(m *move) {
 	}
 	r.kek = inVault(m.kek, now.Vault)
 	r.table.moved(old, now)
-	r.take(m.header, m.aad, m.sealed)
+	r.take(m.stored)
 	r.see(m.key)
 }
 
@@ -244,8 +231,7 @@ func (r *Keyring) adopt(m *move) {
 // imported again, is refused with [ErrSameKey]: whoever has the old one has that one too.
 // ChangeKEK moves to its address.
 func (r *Keyring) RotateKEK(ctx context.Context) error {
-	k := r.KEK().WithVersion("")
-	return r.changeKEK(ctx, k, rotateKEK)
+	return r.changeKEK(ctx, func() *kek.KEK { return r.KEK().WithVersion("") }, rotateKEK)
 }
 
 const rotateKEK = "rotate KEK"
@@ -265,23 +251,34 @@ const rotateKEK = "rotate KEK"
 // DEKs that were wrapped ByKEK still need the KEK that wrapped them, until they
 // are rewrapped; see [Keyring.KEKs].
 func (r *Keyring) ChangeKEK(ctx context.Context, k *kek.KEK) error {
-	return r.changeKEK(ctx, k, "change KEK")
+	return r.changeKEK(ctx, func() *kek.KEK { return k }, "change KEK")
 }
 
-func (r *Keyring) changeKEK(ctx context.Context, k *kek.KEK, what string) error {
+// changeKEK moves the keyring to what to says. If another keyring moves it meanwhile, everything
+// is asked anew, with the document that it has then.
+func (r *Keyring) changeKEK(ctx context.Context, to func() *kek.KEK, what string) error {
 	if err := r.takeChecks(ctx); err != nil {
 		return err
 	}
-	err := r.changeKEKHeld(ctx, k, k, Event{Detail: what})
-	<-r.checks
+	err := errMovedMeanwhile
+	for tries := 0; errors.Is(err, ErrConflict) && tries < maxMoves; tries++ {
+		k := to()
+		err = r.changeKEKHeld(ctx, k, k, Event{Detail: what})
+	}
+	r.giveChecks()
 	if err != nil {
 		return fmt.Errorf("keyring: %s: %w", what, err)
 	}
 	return r.thenAnchor(ctx, nil)
 }
 
+// maxMoves is how often a change of the KEK is made again because another keyring has made
+// one meanwhile; each takes calls to the vault.
+const maxMoves = 16
+
 // changeKEKHeld moves the keyring to exact, which is k or a version of it; k is
-// what the keyring follows from then on. The caller has the turn of checks.
+// what the keyring follows from then on. If the document is on another KEK by then, its
+// error matches ErrConflict, and that document was taken up. The caller has the turn of checks.
 func (r *Keyring) changeKEKHeld(ctx context.Context, k, exact *kek.KEK, e Event) error {
 	if r.opts.ReadOnly {
 		return ErrReadOnly
@@ -304,13 +301,13 @@ func (r *Keyring) changeKEKHeld(ctx context.Context, k, exact *kek.KEK, e Event)
 	if err != nil {
 		return err
 	}
-	defer func() { clear(t.secret[:]) }()
+	defer t.destroy()
 	if err := r.notBack(exact, t.key); err != nil {
 		return err
 	}
 	t.kek = k
 	r.docMu.Lock()
-	old := r.header.current()
+	old, from := r.header.current(), r.stored
 	r.docMu.Unlock()
 	if old.fingerprint == t.fingerprint && old.key != t.key.ID {
 		if e.Detail == rotateKEK {
@@ -322,7 +319,7 @@ func (r *Keyring) changeKEKHeld(ctx context.Context, k, exact *kek.KEK, e Event)
 	if h, err = r.Acquire(); err != nil {
 		return err
 	}
-	m, err := r.saveMove(ctx, &h, t)
+	m, err := r.saveMove(ctx, &h, t, &from)
 	h.Release()
 	if err != nil {
 		return err
@@ -356,10 +353,32 @@ func (r *Keyring) notBack(asked *kek.KEK, current vault.Key) error {
 	return nil
 }
 
-// saveMove seals the document for t, saves it and takes it.
-func (r *Keyring) saveMove(ctx context.Context, h *Hold, t *target) (m *move, err error) {
-	r.docMu.Lock()
-	defer r.docMu.Unlock()
+// saveMove seals the document for t, saves it and takes it. What was found out of t was found
+// with the document from: one that another keyring has saved since is taken up, and moved, if it
+// is on the same wrap; else the error matches ErrConflict.
+func (r *Keyring) saveMove(ctx context.Context, h *Hold, t *target, from *stored) (*move, error) {
+	for range maxSwaps {
+		m, err := r.saveMoveOnce(ctx, h, t, from)
+		if !errors.Is(err, ErrConflict) || err == errMovedMeanwhile {
+			return m, err
+		}
+		if err := h.reload(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("another keyring on the document was first, %d times in a row; try again: %w", maxSwaps, ErrConflict)
+}
+
+func (r *Keyring) saveMoveOnce(ctx context.Context, h *Hold, t *target, from *stored) (m *move, err error) {
+	turn, err := r.changing(ctx, h.s)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.end()
+	ctx = turn.ctx
+	if !r.sameWrap(from) {
+		return nil, errMovedMeanwhile
+	}
 	if err := r.own(ctx, h); err != nil {
 		return nil, err
 	}
@@ -372,9 +391,11 @@ func (r *Keyring) saveMove(ctx context.Context, h *Hold, t *target) (m *move, er
 	if m, err = r.sealFor(t, b); err != nil {
 		return nil, err
 	}
-	if err := r.save(ctx, m.document(), b); err != nil {
+	if err := r.swap(ctx, &m.stored, b); err != nil {
 		m.destroy()
-		return nil, fmt.Errorf("save generation %d: %w", m.header.generation, err)
+		// It may have been saved all the same: then this is the KEK that the document is opened with.
+		r.knowOther(inVault(t.kek, t.key.ID.Vault))
+		return nil, err
 	}
 	r.adopt(m)
 	r.anchorSoon()

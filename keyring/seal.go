@@ -58,10 +58,9 @@ func openBodyPlainly(sealed []byte, docSecret *[secretSize]byte, aad []byte) (*b
 
 // newBody returns the body of a new keyring: a store secret and one epoch.
 func newBody(p policy, now time.Time) *body {
-	b := &body{policy: p, nextEpoch: 1}
+	b := &body{policy: p, nextEpoch: 1, nextKEK: 1}
 	rand.Read(b.storeSecret[:])
 	b.addEpoch(now)
-	b.current().reserved = b.policy.reserveStep()
 	return b
 }
 

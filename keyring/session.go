@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,7 +42,9 @@ type session struct {
 	// overwritten when nobody can be using them either. Guarded by pinMu.
 	unfound []*epoch
 
-	secret [secretSize]byte // the document's; guarded by Keyring.docMu
+	secret [secretSize]byte // the document's; guarded by Keyring.docMu, as is opening
+	// opening is the documents that were opened in the session and are not the keyring's yet.
+	opening map[*opening]struct{}
 }
 
 // epochSet is the epochs at one moment; never changed once published.
@@ -52,11 +55,14 @@ type epochSet struct {
 
 // epoch is an epoch key ready for use.
 type epoch struct {
-	id       uint32
-	created  time.Time
-	aead     dek.AEAD
-	used     atomic.Uint64 // DEKs wrapped, counted from the reservation it was opened with
-	reserved atomic.Uint64 // what the document on disk says that it may have wrapped
+	id      uint32
+	created time.Time
+	aead    dek.AEAD
+	sum     [sha256.Size]byte // of the key: that it is the same in every document
+	left    atomic.Int64      // how many DEKs this keyring may wrap of what it has reserved; 0 or less: none
+	idle    atomic.Int64      // what it has reserved and will not use
+	counted atomic.Uint64     // what the document that was taken last says that all keyrings have reserved
+	shared  atomic.Bool       // Share was called, and the next DEK begins another epoch
 }
 
 func (s *epochSet) find(id uint32) *epoch {
@@ -86,12 +92,13 @@ func (s *session) epoch(id uint32) *epoch {
 }
 
 // newEpoch makes an epoch key ready. The expanded key is allocated inside
-// secret.Do, so that it is erased when the session lets go of it.
+// secret.Do, so that it is erased when the session lets go of it. Nothing of what the
+// document says was reserved is this session's: the first DEK goes by reserve.
 func newEpoch(k *epochKey) (e *epoch, err error) {
 	e = &epoch{id: k.id, created: k.created}
 	secret.Do(func() { e.aead, err = dek.NewAEAD(k.key[:]) })
-	e.used.Store(k.reserved)
-	e.reserved.Store(k.reserved)
+	e.sum = k.sum()
+	e.counted.Store(k.reserved)
 	return e, err
 }
 
@@ -106,6 +113,14 @@ func newEpochSet(b *body) (*epochSet, error) {
 	}
 	set.current = set.all[len(set.all)-1]
 	return set, nil
+}
+
+// names returns what tells the epochs from others.
+func (s *epochSet) names() (names []epochName) {
+	for _, e := range s.all {
+		names = append(names, epochName{e.id, e.sum})
+	}
+	return names
 }
 
 // with returns the set with one more epoch, the new current one.
@@ -125,6 +140,9 @@ func newSession(set *epochSet, cache *dekCache) *session {
 func (s *session) destroy() {
 	s.cancel(errLockedMeanwhile)
 	clear(s.secret[:])
+	for o := range s.opening {
+		o.destroy()
+	}
 	s.pinMu.Lock()
 	gone := append(s.unfound, s.epochs.Swap(nil).all...)
 	s.unfound = nil
@@ -242,7 +260,8 @@ func (h Hold) Session() uint64 { return h.s.id }
 // CurrentEpoch is the epoch that new DEKs are wrapped by.
 func (h Hold) CurrentEpoch() uint32 { return h.s.epochs.Load().current.id }
 
-// Wrapping is how new DEKs are wrapped, which does not change while a keyring is open.
+// Wrapping is how new DEKs are wrapped. While a keyring is open only another keyring on the
+// same document changes it.
 func (h Hold) Wrapping() Wrapping {
 	if h.r.wrapsByKEK.Load() {
 		return ByKEK
@@ -257,14 +276,6 @@ func (h Hold) Release() {
 	if h.c != nil {
 		h.c.end()
 	}
-}
-
-// holds is how many operations are in flight, or a few more.
-func (r *Keyring) holds() (n uint64) {
-	for i := range r.inFlight {
-		n += uint64(r.inFlight[i].n.Load())
-	}
-	return n
 }
 
 // drain waits until no hold of the session s is left, which was taken away before. From

@@ -104,11 +104,11 @@ type watchedSave struct {
 	look func()
 }
 
-func (w *watchedSave) Save(ctx context.Context, document []byte) error {
+func (w *watchedSave) Swap(ctx context.Context, was Revision, document []byte) (Revision, error) {
 	if w.look != nil {
 		w.look()
 	}
-	return w.MemStorage.Save(ctx, document)
+	return w.MemStorage.Swap(ctx, was, document)
 }
 
 // A keyring that is locked and moves to a successor has no hold, for which Close would wait:

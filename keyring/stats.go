@@ -44,8 +44,9 @@ type Stats struct {
 type EpochStats struct {
 	ID      uint32
 	Created time.Time
-	// DEKs is a bound on how many it has wrapped: the document counts them in
-	// advance, and what was counted and not used counts too. MaxDEKs is when the
+	// DEKs is a bound on how many it has wrapped, in all keyrings that share the document,
+	// as of when this one took up its present state: the document counts them in
+	// advance, and what others have counted and not used counts too. MaxDEKs is when the
 	// next begins.
 	DEKs, MaxDEKs uint64
 	// MaxAge is when the next begins; zero: never by age.
@@ -136,7 +137,7 @@ func (r *Keyring) Stats() Stats {
 	// A lock may be taking the session apart at this moment.
 	if set := s.epochs.Load(); set != nil {
 		e := set.current
-		st.Epoch = EpochStats{ID: e.id, Created: e.created, DEKs: e.used.Load(), MaxDEKs: r.policy.maxDEKs, MaxAge: r.policy.maxAge}
+		st.Epoch = EpochStats{ID: e.id, Created: e.created, DEKs: e.bound(), MaxDEKs: r.policy.maxDEKs, MaxAge: r.policy.maxAge}
 		st.LeaseLeft = max(0, time.Duration(s.deadline.Load())-r.clock.Elapsed())
 		st.DEKs = s.cache.len()
 	}

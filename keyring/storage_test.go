@@ -21,32 +21,49 @@ func TestFileStorage(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
 	path := filepath.Join(dir, "keyring")
 	s := keyring.FileStorage(path)
-	_, err := s.Load(ctx)
+	_, _, err := s.Load(ctx)
 	require.ErrorIs(t, err, keyring.ErrNoDocument)
 	require.ErrorContains(t, err, path)
+	// What a process left that was killed while it saved is in nobody's way.
+	require.NoError(t, os.WriteFile(path+".new", []byte("half"), 0o600))
+	var revision keyring.Revision
 	for _, document := range []string{"one", "", "three"} {
-		require.NoError(t, s.Save(ctx, []byte(document)))
-		got, err := s.Load(ctx)
+		revision, err = s.Swap(ctx, revision, []byte(document))
+		require.NoError(t, err)
+		got, at, err := s.Load(ctx)
 		require.NoError(t, err)
 		require.Equal(t, document, string(got))
+		require.Equal(t, revision, at)
 	}
 	info, err := os.Stat(path)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 
-	require.Error(t, keyring.FileStorage(filepath.Join(dir, "missing", "keyring")).Save(ctx, nil))
+	_, err = keyring.FileStorage(filepath.Join(dir, "missing", "keyring")).Swap(ctx, "", nil)
+	require.Error(t, err)
 	inTheWay := filepath.Join(dir, "directory")
 	require.NoError(t, os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700))
-	require.Error(t, keyring.FileStorage(inTheWay).Save(ctx, []byte("x")), "a directory is not replaced")
-	_, err = keyring.FileStorage(inTheWay).Load(ctx)
+	_, err = keyring.FileStorage(inTheWay).Swap(ctx, "", []byte("x"))
+	require.Error(t, err, "a directory is not replaced")
+	_, _, err = keyring.FileStorage(inTheWay).Load(ctx)
 	require.Error(t, err)
 	require.NotErrorIs(t, err, keyring.ErrNoDocument)
-	names, err := os.ReadDir(dir)
+	// Whose lock is another's is not replaced either.
+	link := filepath.Join(dir, "link")
+	require.NoError(t, os.Symlink(path, link))
+	_, err = keyring.FileStorage(link).Swap(ctx, revision, []byte("x"))
+	require.ErrorContains(t, err, "is a link")
+	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	require.Len(t, names, 2, "no temporary file is left: %v", names)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	require.Equal(t, []string{"directory", "directory.lock", "keyring", "keyring.lock", "link", "link.lock"}, names, "no temporary file is left")
 
 	t.Chdir(dir)
-	require.NoError(t, keyring.FileStorage("relative").Save(ctx, []byte("r")))
+	_, err = keyring.FileStorage("relative").Swap(ctx, "", []byte("r"))
+	require.NoError(t, err)
 	got, err := os.ReadFile(filepath.Join(dir, "relative"))
 	require.NoError(t, err)
 	require.Equal(t, "r", string(got))
@@ -58,18 +75,18 @@ type failing struct {
 	load, save error
 }
 
-func (f *failing) Load(ctx context.Context) ([]byte, error) {
+func (f *failing) Load(ctx context.Context) ([]byte, keyring.Revision, error) {
 	if f.load != nil {
-		return nil, f.load
+		return nil, "", f.load
 	}
 	return f.MemStorage.Load(ctx)
 }
 
-func (f *failing) Save(ctx context.Context, document []byte) error {
+func (f *failing) Swap(ctx context.Context, was keyring.Revision, document []byte) (keyring.Revision, error) {
 	if f.save != nil {
-		return f.save
+		return "", f.save
 	}
-	return f.MemStorage.Save(ctx, document)
+	return f.MemStorage.Swap(ctx, was, document)
 }
 
 // Create writes nothing when it is not to, or cannot.
@@ -94,7 +111,7 @@ func TestCreateRefuses(t *testing.T) {
 			r, err := keyring.Create(t.Context(), s, g.kek, &g.opts)
 			require.ErrorIs(t, err, c.want)
 			require.Nil(t, r)
-			_, err = s.MemStorage.Load(t.Context())
+			_, _, err = s.MemStorage.Load(t.Context())
 			require.ErrorIs(t, err, keyring.ErrNoDocument)
 		})
 	}
@@ -221,12 +238,12 @@ func TestLeastGeneration(t *testing.T) {
 	r := g.create()
 	require.NoError(t, r.Rotate(t.Context()))
 	now := r.State().Generation
-	document, err := g.storage.Load(t.Context())
+	document, err := keyring.Document(t.Context(), g.storage)
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
 	for least, ok := range map[uint64]bool{now - 1: true, now: true, now + 1: false} {
 		s := &keyring.MemStorage{}
-		require.NoError(t, s.Save(t.Context(), document))
+		require.NoError(t, keyring.Replace(t.Context(), s, document))
 		o := g.opts
 		o.Anchor = keyring.Expect{Generation: least}
 		r, err := keyring.Open(t.Context(), s, g.kek, &o)

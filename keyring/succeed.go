@@ -34,14 +34,14 @@ func outOfDate(err error) bool {
 // succeed moves the keyring from the version in use, which was refused for its dates, to a
 // successor that the check found, and makes it available. If that cannot be done the refusal
 // stands, and says why not and what can. The caller has the turn of checks.
-func (r *Keyring) succeed(ctx context.Context, k, pinned *kek.KEK, refusal error, requested bool) error {
+func (r *Keyring) succeed(ctx context.Context, k, pinned *kek.KEK, d *stored, refusal error, requested bool) error {
 	r.mu.Lock()
 	newer, unfit := r.newer, r.unfit
 	r.newer = "" // the move is made here, or not at all
 	r.mu.Unlock()
 	switch {
 	case newer != "":
-		return r.moveToSuccessor(ctx, k, k.WithVersion(newer), pinned, refusal, requested)
+		return r.moveToSuccessor(ctx, k, k.WithVersion(newer), pinned, d, refusal, requested)
 	case r.opts.ReadOnly:
 		return fmt.Errorf("%w; if the key has a newer version, open it for writing, which moves it there", refusal)
 	case k.ID().Version != "" || r.opts.PinVersion:
@@ -61,10 +61,10 @@ func (r *Keyring) stillLocked(cause error) error {
 }
 
 // moveToSuccessor moves to exact, a version of the same key; k is what the keyring follows
-// from then on.
-func (r *Keyring) moveToSuccessor(ctx context.Context, k, exact, pinned *kek.KEK, refusal error, requested bool) error {
+// from then on. d is the document that is moved, the keyring's or a later one.
+func (r *Keyring) moveToSuccessor(ctx context.Context, k, exact, pinned *kek.KEK, d *stored, refusal error, requested bool) error {
 	stays := func(err error) error {
-		if errors.Is(err, errSessionEnded) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnexpected) {
+		if errors.Is(err, errSessionEnded) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnexpected) || errors.Is(err, ErrConflict) {
 			return err
 		}
 		// Whatever kept it from moving, the version in use is refused: the text of the
@@ -75,13 +75,10 @@ func (r *Keyring) moveToSuccessor(ctx context.Context, k, exact, pinned *kek.KEK
 	if err != nil {
 		return stays(err)
 	}
-	defer func() { clear(t.secret[:]) }()
+	defer t.destroy()
 	t.kek = k
-	r.docMu.Lock()
-	wrapped := r.header.wrapped
-	r.docMu.Unlock()
 	old := pinned.ID()
-	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: old, Ciphertext: wrapped})
+	got, err := r.unwrap(ctx, pinned, vault.Wrapped{KeyID: old, Ciphertext: d.header.wrapped})
 	if err != nil {
 		return stays(err)
 	}
@@ -91,26 +88,34 @@ func (r *Keyring) moveToSuccessor(ctx context.Context, k, exact, pinned *kek.KEK
 	}
 	e := Event{Kind: KEKChanged, Key: t.key.ID, Detail: fmt.Sprintf("a newer version, because %s is out of date", old.Version)}
 	if r.session.Load() != nil {
-		return r.succeedOpen(ctx, t, got, e, stays)
+		return r.succeedOpen(ctx, t, d, got, e, stays)
 	}
-	return r.succeedLocked(ctx, t, got, e, requested, stays)
+	return r.succeedLocked(ctx, t, d, got, e, requested, stays)
 }
 
 // succeedOpen is the move of a keyring that is open: its version went out of date after the
 // last check, which has had no consequence yet.
-func (r *Keyring) succeedOpen(ctx context.Context, t *target, got []byte, e Event, stays func(error) error) error {
+func (r *Keyring) succeedOpen(ctx context.Context, t *target, d *stored, got []byte, e Event, stays func(error) error) error {
+	r.docMu.Lock()
+	s := r.session.Load() // destroyed under docMu
+	later := d.header.generation > r.header.generation
+	same := s == nil || !d.sameWrap(&r.stored) || sameSecret(got, &s.secret)
+	r.docMu.Unlock()
+	switch {
+	case s == nil:
+		return errSessionEnded
+	case !same:
+		return r.wrongSecret("it unwrapped to another secret than before")
+	case later:
+		if err := r.takeUp(s, d, (*[secretSize]byte)(got)); err != nil {
+			return err
+		}
+	}
 	h, err := r.Acquire()
 	if err != nil {
 		return errSessionEnded
 	}
-	r.docMu.Lock()
-	same := sameSecret(got, &h.s.secret)
-	r.docMu.Unlock()
-	if !same {
-		h.Release()
-		return r.wrongSecret("it unwrapped to another secret than before")
-	}
-	m, err := r.saveMove(ctx, &h, t)
+	m, err := r.saveMove(ctx, &h, t, d)
 	h.Release()
 	if err != nil {
 		return stays(err)
@@ -120,24 +125,21 @@ func (r *Keyring) succeedOpen(ctx context.Context, t *target, got []byte, e Even
 	return r.renew(h.s, m.proof)
 }
 
-// succeedLocked is the move of a keyring that is locked, which it opens. Nobody else can
-// change its document. What has to be known of it is known before anything is saved.
-func (r *Keyring) succeedLocked(ctx context.Context, t *target, got []byte, e Event, requested bool, stays func(error) error) error {
-	b, m, err := r.saveSuccessor(ctx, t, (*[secretSize]byte)(got))
+// succeedLocked is the move of a keyring that is locked, which it opens. Nobody else in this
+// process can change its document. What has to be known of it is known before anything is saved.
+func (r *Keyring) succeedLocked(ctx context.Context, t *target, d *stored, got []byte, e Event, requested bool, stays func(error) error) error {
+	b, m, err := r.saveSuccessor(ctx, t, d, (*[secretSize]byte)(got))
 	if err != nil {
 		return stays(err)
 	}
 	defer b.destroy()
 	defer m.destroy()
 	r.emit(e)
-	return r.begin(b, &m.secret, m.proof, requested)
+	return r.begin(&m.stored, b, &m.secret, m.proof, requested)
 }
 
-func (r *Keyring) saveSuccessor(ctx context.Context, t *target, docSecret *[secretSize]byte) (_ *body, _ *move, err error) {
-	r.docMu.Lock()
-	sealed, aad := r.sealed, r.aad
-	r.docMu.Unlock()
-	b, err := openBody(sealed, docSecret, aad)
+func (r *Keyring) saveSuccessor(ctx context.Context, t *target, d *stored, docSecret *[secretSize]byte) (_ *body, _ *move, err error) {
+	b, err := openBody(d.sealed, docSecret, d.aad)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -146,18 +148,24 @@ func (r *Keyring) saveSuccessor(ctx context.Context, t *target, docSecret *[secr
 			b.destroy()
 		}
 	}()
-	if err := r.admit(b); err != nil {
+	if err := r.admit(b, d.header.generation); err != nil {
 		return nil, nil, err
 	}
-	// There is no session, and so no hold that Close would wait for: it waits for the turn, so
-	// that nothing is saved in a storage that its owner has closed.
+	// There is no session, and so no hold that Close would wait for: it ends the ctx of the swap and
+	// waits for the turn, so that nothing is saved in a storage that its owner has closed.
 	r.turn.Lock()
 	defer r.turn.Unlock()
 	if r.closed.Load() {
 		return nil, nil, ErrClosed
 	}
-	r.docMu.Lock()
-	defer r.docMu.Unlock()
+	changing, err := r.changing(ctx, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer changing.end()
+	if err := r.takeFound(d, b); err != nil {
+		return nil, nil, err
+	}
 	if err := r.claim(b); err != nil {
 		return nil, nil, err
 	}
@@ -165,11 +173,16 @@ func (r *Keyring) saveSuccessor(ctx context.Context, t *target, docSecret *[secr
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := r.save(ctx, m.document(), b); err != nil {
+	if err := r.swap(changing.ctx, &m.stored, b); err != nil {
 		m.destroy()
-		return nil, nil, fmt.Errorf("save generation %d: %w", m.header.generation, err)
+		return nil, nil, err
 	}
 	r.adopt(m)
+	// Also if nothing can begin with it: those that come are later ones of its line.
+	r.knowOwner(b)
+	r.mu.Lock()
+	r.fingerprint = b.fingerprint()
+	r.mu.Unlock()
 	return b, m, nil
 }
 
@@ -184,9 +197,11 @@ func (r *Keyring) succeedFirst(ctx context.Context, k, exact *kek.KEK) (done boo
 	if r.session.Load() != nil || !outOfDate(refusal) {
 		return false, nil
 	}
-	r.docMu.Lock()
-	inUse, own := r.header.current().key, r.kek
-	r.docMu.Unlock()
+	d, own, unseen := r.toAskOf(ctx, false)
+	if unseen != nil {
+		return false, unseen
+	}
+	inUse := d.header.current().key
 	pinned := kek.New(own.Vault(), inUse)
 	same := exact.ID().Name == inUse.Name && (exact.ID().Vault == "" || exact.ID().Vault == inUse.Vault)
 	if !same {
@@ -196,7 +211,7 @@ func (r *Keyring) succeedFirst(ctx context.Context, k, exact *kek.KEK) (done boo
 	old, refusal := r.getKey(ctx, pinned)
 	if !outOfDate(refusal) {
 		if refusal == nil {
-			refusal = r.ask(ctx, true)
+			refusal = r.ask(ctx, true, true)
 		}
 		return false, refusal
 	}
@@ -213,6 +228,6 @@ func (r *Keyring) succeedFirst(ctx context.Context, k, exact *kek.KEK) (done boo
 	if !same && k.ID().Version != "" {
 		k = exact // which was given with a version: it is another now
 	}
-	err = r.moveToSuccessor(ctx, k, exact, pinned, refusal, true)
+	err = r.moveToSuccessor(ctx, k, exact, pinned, &d, refusal, true)
 	return same && err == nil, err
 }

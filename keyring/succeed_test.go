@@ -60,7 +60,7 @@ func newSuccessorCase(t *testing.T, way string, k *kek.KEK, clock *vaulttest.Clo
 	if way != "check" {
 		require.NoError(t, c.r.Close())
 	}
-	c.before, err = c.storage.Load(t.Context())
+	c.before, err = keyring.Document(t.Context(), c.storage)
 	require.NoError(t, err)
 	return c
 }
@@ -110,7 +110,7 @@ func (c *successorCase) stays(t *testing.T, first vault.KeyID, err, kind error) 
 	require.ErrorIs(t, st.Cause, kind)
 	require.Equal(t, first, st.KEK)
 	require.ErrorIs(t, c.opens(t), keyring.ErrInaccessible)
-	after, err := c.storage.Load(t.Context())
+	after, err := keyring.Document(t.Context(), c.storage)
 	require.NoError(t, err)
 	require.Equal(t, c.before, after, "nothing was written")
 }
@@ -118,6 +118,7 @@ func (c *successorCase) stays(t *testing.T, first vault.KeyID, err, kind error) 
 // What becomes of a keyring whose KEK version was taken out of use, with a newer version
 // of the key that may be usable, in each of the ways in which it is noticed.
 func TestSuccessor(t *testing.T) {
+	t.Parallel()
 	olds := []struct {
 		is      string
 		kind    error
@@ -131,12 +132,19 @@ func TestSuccessor(t *testing.T) {
 	}
 	newers := []string{"none", "enabled", "expired", "disabled", "not yet valid"}
 	ways := []string{"check", "Open", "RotateKEK", "ChangeKEK to the version", "ChangeKEK to another key"}
+	// What a vault says of a version and of a newer one the memory's says in each combination; of
+	// the others' answers each one is met, alone and beside one that is followed.
+	whole := func(kind, old, newer string) bool { return kind == "memory" || newer == "enabled" || old == "expired" }
 	vaultkinds.Each(t, func(t *testing.T, site *vaultkinds.Site, clock *vaulttest.Clock) {
+		t.Parallel()
 		v := site.New("v", nil)
 		one, two := site.Pair(), site.Pair()
 		other := v.Import("other", site.Pair())
 		for i, old := range olds {
 			for j, newer := range newers {
+				if !whole(site.Kind, old.is, newer) {
+					continue
+				}
 				name := fmt.Sprintf("customer-%d-%d", i, j)
 				first := v.Import(name, one)
 				k := kek.New(v, first.Versionless())
@@ -239,6 +247,7 @@ func TestOutOfDateSaysWhatWorks(t *testing.T) {
 // is rotated afterwards: it is closed at that moment, and open again as soon as a check has
 // moved it. Whatever is taken away then ends as every other access does.
 func TestSuccessorAfterTheExpiry(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, g *rig) {
 		e := g.listen()
 		ends := start.Add(30 * time.Minute)
@@ -322,7 +331,7 @@ func TestSuccessorRefuses(t *testing.T) {
 				g.pass(time.Minute)
 				newest := g.vault.Rotate(g.key.Name)
 				g.vault.SetDates(g.key, time.Time{}, g.clock.Now())
-				before, err := g.storage.Load(t.Context())
+				before, err := keyring.Document(t.Context(), g.storage)
 				require.NoError(t, err)
 				tt.prepare(g)
 				r, err := keyring.Open(t.Context(), g.storage, g.kek, &g.opts)
@@ -335,7 +344,7 @@ func TestSuccessorRefuses(t *testing.T) {
 				} else {
 					require.ErrorIs(t, err, tt.is)
 				}
-				after, err := g.storage.Load(t.Context())
+				after, err := keyring.Document(t.Context(), g.storage)
 				require.NoError(t, err)
 				require.Equal(t, before, after)
 			})

@@ -169,7 +169,9 @@ func (h *Hold) outside(ctx context.Context, f func(context.Context) error) error
 }
 
 // OpenDEK makes k the key of a record, bound to b. With a ByKEK record whose DEK
-// is not in the cache it lets go of the hold as NewDEK does.
+// is not in the cache it lets go of the hold as NewDEK does. A record that names an epoch or
+// a KEK that the keyring does not know is damaged if the document in storage does not have it
+// either.
 func (h *Hold) OpenDEK(ctx context.Context, k *dek.Key, record []byte, b *Binding) error {
 	in, err := ParseRecord(record)
 	if err != nil {
@@ -177,7 +179,9 @@ func (h *Hold) OpenDEK(ctx context.Context, k *dek.Key, record []byte, b *Bindin
 	}
 	e := h.s.epoch(in.Epoch)
 	if e == nil {
-		return errNoEpoch(in)
+		if e, err = h.lookForEpoch(ctx, in); err != nil {
+			return err
+		}
 	}
 	aad := b.aad(in, (*[storeIDSize]byte)(&h.r.storeID))
 	if in.Wrapping == ByKeyring {
@@ -194,15 +198,18 @@ func (h *Hold) OpenDEK(ctx context.Context, k *dek.Key, record []byte, b *Bindin
 }
 
 // CheckRecord authenticates a record for b under its epoch, without opening the
-// DEK and without a vault.
-func (h *Hold) CheckRecord(record []byte, b *Binding) error {
+// DEK and without a vault. If the keyring does not know the epoch, it looks for it in the
+// storage.
+func (h *Hold) CheckRecord(ctx context.Context, record []byte, b *Binding) error {
 	in, err := ParseRecord(record)
 	if err != nil {
 		return err
 	}
 	e := h.s.epoch(in.Epoch)
 	if e == nil {
-		return errNoEpoch(in)
+		if e, err = h.lookForEpoch(ctx, in); err != nil {
+			return err
+		}
 	}
 	got, err := e.aead.Open(nil, record[in.headSize():], b.aad(in, (*[storeIDSize]byte)(&h.r.storeID)))
 	clear(got)
@@ -229,7 +236,7 @@ func (h *Hold) openByKEK(ctx context.Context, k *dek.Key, in RecordInfo, inner [
 		return nil
 	}
 	r.calls.dekMisses.Add(1)
-	client, id, err := r.kekFor(in.KEK)
+	client, id, err := h.lookForKEK(ctx, in)
 	if err != nil {
 		return err
 	}

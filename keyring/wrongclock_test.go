@@ -20,6 +20,7 @@ const year = 365 * 24 * time.Hour
 // keyring stays shut, for nobody can tell a wrong clock from a key that was taken away, and
 // says which time it assumed: with a vault that says what time it is, which clock is off.
 func TestWrongClock(t *testing.T) {
+	t.Parallel()
 	const may = "by this machine's clock, which may be wrong"
 	for name, tt := range map[string]struct {
 		off     time.Duration

@@ -219,16 +219,16 @@ def open_document(backend, doc, pems):
     header = parse_document(doc)
     secret = unwrap(backend, pems, header, header["active"], header["wrapped"], "the document")
     body = gcm(backend, secret, header["sealed"], header["aad"], "the document")
-    store_secret, wrapping, max_deks, max_age, rekey_after, next_epoch, work, instance, shared, n = struct.unpack_from(
-        ">32sBQQQI16s16sIH", body)
-    if len(body) != 99 + 52 * n:
+    store_secret, wrapping, max_deks, max_age, rekey_after, next_epoch, work, instance, shared, next_kek, n = struct.unpack_from(
+        ">32sBQQQI16s16sIIH", body)
+    if len(body) != 103 + 52 * n:
         raise Refused("the document's body does not add up")
     epochs = {}
     for i in range(n):
-        epoch, created, deks, key = struct.unpack_from(">IQQ32s", body, 99 + 52 * i)
+        epoch, created, deks, key = struct.unpack_from(">IQQ32s", body, 103 + 52 * i)
         epochs[epoch] = {"created": created, "deks": deks, "key": key}
     header.update(wrapping=wrapping, epoch_max_deks=max_deks, epoch_max_age=max_age, rekey_after=rekey_after,
-                  next_epoch=next_epoch, work=work.hex(), instance=instance.hex(), shared_up_to=shared, epochs=epochs,
+                  next_epoch=next_epoch, work=work.hex(), instance=instance.hex(), shared_up_to=shared, next_kek=next_kek, epochs=epochs,
                   store_fingerprint=hashlib.sha256(b"blockseal fingerprint v1" + store_secret).hexdigest())
     return header
 
@@ -354,7 +354,7 @@ def main():
     ring = open_document(backend, read(a.document), a.kek)
     if a.command == "keyring":
         out = header_json(ring)
-        for field in ("store_fingerprint", "wrapping", "epoch_max_deks", "epoch_max_age", "rekey_after", "next_epoch", "work", "instance", "shared_up_to"):
+        for field in ("store_fingerprint", "wrapping", "epoch_max_deks", "epoch_max_age", "rekey_after", "next_epoch", "work", "instance", "shared_up_to", "next_kek"):
             out[field] = ring[field]
         out["epochs"] = [{"id": i, "created": e["created"], "deks": e["deks"], **({"key": e["key"].hex()} if a.show_keys else {})}
                          for i, e in ring["epochs"].items()]

@@ -22,15 +22,19 @@ const module = "github.com/blockseal/blockseal/"
 // that one itself.
 func imports() map[string][]string {
 	return map[string][]string{
-		"vault":            {},
-		"vault/local":      {"vault", "internal/secret", "internal/keyfile"},
-		"vault/azure":      {"vault", "internal/keyfile"},
-		"vault/audit":      {"vault"},
-		"vault/vaulttest":  {"vault"},
-		"kek":              {"vault"},
-		"dek":              {"internal/secret"},
-		"keyring":          {"vault", "kek", "dek", "internal/secret"},
-		"internal/secret":  {},
+		"vault":           {},
+		"vault/local":     {"vault", "internal/secret", "internal/keyfile"},
+		"vault/azure":     {"vault", "internal/keyfile"},
+		"vault/audit":     {"vault"},
+		"vault/vaulttest": {"vault"},
+		"kek":             {"vault"},
+		"dek":             {"internal/secret"},
+		"keyring":         {"vault", "kek", "dek", "internal/secret"},
+		"internal/secret": {},
+
+		// A suite makes what it tests with.
+		"keyring/storagetest": {"keyring", "kek", "vault", "vault/vaulttest"},
+
 		"internal/keyfile": {"vault"},
 		"internal/engine":  {},
 		// Of the engines none knows another.

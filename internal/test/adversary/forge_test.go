@@ -176,7 +176,7 @@ func (g *rig) document(header string, wrapped, secret []byte) string {
 	require.NoError(g.t, err)
 	instance, err := hex.DecodeString(in.Instance)
 	require.NoError(g.t, err)
-	body = append(append(body, instance...), 0, 0, 0, 0)
+	body = append(append(body, instance...), 0, 0, 0, 0, 0, 0, 0, 2)
 	body = binary.BigEndian.AppendUint16(body, 1)
 	body = binary.BigEndian.AppendUint32(body, 1)
 	body = append(body, make([]byte, 16)...)

@@ -27,17 +27,20 @@ type held struct {
 	saves    int
 }
 
-func (h *held) Load(context.Context) ([]byte, error) {
+func (h *held) Load(context.Context) ([]byte, keyring.Revision, error) {
 	if h.document == nil {
-		return nil, keyring.ErrNoDocument
+		return nil, "", keyring.ErrNoDocument
 	}
-	return h.document, nil
+	return h.document, keyring.ContentRevision(h.document), nil
 }
 
-func (h *held) Save(_ context.Context, document []byte) error {
+func (h *held) Swap(_ context.Context, was keyring.Revision, document []byte) (keyring.Revision, error) {
+	if h.document == nil && was != "" || h.document != nil && was != keyring.ContentRevision(h.document) {
+		return "", keyring.ErrConflict
+	}
 	h.document = append([]byte(nil), document...)
 	h.saves++
-	return nil
+	return keyring.ContentRevision(document), nil
 }
 
 // ring makes a keyring with one DEK and closes it.

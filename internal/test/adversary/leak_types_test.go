@@ -160,7 +160,7 @@ func (w *world) specimens(s *block.Store) []any {
 	var binding keyring.Binding
 	binding.Set([]byte("context"))
 	t.Cleanup(func() { hold.Release(); ring.Close() })
-	document, err := storage.Load(ctx)
+	document, _, err := storage.Load(ctx)
 	require.NoError(t, err)
 	info, err := keyring.Inspect(document)
 	require.NoError(t, err)

@@ -146,7 +146,7 @@ func (s *secrets) addStore(t testing.TB, records map[string]string) {
 	require.NotEmpty(t, body, "the document's secret went through the vault")
 	s.add("store secret", body[:32])
 	epochs := map[string][]byte{}
-	for e := body[99:]; len(e) > 0; e = e[52:] {
+	for e := body[103:]; len(e) > 0; e = e[52:] {
 		epochs[string(e[:4])] = e[20:52]
 		s.add("epoch key", e[20:52])
 	}

@@ -1,0 +1,180 @@
+package block
+
+import (
+	"context"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/memory"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/keyring/storagetest"
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+// emptyPebble is a partition of a Pebble with nothing in it, in memory.
+func emptyPebble(t *testing.T) engine.Partition {
+	t.Helper()
+	fs := vfs.NewMem()
+	require.NoError(t, fs.MkdirAll("store", 0o755))
+	lock, err := pebble.LockDir("store", fs, false)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, lock.Close()) })
+	db, err := pebble.Open("store", lock, pebble.Options{FS: fs, Create: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db.Partition(0)
+}
+
+// The keyring's storage is what it has to be, in memory, where the document of a new store waits
+// for its engine, and in an engine.
+func TestStorageConforms(t *testing.T) {
+	t.Run("in memory", func(t *testing.T) {
+		storagetest.Run(t, func(*testing.T) func() keyring.Storage {
+			m := &metaStorage{}
+			return func() keyring.Storage { return m }
+		})
+	})
+	for name, empty := range map[string]func(*testing.T) engine.Partition{
+		"in Pebble":              emptyPebble,
+		"in an engine in memory": func(*testing.T) engine.Partition { return memory.New().Partition(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			storagetest.Run(t, func(t *testing.T) func() keyring.Storage {
+				m := &metaStorage{part: empty(t)}
+				return func() keyring.Storage { return m }
+			})
+		})
+		// As another process has it, which knows nothing of this one's lock.
+		t.Run(name+", each with a storage of its own", func(t *testing.T) {
+			storagetest.Run(t, func(t *testing.T) func() keyring.Storage {
+				part := empty(t)
+				return func() keyring.Storage { return &metaStorage{part: part} }
+			})
+		})
+	}
+}
+
+// slowDisk is a partition whose changes of meta records are seen at once, and durable only when
+// somebody lets them be: as Pebble's are, whose log others sync as well.
+type slowDisk struct {
+	engine.Partition
+	slow          bool
+	seen, durable chan struct{}
+}
+
+func (p *slowDisk) SwapMeta(ctx context.Context, changes ...engine.Swap) ([]uint64, error) {
+	revisions, err := p.Partition.SwapMeta(ctx, changes...)
+	if p.slow {
+		close(p.seen)
+		<-p.durable
+	}
+	return revisions, err
+}
+
+// Who loads the document waits for no disk, and is given none that a crash could take away again.
+func TestLoadWaitsForNoSave(t *testing.T) {
+	ctx := t.Context()
+	part := &slowDisk{Partition: emptyPebble(t), seen: make(chan struct{}), durable: make(chan struct{})}
+	m := &metaStorage{part: part}
+	v := vaulttest.New(nil)
+	r, err := keyring.Create(ctx, m, kek.New(v, v.CreateKey("customer").Versionless()), nil)
+	require.NoError(t, err)
+	defer r.Close()
+	before, was, err := m.Load(ctx)
+	require.NoError(t, err)
+
+	part.slow = true
+	rotated := make(chan error, 1)
+	go func() { rotated <- r.Rotate(context.WithoutCancel(ctx)) }()
+	<-part.seen
+	during, still, err := m.Load(ctx)
+	require.NoError(t, err)
+	require.Equal(t, before, during)
+	require.Equal(t, was, still)
+
+	part.slow = false
+	close(part.durable)
+	require.NoError(t, <-rotated)
+	after, now, err := m.Load(ctx)
+	require.NoError(t, err)
+	require.NotEqual(t, before, after)
+	require.Equal(t, keyring.ContentRevision(after), now)
+}
+
+// What a keyring saves is made from what it has taken up, with the copies and the KEK versions that
+// another one has noted beside it, if that is authentic; else they are in doubt.
+func TestRegisterOfAnotherKeyring(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(t *testing.T, part engine.Partition)
+		doubt bool
+	}{
+		"authentic": {},
+		"it is gone": {func(t *testing.T, part engine.Partition) {
+			setMetaRecord(t, part, metaRegister, nil)
+		}, true},
+		"it was altered": {func(t *testing.T, part engine.Partition) {
+			b, err := readMeta(t.Context(), part, metaRegister)
+			require.NoError(t, err)
+			b[len(b)-1] ^= 1
+			setMetaRecord(t, part, metaRegister, b)
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, part := context.WithoutCancel(t.Context()), emptyPebble(t)
+			v := vaulttest.New(nil)
+			first, second := kek.New(v, v.CreateKey("first").Versionless()), kek.New(v, v.CreateKey("second").Versionless())
+			own := keyring.InstanceID{1}
+			opts := &keyring.Options{Instance: own, OtherKEKs: []*kek.KEK{first, second}}
+			one := &metaStorage{own: own, part: part}
+			a, err := keyring.Create(ctx, one, first, opts)
+			require.NoError(t, err)
+			defer a.Close()
+			other := &metaStorage{own: own}
+			require.NoError(t, other.attach(ctx, part))
+			admitting := *opts
+			admitting.Admit = func(o keyring.Opened) error { other.admit(o); return nil }
+			b, err := keyring.Open(ctx, other, first, &admitting)
+			require.NoError(t, err)
+			defer b.Close()
+
+			// The first one has made a copy, and moved to another KEK.
+			instance := instanceID{7}
+			one.stage(func(r register) []copyEntry {
+				return r.with(copyEntry{Copy: Copy{Instance: instance.String(), Path: "/copy", KEK: a.State().KEK}, vouched: true})
+			})
+			require.NoError(t, a.ChangeKEK(ctx, second))
+			if c.spoil != nil {
+				c.spoil(t, part)
+			}
+			require.NoError(t, b.Rotate(ctx))
+
+			r, known := other.view()
+			require.True(t, known)
+			require.Equal(t, b.State().Generation, r.generation)
+			require.Equal(t, c.doubt, r.past.incomplete)
+			require.Equal(t, c.doubt, r.lost)
+			require.Equal(t, c.doubt, other.wrong() != "")
+			require.Contains(t, r.past.ids(), a.State().KEK)
+			require.Equal(t, !c.doubt, r.has(instance.String()))
+			if !c.doubt {
+				require.Empty(t, r.copies[0].Doubt)
+			}
+			// And so it is found by the next one.
+			next := &metaStorage{own: own}
+			require.NoError(t, next.attach(ctx, part))
+			require.Equal(t, r.generation, next.reg.generation)
+			require.Equal(t, r.has(instance.String()), next.reg.has(instance.String()))
+		})
+	}
+}
+
+// setMetaRecord writes a record of the meta space, or removes it.
+func setMetaRecord(t *testing.T, part engine.Partition, name string, value []byte) {
+	t.Helper()
+	require.NoError(t, setMeta(t.Context(), part, name, value))
+}
