@@ -16,11 +16,10 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	if err := s.keys.Revalidate(ctx); err != nil {
 		return err
 	}
-	s.usage.RLock()
-	defer s.usage.RUnlock()
-	if s.opts.ReadOnly || s.closed || !s.isCopy() {
+	if s.opts.ReadOnly || !s.isCopy() || s.use.Begin() != nil {
 		return nil
 	}
+	defer s.use.End()
 	// Before it is a store of its own it has an epoch of its own, which is in the document
 	// of a keyring that opens what is there.
 	if err := s.proveNow(ctx); err != nil {
@@ -29,8 +28,8 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	if err := s.keys.Own(ctx); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
-	s.openMu.Lock()
-	defer s.openMu.Unlock()
+	s.idMu.Lock()
+	defer s.idMu.Unlock()
 	id := s.id
 	id.copyOf = instanceID{}
 	if err := writeIdentity(s.opts.FS, s.dir, id); err != nil {
@@ -42,8 +41,8 @@ func (s *Store) Revalidate(ctx context.Context) error {
 
 // isCopy reports whether the store is a copy that has not been revalidated.
 func (s *Store) isCopy() bool {
-	s.openMu.Lock()
-	defer s.openMu.Unlock()
+	s.idMu.Lock()
+	defer s.idMu.Unlock()
 	return s.id.copyOf != (instanceID{})
 }
 
@@ -100,9 +99,9 @@ func (s *Store) mayChangeKEK(ctx context.Context) error {
 // notWaiting refuses what would make a copy available that waits for Revalidate, which makes
 // it a store.
 func (s *Store) notWaiting() error {
-	s.openMu.Lock()
+	s.idMu.Lock()
 	waits := s.id.copyOf != (instanceID{})
-	s.openMu.Unlock()
+	s.idMu.Unlock()
 	if !waits || s.keys.State().Status != keyring.Inaccessible {
 		return nil
 	}
@@ -126,41 +125,12 @@ func (s *Store) lookAtCopies(ctx context.Context, asked bool) (behind int, err e
 		return 0, err
 	}
 	defer func() { <-s.following }()
-	s.usage.RLock()
-	defer s.usage.RUnlock()
-	if s.closed {
+	if err := s.use.Begin(); err != nil {
 		return 0, ErrClosed
 	}
+	defer s.use.End()
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
 	behind, err = s.rewrapCopies(ctx, asked)
 	return behind, s.ending(err)
-}
-
-// takeTurn takes one of the store's turns; give it back by receiving from it.
-func (s *Store) takeTurn(ctx context.Context, turn chan struct{}) error {
-	select {
-	case turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.ctx.Done():
-		return ErrClosed
-	}
-}
-
-// whileOpen returns a context that also ends when the store begins to close, for what
-// keeps the engine open and may take long.
-func (s *Store) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(s.ctx, cancel)
-	return ctx, func() { stop(); cancel() }
-}
-
-// ending says of what failed because the store is being closed that it is.
-func (s *Store) ending(err error) error {
-	if err != nil && s.ctx.Err() != nil {
-		return fmt.Errorf("%w: %w", ErrClosed, err)
-	}
-	return err
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -107,7 +108,20 @@ func (a *storeAnchor) Advance(ctx context.Context, to keyring.Point) error {
 	return a.Anchor.Advance(ctx, to)
 }
 
-// proveNow is prove, unless that was done.
+// prove sees to it once that the keyring is the one that this store's records were made under;
+// see [row.Prove].
+func (s *Store) prove(ctx context.Context, h *keyring.Hold) error {
+	if s.proven.Load() {
+		return nil
+	}
+	if err := row.Prove(s.ctx, s.part, s.partition, h); err != nil {
+		return err
+	}
+	s.proven.Store(true)
+	return nil
+}
+
+// proveNow is prove, with a hold of its own.
 func (s *Store) proveNow(ctx context.Context) error {
 	if s.proven.Load() {
 		return nil
@@ -155,7 +169,7 @@ func (s *Store) findSequence(ctx context.Context) (err error) {
 	if errors.Is(err, engine.ErrNotFound) {
 		return nil
 	}
-	return s.damage(err)
+	return row.Damage(err)
 }
 
 // decodeSequence reads a tagged record of a number. ok is false for one that has none.

@@ -109,7 +109,7 @@ func TestSequenceCountsChanges(t *testing.T) {
 		return b.Commit(g.ctx)
 	})
 	grows("empty batch", 0, func() error { return s.NewBatch().Commit(g.ctx) })
-	grows("meta record", 1, func() error { return s.PauseRewrap(g.ctx) })
+	grows("a copy that is announced, and registered", 2, func() error { return s.Checkpoint(g.ctx, "another") })
 	grows("a change that failed", 0, func() error {
 		require.Error(t, s.Put(g.ctx, nil, nil))
 		return nil

@@ -6,8 +6,13 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/keyring"
 )
+
+// MaxBatch bounds the sum of a batch's ids, blocks and records, in bytes.
+const MaxBatch = engine.MaxBatch
 
 // Batch is a set of changes that happen together or not at all. It belongs to one
 // goroutine. Later changes of a block win over earlier ones in the batch.
@@ -24,7 +29,7 @@ type Batch struct {
 	oldest  uint32 // the least epoch that a record in the batch names
 	unpin   func() // lets go of the epochs that the batch was sealed under
 	err     error  // what spoiled the batch
-	tally   tally
+	tally   tally.Batch
 }
 
 type batchState uint8
@@ -37,7 +42,7 @@ const (
 
 // NewBatch returns an empty batch. Commit or Close it; it may be made before the
 // store is available.
-func (s *Store) NewBatch() *Batch { return &Batch{s: s, oldest: noEpoch} }
+func (s *Store) NewBatch() *Batch { return &Batch{s: s, oldest: row.NoEpoch} }
 
 // hold returns a hold in the batch's session, which the first call determines.
 func (b *Batch) hold(ctx context.Context) (keyring.Hold, error) {
@@ -58,46 +63,45 @@ func (b *Batch) hold(ctx context.Context) (keyring.Hold, error) {
 	}
 	b.session, b.unpin = h.Session(), h.Pin()
 	b.b = b.s.part.NewBatch()
-	b.s.track(b.b)
+	b.s.use.Track(b.b)
 	return h, nil
 }
 
 // spoil makes every later call return err: a batch that could not take a change
 // must not commit the rest.
-func (b *Batch) spoil(op failureOp, id []byte, err error) error {
+func (b *Batch) spoil(op tally.Op, id []byte, err error) error {
 	if b.err == nil && b.state == batchOpen {
 		b.err = err
 	}
 	if !errors.Is(err, ErrInvalidID) && !errors.Is(err, ErrTooLarge) {
-		b.s.counts.fail(op, err)
+		b.s.counts.Fail(op, err)
 	}
-	return wrapErr("batch "+failureOpNames()[op], id, err)
+	return wrapErr("batch "+tally.OpNames()[op], id, err)
 }
 
 // Put adds a block to the batch; see [Store.Put] for its limits and errors. After
 // an error the batch cannot be committed.
 func (b *Batch) Put(ctx context.Context, id, data []byte) error {
-	if err := checkBlock(id, data); err != nil {
-		return b.spoil(failedPut, id, err)
+	if err := row.CheckBlock(id, data); err != nil {
+		return b.spoil(tally.Put, id, err)
 	}
 	if err := ctx.Err(); err != nil {
-		return b.spoil(failedPut, id, err)
+		return b.spoil(tally.Put, id, err)
 	}
 	h, err := b.hold(ctx)
 	if err != nil {
-		return b.spoil(failedPut, id, err)
+		return b.spoil(tally.Put, id, err)
 	}
 	defer func() { h.Release() }()
 	if err := b.room(id, len(data)); err != nil {
-		return b.spoil(failedPut, id, err)
+		return b.spoil(tally.Put, id, err)
 	}
-	sc := b.s.take(id)
-	defer b.s.give(sc)
-	if err := b.s.seal(ctx, &h, b.b, sc, id, data); err != nil {
-		return b.spoil(failedPut, id, err)
+	epoch, err := b.s.table.Add(ctx, &h, b.b, id, data)
+	if err != nil {
+		return b.spoil(tally.Put, id, err)
 	}
-	b.oldest = min(b.oldest, recordEpoch(sc.row.Record))
-	b.tally.put(len(data))
+	b.oldest = min(b.oldest, epoch)
+	b.tally.Put(len(data))
 	return nil
 }
 
@@ -113,24 +117,24 @@ func (b *Batch) room(id []byte, size int) error {
 // Delete adds the deletion of a block to the batch, which counts towards [MaxBatch] as a
 // block of 0 bytes does. After an error the batch cannot be committed.
 func (b *Batch) Delete(ctx context.Context, id []byte) error {
-	if err := checkID(id); err != nil {
-		return b.spoil(failedDelete, id, err)
+	if err := row.CheckID(id); err != nil {
+		return b.spoil(tally.Delete, id, err)
 	}
 	if err := ctx.Err(); err != nil {
-		return b.spoil(failedDelete, id, err)
+		return b.spoil(tally.Delete, id, err)
 	}
 	h, err := b.hold(ctx)
 	if err != nil {
-		return b.spoil(failedDelete, id, err)
+		return b.spoil(tally.Delete, id, err)
 	}
 	defer h.Release()
 	if err := b.room(id, 0); err != nil {
-		return b.spoil(failedDelete, id, err)
+		return b.spoil(tally.Delete, id, err)
 	}
 	if err := b.b.Delete(id); err != nil {
-		return b.spoil(failedDelete, id, err)
+		return b.spoil(tally.Delete, id, err)
 	}
-	b.tally.deletes++
+	b.tally.Delete()
 	return nil
 }
 
@@ -138,23 +142,23 @@ func (b *Batch) Delete(ctx context.Context, id []byte) error {
 // A batch is committed once; it needs no Close afterwards. An empty batch commits
 // nothing.
 func (b *Batch) Commit(ctx context.Context) error {
-	if err := b.s.counts.fail(failedCommit, ctx.Err()); err != nil {
+	if err := b.s.counts.Fail(tally.Commit, ctx.Err()); err != nil {
 		return fmt.Errorf("block: commit: %w", err)
 	}
 	h, err := b.hold(ctx)
 	if err != nil {
-		b.s.counts.fail(failedCommit, err)
+		b.s.counts.Fail(tally.Commit, err)
 		return fmt.Errorf("block: commit: %w", err)
 	}
 	defer func() { h.Release() }()
 	b.state = batchCommitted
 	defer b.unpin()
-	defer b.s.finish(b.b)
+	defer b.s.use.Finish(b.b)
 	if b.b.Empty() {
 		return nil
 	}
-	err = b.s.commitMany(ctx, &h, b.b, b.oldest)
-	b.s.counts.commit(b.tally, err)
+	err = b.s.table.Commit(ctx, &h, b.b, b.oldest)
+	b.s.counts.Committed(b.tally, err)
 	if err != nil {
 		return fmt.Errorf("block: commit: %w", err)
 	}
@@ -172,5 +176,5 @@ func (b *Batch) Close() error {
 		return nil
 	}
 	defer b.unpin()
-	return b.s.finish(b.b)
+	return b.s.use.Finish(b.b)
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -50,11 +51,10 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if err := s.noteSequence(ctx); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
-	s.usage.RLock()
-	defer s.usage.RUnlock()
-	if s.closed {
+	if err := s.use.Begin(); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", ErrClosed)
 	}
+	defer s.use.End()
 	if err := s.isFree(dir); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
@@ -63,7 +63,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
 	if made, err := s.copyTo(ctx, dir, instance); err != nil {
-		err = fmt.Errorf("block: checkpoint: %w", s.ending(s.damage(err)))
+		err = fmt.Errorf("block: checkpoint: %w", s.ending(row.Damage(err)))
 		if made {
 			if again := s.opts.FS.RemoveAll(dir); again != nil {
 				return errors.Join(err, again) // and the store goes on remembering it
@@ -92,9 +92,9 @@ func (s *Store) copyTo(ctx context.Context, dir string, instance instanceID) (ma
 	if err := s.register(ctx, dir, instance); err != nil {
 		return true, err
 	}
-	s.openMu.Lock()
+	s.idMu.Lock()
 	id := identity{instance: instance, copyOf: s.instance, engine: s.id.engine, sequence: sequence}
-	s.openMu.Unlock()
+	s.idMu.Unlock()
 	tagger := s.tagger()
 	defer tagger.Destroy()
 	if err := id.list(s, dir, tagger); err != nil {

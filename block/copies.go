@@ -14,6 +14,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -158,11 +159,10 @@ func copyRecord(own keyring.InstanceID, instance string) string {
 // each was last known to need, sorted by their instances. It needs no access; but without
 // access since the store was opened all of them are in doubt ([Copy].Doubt).
 func (s *Store) Copies(ctx context.Context) ([]Copy, error) {
-	s.usage.RLock()
-	defer s.usage.RUnlock()
-	if s.closed {
+	if err := s.use.Begin(); err != nil {
 		return nil, fmt.Errorf("block: copies: %w", ErrClosed)
 	}
+	defer s.use.End()
 	copies, _ := s.copies()
 	return copies, nil
 }
@@ -195,11 +195,10 @@ func (s *Store) changeCopies(ctx context.Context, f func(r register) []copyEntry
 // ended first: when ForgetCopy has returned the copy's files can be removed. It takes access,
 // so that nobody can bring back what was forgotten: [ErrInaccessible].
 func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
-	s.usage.RLock()
-	defer s.usage.RUnlock()
-	if s.closed {
+	if err := s.use.Begin(); err != nil {
 		return fmt.Errorf("block: forget copy: %w", ErrClosed)
 	}
+	defer s.use.End()
 	if s.opts.ReadOnly {
 		return fmt.Errorf("block: forget copy: %w", ErrReadOnly)
 	}
@@ -296,11 +295,11 @@ func (s *Store) copyDocument(ctx context.Context, dir string) (document []byte, 
 	defer lock.Close()
 	db, err := pebble.Open(dir, lock, pebble.Options{FS: s.opts.FS, ReadOnly: true, Fatal: s.opts.Fatal})
 	if err != nil {
-		return nil, s.damage(err)
+		return nil, row.Damage(err)
 	}
 	document, err = engine.ReadMeta(ctx, db.Partition(s.partition), metaKeyring)
 	if err = errors.Join(err, db.Close()); err != nil {
-		return nil, s.damage(err)
+		return nil, row.Damage(err)
 	}
 	return document, nil
 }

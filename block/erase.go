@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -111,10 +112,10 @@ func (r *Receipt) seal() error {
 // store that are under way, such as KeyUsage, and for a Checkpoint. On a full disk it
 // ends with ctx, and with Close, and can be called again.
 func (s *Store) Erase(ctx context.Context, p Progress) (Receipt, error) {
-	if err := s.takeRewriting(ctx, "erase"); err != nil {
+	if err := s.rewriter.TakeTurn(ctx, "erase"); err != nil {
 		return Receipt{}, err
 	}
-	defer func() { <-s.rewriting }()
+	defer s.rewriter.GiveTurn()
 	r, err := s.erase(ctx, p)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("block: erase: %w", err)
@@ -128,7 +129,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if n := s.keys.Pins(); n > 0 {
 		return r, fmt.Errorf("%w: %d of them; close them and erase again", ErrPinned, n)
 	}
-	dropped, err := s.rotateEpoch(ctx, p)
+	dropped, err := s.rewriter.RotateEpoch(ctx, p.report())
 	if err != nil {
 		return r, err
 	}
@@ -136,11 +137,10 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	defer cancel()
 	defer func() { err = s.ending(err) }()
 	keys := s.askForKEKs(ctx, s.storage.pastKEKs().ids())
-	s.usage.RLock()
-	defer s.usage.RUnlock()
-	if s.closed {
+	if err := s.use.Begin(); err != nil {
 		return r, ErrClosed
 	}
+	defer s.use.End()
 	purger, ok := s.part.(engine.Purger)
 	if !ok {
 		return r, fmt.Errorf("the epochs were destroyed, and the store's engine cannot promise that its files forget: %w", errors.ErrUnsupported)
@@ -150,7 +150,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	}, func() bool { return s.keys.Pins() > 0 })
 	held := errors.Is(err, engine.ErrHeld)
 	if err != nil && !held {
-		return r, s.damage(err)
+		return r, row.Damage(err)
 	}
 	s.changed() // when it was, above
 	// What has come to wrap the document since they were asked for is there.
@@ -173,7 +173,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	copies, whole := s.copies()
 	<-s.copying
 	r.Copies, r.Incomplete = copies, past.incomplete || !whole
-	if r.Kept, err = s.countRecords(ctx); err != nil {
+	if r.Kept, err = row.Count(ctx, s.part, nil, nil); err != nil {
 		return r, err
 	}
 	if err := r.seal(); err != nil {
@@ -215,17 +215,16 @@ func (s *Store) writeReceipt(ctx context.Context, r Receipt) error {
 // that was cut off before it could keep what Erase returned. It is not authenticated.
 // A copy has its source's, until its own first Erase. It needs no access.
 func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err error) {
-	s.usage.RLock()
-	defer s.usage.RUnlock()
-	if s.closed {
+	if err := s.use.Begin(); err != nil {
 		return r, false, fmt.Errorf("block: last receipt: %w", ErrClosed)
 	}
+	defer s.use.End()
 	b, err := engine.ReadMeta(ctx, s.part, metaReceipt)
 	if errors.Is(err, engine.ErrNotFound) {
 		return r, false, nil
 	}
 	if err != nil {
-		return r, false, fmt.Errorf("block: last receipt: %w", s.damage(err))
+		return r, false, fmt.Errorf("block: last receipt: %w", row.Damage(err))
 	}
 	if err := json.Unmarshal(b, &r); err != nil {
 		return Receipt{}, false, fmt.Errorf("block: last receipt: %w: %w", ErrCorrupt, err)
@@ -238,19 +237,4 @@ func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err err
 		return Receipt{}, false, fmt.Errorf("block: last receipt: its hash is not the hash of what it says: %w", ErrCorrupt)
 	}
 	return r, true, nil
-}
-
-// countRecords counts the DEK records. s.usage is held.
-func (s *Store) countRecords(ctx context.Context) (n uint64, err error) {
-	it, err := s.part.Cursor(ctx, engine.Record, nil, nil)
-	if err != nil {
-		return 0, s.damage(err)
-	}
-	defer it.Close()
-	for ok := it.First(); ok; ok = it.Next() {
-		if n++; n%4096 == 0 && ctx.Err() != nil {
-			return n, ctx.Err()
-		}
-	}
-	return n, s.damage(it.Err())
 }

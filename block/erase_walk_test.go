@@ -19,7 +19,7 @@ import (
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
-// A walk over the records that was begun before (KeyUsage, ForecastRewrap, the count of
+// A walk over the records that was begun before (KeyUsage, the count of
 // a meter) keeps files that have what is erased: Erase has not ended before they are gone.
 func TestEraseBesideAWalk(t *testing.T) {
 	ctx := t.Context()
@@ -60,7 +60,7 @@ func TestEraseBesideAWalk(t *testing.T) {
 	proceed := sync.OnceFunc(func() { close(goOn) })
 	defer proceed()
 	go func() {
-		walked <- s.eachRecord(ctx, nil, func(_, _ []byte, _ keyring.RecordInfo) (bool, error) {
+		walked <- s.eachRecord(ctx, func(_, _ []byte, _ keyring.RecordInfo) (bool, error) {
 			close(at)
 			<-goOn
 			return false, nil

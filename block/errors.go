@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -11,7 +12,7 @@ import (
 // vault.ErrKeyDisabled under ErrInaccessible, stay findable.
 var (
 	// ErrNotFound says that there is no block with this id.
-	ErrNotFound = errors.New("block not found")
+	ErrNotFound = row.ErrNotFound
 	// ErrInaccessible says that the keys may not be used: the vault said no, or
 	// has not answered for longer than the lease.
 	ErrInaccessible = keyring.ErrInaccessible
@@ -25,9 +26,9 @@ var (
 	// that this release does not know.
 	ErrVersion = keyring.ErrVersion
 	// ErrInvalidID says that a block id is empty or longer than MaxID.
-	ErrInvalidID = errors.New("invalid block id")
+	ErrInvalidID = row.ErrInvalidID
 	// ErrTooLarge says that a block is larger than MaxBlock, or a batch than MaxBatch.
-	ErrTooLarge = errors.New("too large")
+	ErrTooLarge = row.ErrTooLarge
 	// ErrNotStore says that a directory has files and is not a store.
 	ErrNotStore = errors.New("not a blockseal store")
 	// ErrLocked says that another process, or another Store, has the directory open, and
@@ -35,7 +36,7 @@ var (
 	ErrLocked = errors.New("the store is open elsewhere")
 	// ErrStale says that a batch's DEKs were wrapped by a KEK (ByKEK) that the store
 	// has moved away from since. Make the batch again.
-	ErrStale = errors.New("the KEK was changed since the batch was begun")
+	ErrStale = row.ErrStale
 	// ErrPinned says that Erase found snapshots, scans or batches open, which keep
 	// what is to be erased.
 	ErrPinned = errors.New("snapshots, scans or batches are open")
@@ -48,15 +49,7 @@ var (
 	ErrForeign = errors.New("another store's keyring")
 )
 
-// shownID quotes an id for an error text, at most 64 bytes of it.
-func shownID(id []byte) string {
-	if len(id) > 64 {
-		return fmt.Sprintf("%q... (%d bytes)", id[:64], len(id))
-	}
-	return fmt.Sprintf("%q", id)
-}
-
 // wrapErr says which operation on which block failed.
 func wrapErr(op string, id []byte, err error) error {
-	return fmt.Errorf("block: %s %s: %w", op, shownID(id), err)
+	return fmt.Errorf("block: %s %s: %w", op, row.Shown(id), err)
 }

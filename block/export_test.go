@@ -10,6 +10,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -91,12 +92,10 @@ func (s *Store) ReloadKeyring(ctx context.Context, k *kek.KEK) error {
 
 // GetHeld is Get without the lease check: in a hold that the caller has.
 func (s *Store) GetHeld(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
-	if err := s.mayRead(ctx, failedGet, id); err != nil {
+	if err := s.mayRead(ctx, tally.Get, id); err != nil {
 		return nil, err
 	}
-	sc := s.take(id)
-	defer s.give(sc)
-	return s.get(ctx, h, sc, id, dst)
+	return s.table.Get(ctx, h, id, dst)
 }
 
 // Hold returns a hold of the store's keyring.
@@ -104,7 +103,9 @@ func (s *Store) Hold() (keyring.Hold, error) { return s.keys.Acquire() }
 
 // SetSteps makes rewriting operations that begin from now on take smaller steps:
 // records of them at a time, and a marker after every so many.
-func (s *Store) SetSteps(records, mark int) { s.steps.records, s.steps.mark = records, mark }
+func (s *Store) SetSteps(records, mark int) {
+	s.rewriter.Steps.Records, s.rewriter.Steps.Mark = records, mark
+}
 
 // FillEpochs begins epochs until the keyring holds no more.
 func (s *Store) FillEpochs(t testing.TB, ctx context.Context) {

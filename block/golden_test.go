@@ -20,7 +20,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/rewrite"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -257,10 +259,10 @@ func writeGolden(t *testing.T) {
 		g.StoreID = id[:]
 		// The records of long operations, as they stand when one is cut off. The
 		// epoch is none that the store has, so that the next one starts anew.
-		marker := &marker{epoch: 99, r: Range{Start: []byte("block"), End: []byte("block 9")}, next: []byte("block 2")}
-		require.NoError(t, s.writeMeta(ctx, metaRotateEpoch, marker.encode()))
-		marker.r.End, marker.epoch, marker.work = nil, 0, keyring.WorkID([]byte("0123456789abcdef"))
-		require.NoError(t, s.writeMeta(ctx, metaRekey, marker.encode()))
+		marker := rewrite.Marker{Epoch: 99, Start: []byte("block"), End: []byte("block 9"), Next: []byte("block 2")}
+		require.NoError(t, s.writeMeta(ctx, rewrite.MarkerRotateEpoch, marker.Encode()))
+		marker.End, marker.Epoch, marker.Work = nil, 0, keyring.WorkID([]byte("0123456789abcdef"))
+		require.NoError(t, s.writeMeta(ctx, rewrite.MarkerRekey, marker.Encode()))
 		require.NoError(t, s.changeCopies(ctx, func(r register) []copyEntry { return r.with(goldenEntry(goldenID("1"))) }))
 		require.NoError(t, s.Close())
 		g.keep(t, o.FS)
@@ -274,10 +276,12 @@ func writeGolden(t *testing.T) {
 			b := &g.Blocks[i]
 			h, err := s.keys.Acquire()
 			require.NoError(t, err)
-			sc := s.take(b.ID)
-			require.NoError(t, h.OpenDEK(ctx, &sc.key, g.value(spaceDEK, b.ID), &sc.binding))
-			b.DEK = bytes.Clone(sc.key.Bytes())
-			s.give(sc)
+			var key dek.Key
+			var bind keyring.Binding
+			s.table.Bind(&bind, b.ID)
+			require.NoError(t, h.OpenDEK(ctx, &key, g.value(spaceDEK, b.ID), &bind))
+			b.DEK = bytes.Clone(key.Bytes())
+			key.Destroy()
 			h.Release()
 		}
 		all = append(all, g)

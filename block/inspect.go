@@ -7,6 +7,8 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/rewrite"
+	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -64,7 +66,7 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 	}
 	defer func() {
 		if e := s.release(); err == nil && e != nil {
-			in, err = Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, s.damage(e))
+			in, err = Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, row.Damage(e))
 		}
 	}()
 	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.pastKEKs().ids(), Epochs: map[uint32]uint64{}}
@@ -80,8 +82,8 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 	if err := errors.Join(in.count(ctx, s), in.measure(s)); err != nil {
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
 	}
-	for _, name := range []string{metaRotateEpoch, metaRekey, metaRenew} {
-		found, err := s.hasMarker(ctx, name)
+	for _, name := range rewrite.Markers() {
+		found, err := rewrite.HasMarker(ctx, s.part, name)
 		if err != nil {
 			return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
 		}
@@ -101,7 +103,7 @@ func InspectKeyring(dir string, opts *Options) (keyring.Info, error) {
 		return keyring.Info{}, err
 	}
 	if err := s.release(); err != nil {
-		return keyring.Info{}, fmt.Errorf("block: inspect %s: %w", dir, s.damage(err))
+		return keyring.Info{}, fmt.Errorf("block: inspect %s: %w", dir, row.Damage(err))
 	}
 	return info, nil
 }
@@ -149,13 +151,13 @@ func (s *Store) openClear(ctx context.Context) (info keyring.Info, err error) {
 		return info, fmt.Errorf("block: inspect %s: the keyring document is missing: %w: %w", s.dir, ErrCorrupt, keyring.ErrNoDocument)
 	}
 	if err != nil {
-		return info, fmt.Errorf("block: inspect %s: %w", s.dir, s.damage(err))
+		return info, fmt.Errorf("block: inspect %s: %w", s.dir, row.Damage(err))
 	}
 	if err := checkStoreID(ctx, s.part, doc); err != nil {
 		return info, err
 	}
 	if err := s.storage.attach(ctx, s.part); err != nil {
-		return info, fmt.Errorf("block: inspect %s: %w", s.dir, s.damage(err))
+		return info, fmt.Errorf("block: inspect %s: %w", s.dir, row.Damage(err))
 	}
 	return keyring.Inspect(doc)
 }
@@ -169,7 +171,7 @@ func (in *Inspection) count(ctx context.Context, s *Store) error {
 		}
 		return uses[id]
 	}
-	err := s.eachRecord(ctx, nil, func(id, record []byte, r keyring.RecordInfo) (bool, error) {
+	err := s.eachRecord(ctx, func(id, record []byte, r keyring.RecordInfo) (bool, error) {
 		in.Records++
 		in.RecordBytes += uint64(len(record))
 		in.Epochs[r.Epoch]++
@@ -178,7 +180,7 @@ func (in *Inspection) count(ctx context.Context, s *Store) error {
 		}
 		key, ok := in.Keyring.KEKs[r.KEK]
 		if !ok {
-			return false, fmt.Errorf("block %s names KEK %d, which the keyring does not list: %w", shownID(id), r.KEK, ErrCorrupt)
+			return false, fmt.Errorf("block %s names KEK %d, which the keyring does not list: %w", row.Shown(id), r.KEK, ErrCorrupt)
 		}
 		use(key).Records++
 		return true, nil

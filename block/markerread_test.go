@@ -10,26 +10,13 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/rewrite"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
-
-// What a marker is written as it is read as, whatever range and id it has.
-func TestMarkersAreReadAsWritten(t *testing.T) {
-	bound := rapid.OneOf(rapid.Just([]byte(nil)), rapid.SliceOfN(rapid.Byte(), 1, 20), rapid.SliceOfN(rapid.Byte(), MaxID, 2*MaxID))
-	end := rapid.OneOf(bound, rapid.Just([]byte{}))
-	rapid.Check(t, func(t *rapid.T) {
-		m := marker{epoch: rapid.Uint32().Draw(t, "epoch"), next: bound.Draw(t, "next")}
-		m.r = Range{Start: bound.Draw(t, "start"), End: end.Draw(t, "end")}
-		back, err := decodeMarker(m.encode())
-		require.NoError(t, err)
-		require.Equal(t, m, back)
-	})
-}
 
 // markerRig is a store of 20 blocks.
 func markerRig(t *testing.T) (context.Context, *vaulttest.Clock, *Store) {
@@ -51,14 +38,14 @@ func markerRig(t *testing.T) (context.Context, *vaulttest.Clock, *Store) {
 // do all of its work.
 func TestMarkersThatCannotBeRead(t *testing.T) {
 	for name, op := range map[string]func(*Store, context.Context) error{
-		metaRotateEpoch: func(s *Store, ctx context.Context) error { return s.RotateEpoch(ctx, nil) },
-		metaRekey:       func(s *Store, ctx context.Context) error { return s.Rekey(ctx, Range{}, nil) },
-		metaRenew:       func(s *Store, ctx context.Context) error { return s.renewDEKs(ctx) },
+		rewrite.MarkerRotateEpoch: func(s *Store, ctx context.Context) error { return s.RotateEpoch(ctx, nil) },
+		rewrite.MarkerRekey:       func(s *Store, ctx context.Context) error { return s.Rekey(ctx, Range{}, nil) },
+		rewrite.MarkerRenew:       func(s *Store, ctx context.Context) error { return s.rewriter.Renew(ctx) },
 	} {
 		for what, record := range map[string][]byte{
-			"of a later version": {markerVersion + 1, 0, 0, 0, 1},
-			"cut off":            marker{epoch: 1, next: []byte("19")}.encode()[:12],
-			"too long":           append(marker{epoch: 1, next: []byte("19")}.encode(), 0),
+			"of a later version": {2, 0, 0, 0, 1},
+			"cut off":            rewrite.Marker{Epoch: 1, Next: []byte("19")}.Encode()[:12],
+			"too long":           append(rewrite.Marker{Epoch: 1, Next: []byte("19")}.Encode(), 0),
 			"empty":              {},
 		} {
 			t.Run(name+" "+what, func(t *testing.T) {
@@ -69,7 +56,7 @@ func TestMarkersThatCannotBeRead(t *testing.T) {
 				require.NoError(t, s.writeTagged(ctx, &h, name, record))
 				h.Release()
 				before := s.Records()
-				if name == metaRenew {
+				if name == rewrite.MarkerRenew {
 					clock.Step(time.Hour) // from now on the store does it by itself, too
 				}
 				require.NoError(t, op(s, ctx))
@@ -98,13 +85,13 @@ func TestRekeyOfARangeWithLongBounds(t *testing.T) {
 		before := s.Records()
 		err := s.Rekey(ctx, r, nil)
 		require.ErrorIs(t, err, ErrInvalidID, name)
-		found, err := s.hasMarker(ctx, metaRekey)
+		found, err := rewrite.HasMarker(ctx, s.part, rewrite.MarkerRekey)
 		require.NoError(t, err)
 		require.False(t, found, name)
 		require.Equal(t, before, s.Records(), name)
 	}
 	before := s.Records()
-	s.steps.records, s.steps.mark = 2, 1
+	s.SetSteps(2, 1)
 	left := 4
 	require.ErrorIs(t, s.Rekey(cutOff{ctx, &left}, Range{Start: long}, nil), context.Canceled)
 	require.NoError(t, s.Rekey(ctx, Range{Start: long}, nil), "its marker is read")

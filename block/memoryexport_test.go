@@ -10,20 +10,18 @@ import (
 // is used.
 type Scratches struct {
 	mu  sync.Mutex
-	all []*scratch
+	all []*dek.Key
 }
 
 // WatchScratches has the store's operations from now on use memory that is watched. No
 // operation may be under way.
 func (s *Store) WatchScratches() *Scratches {
 	w := &Scratches{}
-	s.scratch = sync.Pool{New: func() any {
-		sc := new(scratch)
+	s.table.WatchDEKs(func(k *dek.Key) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.all = append(w.all, sc)
-		return sc
-	}}
+		w.all = append(w.all, k)
+	})
 	return w
 }
 
@@ -32,8 +30,8 @@ func (s *Store) WatchScratches() *Scratches {
 func (w *Scratches) Count() (all, live int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, sc := range w.all {
-		if isLive(&sc.key) {
+	for _, k := range w.all {
+		if isLive(k) {
 			live++
 		}
 	}

@@ -59,7 +59,7 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 	info := s.keyringInfo()
 	if keks, active := s.keys.KEKs(); of == nil || len(keks) > 1 || keks[active] != to.ID() {
 		if err = s.keys.ChangeKEK(ctx, to); err == nil {
-			err = s.rewrapDEKs(ctx, nil, false)
+			err = s.rewriter.RewrapDEKs(ctx, nil)
 		}
 		info = s.keyringInfo()
 	}

@@ -164,7 +164,7 @@ func (s *Store) askForKEKs(ctx context.Context, ids []vault.KeyID) []ReceiptKey 
 	out := make([]ReceiptKey, 0, len(ids))
 	for _, id := range ids {
 		state := KeyUnknown
-		if k, ok := s.keys.KEKFor(id); ok && !silent[id.Vault] && s.budget.take(ctx, 1) == nil {
+		if k, ok := s.keys.KEKFor(id); ok && !silent[id.Vault] && s.rewriter.Budget.Take(ctx, 1) == nil {
 			var answered bool
 			state, answered = s.askForKEK(ctx, k)
 			silent[id.Vault] = !answered

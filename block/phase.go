@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -29,7 +30,7 @@ func (s *Store) survey() error {
 	}
 	log, err := pebble.Survey(s.dir, s.opts.FS, id.engine)
 	if err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+		return fmt.Errorf("block: open %s: %w", s.dir, row.Damage(err))
 	}
 	s.found, s.id = id, id
 	s.id.engine.Log = log
@@ -57,7 +58,7 @@ func (s *Store) enter(phase pebble.Phase) (err error) {
 	}
 	if phase == pebble.Opened {
 		if s.id.engine.Log, s.id.engine.Manifest, err = pebble.Position(s.dir, s.opts.FS); err != nil {
-			return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+			return fmt.Errorf("block: open %s: %w", s.dir, row.Damage(err))
 		}
 	}
 	s.id.engine.Phase = phase
@@ -81,7 +82,7 @@ func (s *Store) leave(tagger *keyring.Tagger) error {
 	id := s.id
 	id.sequence = s.recordedSequence()
 	if err := id.list(s, s.dir, tagger); err != nil {
-		return fmt.Errorf("block: close %s: %w", s.dir, s.damage(err))
+		return fmt.Errorf("block: close %s: %w", s.dir, row.Damage(err))
 	}
 	if err := writeIdentity(s.opts.FS, s.dir, id); err != nil {
 		return fmt.Errorf("block: close %s: %w", s.dir, err)

@@ -109,8 +109,6 @@ func TestUseInAProgress(t *testing.T) {
 				require.NoError(t, s.RotateKEK(g.ctx))
 				_, err := s.KeyUsage(g.ctx)
 				require.NoError(t, err)
-				require.NoError(t, s.PauseRewrap(g.ctx))
-				require.NoError(t, s.ResumeRewrap(g.ctx))
 				require.NotEmpty(t, s.Stats().Running)
 			})
 			require.NoError(t, err)

@@ -162,3 +162,7 @@ func (r register) has(instance string) bool {
 func (r register) without(instance string) []copyEntry {
 	return slices.DeleteFunc(slices.Clone(r.copies), func(c copyEntry) bool { return c.Instance == instance })
 }
+
+func appendLong(b, s []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+}

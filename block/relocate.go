@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -110,7 +111,7 @@ func relocate(ctx context.Context, dir string, k *kek.KEK, o Options) (rel keyri
 func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (rel keyring.Relocation, err error) {
 	before, was, err := s.storage.Load(ctx)
 	if err != nil {
-		return rel, s.damage(err)
+		return rel, row.Damage(err)
 	}
 	unused, err := s.unnamedKEKs(ctx, before)
 	if err != nil {
@@ -162,7 +163,7 @@ func (s *Store) unnamedKEKs(ctx context.Context, document []byte) (unused []uint
 		return nil, err
 	}
 	named := map[uint32]bool{}
-	err = s.eachRecord(ctx, nil, func(_, _ []byte, in keyring.RecordInfo) (bool, error) {
+	err = s.eachRecord(ctx, func(_, _ []byte, in keyring.RecordInfo) (bool, error) {
 		if in.Wrapping == keyring.ByKEK {
 			named[in.KEK] = true
 		}

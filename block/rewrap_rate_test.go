@@ -91,36 +91,31 @@ func TestRewrapKeepsToItsRate(t *testing.T) {
 	require.LessOrEqual(t, took, 44*time.Second, "it makes what calls it may")
 }
 
-// What the vault throttles is tried again after a look at the pause, and keeps nobody from
-// rewriting meanwhile.
-func TestPauseWhileTheVaultThrottles(t *testing.T) {
+// What the vault throttles is tried again, and keeps nobody from rewriting meanwhile; the
+// context ends the waiting.
+func TestOthersHaveTheirTurnWhileTheVaultThrottles(t *testing.T) {
 	g, s := moving(t, 3)
 	g.vault.Inject(vaulttest.Fault{Op: vault.OpUnwrapKey, Nth: 3, Err: vaulttest.Throttled(7 * time.Second)})
 	waiting := g.clock.Pending()
+	ctx, cancel := context.WithCancel(g.ctx)
 	done := make(chan error, 1)
-	go func() { done <- s.RewrapDEKs(g.ctx, nil) }()
+	go func() { done <- s.RewrapDEKs(ctx, nil) }()
 	eventually(t, func() bool {
 		return g.clock.Pending() > waiting && g.vault.Calls().Unwrap == 3 && len(s.Stats().Running) == 1
 	}, "it waits")
-	ctx, cancel := context.WithTimeout(g.ctx, 20*time.Second)
-	defer cancel()
-	require.NoError(t, s.RotateEpoch(ctx, nil), "others have their turn")
-	require.NoError(t, s.PauseRewrap(g.ctx))
-	calls := g.vault.Calls()
-	eventually(t, func() bool {
-		g.clock.Advance(time.Second)
-		running := s.Stats().Running
-		return len(running) == 1 && running[0].Paused
-	}, "it is paused")
-	require.Equal(t, calls.Unwrap, g.vault.Calls().Unwrap, "and has not called the vault")
+	patient, end := context.WithTimeout(g.ctx, 20*time.Second)
+	defer end()
+	require.NoError(t, s.RotateEpoch(patient, nil), "others have their turn")
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	require.Equal(t, 3, g.vault.Calls().Unwrap)
 	require.EqualValues(t, 2, left(t, s))
-	require.NoError(t, s.ResumeRewrap(g.ctx))
-	require.NoError(t, <-done)
+	require.NoError(t, s.RewrapDEKs(g.ctx, nil))
 	require.Zero(t, left(t, s))
 }
 
 // The same where it waits for its own rate.
-func TestPauseWhileItWaitsForItsRate(t *testing.T) {
+func TestRewrapStopsWhileItWaitsForItsRate(t *testing.T) {
 	g := newByKEKRig(t)
 	g.opts.Keyring.DEKCache, g.opts.VaultRate = -1, 30
 	s := g.open()
@@ -130,19 +125,16 @@ func TestPauseWhileItWaitsForItsRate(t *testing.T) {
 	g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
 	waiting := g.clock.Pending()
+	ctx, cancel := context.WithCancel(g.ctx)
 	done := make(chan error, 1)
-	go func() { done <- s.RewrapDEKs(g.ctx, nil) }()
+	go func() { done <- s.RewrapDEKs(ctx, nil) }()
 	eventually(t, func() bool { return left(t, s) == 2 && g.clock.Pending() > waiting }, "it waits for the next")
-	require.NoError(t, s.PauseRewrap(g.ctx))
 	calls := g.vault.Calls()
-	eventually(t, func() bool {
-		g.clock.Advance(100 * time.Millisecond)
-		running := s.Stats().Running
-		return len(running) == 1 && running[0].Paused
-	}, "it is paused")
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
 	require.Equal(t, calls, g.vault.Calls())
 	require.EqualValues(t, 2, left(t, s))
-	require.NoError(t, s.ResumeRewrap(g.ctx))
+	go func() { done <- s.RewrapDEKs(g.ctx, nil) }()
 	eventually(t, func() bool {
 		g.clock.Advance(100 * time.Millisecond)
 		return left(t, s) == 0

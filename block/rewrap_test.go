@@ -47,11 +47,6 @@ func TestRewrapDEKs(t *testing.T) {
 			require.Equal(t, 1, u.Epochs)
 		}
 	}
-	f, err := s.ForecastRewrap(g.ctx)
-	require.NoError(t, err)
-	require.EqualValues(t, 20, f.Records)
-	require.EqualValues(t, 60, f.VaultCalls)
-
 	g.vault.ResetCalls()
 	var last block.Step
 	require.NoError(t, s.RewrapDEKs(g.ctx, func(p block.Step) { last = p }))

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -33,7 +34,7 @@ func (s *Store) Snapshot() *Snapshot {
 	if err != nil {
 		return &Snapshot{s: s, err: err}
 	}
-	s.track(view)
+	s.use.Track(view)
 	return &Snapshot{s: s, snap: view, session: h.Session(), unpin: sync.OnceFunc(h.Pin())}
 }
 
@@ -47,7 +48,7 @@ func (sn *Snapshot) hold() (keyring.Hold, error) {
 	if err != nil {
 		return h, err
 	}
-	if !sn.s.tracked(sn.snap) {
+	if !sn.s.use.Tracked(sn.snap) {
 		h.Release()
 		return keyring.Hold{}, fmt.Errorf("the snapshot was closed: %w", ErrClosed)
 	}
@@ -56,19 +57,17 @@ func (sn *Snapshot) hold() (keyring.Hold, error) {
 
 // Get is [Store.Get] at the snapshot's moment.
 func (sn *Snapshot) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
-	if err := sn.s.mayRead(ctx, failedGet, id); err != nil {
+	if err := sn.s.mayRead(ctx, tally.Get, id); err != nil {
 		return nil, wrapErr("get", id, err)
 	}
 	h, err := sn.hold()
 	if err != nil {
-		sn.s.counts.get(0, err)
+		sn.s.counts.Got(0, err)
 		return nil, wrapErr("get", id, err)
 	}
 	defer func() { h.Release() }()
-	sc := sn.s.take(id)
-	defer sn.s.give(sc)
-	out, err := sn.s.getConsistent(ctx, &h, sc, sn.snap, id, dst)
-	sn.s.counts.get(len(out)-len(dst), err)
+	out, err := sn.s.table.GetAt(ctx, &h, sn.snap, id, dst)
+	sn.s.counts.Got(len(out)-len(dst), err)
 	if err != nil {
 		return nil, wrapErr("get", id, err)
 	}
@@ -77,17 +76,17 @@ func (sn *Snapshot) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
 
 // Has is [Store.Has] at the snapshot's moment.
 func (sn *Snapshot) Has(ctx context.Context, id []byte) (bool, error) {
-	if err := sn.s.mayRead(ctx, failedHas, id); err != nil {
+	if err := sn.s.mayRead(ctx, tally.Has, id); err != nil {
 		return false, wrapErr("has", id, err)
 	}
 	h, err := sn.hold()
 	if err != nil {
-		return false, wrapErr("has", id, sn.s.counts.fail(failedHas, err))
+		return false, wrapErr("has", id, sn.s.counts.Fail(tally.Has, err))
 	}
 	defer h.Release()
-	ok, err := sn.s.has(ctx, sn.snap, id)
+	ok, err := sn.s.table.Has(ctx, sn.snap, id)
 	if err != nil {
-		return false, wrapErr("has", id, sn.s.counts.fail(failedHas, err))
+		return false, wrapErr("has", id, sn.s.counts.Fail(tally.Has, err))
 	}
 	return ok, nil
 }
@@ -107,5 +106,5 @@ func (sn *Snapshot) Close() error {
 		return nil
 	}
 	defer sn.unpin()
-	return sn.s.finish(sn.snap)
+	return sn.s.use.Finish(sn.snap)
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -56,13 +57,19 @@ type Stats struct {
 // that are about reading ("get", "scan", "verify", "rewrite").
 func (s Stats) OpenFailures() map[string]uint64 {
 	out := map[string]uint64{}
-	for _, op := range []failureOp{failedGet, failedScan, failedVerify, failedRewrite} {
-		for kind, n := range s.Failures[failureOpNames()[op]] {
+	for _, op := range []tally.Op{tally.Get, tally.Scan, tally.Verify, tally.Rewrite} {
+		for kind, n := range s.Failures[tally.OpNames()[op]] {
 			out[kind] += n
 		}
 	}
 	return out
 }
+
+// FailureKind returns the kind under which [Stats].Failures counts an error of a store:
+// "inaccessible", "corrupt", "version", "vault", "closed", "read_only", "stale",
+// "canceled" or, for every other error, "other". The kind can be shown where an error's
+// text, which may name a block, must not be. It is empty for nil.
+func FailureKind(err error) string { return tally.Kind(err) }
 
 // CacheStats is what a cache was asked, and holds.
 type CacheStats struct {
@@ -103,10 +110,11 @@ type EngineStats struct {
 // Stats returns the store's statistics. It waits for neither vault nor disk, and
 // works in every state, also after Close. It takes some microseconds.
 func (s *Store) Stats() Stats {
+	n := s.counts.Sums()
 	st := Stats{
-		Time: s.keys.Now(), StoreID: s.StoreID(), Instance: s.Instance(),
-		State: s.State(), Keys: s.keys.Stats(), Failures: map[string]map[string]uint64{},
-		Commits: s.counts.commits.Load(),
+		Time: s.keys.Now(), StoreID: s.StoreID(), Instance: s.Instance(), State: s.State(), Keys: s.keys.Stats(),
+		Gets: n.Gets, ReadBytes: n.ReadBytes, NotFound: n.NotFound, Scanned: n.Scanned, ScannedBytes: n.ScannedBytes,
+		Puts: n.Puts, WrittenBytes: n.WrittenBytes, Deletes: n.Deletes, Commits: n.Commits, Failures: n.Failures,
 	}
 	if !st.Keys.KEKCreated.IsZero() {
 		st.KEKAge = max(0, st.Time.Sub(st.Keys.KEKCreated))
@@ -114,27 +122,12 @@ func (s *Store) Stats() Stats {
 	if !st.State.KEKExpires.IsZero() {
 		st.KEKLeft = st.State.KEKExpires.Sub(st.Time)
 	}
-	for i := range s.counts.shards {
-		c := &s.counts.shards[i]
-		c.gets.addTo(&st.Gets, &st.ReadBytes)
-		c.scanned.addTo(&st.Scanned, &st.ScannedBytes)
-		c.puts.addTo(&st.Puts, &st.WrittenBytes)
-		st.NotFound += c.misses.Load()
-		st.Deletes += c.deletes.Load()
-	}
-	for op, name := range failureOpNames() {
-		kinds := map[string]uint64{}
-		for i, kind := range failureKindNames() {
-			kinds[kind] = s.counts.failures[op][i].Load()
-		}
-		st.Failures[name] = kinds
-	}
-	st.RecordCache, st.Rows = s.records.stats(), s.rows.stats()
+	records, rows := s.table.Caches()
+	st.RecordCache, st.Rows = CacheStats(records), CacheStats(rows)
 	st.Running, st.Last = s.works()
 
-	s.usage.RLock()
-	defer s.usage.RUnlock()
-	if !s.closed {
+	if s.use.Begin() == nil {
+		defer s.use.End()
 		if db, ok := s.db.(engine.Meter); ok {
 			st.Engine = EngineStats(db.Stats())
 		}

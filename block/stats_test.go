@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -321,59 +320,4 @@ func BenchmarkStats(b *testing.B) {
 	for b.Loop() {
 		s.Stats()
 	}
-}
-
-// Counts are exact, and never go back, also where a word is emptied into the sums.
-func TestCountsAreExact(t *testing.T) {
-	const workers, each, size = 4, 100, 1 << 34 // a word takes 32 of them
-	c := block.NewCounts()
-	var wg sync.WaitGroup
-	for range workers {
-		wg.Go(func() {
-			for range each {
-				c.Get(size)
-			}
-		})
-	}
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
-	var last uint64
-	for ended := false; !ended; {
-		select {
-		case <-done:
-			ended = true
-		default:
-		}
-		n, bytes := c.Gets()
-		require.GreaterOrEqual(t, n, last)
-		require.Equal(t, n*size, bytes)
-		last = n
-	}
-	require.EqualValues(t, workers*each, last)
-
-	small := block.NewCounts()
-	const many = 1<<23 + 1000 // half a word's count, and some
-	for range many {
-		small.Get(1)
-	}
-	n, bytes := small.Gets()
-	require.EqualValues(t, many, n)
-	require.EqualValues(t, many, bytes)
-}
-
-// BenchmarkCount is what counting adds to a Get or a Put.
-func BenchmarkCount(b *testing.B) {
-	c := block.NewCounts()
-	b.Run("get", func(b *testing.B) {
-		for b.Loop() {
-			c.Get(100)
-		}
-	})
-	b.Run("get, parallel", func(b *testing.B) {
-		b.RunParallel(func(pb *testing.PB) {
-			for pb.Next() {
-				c.Get(100)
-			}
-		})
-	})
 }

@@ -4,39 +4,45 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/progress"
+	"github.com/blockseal/blockseal/internal/rewrite"
+	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 )
 
 // Store is an open store. All its methods are safe for concurrent use.
 //
-// Every use of the engine happens inside a hold of the keyring or under usage, so
+// Every use of the engine happens inside a hold of the keyring or under use, so
 // that Close, which ends both, finds the engine at rest.
 type Store struct {
-	opts    Options
-	dir     string
-	lock    *pebble.Lock
-	db      engine.Engine
-	part    engine.Partition // the store's rows and meta records in it
-	keys    *keyring.Keyring
-	storage *metaStorage
-	records *recordCache
-	rows    *rowCache
-	scratch sync.Pool
+	opts Options
+	dir  string
+	lock *pebble.Lock
+	db   engine.Engine
+	part engine.Partition // the store's rows and meta records in it
 	// partition is the number of part, which each block is bound to.
 	partition uint32
+	use       row.Use
+	keys      *keyring.Keyring
+	storage   *metaStorage
+	table     *row.Table
+	rewriter  *rewrite.Rewriter
+	board     *progress.Board // the long operations that are under way
+
 	// instance tells the store from its copies. It never changes once Open returned.
 	instance instanceID
 	// found is the identity that Open found, and id the present one, which is guarded by
-	// openMu once Open returned; see survey and enter.
+	// idMu once Open returned; see survey and enter.
 	found, id identity
+	idMu      sync.Mutex
 	refused   atomic.Bool // found is not the store's own; see checkTag
 
 	// proven is whether the keyring was seen to open a record of this store. A
@@ -44,42 +50,13 @@ type Store struct {
 	// would open nothing that is here, and must not be written under.
 	proven atomic.Bool
 
-	// background is what the store does by itself, under ctx, which ends with Close.
-	background sync.WaitGroup
-	ctx        context.Context
-	cancel     context.CancelFunc
-	spawning   sync.Mutex       // orders the start of background work and Close
-	following  chan struct{}    // admits one look at the copies at a time
-	changing   sync.Mutex       // held by who changes which copies there are
-	copiesTold map[string]error // why a copy was not moved, by instance, as it was told last; guarded by that turn
-	moves      copyMoves
-	// copying admits one Checkpoint at a time, from before it takes the files until the
-	// copy is registered: whoever has this turn knows of every copy that was begun before.
-	copying chan struct{}
-	// rewriting admits one rewriting operation at a time.
-	rewriting chan struct{}
-	steps     steps
-	rotations uint64  // of the epoch, begun since Open; guarded by the turn of rewriting
-	aged      uint32  // how far dek-age is known to reach; guarded likewise
-	budget    *budget // of vault calls for what rewrites
-	pausing   pausing // of RewrapDEKs
-	upkeep    upkeep  // what the store does by itself
-	sequence  sequence
-
-	counts  counts       // what Stats counts
-	work    workboard    // what long operations are under way
-	telling atomic.Int32 // how many of those are in their Progress
-	recent  recent       // events, for RecentEvents
-
-	// usage is held for reading by what uses the engine without the keyring, such
-	// as Checkpoint, and for writing by Close.
-	usage  sync.RWMutex
-	closed bool // guarded by usage
-
-	openMu sync.Mutex
-	open   map[io.Closer]struct{} // snapshots and scans, for Close
-
-	given given // the KEKs that Open and ChangeKEK were given
+	tasks
+	copyTurns
+	upkeep   upkeep // what the store does by itself
+	sequence sequence
+	counts   tally.Counts // what Stats counts
+	recent   recent       // events, for RecentEvents
+	given    given        // the KEKs that Open and ChangeKEK were given
 }
 
 // Open opens the store in dir, creating it if dir does not exist or is empty, with
@@ -123,47 +100,28 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err != nil {
 		return nil, errors.Join(err, s.release())
 	}
-	if err := s.start(ctx); err != nil {
-		return nil, err
-	}
+	s.start(ctx)
 	return s, nil
 }
 
 // newStore returns a store that has neither a keyring nor an engine yet.
 func newStore(o Options, dir string, k *kek.KEK) *Store {
-	s := &Store{opts: o, storage: &metaStorage{}, dir: dir, open: map[io.Closer]struct{}{},
-		following: make(chan struct{}, 1), copying: make(chan struct{}, 1), rewriting: make(chan struct{}, 1),
-		steps: defaultSteps(), upkeep: newUpkeep()}
+	s := &Store{opts: o, storage: &metaStorage{}, dir: dir, upkeep: newUpkeep(),
+		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.begin()
 	s.watchKEK()
 	s.watchSequence()
-	s.scratch.New = func() any { return new(scratch) }
 	return s
 }
 
-// start makes a store that has both ready for use, or closes it.
-func (s *Store) start(ctx context.Context) error {
-	s.records, s.rows = newRecordCache(s.opts.RecordCache), newRowCache(s.opts.RowCache)
-	s.budget = newBudget(s.keys, s.opts.VaultRate)
-	if err := s.loadPause(ctx); err != nil {
-		return errors.Join(err, s.Close())
-	}
+// start makes a store that has both ready for use.
+func (s *Store) start(ctx context.Context) {
+	s.table = row.New(row.Config{Part: s.part, Number: s.partition, Keys: s.keys, Use: &s.use,
+		RecordCache: s.opts.RecordCache, RowCache: s.opts.RowCache, NoSync: s.opts.NoSync, Changed: s.changed})
+	s.rewriter = s.newRewriter()
 	s.startUpkeep()
 	s.startAnchoring(ctx)
-	return nil
-}
-
-// spawn runs f in the background, unless the store is being closed, and reports
-// whether it does.
-func (s *Store) spawn(f func()) bool {
-	s.spawning.Lock()
-	defer s.spawning.Unlock()
-	if s.ctx.Err() != nil {
-		return false
-	}
-	s.background.Go(f)
-	return true
 }
 
 // watchKEK puts the store's own ear before the caller's OnEvent.
@@ -243,7 +201,7 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 		return s.goOnCreating(ctx, k, storage)
 	}
 	if err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+		return fmt.Errorf("block: open %s: %w", s.dir, row.Damage(err))
 	}
 	if err := s.enter(pebble.Opened); err != nil {
 		return err
@@ -252,7 +210,7 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 		return err
 	}
 	if err := storage.attach(ctx, s.part); err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+		return fmt.Errorf("block: open %s: %w", s.dir, row.Damage(err))
 	}
 	if err := s.findSequence(ctx); err != nil {
 		return fmt.Errorf("block: open %s: %w", s.dir, err)
@@ -293,7 +251,7 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
 	some, err := holdsAnything(ctx, s.part)
 	if err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+		return fmt.Errorf("block: open %s: %w", s.dir, row.Damage(err))
 	}
 	switch {
 	case some || s.id.engine.Phase != pebble.Creating:
@@ -326,21 +284,10 @@ func (s *Store) openEngine() error {
 		ValueSeparation: s.opts.ValueSeparation, Fatal: s.opts.Fatal,
 	})
 	if err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+		return fmt.Errorf("block: open %s: %w", s.dir, row.Damage(err))
 	}
 	s.db, s.part = db, db.Partition(s.partition)
 	return nil
-}
-
-// damage makes the engine's corruption the store's, and its unknown version.
-func (s *Store) damage(err error) error {
-	switch {
-	case errors.Is(err, engine.ErrCorrupt):
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	case errors.Is(err, engine.ErrVersion):
-		return fmt.Errorf("%w: %w", ErrVersion, err)
-	}
-	return err
 }
 
 // StoreID returns the store's id, which its copies share.
@@ -363,18 +310,9 @@ func (s *Store) State() keyring.State { return s.keys.State() }
 // [ErrClosed]. Closing twice does nothing. A Checkpoint and an Erase that wait for a full
 // disk end; of changes, see [Store.Put].
 func (s *Store) Close() error {
-	s.spawning.Lock()
-	s.cancel()
-	s.spawning.Unlock()
-	s.background.Wait()
+	s.end()
 	err := s.endSequence()
-	s.usage.Lock()
-	defer s.usage.Unlock()
-	if s.closed {
-		return nil
-	}
-	s.closed = true
-	return errors.Join(err, s.release())
+	return s.use.Close(func() error { return errors.Join(err, s.release()) })
 }
 
 // release closes what is open, in the order that makes each step safe.
@@ -385,12 +323,7 @@ func (s *Store) release() error {
 	if s.keys != nil {
 		errs = append(errs, s.keys.Close())
 	}
-	s.openMu.Lock()
-	for c := range s.open {
-		errs = append(errs, c.Close())
-	}
-	s.open = nil
-	s.openMu.Unlock()
+	errs = append(errs, s.use.CloseAll()...)
 	if s.db != nil {
 		err := s.db.Close()
 		if err == nil {
@@ -402,30 +335,4 @@ func (s *Store) release() error {
 		errs = append(errs, s.lock.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// track registers something for Close to close. Inside a hold.
-func (s *Store) track(c io.Closer) {
-	s.openMu.Lock()
-	defer s.openMu.Unlock()
-	s.open[c] = struct{}{}
-}
-
-// finish closes something that was tracked, unless Close has.
-func (s *Store) finish(c io.Closer) error {
-	s.openMu.Lock()
-	defer s.openMu.Unlock()
-	if _, ok := s.open[c]; !ok {
-		return nil
-	}
-	delete(s.open, c)
-	return c.Close()
-}
-
-// tracked reports whether something is open still.
-func (s *Store) tracked(c io.Closer) bool {
-	s.openMu.Lock()
-	defer s.openMu.Unlock()
-	_, ok := s.open[c]
-	return ok
 }

@@ -3,6 +3,7 @@ package block
 import (
 	"context"
 
+	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -10,7 +11,7 @@ import (
 // readTagged reads a tagged record of the store's; see [tagged.Read].
 func (s *Store) readTagged(ctx context.Context, h *keyring.Hold, name string) (record []byte, found bool, err error) {
 	record, found, err = tagged.Read(ctx, s.part, h, name)
-	return record, found, s.damage(err)
+	return record, found, row.Damage(err)
 }
 
 // writeTagged replaces a tagged record durably, and what was applied before it.

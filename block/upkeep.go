@@ -31,7 +31,7 @@ func (s *Store) startUpkeep() {
 	if s.opts.ReadOnly || s.opts.atRest {
 		return
 	}
-	s.spawn(func() { s.keepUp(s.upkeep.renew, s.renewDEKs) })
+	s.spawn(func() { s.keepUp(s.upkeep.renew, s.rewriter.Renew) })
 	s.spawn(func() { s.keepUp(s.upkeep.copies, s.followWithCopies) })
 	if !s.opts.ManualRewrap {
 		s.spawn(func() { s.keepUp(s.upkeep.rewrap, s.followWithDEKs) })

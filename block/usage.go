@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -47,7 +48,7 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 		return uses[id]
 	}
 	use(keks[active]).Document = true
-	err := s.eachRecord(ctx, nil, func(id, _ []byte, in keyring.RecordInfo) (bool, error) {
+	err := s.eachRecord(ctx, func(id, _ []byte, in keyring.RecordInfo) (bool, error) {
 		if in.Wrapping != keyring.ByKEK {
 			return true, nil
 		}
@@ -55,7 +56,7 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 		if !ok {
 			// The table may have grown since: a record of the newest KEK.
 			if keks, _ = s.keys.KEKs(); keks[in.KEK] == (vault.KeyID{}) {
-				return false, fmt.Errorf("block %s names KEK %d, which the keyring does not list: %w", shownID(id), in.KEK, ErrCorrupt)
+				return false, fmt.Errorf("block %s names KEK %d, which the keyring does not list: %w", row.Shown(id), in.KEK, ErrCorrupt)
 			}
 			key = keks[in.KEK]
 		}

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/progress"
+	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -49,22 +52,19 @@ func (s *Store) Verify(ctx context.Context, p Progress) (rep Report, err error) 
 	view, err := s.part.View(begin)
 	if err != nil {
 		h.Release()
-		return rep, fmt.Errorf("block: verify: %w", s.damage(err))
+		return rep, fmt.Errorf("block: verify: %w", row.Damage(err))
 	}
-	s.track(view)
-	defer s.finish(view)
-	c, err := s.newCursor(begin, view, Range{})
+	s.use.Track(view)
+	defer s.use.Finish(view)
+	c, err := s.table.Cursor(begin, view, nil, nil)
 	h.Release()
 	if err != nil {
 		return rep, fmt.Errorf("block: verify: %w", err)
 	}
-	defer func() {
-		s.finish(c)
-		clear(c.plain[:cap(c.plain)])
-	}()
+	defer c.Finish()
 
-	m := s.meter(workVerify, p, 0, s.countIn(Range{}))
-	defer func() { m.end(err) }()
+	m := s.board.Meter(workVerify, p.report(), 0, func(ctx context.Context) (uint64, error) { return s.table.Count(ctx, nil, nil) })
+	defer func() { m.End(err) }()
 	for {
 		more, err := s.verifyNext(ctx, session, c, m, &rep)
 		if err != nil {
@@ -73,18 +73,18 @@ func (s *Store) Verify(ctx context.Context, p Progress) (rep Report, err error) 
 		if !more {
 			break
 		}
-		m.between()
+		m.Between()
 	}
-	m.done()
+	m.Done()
 	if rep.Damaged > 0 {
 		return rep, fmt.Errorf("block: verify: %w: %d of %d blocks, the first is %s: %w",
-			ErrCorrupt, rep.Damaged, rep.Damaged+rep.Blocks, shownID(rep.Problems[0].ID), rep.Problems[0].Err)
+			ErrCorrupt, rep.Damaged, rep.Damaged+rep.Blocks, row.Shown(rep.Problems[0].ID), rep.Problems[0].Err)
 	}
 	return rep, nil
 }
 
 // verifyNext verifies the next block, in a hold of its own.
-func (s *Store) verifyNext(ctx context.Context, session uint64, c *cursor, m *meter, rep *Report) (bool, error) {
+func (s *Store) verifyNext(ctx context.Context, session uint64, c *row.Cursor, m *progress.Meter, rep *Report) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -93,32 +93,32 @@ func (s *Store) verifyNext(ctx context.Context, session uint64, c *cursor, m *me
 		return false, err
 	}
 	defer func() { h.Release() }()
-	pair, ok, err := c.pair()
+	pair, ok, err := c.Pair()
 	if err != nil || !ok {
 		return false, err
 	}
 	var data []byte
-	if err = c.whole(); err == nil {
-		data, err = c.open(ctx, &h, pair)
+	if err = c.Whole(); err == nil {
+		data, err = c.Open(ctx, &h, pair)
 	}
 	switch {
 	case err == nil:
 		rep.Blocks++
 		rep.Bytes += uint64(len(data))
 	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrVersion):
-		s.counts.fail(failedVerify, err)
+		s.counts.Fail(tally.Verify, err)
 		if rep.Damaged++; len(rep.Problems) < maxProblems {
-			rep.Problems = append(rep.Problems, Problem{ID: bytes.Clone(pair.id), Err: err})
+			rep.Problems = append(rep.Problems, Problem{ID: bytes.Clone(pair.ID), Err: err})
 		}
 	default:
 		return false, err
 	}
-	if in, err := keyring.ParseRecord(pair.record); err == nil {
+	if in, err := keyring.ParseRecord(pair.Record); err == nil {
 		rep.DEKs[in.Epoch]++
 		if in.Wrapping == keyring.ByKEK {
 			rep.ByKEK[in.KEK]++
 		}
 	}
-	m.add(1, uint64(len(data)))
+	m.Add(1, uint64(len(data)))
 	return true, nil
 }

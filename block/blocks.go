@@ -1,0 +1,140 @@
+package block
+
+import (
+	"context"
+
+	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/internal/tally"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// Limits in bytes.
+const (
+	// MaxID is the size of the longest block id; the shortest has 1 byte.
+	MaxID = row.MaxID
+	// MaxBlock is the size of the largest block; the smallest has 0 bytes.
+	MaxBlock = row.MaxBlock
+)
+
+// Get appends the block with the given id to dst and returns the extended slice.
+// On error it returns nil, and dst's spare capacity may have been written to.
+//
+// Errors: [ErrNotFound], [ErrInaccessible], [ErrCorrupt], [ErrInvalidID],
+// [ErrClosed].
+func (s *Store) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
+	if err := s.mayRead(ctx, tally.Get, id); err != nil {
+		return nil, wrapErr("get", id, err)
+	}
+	h, err := s.keys.Acquire()
+	if err != nil {
+		s.counts.Got(0, err)
+		return nil, wrapErr("get", id, err)
+	}
+	defer func() { h.Release() }()
+	out, err := s.table.Get(ctx, &h, id, dst)
+	s.counts.Got(len(out)-len(dst), err)
+	if err != nil {
+		return nil, wrapErr("get", id, err)
+	}
+	return out, nil
+}
+
+func (s *Store) mayRead(ctx context.Context, op tally.Op, id []byte) error {
+	if err := row.CheckID(id); err != nil {
+		return err
+	}
+	return s.counts.Fail(op, ctx.Err())
+}
+
+// Has reports whether there is a block with the given id. It opens nothing: a
+// damaged block is there too.
+func (s *Store) Has(ctx context.Context, id []byte) (bool, error) {
+	if err := s.mayRead(ctx, tally.Has, id); err != nil {
+		return false, wrapErr("has", id, err)
+	}
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return false, wrapErr("has", id, s.counts.Fail(tally.Has, err))
+	}
+	defer h.Release()
+	ok, err := s.table.Has(ctx, s.table.Part, id)
+	if err != nil {
+		return false, wrapErr("has", id, s.counts.Fail(tally.Has, err))
+	}
+	return ok, nil
+}
+
+// Put stores data, 0 to [MaxBlock] bytes, as the block with the given id, 1 to
+// [MaxID] bytes, in place of an older one. When it returns nil the block is
+// durable (unless Options.NoSync); when it returns an error the store holds either
+// the old block or the new one.
+//
+// It keeps no reference to id or data. Errors: [ErrInvalidID], [ErrTooLarge],
+// [ErrInaccessible], [ErrReadOnly], [ErrClosed].
+//
+// When blocks come faster than the disk takes them Put waits for it, which neither ctx nor
+// Close ends, and a lock of the store waits for Put. When the disk is full, and what is in
+// memory has filled the memtables, changes are refused with the file system's error, and
+// nothing is lost. Only one that waits already when the disk begins to fail goes on waiting
+// until there is room.
+func (s *Store) Put(ctx context.Context, id, data []byte) error {
+	if err := row.CheckBlock(id, data); err != nil {
+		return wrapErr("put", id, err)
+	}
+	if err := s.counts.Fail(tally.Put, ctx.Err()); err != nil {
+		return wrapErr("put", id, err)
+	}
+	h, err := s.writeHold(ctx)
+	if err == nil {
+		defer func() { h.Release() }()
+		err = s.table.Put(ctx, &h, id, data)
+	}
+	if err != nil {
+		s.counts.Put(0, err)
+		return wrapErr("put", id, err)
+	}
+	s.counts.Put(len(data), nil)
+	return nil
+}
+
+// Delete removes the block with the given id, and its DEK. It is not an error if
+// there is none. What the files still hold of a deleted block goes with
+// compaction, and with the epoch key; see docs/threat-model.md.
+func (s *Store) Delete(ctx context.Context, id []byte) error {
+	if err := row.CheckID(id); err != nil {
+		return wrapErr("delete", id, err)
+	}
+	if err := s.counts.Fail(tally.Delete, ctx.Err()); err != nil {
+		return wrapErr("delete", id, err)
+	}
+	h, err := s.writeHold(ctx)
+	if err == nil {
+		defer func() { h.Release() }()
+		err = s.table.Delete(ctx, &h, id)
+	}
+	s.counts.Deleted(err)
+	if err != nil {
+		return wrapErr("delete", id, err)
+	}
+	return nil
+}
+
+// writeHold is a hold for a change.
+func (s *Store) writeHold(ctx context.Context) (keyring.Hold, error) {
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return h, err
+	}
+	if err := s.mayWrite(ctx, &h); err != nil {
+		h.Release()
+		return keyring.Hold{}, err
+	}
+	return h, nil
+}
+
+func (s *Store) mayWrite(ctx context.Context, h *keyring.Hold) error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
+	return s.prove(ctx, h)
+}

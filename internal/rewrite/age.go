@@ -1,0 +1,113 @@
+package rewrite
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// How old a DEK is, nobody has written down: it would be a date for each block. Its
+// epoch says when it was made at the earliest, which is when the epoch was created,
+// or, for what RotateEpoch rewrapped, when the oldest of the epochs before was. DEKs
+// of an epoch of which that is longer ago than RekeyAfter are replaced; new epochs
+// begin at least four times in that time (see keyring.Options.RekeyAfter), so that a
+// DEK is replaced at an age between three quarters of RekeyAfter and the whole of it,
+// and the time that the work takes. What was put into a batch is counted from the
+// batch's commit.
+//
+// The age of what was rewrapped is a tagged record. On disk, and must not change.
+//
+//	offset  size  field
+//	     0     1  version, 1
+//	     1     4  epoch: of this one and those before,
+//	     5     8  no DEK was made earlier, seconds since 1970-01-01 UTC, signed
+const (
+	metaDEKAge    = "dek-age"
+	dekAgeVersion = 1
+	dekAgeSize    = 13
+)
+
+// dekAge says of the epochs up to one since when their DEKs can have been made. The
+// zero dekAge says nothing of any.
+type dekAge struct {
+	epoch uint32
+	since time.Time
+}
+
+func (a dekAge) encode() []byte {
+	b := binary.BigEndian.AppendUint32([]byte{dekAgeVersion}, a.epoch)
+	return binary.BigEndian.AppendUint64(b, uint64(a.since.Unix()))
+}
+
+func decodeDEKAge(b []byte) (a dekAge, err error) {
+	if len(b) > 0 && b[0] != dekAgeVersion {
+		return a, fmt.Errorf("block: the record of the DEKs' age: %w", keyring.ErrVersion)
+	}
+	if len(b) != dekAgeSize {
+		return a, fmt.Errorf("block: the record of the DEKs' age has %d bytes, want %d: %w", len(b), dekAgeSize, keyring.ErrCorrupt)
+	}
+	return dekAge{binary.BigEndian.Uint32(b[1:]), time.Unix(int64(binary.BigEndian.Uint64(b[5:])), 0).UTC()}, nil
+}
+
+// of returns when the oldest DEK of an epoch can have been made.
+func (a dekAge) of(e keyring.EpochInfo) time.Time {
+	if e.ID <= a.epoch && a.since.Before(e.Created) {
+		return a.since
+	}
+	return e.Created
+}
+
+func (w *Rewriter) dekAge(ctx context.Context, h *keyring.Hold) (a dekAge, err error) {
+	b, found, err := w.readTagged(ctx, h, metaDEKAge)
+	if err != nil || !found {
+		return a, err
+	}
+	return decodeDEKAge(b)
+}
+
+// inheritAge says, before DEKs of older epochs are rewrapped under the given one, how
+// old they are. The caller has the turn of rewriting operations.
+func (w *Rewriter) inheritAge(ctx context.Context, h *keyring.Hold, epoch uint32) error {
+	if epoch <= w.aged {
+		return nil
+	}
+	a, err := w.dekAge(ctx, h)
+	if err != nil {
+		return err
+	}
+	next := dekAge{epoch: epoch}
+	for _, e := range h.Epochs() {
+		if since := a.of(e); e.ID <= epoch && (next.since.IsZero() || since.Before(next.since)) {
+			next.since = since
+		}
+	}
+	if epoch > a.epoch {
+		if err := w.writeTagged(ctx, h, metaDEKAge, next.encode()); err != nil {
+			return err
+		}
+	}
+	w.aged = epoch
+	return nil
+}
+
+// dueBefore returns the epoch before which the DEKs are too old; 0: none are.
+func (w *Rewriter) dueBefore(ctx context.Context, h *keyring.Hold) (bound uint32, err error) {
+	after := w.Keys.Policy().RekeyAfter
+	if after == 0 {
+		return 0, nil
+	}
+	a, err := w.dekAge(ctx, h)
+	if err != nil {
+		return 0, err
+	}
+	now := w.Keys.Now()
+	for _, e := range h.Epochs() {
+		if now.Sub(a.of(e)) >= after {
+			bound = e.ID + 1
+		}
+	}
+	return bound, nil
+}

@@ -1,0 +1,234 @@
+package rewrite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/progress"
+	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// RewrapDEKs wraps the DEKs that are wrapped by an older KEK (ByKEK) with the one that wraps the
+// store now, and drops the KEKs that no record names any more. It takes the turn for some
+// records at a time.
+//
+// A record whose DEK does not open its block is left as it is, and the others need not wait.
+func (w *Rewriter) RewrapDEKs(ctx context.Context, report progress.Report) error {
+	for {
+		err := w.rewrapAll(ctx, report)
+		if !errors.Is(err, keyring.ErrMoved) && !errors.Is(err, errBehind) {
+			return err
+		}
+		// The KEK was changed meanwhile: what was rewrapped before needs it again. Or somebody
+		// committed, behind the walk, what was wrapped before the KEK was changed: there is
+		// less of that each time.
+	}
+}
+
+// errBehind says that a record names an older KEK that was written when the walk had been there.
+var errBehind = errors.New("block: written behind the walk")
+
+func (w *Rewriter) rewrapAll(ctx context.Context, report progress.Report) (err error) {
+	moves := w.Keys.KEKMoves() // first: what is active now was so then, or DropKEKs says
+	keks, active := w.Keys.KEKs()
+	switch {
+	case w.ReadOnly:
+		return keyring.ErrReadOnly
+	case w.Ctx.Err() != nil:
+		return keyring.ErrClosed
+	case len(keks) == 1:
+		return nil // no record needs another
+	}
+	isDue := func(in keyring.RecordInfo) bool { return in.Wrapping == keyring.ByKEK && in.KEK != active }
+	var total uint64
+	if report != nil {
+		if total, err = w.countDue(ctx, isDue); err != nil {
+			return err
+		}
+	}
+	mt := w.Board.Meter(WorkRewrap, report, total, func(ctx context.Context) (uint64, error) { return w.countDue(ctx, isDue) })
+	defer func() {
+		if errors.Is(err, keyring.ErrMoved) || errors.Is(err, errBehind) {
+			mt.End(nil) // another begins
+			return
+		}
+		mt.End(err)
+	}()
+	var left leftRecords
+	for next, more := []byte(nil), true; more; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		next, more, err = w.rewrapChunk(ctx, next, isDue, mt, &left)
+		if errors.Is(err, vault.ErrThrottled) {
+			err = w.Keys.Sleep(ctx, max(vault.RetryAfter(err), time.Second)) // without the turn
+		}
+		if err != nil {
+			return err
+		}
+		mt.Between()
+	}
+	if err := w.TakeTurn(ctx, "drop KEKs"); err != nil {
+		return err
+	}
+	named, err := w.dropUnusedKEKs(ctx, moves)
+	w.GiveTurn()
+	if err != nil {
+		return err
+	}
+	if named && left.n == 0 {
+		return errBehind
+	}
+	if left.n > 0 {
+		return fmt.Errorf("%d records were not rewrapped; the first: %w", left.n, left.first)
+	}
+	mt.Done()
+	return nil
+}
+
+// countDue counts the records that are due. It reads all of them and calls no vault.
+func (w *Rewriter) countDue(ctx context.Context, isDue func(keyring.RecordInfo) bool) (n uint64, err error) {
+	err = w.Table.EachRecord(ctx, nil, func(_, _ []byte, in keyring.RecordInfo) (bool, error) {
+		if isDue(in) {
+			n++
+		}
+		return true, nil
+	})
+	return n, err
+}
+
+// leftRecords counts the records that were left as they are.
+type leftRecords struct {
+	n     int
+	first error
+}
+
+// rewrapChunk rewraps the next records that are due, unless the vault throttles, or somebody
+// is to be told of it, and returns where to go on. It takes no hold but for each record, since
+// each asks the vault.
+func (w *Rewriter) rewrapChunk(ctx context.Context, from []byte, isDue func(keyring.RecordInfo) bool, mt *progress.Meter, left *leftRecords) (next []byte, more bool, err error) {
+	if err := w.TakeTurn(ctx, "rewrap DEKs"); err != nil {
+		return nil, false, err
+	}
+	defer w.GiveTurn()
+	if err := w.Use.Begin(); err != nil {
+		return nil, false, err
+	}
+	todo, _, next, err := w.list(ctx, w.Table.Part, from, isDue)
+	w.Use.End()
+	if err != nil {
+		return nil, false, err
+	}
+	for i, d := range todo {
+		if err := w.Budget.Take(ctx, callsPerRewrap); err != nil {
+			return nil, false, err
+		}
+		if mt.Due() && i > 0 {
+			return d.ID, true, nil
+		}
+		mt.Called(callsPerRewrap)
+		if err := w.rewrap(ctx, d.Was); errors.Is(err, row.ErrUnopened) {
+			if left.n++; left.n == 1 {
+				left.first = err
+			}
+		} else if err != nil {
+			return d.ID, true, err
+		}
+		mt.Add(1, 0)
+	}
+	return next, next != nil, nil
+}
+
+// rewrap moves one record to the KEK of now, unless somebody writes the block meanwhile.
+func (w *Rewriter) rewrap(ctx context.Context, was engine.Was) error {
+	h, err := w.Keys.Acquire()
+	if err != nil {
+		return err
+	}
+	defer func() { h.Release() }()
+	record, err := w.Table.RewrapKEK(ctx, &h, was)
+	if errors.Is(err, row.ErrWritten) {
+		return nil // the writer won
+	}
+	var in keyring.RecordInfo
+	if err == nil {
+		in, err = keyring.ParseRecord(record)
+	}
+	if err == nil {
+		err = w.inheritAge(ctx, &h, in.Epoch) // the DEK is older than that
+	}
+	if err != nil {
+		return fmt.Errorf("block %s: %w", row.Shown(was.ID), err)
+	}
+	r := w.replacement()
+	defer r.Close()
+	if err := r.record(was, record); err != nil {
+		return err
+	}
+	return r.commit(ctx)
+}
+
+// dropUnusedKEKs takes the KEK versions out of the keyring that no record names any
+// more, or returns keyring.ErrMoved if the KEK was changed since moves was counted. It
+// reports whether any is still named.
+// The caller has the turn of rewriting operations: what those write is not checked as
+// a commit is, and each of them wraps and writes within one turn.
+func (w *Rewriter) dropUnusedKEKs(ctx context.Context, moves uint64) (named bool, err error) {
+	keks, active := w.Keys.KEKs()
+	if w.Keys.KEKMoves() != moves {
+		return false, keyring.ErrMoved
+	}
+	var dropping []uint32
+	for id := range keks {
+		if id != active {
+			dropping = append(dropping, id)
+		}
+	}
+	part := w.Table.Part
+	if err := part.RefuseKEKs(ctx, dropping); err != nil {
+		return false, err
+	}
+	unused, err := w.unusedKEKs(ctx, dropping)
+	if err == nil {
+		if err = w.Keys.DropKEKs(ctx, moves, unused...); err != nil && !errors.Is(err, keyring.ErrMoved) {
+			// A crash may find the document that could not be saved, as the storage
+			// said: what it does not list is not written until there is another.
+			return false, err
+		}
+	}
+	return len(unused) < len(dropping), errors.Join(err, part.RefuseKEKs(context.WithoutCancel(ctx), nil))
+}
+
+// unusedKEKs returns those of the KEKs that no record names: one more walk, because
+// writers may have been wrapping with the old ones when the first began.
+func (w *Rewriter) unusedKEKs(ctx context.Context, dropping []uint32) (unused []uint32, err error) {
+	h, err := w.Keys.Acquire()
+	if err != nil {
+		return nil, err
+	}
+	err = w.Table.Part.Sync(ctx)
+	h.Release()
+	if err != nil {
+		return nil, err
+	}
+	used := map[uint32]bool{}
+	if err := w.Table.EachRecord(ctx, nil, func(_, _ []byte, in keyring.RecordInfo) (bool, error) {
+		if in.Wrapping == keyring.ByKEK {
+			used[in.KEK] = true
+		}
+		return true, nil
+	}); err != nil {
+		return nil, err
+	}
+	for _, id := range dropping {
+		if !used[id] {
+			unused = append(unused, id)
+		}
+	}
+	return unused, nil
+}

@@ -1,0 +1,213 @@
+package row
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// Cursor walks DEK records and sealed blocks of one state of the engine side by side. It
+// belongs to one goroutine, and every use of it is inside a hold of one session, so that who
+// closes the store finds it at rest.
+type Cursor struct {
+	t          *Table
+	data, deks engine.Cursor
+	start, end []byte
+	started    bool
+	onData     bool   // what the current pair consists of
+	onDEK      bool   //
+	id         []byte // the current block's id
+	plain      []byte // the current block's plaintext
+}
+
+// Cursor returns a cursor over the ids in [start, end); nil is no bound. Finish it.
+func (t *Table) Cursor(ctx context.Context, r engine.Reader, start, end []byte) (*Cursor, error) {
+	if err := ordered(start, end); err != nil {
+		return nil, err
+	}
+	data, err := r.Cursor(ctx, engine.Sealed, start, end)
+	if err != nil {
+		return nil, Damage(err)
+	}
+	deks, err := data.Clone(engine.Record, start, end) // the same state of the engine
+	if err != nil {
+		return nil, errors.Join(Damage(err), data.Close())
+	}
+	c := &Cursor{t: t, data: data, deks: deks, start: start, end: end}
+	t.use.Track(c)
+	return c, nil
+}
+
+// Close implements [io.Closer], for [Use.CloseAll]. Whoever has the cursor calls Finish.
+func (c *Cursor) Close() error {
+	return errors.Join(c.data.Close(), c.deks.Close())
+}
+
+// Finish closes the cursor and overwrites the plaintext that it was used to open.
+func (c *Cursor) Finish() {
+	c.t.use.Finish(c)
+	clear(c.plain[:cap(c.plain)])
+}
+
+// Pair is what the engine has of one block: its record and its sealed data, of
+// which one may be missing. The slices are the engine's, until the next step.
+type Pair struct{ ID, Record, Value []byte }
+
+// Whole reports what is missing of the current pair.
+func (c *Cursor) Whole() error {
+	switch {
+	case !c.onDEK:
+		return ErrNoRecord
+	case !c.onData:
+		return ErrNoData
+	}
+	return nil
+}
+
+// Pair moves to the next block and reports whether there is one.
+func (c *Cursor) Pair() (p Pair, ok bool, err error) {
+	if !c.started {
+		c.started = true
+		c.data.First()
+		c.deks.First()
+	}
+	if c.onData {
+		c.data.Next()
+	}
+	if c.onDEK {
+		c.deks.Next()
+	}
+	c.onData, c.onDEK = false, false
+	if err := errors.Join(c.data.Err(), c.deks.Err()); err != nil {
+		return p, false, Damage(err)
+	}
+	order := 0 // which of the two is first
+	switch {
+	case !c.data.Valid() && !c.deks.Valid():
+		return p, false, nil
+	case !c.deks.Valid():
+		order = -1
+	case !c.data.Valid():
+		order = 1
+	default:
+		order = bytes.Compare(c.data.ID(), c.deks.ID())
+	}
+	c.onData, c.onDEK = order <= 0, order >= 0
+	if c.onData {
+		c.id = append(c.id[:0], c.data.ID()...)
+		if p.Value, err = c.data.Value(); err != nil {
+			return p, false, Damage(err)
+		}
+	}
+	if c.onDEK {
+		c.id = append(c.id[:0], c.deks.ID()...)
+		if p.Record, err = c.deks.Value(); err != nil {
+			return p, false, Damage(err)
+		}
+	}
+	p.ID = c.id
+	return p, true, nil
+}
+
+// Open opens a whole pair. The result is valid until the next Open.
+func (c *Cursor) Open(ctx context.Context, h *keyring.Hold, p Pair) ([]byte, error) {
+	c.plain = RoomFor(c.plain, p.Value)
+	out, err := c.t.Open(ctx, h, p, c.plain)
+	if err != nil {
+		return nil, err
+	}
+	c.plain = out
+	return out, nil
+}
+
+// RoomFor returns buf, empty, with room for a sealed block once it is open. A buffer that is
+// too small is overwritten: nobody else would, once it is outgrown.
+func RoomFor(buf, sealed []byte) []byte {
+	if len(sealed) <= cap(buf) {
+		return buf[:0]
+	}
+	clear(buf[:cap(buf)])
+	return make([]byte, 0, len(sealed))
+}
+
+// next moves to the next block and opens it.
+func (c *Cursor) next(ctx context.Context, h *keyring.Hold) (id, data []byte, ok bool, err error) {
+	p, ok, err := c.Pair()
+	if err != nil || !ok {
+		return nil, nil, false, err
+	}
+	if err = c.Whole(); err == nil {
+		data, err = c.Open(ctx, h, p)
+	}
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("block %s: %w", Shown(p.ID), err)
+	}
+	return p.ID, data, true, nil
+}
+
+// EachRecord calls f for each DEK record from the given id on, until f returns false. The
+// caller keeps the engine open. It needs no key.
+func EachRecord(ctx context.Context, r engine.Reader, from []byte, f func(id, record []byte, in keyring.RecordInfo) (bool, error)) error {
+	it, err := r.Cursor(ctx, engine.Record, from, nil)
+	if err != nil {
+		return Damage(err)
+	}
+	defer it.Close()
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		if n++; n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		record, err := it.Value()
+		if err != nil {
+			return Damage(err)
+		}
+		id := it.ID()
+		in, err := keyring.ParseRecord(record)
+		if err != nil {
+			return fmt.Errorf("block %s: %w", Shown(id), err)
+		}
+		if more, err := f(id, record, in); err != nil || !more {
+			return err
+		}
+	}
+	return Damage(it.Err())
+}
+
+// EachRecord is the function of that name, and keeps the engine open meanwhile.
+func (t *Table) EachRecord(ctx context.Context, from []byte, f func(id, record []byte, in keyring.RecordInfo) (bool, error)) error {
+	if err := t.use.Begin(); err != nil {
+		return err
+	}
+	defer t.use.End()
+	return EachRecord(ctx, t.Part, from, f)
+}
+
+// Count returns how many DEK records there are in [start, end); nil is no bound. The caller
+// keeps the engine open.
+func Count(ctx context.Context, r engine.Reader, start, end []byte) (n uint64, err error) {
+	it, err := r.Cursor(ctx, engine.Record, start, end)
+	if err != nil {
+		return 0, Damage(err)
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		if n++; n%4096 == 0 && ctx.Err() != nil {
+			return n, ctx.Err()
+		}
+	}
+	return n, Damage(it.Err())
+}
+
+// Count is the function of that name, and keeps the engine open meanwhile.
+func (t *Table) Count(ctx context.Context, start, end []byte) (n uint64, err error) {
+	if err := t.use.Begin(); err != nil {
+		return 0, err
+	}
+	defer t.use.End()
+	return Count(ctx, t.Part, start, end)
+}

@@ -1,0 +1,42 @@
+package row
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// The errors that a caller of package block tells apart; it has them under the same names.
+var (
+	ErrNotFound  = errors.New("block not found")
+	ErrInvalidID = errors.New("invalid block id")
+	ErrTooLarge  = errors.New("too large")
+	ErrStale     = errors.New("the KEK was changed since the batch was begun")
+)
+
+// What is wrong with a block that lacks one of its halves.
+var (
+	ErrNoRecord = fmt.Errorf("the block has data and no DEK record: %w", keyring.ErrCorrupt)
+	ErrNoData   = fmt.Errorf("the block has a DEK record and no data: %w", keyring.ErrCorrupt)
+)
+
+// Damage makes the engine's corruption the store's, and its unknown version.
+func Damage(err error) error {
+	switch {
+	case errors.Is(err, engine.ErrCorrupt):
+		return fmt.Errorf("%w: %w", keyring.ErrCorrupt, err)
+	case errors.Is(err, engine.ErrVersion):
+		return fmt.Errorf("%w: %w", keyring.ErrVersion, err)
+	}
+	return err
+}
+
+// Shown quotes an id for an error text, at most 64 bytes of it.
+func Shown(id []byte) string {
+	if len(id) > 64 {
+		return fmt.Sprintf("%q... (%d bytes)", id[:64], len(id))
+	}
+	return fmt.Sprintf("%q", id)
+}

@@ -1,0 +1,96 @@
+package row
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// Limits in bytes.
+const (
+	MaxID    = engine.MaxID
+	MaxBlock = 64 << 20
+	// Overhead is what a sealed block has beyond its plaintext: the version byte and the seal's
+	// overhead.
+	Overhead = 1 + dek.Overhead
+)
+
+// partitionSize is the size of a partition's number in what a block is bound to.
+const partitionSize = 4
+
+// A sealed block, beside its DEK record in the engine's row:
+//
+//	offset  size  field
+//	     0     1  version, 1
+//	     1    12  nonce
+//	    13     n  ciphertext, as long as the block
+//	  13+n    16  tag
+//
+// AES-256-GCM under the block's DEK, which seals this version of this block and
+// nothing else. The AAD is the version byte, the store id (16 bytes), the
+// partition (4 bytes, big-endian) and the block id: a sealed block opens for no
+// other store, partition or id.
+const blockVersion = 1
+
+// CheckID refuses an id that no block has.
+func CheckID(id []byte) error {
+	if len(id) == 0 || len(id) > MaxID {
+		return fmt.Errorf("the id has %d bytes, want 1 to %d: %w", len(id), MaxID, ErrInvalidID)
+	}
+	return nil
+}
+
+// CheckBlock refuses a block that cannot be put.
+func CheckBlock(id, data []byte) error {
+	if err := CheckID(id); err != nil {
+		return err
+	}
+	if len(data) > MaxBlock {
+		return fmt.Errorf("the block has %d bytes, the most is %d: %w", len(data), MaxBlock, ErrTooLarge)
+	}
+	return nil
+}
+
+// CheckRange refuses bounds that no id reaches, and a start after the end; nil is no bound. The
+// longest bound that says more than a shorter one is what follows the longest id.
+func CheckRange(start, end []byte) error {
+	for _, bound := range [][]byte{start, end} {
+		if len(bound) > MaxID+1 {
+			return fmt.Errorf("a bound of the range has %d bytes, the most is %d: %w", len(bound), MaxID+1, ErrInvalidID)
+		}
+	}
+	return ordered(start, end)
+}
+
+func ordered(start, end []byte) error {
+	if start != nil && end != nil && bytes.Compare(start, end) > 0 {
+		return fmt.Errorf("the range starts at %s, after its end %s: %w", Shown(start), Shown(end), ErrInvalidID)
+	}
+	return nil
+}
+
+// checkSealed checks the version and the least size of a sealed block and returns
+// what the DEK sealed.
+func checkSealed(value []byte) ([]byte, error) {
+	if len(value) == 0 {
+		return nil, fmt.Errorf("the sealed block is empty: %w", keyring.ErrCorrupt)
+	}
+	if value[0] != blockVersion {
+		return nil, fmt.Errorf("the sealed block has version %d, this release reads %d: %w", value[0], blockVersion, keyring.ErrVersion)
+	}
+	if len(value) < Overhead {
+		return nil, fmt.Errorf("the sealed block has %d bytes, want at least %d: %w", len(value), Overhead, keyring.ErrCorrupt)
+	}
+	return value[1:], nil
+}
+
+// Bind makes a binding that of a block: what its DEK record is bound to, partition | block id.
+func Bind(b *keyring.Binding, partition uint32, id []byte) {
+	var number [partitionSize]byte
+	binary.BigEndian.PutUint32(number[:], partition)
+	b.Set(number[:], id)
+}

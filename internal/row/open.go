@@ -1,0 +1,152 @@
+package row
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// errMismatch says that a DEK record and a block that were read one after the
+// other do not fit together.
+var errMismatch = errors.New("the DEK record and the block do not fit together")
+
+// Get appends a block, which may be written at the same time, to dst.
+//
+// The record may come from the cache, or be of another moment than the block; if they do not
+// fit, both are read again from one state of the engine, which decides. A row from the cache
+// that does not open is no evidence of anything.
+func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
+	sc := t.take(id)
+	defer t.give(sc)
+	r, tk := t.rows.get(id)
+	if r != nil {
+		sc.row.Record = append(sc.row.Record[:0], r.record()...)
+		if out, err := t.unseal(ctx, h, sc, r.sealed(), dst); err == nil {
+			return out, nil
+		}
+		t.rows.drop(r)
+	}
+	out, err := t.getOnce(ctx, h, sc, id, dst, tk)
+	if err == nil || errors.Is(err, keyring.ErrInaccessible) || errors.Is(err, keyring.ErrClosed) {
+		return out, err
+	}
+	if !errors.Is(err, keyring.ErrCorrupt) && !errors.Is(err, errMismatch) && !errors.Is(err, keyring.ErrVersion) {
+		return nil, err
+	}
+	if out, err = t.getAt(ctx, h, sc, t.Part, id, dst); err != nil {
+		return nil, err
+	}
+	t.records.put(id, sc.row.Record)
+	return out, nil
+}
+
+// getOnce is Get without the row cache, of what may not fit together.
+func (t *Table) getOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, dst []byte, tk ticket) (out []byte, err error) {
+	var cached bool
+	want := engine.Both
+	if sc.row.Record, cached = t.records.get(sc.row.Record[:0], id); cached {
+		want = engine.Sealed
+	}
+	err = t.Part.Get(ctx, id, want, &sc.row)
+	defer sc.row.Release()
+	switch {
+	case cached && errors.Is(err, engine.ErrNotFound):
+		return nil, errMismatch
+	case errors.Is(err, engine.ErrNotFound):
+		return nil, ErrNotFound
+	case err != nil:
+		return nil, Damage(err)
+	case sc.row.Has != want:
+		return nil, half(sc.row.Has)
+	}
+	if !cached {
+		t.records.put(id, sc.row.Record)
+	}
+	return t.openRow(ctx, h, sc, dst, tk)
+}
+
+// GetAt appends a block, as it is in one state of the engine, to dst.
+func (t *Table) GetAt(ctx context.Context, h *keyring.Hold, r engine.Reader, id, dst []byte) ([]byte, error) {
+	sc := t.take(id)
+	defer t.give(sc)
+	return t.getAt(ctx, h, sc, r, id, dst)
+}
+
+func (t *Table) getAt(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Reader, id, dst []byte) ([]byte, error) {
+	err := r.Get(ctx, id, engine.Both|engine.Together, &sc.row)
+	defer sc.row.Release()
+	switch {
+	case errors.Is(err, engine.ErrNotFound):
+		return nil, ErrNotFound
+	case err != nil:
+		return nil, Damage(err)
+	case sc.row.Has != engine.Both:
+		return nil, half(sc.row.Has)
+	}
+	return t.openRow(ctx, h, sc, dst, ticket{})
+}
+
+// half says what is missing of a row of which the engine has one part.
+func half(has engine.Parts) error {
+	if has == engine.Record {
+		return ErrNoData
+	}
+	return ErrNoRecord
+}
+
+// openRow opens the DEK in the scratch's row and with it the block, which it appends to dst
+// and, with a ticket, remembers.
+func (t *Table) openRow(ctx context.Context, h *keyring.Hold, sc *scratch, dst []byte, tk ticket) ([]byte, error) {
+	value := sc.row.Sealed
+	if len(sc.row.Record) != keyring.RecordSize {
+		// The vault has to be asked. The hold is let go meanwhile, so that nothing of the
+		// engine's may be held.
+		value = bytes.Clone(value)
+		sc.row.Release()
+	}
+	out, err := t.unseal(ctx, h, sc, value, dst)
+	if err == nil {
+		t.rows.add(tk, sc.row.Record, value)
+	}
+	return out, err
+}
+
+// unseal opens the DEK in sc.row.Record and with it value, a sealed block.
+func (t *Table) unseal(ctx context.Context, h *keyring.Hold, sc *scratch, value, dst []byte) ([]byte, error) {
+	sealed, err := checkSealed(value)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.OpenDEK(ctx, &sc.key, sc.row.Record, &sc.binding); err != nil {
+		return nil, err
+	}
+	out, err := sc.key.Open(dst, sealed, sc.aad)
+	if err != nil {
+		return nil, fmt.Errorf("the block does not authenticate under its DEK: it was altered, or is another block's or another store's: %w", keyring.ErrCorrupt)
+	}
+	return out, nil
+}
+
+// Open appends the block of a whole pair to dst.
+func (t *Table) Open(ctx context.Context, h *keyring.Hold, p Pair, dst []byte) ([]byte, error) {
+	sc := t.take(p.ID)
+	defer t.give(sc)
+	sc.row.Record = append(sc.row.Record[:0], p.Record...)
+	return t.unseal(ctx, h, sc, p.Value, dst)
+}
+
+// Has reports whether there is a row with a DEK record. It opens nothing.
+func (t *Table) Has(ctx context.Context, r engine.Reader, id []byte) (bool, error) {
+	sc := t.take(id)
+	defer t.give(sc)
+	defer sc.row.Release()
+	err := r.Get(ctx, id, engine.Record, &sc.row)
+	if errors.Is(err, engine.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, Damage(err)
+}

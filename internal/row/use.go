@@ -1,0 +1,83 @@
+package row
+
+import (
+	"io"
+	"sync"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// Use is who uses a store's engine, besides those who have a hold of the keyring: what keeps
+// the engine open, and what has to be closed before it. It is safe for concurrent use; the
+// zero Use is ready.
+type Use struct {
+	engine sync.RWMutex // held for reading by who uses the engine, and for writing by Close
+	closed bool
+
+	mu   sync.Mutex
+	open map[io.Closer]struct{} // views, batches and cursors
+}
+
+// Begin keeps the engine open until End, or returns ErrClosed.
+func (u *Use) Begin() error {
+	u.engine.RLock()
+	if u.closed {
+		u.engine.RUnlock()
+		return keyring.ErrClosed
+	}
+	return nil
+}
+
+// End lets go of the engine.
+func (u *Use) End() { u.engine.RUnlock() }
+
+// Close waits for those who use the engine, refuses others, and then calls release once.
+func (u *Use) Close(release func() error) error {
+	u.engine.Lock()
+	defer u.engine.Unlock()
+	if u.closed {
+		return nil
+	}
+	u.closed = true
+	return release()
+}
+
+// Track registers something for CloseAll to close. The caller has a hold.
+func (u *Use) Track(c io.Closer) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.open == nil {
+		u.open = map[io.Closer]struct{}{}
+	}
+	u.open[c] = struct{}{}
+}
+
+// Finish closes something that was tracked, unless CloseAll has.
+func (u *Use) Finish(c io.Closer) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if _, ok := u.open[c]; !ok {
+		return nil
+	}
+	delete(u.open, c)
+	return c.Close()
+}
+
+// Tracked reports whether something is open still.
+func (u *Use) Tracked(c io.Closer) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, ok := u.open[c]
+	return ok
+}
+
+// CloseAll closes what is open. Nobody has a hold any more.
+func (u *Use) CloseAll() (errs []error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for c := range u.open {
+		errs = append(errs, c.Close())
+	}
+	u.open = nil
+	return errs
+}

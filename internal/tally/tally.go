@@ -1,0 +1,233 @@
+// Package tally is what a store counts: what it was asked, and how that failed. It adds little to
+// the hot paths, whose counters are spread over cache lines.
+package tally
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// shards is how many copies of the counters there are, so that cores do not
+// fight for one cache line. A power of two.
+const shards = 32
+
+// shard is what is counted on the hot paths: one addition for each operation, on
+// a cache line that the core has already. It fills two cache lines.
+type shard struct {
+	gets, scanned, puts sizes
+	misses, deletes     atomic.Uint64
+	_                   [16]byte
+}
+
+// sizes counts things and their bytes with one atomic addition: a word holds both,
+// the count above and the bytes below, until half of either is full, and is then
+// emptied into the sums.
+type sizes struct {
+	word atomic.Uint64
+
+	mu       sync.Mutex // what empties the word holds it, so that no reader sees less than before
+	n, bytes uint64
+}
+
+const (
+	sizeBits = 40 // of the bytes; 8,192 goroutines can add 64 MiB each before they run over
+	sizeFull = 1<<63 | 1<<(sizeBits-1)
+)
+
+func (s *sizes) add(bytes int) {
+	if s.word.Add(1<<sizeBits+uint64(bytes))&sizeFull != 0 {
+		s.sums()
+	}
+}
+
+// sums empties the word, and returns how many things there were, and their bytes.
+func (s *sizes) sums() (n, bytes uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	word := s.word.Swap(0)
+	s.n += word >> sizeBits
+	s.bytes += word & (1<<sizeBits - 1)
+	return s.n, s.bytes
+}
+
+// addTo adds them to n and bytes.
+func (s *sizes) addTo(n, bytes *uint64) {
+	a, b := s.sums()
+	*n += a
+	*bytes += b
+}
+
+// addMany counts n things at once.
+func (s *sizes) addMany(n, bytes uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.n += n
+	s.bytes += bytes
+}
+
+// counts is what a store counts.
+type Counts struct {
+	shards  [shards]shard
+	commits atomic.Uint64
+	// failures counts operations that failed, by operation and kind. Failures need
+	// no shards.
+	failures [ops][kinds]atomic.Uint64
+}
+
+// shard chooses the counters by where the goroutine's stack is: goroutines that run
+// at the same time mostly have different ones. Any choice is correct.
+func (c *Counts) shard() *shard {
+	var here byte
+	p := uintptr(unsafe.Pointer(&here))
+	return &c.shards[(p>>11^p>>16)%shards]
+}
+
+// Op is an operation that can fail.
+type Op uint8
+
+const (
+	Get Op = iota
+	Scan
+	Put
+	Delete
+	Commit
+	Verify
+	Has
+	Rewrite
+	ops
+)
+
+// OpNames are stable: they are values of a metric's label.
+func OpNames() [ops]string {
+	return [ops]string{"get", "scan", "put", "delete", "commit", "verify", "has", "rewrite"}
+}
+
+// kinds is how many kinds there are; the last is "other".
+const kinds = 9
+
+// KindNames are stable: they are values of a metric's label.
+func KindNames() [kinds]string {
+	return [kinds]string{"inaccessible", "corrupt", "version", "vault", "closed", "read_only", "stale", "canceled", "other"}
+}
+
+// Kind returns the name of the kind that an error counts as; empty for nil.
+func Kind(err error) string {
+	if err == nil {
+		return ""
+	}
+	return KindNames()[kindOf(err)]
+}
+
+// kindOf classifies an error, the first kind that it matches.
+func kindOf(err error) int {
+	of := [kinds - 1]func(error) bool{
+		is(keyring.ErrInaccessible), is(keyring.ErrCorrupt), is(keyring.ErrVersion),
+		func(err error) bool { return vault.Kind(err) != nil },
+		is(keyring.ErrClosed), is(keyring.ErrReadOnly), is(row.ErrStale),
+		func(err error) bool {
+			return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+		},
+	}
+	for i, match := range of {
+		if match(err) {
+			return i
+		}
+	}
+	return kinds - 1
+}
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+// fail counts a failure, if there is one, and passes it on.
+func (c *Counts) Fail(op Op, err error) error {
+	if err != nil {
+		c.failures[op][kindOf(err)].Add(1)
+	}
+	return err
+}
+
+// get counts a Get that found n bytes, or none, or failed.
+func (c *Counts) Got(n int, err error) {
+	switch {
+	case err == nil:
+		c.shard().gets.add(n)
+	case errors.Is(err, row.ErrNotFound):
+		c.shard().misses.Add(1)
+	default:
+		c.Fail(Get, err)
+	}
+}
+
+// scan counts a block of n bytes that a scan came by.
+func (c *Counts) Scanned(n int) { c.shard().scanned.add(n) }
+
+// put counts a Put of n bytes.
+func (c *Counts) Put(n int, err error) {
+	if c.Fail(Put, err) == nil {
+		c.shard().puts.add(n)
+	}
+}
+
+// deleted counts a Delete.
+func (c *Counts) Deleted(err error) {
+	if c.Fail(Delete, err) == nil {
+		c.shard().deletes.Add(1)
+	}
+}
+
+// tally is what a batch has in it, which counts when it is committed.
+type Batch struct{ puts, deletes, bytes uint64 }
+
+// Put counts a block of n bytes.
+func (b *Batch) Put(n int) { b.puts++; b.bytes += uint64(n) }
+
+// Delete counts a deletion.
+func (b *Batch) Delete() { b.deletes++ }
+
+// commit counts the Commit of a batch.
+func (c *Counts) Committed(b Batch, err error) {
+	if c.Fail(Commit, err) == nil {
+		c.commits.Add(1)
+		sh := c.shard()
+		sh.puts.addMany(b.puts, b.bytes)
+		sh.deletes.Add(b.deletes)
+	}
+}
+
+// Sums is what was counted.
+type Sums struct {
+	Gets, ReadBytes, NotFound            uint64
+	Scanned, ScannedBytes                uint64
+	Puts, WrittenBytes, Deletes, Commits uint64
+	Failures                             map[string]map[string]uint64 // by operation and kind
+}
+
+// Sums adds up what was counted so far. Counters are read one after the other.
+func (c *Counts) Sums() Sums {
+	s := Sums{Commits: c.commits.Load(), Failures: map[string]map[string]uint64{}}
+	for i := range c.shards {
+		sh := &c.shards[i]
+		sh.gets.addTo(&s.Gets, &s.ReadBytes)
+		sh.scanned.addTo(&s.Scanned, &s.ScannedBytes)
+		sh.puts.addTo(&s.Puts, &s.WrittenBytes)
+		s.NotFound += sh.misses.Load()
+		s.Deletes += sh.deletes.Load()
+	}
+	for op, name := range OpNames() {
+		kinds := map[string]uint64{}
+		for i, kind := range KindNames() {
+			kinds[kind] = c.failures[op][i].Load()
+		}
+		s.Failures[name] = kinds
+	}
+	return s
+}
