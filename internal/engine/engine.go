@@ -35,6 +35,9 @@ var (
 	// ErrFloor says that a change was refused, because the partition's floor was raised since
 	// its caller looked, or because it is below the floor: see [Guard].
 	ErrFloor = errors.New("engine: the floor was raised")
+	// ErrChanged says that a change was refused, because a row is not any more what it rests
+	// on: see [Guard].
+	ErrChanged = errors.New("engine: a row was changed")
 	// ErrConflict says that a meta record is not the one any more that was read.
 	ErrConflict = errors.New("engine: somebody else has changed it")
 	// ErrNoRoom says that a write was refused, because what was written before cannot be
@@ -140,12 +143,15 @@ func (r *Row) Release() {
 // Cursor walks one part of the rows of one state, in the order of the bytes of their ids. It
 // belongs to one goroutine, and is on no row at first.
 type Cursor interface {
-	// First, Last, Next and SeekGE move to a row and report whether there is one: SeekGE to
-	// that with the least id that is not less. A false may also be an error: see Err.
+	// First, Last, Next, Prev, SeekGE and SeekLT move to a row and report whether there is one:
+	// SeekGE to that with the least id that is not less, SeekLT to that with the greatest that
+	// is less. A false may also be an error: see Err. A cursor that ran over one end turns round.
 	First() bool
 	Last() bool
 	Next() bool
+	Prev() bool
 	SeekGE(id []byte) bool
+	SeekLT(id []byte) bool
 	// Valid reports whether the cursor is on a row.
 	Valid() bool
 	// ID returns the row's id, valid until the next move, to be read only.

@@ -19,7 +19,7 @@ type Rows interface {
 	//
 	// Of two batches that are applied one after the other the later wins, and durable is what
 	// was applied before whatever is. It may wait for the disk, which ctx may not be able to
-	// end. Errors: ErrFloor, ErrNoRoom; nothing was changed then.
+	// end. Errors: ErrFloor, ErrChanged, ErrNoRoom; nothing was changed then.
 	Apply(ctx context.Context, b Batch, g Guard, sync bool) error
 	// Replace makes those changes of a batch whose row still has the record that was read
 	// before, and takes the others out of the batch, so that whoever wrote a row meanwhile
@@ -52,6 +52,9 @@ type Guard struct {
 	// Below permits an Epoch below the floor, of which the caller has reasons: there may be no
 	// epoch that it could name instead.
 	Below bool
+	// Was are rows that must be as they were read, each once and in the order of their ids, or
+	// the change is refused; a nil Record is no row. The floor is looked at first.
+	Was []Was
 }
 
 // Admits reports whether a floor lets a change pass.

@@ -190,6 +190,50 @@ var brokenEngines = []struct {
 			return 0, p.Partition.Apply(ctx, b, engine.Guard{Floor: p.Floor().Revision, Below: true}, false)
 		}
 	}},
+	{"what a change rests on is not looked at", "a change that rests on rows happens if they are as they were", func(p *brokenPartition) {
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			g.Was = nil
+			return p.Partition.Apply(ctx, b, g, sync)
+		}
+	}},
+	{"of what it rests on the first row is looked at", "a change that rests on rows happens if they are as they were", func(p *brokenPartition) {
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			g.Was = g.Was[:min(len(g.Was), 1)]
+			return p.Partition.Apply(ctx, b, g, sync)
+		}
+	}},
+	{"no row is as good as an empty record", "a change that rests on rows happens if they are as they were", func(p *brokenPartition) {
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			for i := range g.Was {
+				if len(g.Was[i].Record) == 0 {
+					g.Was[i].Record = nil
+				}
+			}
+			return p.Partition.Apply(ctx, b, g, sync)
+		}
+	}},
+	{"what it rests on is looked at before the write", "of changes that rest on one row one happens", func(p *brokenPartition) {
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			for _, w := range g.Was {
+				var row engine.Row
+				err := p.Partition.Get(ctx, w.ID, engine.Record, &row)
+				if (err == nil) != (w.Record != nil) || !bytes.Equal(row.Record, w.Record) {
+					return engine.ErrChanged
+				}
+			}
+			if len(g.Was) > 0 {
+				lose(p.applied.Load)
+			}
+			g.Was = nil
+			return p.Partition.Apply(ctx, b, g, sync)
+		}
+	}},
+	{"a walk backwards leaves out the first row", "a cursor goes back and turns round", func(p *brokenPartition) {
+		p.cursor = func(ctx context.Context, part engine.Parts, lower, upper []byte) (engine.Cursor, error) {
+			c, err := p.Partition.Cursor(ctx, part, lower, upper)
+			return shortCursor{c}, err
+		}
+	}},
 	{"the floor is not looked at", "the floor lets pass what is at it", func(p *brokenPartition) {
 		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
 			g.Below = true

@@ -37,6 +37,8 @@ func cursorParts() []part {
 						require.Equal(t, tt.want[len(tt.want)-2], string(c.ID()))
 					}
 					require.Equal(t, tt.want, r.rest(c, c.SeekGE(nil)), "what is before the bound is at it")
+					require.Equal(t, tt.want, r.back(c, c.Last()), "backwards, [%q, %q)", tt.lower, tt.upper)
+					require.Equal(t, tt.want, r.back(c, c.SeekLT([]byte("\xff"))), "what is behind the bound is at it")
 					clone, err := c.Clone(part, tt.lower, tt.upper)
 					require.NoError(t, err)
 					require.Equal(t, tt.want, r.rest(clone, clone.First()))
@@ -70,6 +72,40 @@ func cursorParts() []part {
 			v, err := c.Value()
 			require.NoError(t, err)
 			require.Equal(t, "2", string(v))
+		}},
+		{"a cursor goes back and turns round", func(t T, s Subject) {
+			r := newRig(t, s)
+			r.put("b", "1", "1", "b\x00", "2", "2", "c", "3", "3", "d", "4", "4")
+			c, err := r.p.Cursor(r.ctx, engine.Sealed, []byte("b\x00"), []byte("d"))
+			require.NoError(t, err)
+			defer c.Close()
+			for _, tt := range []struct{ to, at string }{{"", ""}, {"b", ""}, {"b\x00", ""}, {"b\x00\x00", "b\x00"}, {"c", "b\x00"},
+				{"c\x00", "c"}, {"d", "c"}, {"d\x00", "c"}, {"\xff", "c"}, {"a", ""}} {
+				require.Equal(t, tt.at != "", c.SeekLT([]byte(tt.to)), "%q", tt.to)
+				require.Equal(t, tt.at != "", c.Valid(), "%q", tt.to)
+				if tt.at != "" {
+					require.Equal(t, tt.at, string(c.ID()), "%q", tt.to)
+				}
+				require.NoError(t, c.Err())
+			}
+			require.True(t, c.Last())
+			require.Equal(t, "c", string(c.ID()))
+			require.True(t, c.Prev())
+			require.Equal(t, "b\x00", string(c.ID()))
+			v, err := c.Value()
+			require.NoError(t, err)
+			require.Equal(t, "2", string(v))
+			require.True(t, c.Next())
+			require.Equal(t, "c", string(c.ID()))
+			require.True(t, c.Prev())
+			require.False(t, c.Prev())
+			require.False(t, c.Valid())
+			require.True(t, c.Next(), "from before the first")
+			require.Equal(t, "b\x00", string(c.ID()))
+			require.True(t, c.Last())
+			require.False(t, c.Next())
+			require.True(t, c.Prev(), "from behind the last")
+			require.Equal(t, "c", string(c.ID()))
 		}},
 		{"a cursor and its clones are one state", func(t T, s Subject) {
 			r := newRig(t, s)

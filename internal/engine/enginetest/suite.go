@@ -158,6 +158,19 @@ func (r *rig) rest(c engine.Cursor, ok bool) (got []string) {
 	return got
 }
 
+// back returns what is left of a walk backwards, turned round.
+func (r *rig) back(c engine.Cursor, ok bool) (got []string) {
+	r.Helper()
+	for ; ok; ok = c.Prev() {
+		v, err := c.Value()
+		require.NoError(r, err)
+		got = append([]string{string(c.ID()), string(v)}, got...)
+	}
+	require.False(r, c.Valid())
+	require.NoError(r, c.Err())
+	return got
+}
+
 // everything is what a reader has, of both parts.
 func (r *rig) everything(from engine.Reader) []string {
 	r.Helper()

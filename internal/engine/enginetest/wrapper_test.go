@@ -165,6 +165,11 @@ func (c brokenCursor) Clone(part engine.Parts, lower, upper []byte) (engine.Curs
 	return c.p.Partition.Cursor(context.Background(), part, lower, upper)
 }
 
+// shortCursor seeks to the row before that which it is to seek to.
+type shortCursor struct{ engine.Cursor }
+
+func (c shortCursor) SeekLT(id []byte) bool { return c.Cursor.SeekLT(id) && c.Prev() }
+
 // openView is a view that is none.
 type openView struct{ engine.Partition }
 

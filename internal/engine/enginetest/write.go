@@ -1,7 +1,9 @@
 package enginetest
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/stretchr/testify/require"
@@ -137,6 +139,86 @@ func writeParts() []part {
 				require.NoError(t, b.Close())
 			}
 			r.is(r.p, "a", "4", "four")
+		}},
+		{"a change that rests on rows happens if they are as they were", func(t T, s Subject) {
+			r := newRig(t, s)
+			r.put("a", "1", "one", "b", "1", "one")
+			try := func(want error, was ...engine.Was) {
+				t.Helper()
+				b := r.p.NewBatch()
+				r.fill(b, "z", "new", "new")
+				g := r.guard(0)
+				g.Was = was
+				require.ErrorIs(t, r.p.Apply(r.ctx, b, g, true), want)
+				if want == nil {
+					require.NoError(t, b.Wait())
+					r.is(r.p, "z", "new", "new")
+					r.delete("z")
+				} else {
+					r.absent(r.p, "z")
+				}
+				require.NoError(t, b.Close())
+			}
+			is := func(id, record string) engine.Was { return engine.Was{ID: []byte(id), Record: []byte(record)} }
+			none := func(id string) engine.Was { return engine.Was{ID: []byte(id)} }
+			try(nil)
+			try(nil, is("a", "1"))
+			try(nil, none("c"))
+			try(nil, none(""), is("a", "1"), none("a\x00"), is("b", "1"), none("z"))
+			try(engine.ErrChanged, is("a", "2"))
+			try(engine.ErrChanged, is("a", ""))
+			try(engine.ErrChanged, is("a", "11"))
+			try(engine.ErrChanged, none("a"))
+			try(engine.ErrChanged, is("c", "1"))
+			try(engine.ErrChanged, is("c", ""))
+			try(engine.ErrChanged, is("a", "1"), is("b", "2"))
+			try(engine.ErrChanged, is("a", "2"), is("b", "1"))
+			r.delete("a")
+			try(engine.ErrChanged, is("a", "1"))
+			try(nil, none("a"))
+			b := r.p.NewBatch()
+			r.fill(b, "z", "new", "new")
+			g := r.guard(0)
+			require.NoError(t, r.p.RaiseFloor(r.ctx, 1))
+			g.Was = []engine.Was{none("a")}
+			require.ErrorIs(t, r.p.Apply(r.ctx, b, g, true), engine.ErrFloor, "the floor holds as ever")
+			require.NoError(t, b.Close())
+		}},
+		// Writers that each add one to a number lose none of them.
+		{"of changes that rest on one row one happens", func(t T, s Subject) {
+			r := newRig(t, s)
+			r.put("n", "0", "0")
+			var done atomic.Int64
+			w := write(3, func(_, _ int) error {
+				var row engine.Row
+				if err := r.p.Get(r.ctx, []byte("n"), engine.Record, &row); err != nil {
+					return err
+				}
+				row.Release()
+				n, err := strconv.Atoi(string(row.Record))
+				if err != nil {
+					return err
+				}
+				b := r.p.NewBatch()
+				defer b.Close()
+				g := r.guard(0)
+				g.Was = []engine.Was{{ID: []byte("n"), Record: row.Record}}
+				if err = b.PutRecord([]byte("n"), []byte(strconv.Itoa(n+1))); err == nil {
+					err = r.p.Apply(r.ctx, b, g, false)
+				}
+				if errors.Is(err, engine.ErrChanged) {
+					return nil
+				}
+				if err == nil {
+					done.Add(1)
+				}
+				return err
+			})
+			for i := range 200 {
+				w.turn(i)
+			}
+			w.end(t)
+			r.is(r.p, "n", strconv.FormatInt(done.Load(), 10), "0")
 		}},
 		{"replacements lose nothing beside writers", func(t T, s Subject) {
 			r := newRig(t, s)

@@ -188,12 +188,14 @@ func (c *cursor) to(at int) bool {
 func (c *cursor) First() bool           { return c.to(0) }
 func (c *cursor) Last() bool            { return c.to(len(c.rows) - 1) }
 func (c *cursor) Next() bool            { return c.to(min(c.at+1, len(c.rows))) }
+func (c *cursor) Prev() bool            { return c.to(max(c.at-1, -1)) }
 func (c *cursor) Valid() bool           { return c.at >= 0 && c.at < len(c.rows) }
 func (c *cursor) ID() []byte            { return c.rows[c.at].id }
 func (c *cursor) Size() int             { v, _ := c.Value(); return len(v) }
 func (c *cursor) Err() error            { return nil }
 func (c *cursor) Close() error          { return nil }
 func (c *cursor) SeekGE(id []byte) bool { at, _ := find(c.rows, id); return c.to(at) }
+func (c *cursor) SeekLT(id []byte) bool { at, _ := find(c.rows, id); return c.to(at - 1) }
 
 // Value implements [engine.Cursor].
 func (c *cursor) Value() ([]byte, error) {

@@ -93,8 +93,21 @@ func (p *partition) Apply(ctx context.Context, b engine.Batch, g engine.Guard, _
 	if f := p.floor.Load(); !f.Admits(g) {
 		return refused(f, g)
 	}
+	for _, w := range g.Was {
+		if !p.is(w) {
+			return engine.ErrChanged
+		}
+	}
 	p.apply(o)
 	return nil
+}
+
+// is reports whether a row is as it was read. p.changing is held.
+func (p *partition) is(w engine.Was) bool {
+	rows := *p.rows.Load()
+	at, found := find(rows, w.ID)
+	found = found && rows[at].has&engine.Record != 0
+	return found == (w.Record != nil) && (!found || bytes.Equal(rows[at].record, w.Record))
 }
 
 // apply replaces the rows by those with a batch's changes.
@@ -135,9 +148,8 @@ func (p *partition) Replace(ctx context.Context, b engine.Batch, was []engine.Wa
 	}
 	p.changing.Lock()
 	defer p.changing.Unlock()
-	rows := *p.rows.Load()
 	for _, w := range was {
-		if at, found := find(rows, w.ID); found && rows[at].has&engine.Record != 0 && bytes.Equal(rows[at].record, w.Record) {
+		if p.is(w) {
 			continue
 		}
 		lost++

@@ -68,6 +68,11 @@ func (c *cursor) SeekGE(id []byte) bool {
 	return c.Iter.SeekGE(appendKey(c.seek[:0], c.space, c.p.number, id))
 }
 
+// SeekLT implements [engine.Cursor].
+func (c *cursor) SeekLT(id []byte) bool {
+	return c.Iter.SeekLT(appendKey(c.seek[:0], c.space, c.p.number, id))
+}
+
 // ID implements [engine.Cursor].
 func (c *cursor) ID() []byte { return c.Key()[prefixSize:] }
 

@@ -182,13 +182,15 @@ func (i *Iter) Clone(lower, upper []byte) (*Iter, error) {
 	return newIter(i.guard, it, err)
 }
 
-// First, Last, Next and SeekGE move to a key and report whether there is one. A false
-// may also be an error: see Err.
+// First, Last, Next, Prev, SeekGE and SeekLT move to a key and report whether there is one. A
+// false may also be an error: see Err.
 
 func (i *Iter) First() bool            { return i.it.First() }
 func (i *Iter) Last() bool             { return i.it.Last() }
 func (i *Iter) Next() bool             { return i.it.Next() }
+func (i *Iter) Prev() bool             { return i.it.Prev() }
 func (i *Iter) SeekGE(key []byte) bool { return i.it.SeekGE(key) }
+func (i *Iter) SeekLT(key []byte) bool { return i.it.SeekLT(key) }
 func (i *Iter) Valid() bool            { return i.it.Valid() }
 
 // Key returns the current key, valid until the next move.

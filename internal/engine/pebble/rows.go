@@ -105,11 +105,21 @@ func (p *partition) Apply(ctx context.Context, b engine.Batch, g engine.Guard, s
 	if err != nil {
 		return err
 	}
-	p.gate.RLock()
-	defer p.gate.RUnlock()
+	if len(g.Was) > 0 { // nobody may come between the look and the change
+		p.gate.Lock()
+		defer p.gate.Unlock()
+	} else {
+		p.gate.RLock()
+		defer p.gate.RUnlock()
+	}
 	if floor := p.floor.Load(); !floor.Admits(g) {
 		return fmt.Errorf("%w: it is epoch %d, revision %d; the change names epoch %d and went by revision %d",
 			engine.ErrFloor, floor.Epoch, floor.Revision, g.Epoch, g.Floor)
+	}
+	if len(g.Was) > 0 {
+		if changed, err := p.overwritten(g.Was); err != nil || len(changed) > 0 {
+			return errors.Join(err, engine.ErrChanged)
+		}
 	}
 	return p.db.Apply(o.b, sync)
 }
@@ -206,7 +216,7 @@ func (b *batch) leaveOut(skip map[string]bool) error {
 }
 
 // overwritten returns the ids of the rows whose record is not the one any more that was read
-// before. They are in order: one iterator goes from each to the next, which costs a tenth of
+// before, or of which there is one where there was none. They are in order: one iterator goes from each to the next, which costs a tenth of
 // looking each one up. The gate is held.
 func (p *partition) overwritten(was []engine.Was) (skip map[string]bool, err error) {
 	upper := append(appendKey(nil, spaceDEK, p.number, was[len(was)-1].ID), 0)
@@ -223,8 +233,9 @@ func (p *partition) overwritten(was []engine.Was) (skip map[string]bool, err err
 		if err := it.Err(); err != nil { // the next seek would forget it
 			return nil, err
 		}
-		same := found && bytes.Equal(it.Key(), key)
-		if same {
+		found = found && bytes.Equal(it.Key(), key)
+		same := found == (w.Record != nil)
+		if same && found {
 			record, err := it.Value()
 			if err != nil {
 				return nil, err
