@@ -38,7 +38,7 @@ func TestWrapped(t *testing.T) {
 		var k dek.Key
 		k.Generate()
 		memory := k.Bytes()
-		require.ErrorIs(t, k.Unwrap(wrapped, under, aad), dek.ErrOpen, what)
+		require.ErrorIs(t, k.Unwrap(wrapped, under, aad), dek.ErrCorrupt, what)
 		require.Equal(t, make([]byte, dek.Size), memory, what)
 		require.Panics(t, func() { k.Seal(nil, nil, nil) }, what)
 	}

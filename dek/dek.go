@@ -32,9 +32,12 @@ const Size = 32
 // 12-byte nonce and a 16-byte tag.
 const Overhead = 28
 
-// ErrOpen says that a sealed block did not authenticate: another key, another
-// AAD, or altered bytes. Which of them, nobody can tell.
-var ErrOpen = errors.New("dek: the sealed bytes do not authenticate under this key and AAD")
+// ErrCorrupt says that a sealed block did not authenticate: another key, another
+// AAD, or altered bytes. Which of them, nobody can tell. All damage that packages
+// keyring and block find matches it too: it is their ErrCorrupt.
+var ErrCorrupt = errors.New("corrupt")
+
+var errOpen = fmt.Errorf("dek: the sealed bytes do not authenticate under this key and AAD: %w", ErrCorrupt)
 
 // Key is a data encryption key.
 //
@@ -147,7 +150,7 @@ func (k *Key) Seal(dst, plaintext, aad []byte) []byte {
 }
 
 // Open appends the plaintext, len(sealed)-[Overhead] bytes, to dst and returns
-// the extended slice. On error, which matches [ErrOpen], it returns nil and
+// the extended slice. On error, which matches [ErrCorrupt], it returns nil and
 // nothing of the plaintext.
 //
 // Open panics on a key that was destroyed.
@@ -155,7 +158,7 @@ func (k *Key) Open(dst, sealed, aad []byte) ([]byte, error) {
 	k.mustLive()
 	out, err := k.aead.Open(dst, sealed, aad)
 	if err != nil {
-		return nil, ErrOpen
+		return nil, errOpen
 	}
 	return out, nil
 }
@@ -164,16 +167,16 @@ func (k *Key) Open(dst, sealed, aad []byte) ([]byte, error) {
 const WrappedSize = Size + Overhead
 
 // Unwrap makes k the key that GenerateWrapped sealed under the same key and aad, in memory
-// that k already has. On error, which matches [ErrOpen], k is destroyed.
+// that k already has. On error, which matches [ErrCorrupt], k is destroyed.
 func (k *Key) Unwrap(wrapped []byte, under *AEAD, aad []byte) error {
 	k.room()
 	if len(wrapped) != WrappedSize {
 		k.Destroy()
-		return ErrOpen
+		return errOpen
 	}
 	if _, err := under.Open(k.raw[:0:Size], wrapped, aad); err != nil {
 		k.Destroy()
-		return ErrOpen
+		return errOpen
 	}
 	k.expand()
 	return nil

@@ -68,7 +68,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Helper()
 		room := make([]byte, 0, 128)
 		got, err := k.Open(room, sealed, aad)
-		require.ErrorIs(t, err, dek.ErrOpen, what, args)
+		require.ErrorIs(t, err, dek.ErrCorrupt, what, args)
 		require.Nil(t, got, what, args)
 		require.False(t, bytes.Contains(room[:cap(room)], plaintext[:8]), "nothing of the plaintext stays in the caller's buffer")
 	}
@@ -128,7 +128,7 @@ func TestReuse(t *testing.T) {
 	k.Generate()
 	require.NotEqual(t, first, k.Bytes())
 	_, err := k.Open(nil, sealed, aad)
-	require.ErrorIs(t, err, dek.ErrOpen, "the key before is gone")
+	require.ErrorIs(t, err, dek.ErrCorrupt, "the key before is gone")
 	require.NoError(t, k.Set(first))
 	got, err := k.Open(nil, sealed, aad)
 	require.NoError(t, err)

@@ -26,7 +26,7 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input, aad []byte) {
 		got, err := k.Open(nil, input, aad)
 		if err != nil {
-			require.ErrorIs(t, err, dek.ErrOpen)
+			require.ErrorIs(t, err, dek.ErrCorrupt)
 			require.Nil(t, got)
 		} else {
 			require.Equal(t, sealed, input, "only what was sealed opens")

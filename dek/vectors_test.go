@@ -53,7 +53,7 @@ func TestWycheproof(t *testing.T) {
 				require.Equal(t, hex.EncodeToString(v.Msg), hex.EncodeToString(got), "%d %s", v.TcID, v.Comment)
 			case "invalid":
 				invalid++
-				require.ErrorIs(t, err, dek.ErrOpen, "%d %s", v.TcID, v.Comment)
+				require.ErrorIs(t, err, dek.ErrCorrupt, "%d %s", v.TcID, v.Comment)
 				require.Nil(t, got)
 			default:
 				t.Fatalf("%d: result %q", v.TcID, v.Result)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -17,8 +18,9 @@ var (
 	// ErrClosed says that the keyring was closed.
 	ErrClosed = errors.New("closed")
 	// ErrCorrupt says that a document or a wrapped DEK is damaged, was made for
-	// another store or another block, or was forged. All damage matches it.
-	ErrCorrupt = errors.New("corrupt")
+	// another store or another block, or was forged. All damage matches it, also what a DEK
+	// does not open: it is dek.ErrCorrupt.
+	ErrCorrupt = dek.ErrCorrupt
 	// ErrVersion says that a document or a record has a format version that this
 	// release does not know.
 	ErrVersion = errors.New("unknown format version")

@@ -70,7 +70,7 @@ func TestVectorsOfAESGCM(t *testing.T) {
 				opened++
 				continue
 			}
-			require.ErrorIs(t, err, dek.ErrOpen, v.Comment)
+			require.ErrorIs(t, err, dek.ErrCorrupt, v.Comment)
 			require.Nil(t, got)
 		}
 	}
