@@ -2,6 +2,7 @@ package block
 
 import (
 	"context"
+	"errors"
 
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tally"
@@ -94,6 +95,35 @@ func (s *Store) Put(ctx context.Context, id, data []byte) error {
 		return wrapErr("put", id, err)
 	}
 	s.counts.Put(len(data), nil)
+	return nil
+}
+
+// PutIf is Put, if the block is as the caller last saw it: if its contents are old, which nil
+// says of a block that is not there, and an empty slice of a block of 0 bytes. Else it returns
+// [ErrChanged] and changes nothing. So of several callers that read a block, and each put what
+// they made of it, none undoes what another did; who gets ErrChanged reads again.
+//
+// It costs a Get that uses no cache, and a Put that waits for other changes of the store as they
+// wait for it. A block that is damaged is not replaced ([ErrCorrupt]). With ByKEK it calls the
+// vault to read and to write. Its errors are those of Put and Get besides.
+func (s *Store) PutIf(ctx context.Context, id, old, data []byte) error {
+	if err := row.CheckBlock(id, data); err != nil {
+		return wrapErr("put if", id, err)
+	}
+	if err := s.counts.Fail(tally.Put, ctx.Err()); err != nil {
+		return wrapErr("put if", id, err)
+	}
+	h, err := s.writeHold(ctx)
+	if err == nil {
+		defer func() { h.Release() }()
+		err = s.table.PutIf(ctx, &h, id, old, data)
+	}
+	if !errors.Is(err, ErrChanged) { // which is an answer, and no failure
+		s.counts.Put(len(data), err)
+	}
+	if err != nil {
+		return wrapErr("put if", id, err)
+	}
 	return nil
 }
 

@@ -29,6 +29,9 @@ var (
 	ErrInvalidID = row.ErrInvalidID
 	// ErrTooLarge says that a block is larger than MaxBlock, or a batch than MaxBatch.
 	ErrTooLarge = row.ErrTooLarge
+	// ErrChanged says that PutIf found another block than it was to replace, or one where there
+	// was to be none, or none.
+	ErrChanged = row.ErrChanged
 	// ErrNotStore says that a directory has files and is not a store.
 	ErrNotStore = errors.New("not a blockseal store")
 	// ErrLocked says that another process, or another Store, has the directory open, and

@@ -129,6 +129,50 @@ func ExampleStore_Blocks() {
 	// b/2: data of b/2
 }
 
+// The ids of one customer, the newest first, without opening a block.
+func ExampleStore_IDs() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+	for _, id := range []string{"orders/2026-11-02", "orders/2026-11-30", "people/ada", "orders/2026-10-14"} {
+		if err := s.Put(ctx, []byte(id), []byte("...")); err != nil {
+			log.Fatal(err)
+		}
+	}
+	r := block.Prefix([]byte("orders/"))
+	r.Reverse = true
+	for id, err := range s.IDs(ctx, r) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(string(id))
+	}
+	// Output:
+	// orders/2026-11-30
+	// orders/2026-11-02
+	// orders/2026-10-14
+}
+
+// A change that rests on what was read: who comes too late reads again.
+func ExampleStore_PutIf() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+	id := []byte("owner")
+	fmt.Println(s.PutIf(ctx, id, nil, []byte("ada")))
+	err := s.PutIf(ctx, id, nil, []byte("bob"))
+	fmt.Println(errors.Is(err, block.ErrChanged))
+	fmt.Println(s.PutIf(ctx, id, []byte("ada"), []byte("bob")))
+	// Output:
+	// <nil>
+	// true
+	// <nil>
+}
+
 func ExampleStore_NewBatch() {
 	ctx := context.Background()
 	p, remove := newSite()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/tally"
@@ -12,7 +13,24 @@ import (
 
 // Range is the ids from Start, inclusive, to End, exclusive, in the order of their
 // bytes. Nil is unbounded.
-type Range struct{ Start, End []byte }
+type Range struct {
+	Start, End []byte
+	// Reverse has a walk go from the greatest id to the least. It means nothing to [Store.Rekey].
+	Reverse bool
+}
+
+// Prefix is the range of the ids that begin with p; of all ids if p is empty.
+func Prefix(p []byte) Range {
+	r := Range{Start: slices.Clone(p)}
+	for i := len(p) - 1; i >= 0; i-- {
+		if p[i] < 0xff { // what follows all of them: the same, shorter, and one more
+			r.End = slices.Clone(p[:i+1])
+			r.End[i]++
+			break
+		}
+	}
+	return r
+}
 
 // Block is a block of a scan. ID and Data are valid until the next step of the
 // scan: copy what is to be kept.
@@ -26,16 +44,37 @@ type Block struct{ ID, Data []byte }
 //		if err != nil { ... }
 //	}
 func (s *Store) Blocks(ctx context.Context, r Range) iter.Seq2[Block, error] {
-	return s.walk(ctx, r, func() (keyring.Hold, engine.Reader, error) {
-		h, err := s.keys.Acquire()
-		return h, s.table.Part, err
-	})
+	return s.walk(ctx, r, s.now)
+}
+
+// IDs walks the ids of the blocks of r in order, as they are when the walk begins. It opens no
+// block and costs a small part of what [Store.Blocks] does; a damaged block has an id too. An id
+// is valid until the next step of the walk. A walk ends with its first error, which comes with a
+// nil id; if the store goes Inaccessible that is [ErrInaccessible] at the next step.
+func (s *Store) IDs(ctx context.Context, r Range) iter.Seq2[[]byte, error] {
+	return s.ids(ctx, r, s.now)
+}
+
+// now is the store as it is, for a walk to begin with.
+func (s *Store) now() (keyring.Hold, engine.Reader, error) {
+	h, err := s.keys.Acquire()
+	return h, s.table.Part, err
+}
+
+func (s *Store) ids(ctx context.Context, r Range, begin func() (keyring.Hold, engine.Reader, error)) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		err := s.table.EachID(ctx, r.Start, r.End, r.Reverse, begin, func(id []byte) bool { return yield(id, nil) })
+		if err != nil {
+			s.counts.Fail(tally.Scan, err)
+			yield(nil, fmt.Errorf("block: ids: %w", err))
+		}
+	}
 }
 
 // walk is Blocks over what begin returns, which is called when the walk begins.
 func (s *Store) walk(ctx context.Context, r Range, begin func() (keyring.Hold, engine.Reader, error)) iter.Seq2[Block, error] {
 	return func(yield func(Block, error) bool) {
-		err := s.table.Walk(ctx, r.Start, r.End, begin, func(id, data []byte) bool {
+		err := s.table.Walk(ctx, r.Start, r.End, r.Reverse, begin, func(id, data []byte) bool {
 			s.counts.Scanned(len(data))
 			return yield(Block{ID: id, Data: data}, nil)
 		})

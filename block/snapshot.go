@@ -93,10 +93,18 @@ func (sn *Snapshot) Has(ctx context.Context, id []byte) (bool, error) {
 
 // Blocks is [Store.Blocks] at the snapshot's moment.
 func (sn *Snapshot) Blocks(ctx context.Context, r Range) iter.Seq2[Block, error] {
-	return sn.s.walk(ctx, r, func() (keyring.Hold, engine.Reader, error) {
-		h, err := sn.hold()
-		return h, sn.snap, err
-	})
+	return sn.s.walk(ctx, r, sn.then)
+}
+
+// IDs is [Store.IDs] at the snapshot's moment.
+func (sn *Snapshot) IDs(ctx context.Context, r Range) iter.Seq2[[]byte, error] {
+	return sn.s.ids(ctx, r, sn.then)
+}
+
+// then is the store as it was, for a walk to begin with.
+func (sn *Snapshot) then() (keyring.Hold, engine.Reader, error) {
+	h, err := sn.hold()
+	return h, sn.snap, err
 }
 
 // Close releases the snapshot. It must not be called while another goroutine uses

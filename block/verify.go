@@ -56,7 +56,7 @@ func (s *Store) Verify(ctx context.Context, p Progress) (rep Report, err error) 
 	}
 	s.use.Track(view)
 	defer s.use.Finish(view)
-	c, err := s.table.Cursor(begin, view, nil, nil)
+	c, err := s.table.Cursor(begin, view, nil, nil, false)
 	h.Release()
 	if err != nil {
 		return rep, fmt.Errorf("block: verify: %w", err)

@@ -66,7 +66,7 @@ func (w *Rewriter) rekey(ctx context.Context, start, end []byte, report progress
 
 // rekeyStep re-encrypts the next blocks.
 func (w *Rewriter) rekeyStep(ctx context.Context, h *keyring.Hold, m *Marker, mt *progress.Meter) (n cost, done bool, err error) {
-	c, err := w.Table.Cursor(ctx, w.Table.Part, m.Next, m.End)
+	c, err := w.Table.Cursor(ctx, w.Table.Part, m.Next, m.End, false)
 	if err != nil {
 		return n, false, err
 	}

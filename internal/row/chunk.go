@@ -4,16 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"sync/atomic"
-
-	"github.com/blockseal/blockseal/internal/engine"
 )
 
 // chunk is a run of blocks that are read ahead.
 type chunk struct {
 	keys    []byte   // id | record, of one after the other
 	records []record // what is in keys
-	from    []byte   // where its blocks begin: an id
-	to      []byte   // where those of the next one begin; see last
+	after   []byte   // its blocks follow this id
+	to      []byte   // where those of the next one begin: an id; see last
 	last    bool     // there is no next one
 
 	plain  []byte // the blocks, opened
@@ -53,19 +51,19 @@ func (ch *chunk) locate() {
 	}
 }
 
-// seek moves an iterator over blocks to where that of a record should be, or to whatever
+// seek moves a cursor over blocks to where that of a record should be, or to whatever
 // is there after the one before.
-func (ch *chunk) seek(it engine.Cursor, i int) {
-	if i == 0 {
-		it.SeekGE(ch.from)
-		return
+func (ch *chunk) seek(it *way, i int) {
+	after := ch.after
+	if i > 0 {
+		after = ch.records[i-1].id
 	}
-	it.SeekGE(append(bytes.Clone(ch.records[i-1].id), 0))
+	it.after(after)
 }
 
 // pair returns a record with its block, which is where the iterator stands. The id is
 // that of the one that has no counterpart if there is an error.
-func (ch *chunk) pair(it engine.Cursor, i int) (p Pair, err error) {
+func (ch *chunk) pair(it *way, i int) (p Pair, err error) {
 	if p, err = ch.match(it, i); err != nil {
 		return p, err
 	}
@@ -74,12 +72,12 @@ func (ch *chunk) pair(it engine.Cursor, i int) (p Pair, err error) {
 }
 
 // match is pair without the block's data, which may be large.
-func (ch *chunk) match(it engine.Cursor, i int) (p Pair, err error) {
+func (ch *chunk) match(it *way, i int) (p Pair, err error) {
 	r := ch.records[i]
 	p = Pair{ID: r.id, Record: r.value}
 	order := 1
 	if it.Valid() {
-		order = bytes.Compare(it.ID(), r.id)
+		order = it.compare(it.ID(), r.id)
 	} else if err := it.Err(); err != nil {
 		return p, Damage(err)
 	}
@@ -94,7 +92,7 @@ func (ch *chunk) match(it engine.Cursor, i int) (p Pair, err error) {
 }
 
 // reachesEnd looks whether there are blocks between the last record and the next chunk.
-func (ch *chunk) reachesEnd(it engine.Cursor) error {
+func (ch *chunk) reachesEnd(it *way) error {
 	switch {
 	case ch.err != nil: // where the next record is is not known
 		return ch.err
@@ -103,7 +101,7 @@ func (ch *chunk) reachesEnd(it engine.Cursor) error {
 			return Damage(err)
 		}
 		return nil
-	case ch.last || bytes.Compare(it.ID(), ch.to) < 0:
+	case ch.last || it.compare(it.ID(), ch.to) < 0:
 		return fmt.Errorf("block %s: %w", Shown(it.ID()), ErrNoRecord)
 	}
 	return nil

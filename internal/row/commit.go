@@ -25,12 +25,13 @@ func recordEpoch(record []byte) uint32 {
 // apply makes the changes of a batch visible, whose DEK records name no epoch before
 // oldest. Unless Config.NoSync, durable must be called before the batch is closed; what has
 // to be done besides is best done between the two, while the log is written.
-func (t *Table) apply(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
+func (t *Table) apply(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32, was ...engine.Was) error {
 	for {
 		g, err := t.judge(ctx, h, b, oldest)
 		if err != nil {
 			return err
 		}
+		g.Was = was
 		err = t.Part.Apply(ctx, b, g, !t.noSync)
 		if err == nil {
 			t.changed()

@@ -1,7 +1,6 @@
 package row
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +14,7 @@ import (
 // closes the store finds it at rest.
 type Cursor struct {
 	t          *Table
-	data, deks engine.Cursor
+	data, deks *way
 	start, end []byte
 	started    bool
 	onData     bool   // what the current pair consists of
@@ -24,18 +23,20 @@ type Cursor struct {
 	plain      []byte // the current block's plaintext
 }
 
-// Cursor returns a cursor over the ids in [start, end); nil is no bound. Finish it.
-func (t *Table) Cursor(ctx context.Context, r engine.Reader, start, end []byte) (*Cursor, error) {
+// Cursor returns a cursor over the ids in [start, end), or back from its end; nil is no bound.
+// Finish it.
+func (t *Table) Cursor(ctx context.Context, r engine.Reader, start, end []byte, back bool) (*Cursor, error) {
 	if err := ordered(start, end); err != nil {
 		return nil, err
 	}
-	data, err := r.Cursor(ctx, engine.Sealed, start, end)
+	it, err := r.Cursor(ctx, engine.Sealed, start, end)
 	if err != nil {
 		return nil, Damage(err)
 	}
-	deks, err := data.Clone(engine.Record, start, end) // the same state of the engine
+	data := &way{Cursor: it, back: back}
+	deks, err := data.clone(engine.Record, start, end) // the same state of the engine
 	if err != nil {
-		return nil, errors.Join(Damage(err), data.Close())
+		return nil, errors.Join(err, data.Close())
 	}
 	c := &Cursor{t: t, data: data, deks: deks, start: start, end: end}
 	t.use.Track(c)
@@ -94,7 +95,7 @@ func (c *Cursor) Pair() (p Pair, ok bool, err error) {
 	case !c.data.Valid():
 		order = 1
 	default:
-		order = bytes.Compare(c.data.ID(), c.deks.ID())
+		order = c.data.compare(c.data.ID(), c.deks.ID())
 	}
 	c.onData, c.onDEK = order <= 0, order >= 0
 	if c.onData {
@@ -185,6 +186,43 @@ func (t *Table) EachRecord(ctx context.Context, from []byte, f func(id, record [
 	}
 	defer t.use.End()
 	return EachRecord(ctx, t.Part, from, f)
+}
+
+// EachID calls f for each id of [start, end) that has a DEK record, in order or back, until it
+// returns false. The id is valid within f, which is called without a hold. It opens nothing.
+func (t *Table) EachID(ctx context.Context, start, end []byte, back bool, begin func() (keyring.Hold, engine.Reader, error), f func(id []byte) bool) error {
+	if err := errors.Join(ctx.Err(), ordered(start, end)); err != nil {
+		return err
+	}
+	h, r, err := begin()
+	if err != nil {
+		return err
+	}
+	session := h.Session()
+	it, err := r.Cursor(ctx, engine.Record, start, end)
+	if err != nil {
+		h.Release()
+		return Damage(err)
+	}
+	w := &way{Cursor: it, back: back}
+	t.use.Track(w)
+	defer t.use.Finish(w)
+	var id []byte
+	for ok := w.First(); ; ok = w.Next() {
+		if err = Damage(w.Err()); ok {
+			id = append(id[:0], w.ID()...)
+		}
+		h.Release()
+		if err != nil || !ok || !f(id) {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if h, err = t.keys.AcquireSession(session); err != nil {
+			return err
+		}
+	}
 }
 
 // Count returns how many DEK records there are in [start, end); nil is no bound. The caller

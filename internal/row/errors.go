@@ -13,6 +13,7 @@ var (
 	ErrNotFound  = errors.New("block not found")
 	ErrInvalidID = errors.New("invalid block id")
 	ErrTooLarge  = errors.New("too large")
+	ErrChanged   = errors.New("the block is not what it was to replace")
 	ErrStale     = errors.New("the KEK was changed since the batch was begun")
 )
 

@@ -36,11 +36,11 @@ type prefetch struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
-	deks    engine.Cursor   // on the next record to take, once started
-	started bool            // see deks
-	data    []engine.Cursor // a worker's each
-	work    chan *chunk     // to open
-	order   chan *chunk     // the same, as they are to be handed out
+	deks    *way        // on the next record to take, once started
+	started bool        // see deks
+	data    []*way      // a worker's each
+	work    chan *chunk // to open
+	order   chan *chunk // the same, as they are to be handed out
 	free    chan *chunk
 	all     []*chunk
 	size    atomic.Int64 // of a block of late, in bytes: so many make a chunk
@@ -60,9 +60,9 @@ func (t *Table) newPrefetch(ctx context.Context, c *Cursor, session uint64, size
 	}
 	defer h.Release()
 	for range workers {
-		it, err := c.data.Clone(engine.Sealed, c.start, c.end)
+		it, err := c.data.clone(engine.Sealed, c.start, c.end)
 		if err != nil {
-			return nil, errors.Join(Damage(err), p.Close())
+			return nil, errors.Join(err, p.Close())
 		}
 		p.data = append(p.data, it)
 	}
@@ -73,8 +73,8 @@ func (t *Table) newPrefetch(ctx context.Context, c *Cursor, session uint64, size
 		p.all = append(p.all, ch)
 		p.free <- ch
 	}
-	from := append(slices.Clone(c.deks.ID()), 0) // what follows the current id
-	p.wg.Go(func() { p.read(from) })
+	after := slices.Clone(c.deks.ID()) // the current id
+	p.wg.Go(func() { p.read(after) })
 	for _, it := range p.data {
 		p.wg.Go(func() { p.open(it) })
 	}
@@ -122,8 +122,8 @@ func (p *prefetch) next() (*chunk, error) {
 
 func (p *prefetch) release(ch *chunk) { p.free <- ch }
 
-// read fills chunks from the records, the first of them with what is at from or after it.
-func (p *prefetch) read(from []byte) {
+// read fills chunks from the records, the first of them with what follows an id.
+func (p *prefetch) read(after []byte) {
 	defer close(p.order)
 	defer close(p.work)
 	for more := true; more; {
@@ -133,9 +133,11 @@ func (p *prefetch) read(from []byte) {
 		case <-p.ctx.Done():
 			return
 		}
-		ch.from = append(ch.from[:0], from...)
+		ch.after = append(ch.after[:0], after...)
 		more = p.fill(ch)
-		from = append(from[:0], ch.to...)
+		if n := len(ch.records); n > 0 {
+			after = append(after[:0], ch.records[n-1].id...)
+		}
 		for _, to := range []chan *chunk{p.order, p.work} {
 			select {
 			case to <- ch:
@@ -182,14 +184,14 @@ func (p *prefetch) fill(ch *chunk) (more bool) {
 }
 
 // open opens chunks, with an iterator over the blocks.
-func (p *prefetch) open(it engine.Cursor) {
+func (p *prefetch) open(it *way) {
 	for ch := range p.work {
 		p.openChunk(it, ch)
 		ch.opened <- struct{}{}
 	}
 }
 
-func (p *prefetch) openChunk(it engine.Cursor, ch *chunk) {
+func (p *prefetch) openChunk(it *way, ch *chunk) {
 	fail := func(err error) { ch.err, ch.rest = err, len(ch.records) }
 	if p.ctx.Err() != nil {
 		fail(p.ctx.Err())

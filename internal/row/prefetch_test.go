@@ -41,7 +41,7 @@ func TestAheadIsBounded(t *testing.T) {
 			h, err := keys.Acquire()
 			require.NoError(t, err)
 			session := h.Session()
-			c, err := table.Cursor(ctx, table.Part, nil, nil)
+			c, err := table.Cursor(ctx, table.Part, nil, nil, false)
 			require.NoError(t, err)
 			defer c.Finish()
 			_, _, ok, err := c.next(ctx, &h)

@@ -24,7 +24,7 @@ func (t *Table) Put(ctx context.Context, h *keyring.Hold, id, data []byte) error
 	}
 }
 
-func (t *Table) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, data []byte) error {
+func (t *Table) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, data []byte, was ...engine.Was) error {
 	b := t.Part.NewBatch()
 	defer b.Close()
 	if err := t.seal(ctx, h, b, sc, id, data); err != nil {
@@ -32,13 +32,46 @@ func (t *Table) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 	}
 	sc.key.Destroy() // not after the wait for the log
 	change := t.rows.announce(id)
-	err := t.apply(ctx, h, b, recordEpoch(sc.row.Record))
+	err := t.apply(ctx, h, b, recordEpoch(sc.row.Record), was...)
 	t.rows.report(change)
 	if err != nil {
 		return err
 	}
 	t.records.put(id, sc.row.Record)
 	return t.durable(b)
+}
+
+// PutIf commits a block in the place of one that has the contents old, or of none if old is nil;
+// ErrChanged says that there is another, or none. The block is read from the engine, opened and
+// compared, and the change made if its record is that which was read still. A record that was
+// rewrapped in between is read again.
+func (t *Table) PutIf(ctx context.Context, h *keyring.Hold, id, old, data []byte) error {
+	sc := t.take(id)
+	defer t.give(sc)
+	var plain []byte
+	defer func() { clear(plain[:cap(plain)]) }()
+	for {
+		was := engine.Was{ID: id}
+		clear(plain) // it may be outgrown
+		out, err := t.getAt(ctx, h, sc, t.Part, id, plain[:0])
+		sc.key.Destroy()
+		switch {
+		case err == nil:
+			plain = out
+			if old == nil || subtle.ConstantTimeCompare(out, old) != 1 {
+				return ErrChanged
+			}
+			was.Record = bytes.Clone(sc.row.Record)
+		case !errors.Is(err, ErrNotFound):
+			return err
+		case old != nil:
+			return ErrChanged
+		}
+		err = t.putOnce(ctx, h, sc, id, data, was)
+		if !errors.Is(err, ErrStale) && !errors.Is(err, engine.ErrChanged) {
+			return err
+		}
+	}
 }
 
 // Delete commits that a block is not there.

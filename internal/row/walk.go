@@ -9,10 +9,10 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Walk calls yield for the blocks of a range, as they are in what begin returns, in order, until
-// it returns false. id and data are valid until the next call. Each step has a hold of its own
+// Walk calls yield for the blocks of a range, as they are in what begin returns, in order or back,
+// until it returns false. id and data are valid until the next call. Each step has a hold of its own
 // of the session that begin began in, and yield is called without one.
-func (t *Table) Walk(ctx context.Context, start, end []byte, begin func() (keyring.Hold, engine.Reader, error), yield func(id, data []byte) bool) error {
+func (t *Table) Walk(ctx context.Context, start, end []byte, back bool, begin func() (keyring.Hold, engine.Reader, error), yield func(id, data []byte) bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -22,7 +22,7 @@ func (t *Table) Walk(ctx context.Context, start, end []byte, begin func() (keyri
 	}
 	session := h.Session()
 	defer h.Pin()()
-	c, err := t.Cursor(ctx, r, start, end)
+	c, err := t.Cursor(ctx, r, start, end, back)
 	if err != nil {
 		h.Release()
 		return err
