@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -150,7 +151,7 @@ func (s *Store) watchSequence() {
 
 // findSequence reads the record of a store that is being opened.
 func (s *Store) findSequence(ctx context.Context) (err error) {
-	s.sequence.found, err = readMeta(ctx, s.part, metaSequence)
+	s.sequence.found, err = engine.ReadMeta(ctx, s.part, metaSequence)
 	if errors.Is(err, engine.ErrNotFound) {
 		return nil
 	}
@@ -159,7 +160,7 @@ func (s *Store) findSequence(ctx context.Context) (err error) {
 
 // decodeSequence reads a tagged record of a number. ok is false for one that has none.
 func decodeSequence(b []byte) (n uint64, tag, record []byte, ok bool) {
-	tag, record, ok = splitTagged(b)
+	tag, record, ok = tagged.Split(b)
 	if !ok || len(record) != sequenceRecordSize || record[0] != sequenceRecordVersion {
 		return 0, nil, nil, false
 	}
@@ -246,9 +247,9 @@ func (s *Store) recordSequence(ctx context.Context) (uint64, error) {
 		return n, nil
 	}
 	record := binary.BigEndian.AppendUint64([]byte{sequenceRecordVersion}, n)
-	tagged, err := tagRecord(&h, metaSequence, record)
+	value, err := tagged.Record(&h, metaSequence, record)
 	if err == nil {
-		err = setMeta(ctx, s.part, metaSequence, tagged)
+		err = engine.SetMeta(ctx, s.part, metaSequence, value)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("block: write down the write sequence number: %w", err)

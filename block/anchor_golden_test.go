@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/tagged"
 )
 
 // The record of the write sequence number, as it is in docs/format.md: in the golden store
@@ -21,18 +24,18 @@ func TestGoldenSequence(t *testing.T) {
 	require.NoError(t, err)
 	record := binary.BigEndian.AppendUint64([]byte{1}, number)
 	tag, err := h.Tag("sequence", record)
-	tagged := append(append([]byte{2}, tag[:]...), record...)
-	ours, errTag := tagRecord(&h, metaSequence, record)
+	want := append(append([]byte{2}, tag[:]...), record...)
+	ours, errTag := tagged.Record(&h, metaSequence, record)
 	h.Release()
 	require.NoError(t, err)
 	require.NoError(t, errTag)
-	require.Equal(t, tagged, ours)
+	require.Equal(t, want, ours)
 	if *update {
-		require.NoError(t, os.WriteFile(path, tagged, 0o644))
+		require.NoError(t, os.WriteFile(path, want, 0o644))
 	}
 	golden, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.Equal(t, golden, tagged)
+	require.Equal(t, golden, want)
 	require.Len(t, golden, 42)
 
 	n, got, _, ok := decodeSequence(golden)
@@ -45,7 +48,7 @@ func TestGoldenSequence(t *testing.T) {
 		o := goldenOptions(fs)
 		s, err := Open(t.Context(), g.Dir, goldenKEK(t), o)
 		require.NoError(t, err)
-		require.NoError(t, setMeta(t.Context(), s.part, metaSequence, b))
+		require.NoError(t, engine.SetMeta(t.Context(), s.part, metaSequence, b))
 		require.NoError(t, s.Close()) // nothing was changed that is counted: the record stays
 		s, err = Open(t.Context(), g.Dir, goldenKEK(t), goldenOptions(fs))
 		require.NoError(t, err)

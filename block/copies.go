@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -232,7 +233,7 @@ func (s *Store) forget(ctx context.Context, instance string) error {
 
 // writeMeta sets a meta record durably, or deletes it if value is nil.
 func (s *Store) writeMeta(ctx context.Context, name string, value []byte) error {
-	if err := setMeta(ctx, s.part, name, value); err != nil {
+	if err := engine.SetMeta(ctx, s.part, name, value); err != nil {
 		return err
 	}
 	s.changed()
@@ -261,7 +262,7 @@ func (s *Store) remember(ctx context.Context, c copyEntry) error {
 		return err
 	}
 	name := copyRecord(s.storage.own, c.Instance)
-	if err := setMeta(ctx, s.part, name, c.append(nil)); err != nil {
+	if err := engine.SetMeta(ctx, s.part, name, c.append(nil)); err != nil {
 		return err
 	}
 	s.storage.announce(name, c)
@@ -297,7 +298,7 @@ func (s *Store) copyDocument(ctx context.Context, dir string) (document []byte, 
 	if err != nil {
 		return nil, s.damage(err)
 	}
-	document, err = readMeta(ctx, db.Partition(s.partition), metaKeyring)
+	document, err = engine.ReadMeta(ctx, db.Partition(s.partition), metaKeyring)
 	if err = errors.Join(err, db.Close()); err != nil {
 		return nil, s.damage(err)
 	}

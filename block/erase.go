@@ -146,7 +146,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 		return r, fmt.Errorf("the epochs were destroyed, and the store's engine cannot promise that its files forget: %w", errors.ErrUnsupported)
 	}
 	err = purger.Purge(ctx, func() error {
-		return setMeta(ctx, s.part, metaErased, []byte(s.keys.Now().UTC().Format(time.RFC3339)))
+		return engine.SetMeta(ctx, s.part, metaErased, []byte(s.keys.Now().UTC().Format(time.RFC3339)))
 	}, func() bool { return s.keys.Pins() > 0 })
 	held := errors.Is(err, engine.ErrHeld)
 	if err != nil && !held {
@@ -220,7 +220,7 @@ func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err err
 	if s.closed {
 		return r, false, fmt.Errorf("block: last receipt: %w", ErrClosed)
 	}
-	b, err := readMeta(ctx, s.part, metaReceipt)
+	b, err := engine.ReadMeta(ctx, s.part, metaReceipt)
 	if errors.Is(err, engine.ErrNotFound) {
 		return r, false, nil
 	}

@@ -34,7 +34,7 @@ func (s *Store) Records() map[string]string {
 
 // Document returns the keyring document, as the engine has it.
 func (s *Store) Document() []byte {
-	doc, err := readMeta(context.Background(), s.part, metaKeyring)
+	doc, err := engine.ReadMeta(context.Background(), s.part, metaKeyring)
 	if err != nil {
 		panic(err)
 	}
@@ -69,7 +69,7 @@ func (s *Store) SetEngine(key, value []byte) {
 
 // ReloadKeyring opens the keyring document as Open would, with RequireAccess.
 func (s *Store) ReloadKeyring(ctx context.Context, k *kek.KEK) error {
-	doc, err := readMeta(ctx, s.part, metaKeyring)
+	doc, err := engine.ReadMeta(ctx, s.part, metaKeyring)
 	if err != nil {
 		return err
 	}

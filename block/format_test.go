@@ -16,6 +16,7 @@ import (
 
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -182,7 +183,7 @@ func TestGoldenReencodes(t *testing.T) {
 			require.Equal(t, g.meta(name), want.encode())
 		}
 		s := openGolden(t, g)
-		_, record, ok := splitTagged(g.meta(metaRegister))
+		_, record, ok := tagged.Split(g.meta(metaRegister))
 		require.True(t, ok)
 		r, err := decodeRegister(record)
 		require.NoError(t, err)

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/tagged"
 )
 
 // damaged is what every decoder says of bytes that it cannot read.
@@ -78,7 +80,7 @@ func FuzzMeta(f *testing.F) {
 			if p.Key[0] == spaceMeta {
 				f.Add([]byte(p.Value))
 				f.Add([]byte(p.Value[:len(p.Value)-1]))
-				if _, record, ok := splitTagged(p.Value); ok {
+				if _, record, ok := tagged.Split(p.Value); ok {
 					f.Add(record)
 					f.Add(record[:len(record)-1])
 				}

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -112,7 +113,7 @@ func TestGoldenMetaRecords(t *testing.T) {
 	meta := map[string][]byte{"register": g.meta("register"), "keyring": g.meta("keyring")}
 	requireRegister(t, meta, s.Instance(), keks+"\x00\x02"+vouched+other("\xfe\xdc\xba\x98\x76\x54\x32\x10"))
 	require.Equal(t, other("\x77\x77\x77\x77\x77\x77\x77\x77"), string(g.meta("copy/"+s.Instance()+"/"+strings.Repeat("7", 32))))
-	_, record, _ := splitTagged(g.meta(metaRegister))
+	_, record, _ := tagged.Split(g.meta(metaRegister))
 	reg, err := decodeRegister(record)
 	require.NoError(t, err)
 	require.Equal(t, []pastKEK{{id: goldenID("0"), gone: s.keys.Now().Unix(), public: publicKey{7}}, {id: goldenID("1"), public: public}}, reg.past.keks)

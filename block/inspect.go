@@ -139,7 +139,7 @@ func (s *Store) openClear(ctx context.Context) (info keyring.Info, err error) {
 	err = s.openEngine()
 	var doc []byte
 	if err == nil {
-		doc, err = readMeta(ctx, s.part, metaKeyring)
+		doc, err = engine.ReadMeta(ctx, s.part, metaKeyring)
 	}
 	creating := s.id.engine.Phase == pebble.Creating
 	switch {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -31,16 +32,16 @@ func (m *metaStorage) loadRegister(ctx context.Context, document []byte) error {
 		return err
 	}
 	m.document, m.found = sha256.Sum256(document), nil
-	b, err := readMeta(ctx, m.part, metaRegister)
+	b, err := engine.ReadMeta(ctx, m.part, metaRegister)
 	switch {
 	case errors.Is(err, engine.ErrNotFound):
 		m.doubt = "it is missing"
 	case err != nil:
 		return err
-	case len(b) > 0 && b[0] != taggedVersion:
+	case len(b) > 0 && b[0] != tagged.Version:
 		return fmt.Errorf("block: the register of copies and KEK versions: %w", ErrVersion)
 	default:
-		tag, record, ok := splitTagged(b)
+		tag, record, ok := tagged.Split(b)
 		if !ok {
 			m.doubt = "it is cut off"
 			break
@@ -79,11 +80,11 @@ func (m *metaStorage) catchUp(ctx context.Context, was keyring.Revision, is keyr
 	if m.part == nil || was == "" || was == keyring.Revision(hex.EncodeToString(m.document[:])) {
 		return nil
 	}
-	b, err := readMeta(ctx, m.part, metaRegister)
+	b, err := engine.ReadMeta(ctx, m.part, metaRegister)
 	if err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return err
 	}
-	tag, record, ok := splitTagged(b)
+	tag, record, ok := tagged.Split(b)
 	if want := is.Tag(metaRegister, record); ok && hmac.Equal(want[:], tag) {
 		reg, err := decodeRegister(record)
 		if err != nil {
@@ -326,7 +327,7 @@ func (m *metaStorage) note(ctx context.Context, t *keyring.Tagger, f func(r *reg
 		return nil
 	}
 	record := next.encode()
-	if err := setMeta(ctx, m.part, metaRegister, joinTagged(t.Tag(record), record)); err != nil {
+	if err := engine.SetMeta(ctx, m.part, metaRegister, tagged.Join(t.Tag(record), record)); err != nil {
 		return err
 	}
 	m.reg = next

@@ -132,7 +132,7 @@ func (s *Store) removeMarker(ctx context.Context, name string) error {
 // hasMarker reports whether there is a marker, authentic or not: without a key nobody
 // can tell.
 func (s *Store) hasMarker(ctx context.Context, name string) (bool, error) {
-	_, err := readMeta(ctx, s.part, name)
+	_, err := engine.ReadMeta(ctx, s.part, name)
 	if errors.Is(err, engine.ErrNotFound) {
 		return false, nil
 	}

@@ -77,7 +77,7 @@ func TestMarkersThatCannotBeRead(t *testing.T) {
 					require.NotEqual(t, before[id], r, id)
 				}
 				require.Eventually(t, func() bool {
-					_, err := readMeta(ctx, s.part, name)
+					_, err := engine.ReadMeta(ctx, s.part, name)
 					return errors.Is(err, engine.ErrNotFound)
 				}, time.Minute, time.Millisecond, "the marker is gone")
 			})

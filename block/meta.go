@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -139,7 +140,7 @@ func (m *metaStorage) SwapTagged(ctx context.Context, was keyring.Revision, docu
 	next.instance, next.generation = is.Instance, is.Generation
 	next.past = next.past.with(in.KEK, in.PublicKeys[in.KEK])
 	record := next.encode()
-	tagged := joinTagged(is.Tag(metaRegister, record), record)
+	tagged := tagged.Join(is.Tag(metaRegister, record), record)
 	if m.part == nil {
 		m.tagged = tagged
 		m.short.Lock()
@@ -214,19 +215,6 @@ func (m *metaStorage) write(ctx context.Context, in keyring.Info, document, tagg
 	return nil
 }
 
-func readMeta(ctx context.Context, p engine.Partition, name string) ([]byte, error) {
-	value, _, err := p.LoadMeta(ctx, name)
-	return value, err
-}
-
-// setMeta sets a meta record durably, with what was applied before, or deletes it if value is
-// nil. Whoever else may write it has the same lock or turn as the caller. It is mostly one step
-// of several that belong together: a ctx that ends meanwhile does not come between them.
-func setMeta(ctx context.Context, p engine.Partition, name string, value []byte) error {
-	_, err := p.SwapMeta(context.WithoutCancel(ctx), engine.Swap{Name: name, Revision: engine.AnyRevision, Value: value})
-	return err
-}
-
 // holdsAnything reports whether a partition has a meta record, or a row or a part of one.
 func holdsAnything(ctx context.Context, p engine.Partition) (some bool, err error) {
 	found := errors.New("found")
@@ -250,7 +238,7 @@ func holdsAnything(ctx context.Context, p engine.Partition) (some bool, err erro
 
 // checkStoreID checks that a store's keyring document is of this store.
 func checkStoreID(ctx context.Context, p engine.Partition, document []byte) error {
-	record, err := readMeta(ctx, p, metaStore)
+	record, err := engine.ReadMeta(ctx, p, metaStore)
 	if err != nil {
 		return fmt.Errorf("block: the store's own id: %w: %w", ErrCorrupt, err)
 	}

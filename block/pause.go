@@ -26,7 +26,7 @@ func (s *Store) pausedRecord() string { return metaPaused + s.Instance() }
 
 // loadPause remembers a pause from before Open.
 func (s *Store) loadPause(ctx context.Context) error {
-	_, err := readMeta(ctx, s.part, s.pausedRecord())
+	_, err := engine.ReadMeta(ctx, s.part, s.pausedRecord())
 	if errors.Is(err, engine.ErrNotFound) {
 		return nil
 	}

@@ -118,7 +118,7 @@ func TestRegisterOfAnotherKeyring(t *testing.T) {
 			setMetaRecord(t, part, metaRegister, nil)
 		}, true},
 		"it was altered": {func(t *testing.T, part engine.Partition) {
-			b, err := readMeta(t.Context(), part, metaRegister)
+			b, err := engine.ReadMeta(t.Context(), part, metaRegister)
 			require.NoError(t, err)
 			b[len(b)-1] ^= 1
 			setMetaRecord(t, part, metaRegister, b)
@@ -176,5 +176,5 @@ func TestRegisterOfAnotherKeyring(t *testing.T) {
 // setMetaRecord writes a record of the meta space, or removes it.
 func setMetaRecord(t *testing.T, part engine.Partition, name string, value []byte) {
 	t.Helper()
-	require.NoError(t, setMeta(t.Context(), part, name, value))
+	require.NoError(t, engine.SetMeta(t.Context(), part, name, value))
 }

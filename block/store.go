@@ -238,7 +238,7 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	if err := s.openEngine(); err != nil {
 		return s.notFinished(err)
 	}
-	doc, err := readMeta(ctx, s.part, metaKeyring)
+	doc, err := engine.ReadMeta(ctx, s.part, metaKeyring)
 	if errors.Is(err, engine.ErrNotFound) {
 		return s.goOnCreating(ctx, k, storage)
 	}

@@ -61,3 +61,17 @@ func CheckSwaps(changes []Swap) error {
 	}
 	return nil
 }
+
+// ReadMeta returns a copy of a meta record, or ErrNotFound.
+func ReadMeta(ctx context.Context, p Meta, name string) ([]byte, error) {
+	value, _, err := p.LoadMeta(ctx, name)
+	return value, err
+}
+
+// SetMeta sets a meta record durably, with what was applied before, or deletes it if value is
+// nil. Whoever else may write it has the same lock or turn as the caller. It is mostly one step
+// of several that belong together: a ctx that ends meanwhile does not come between them.
+func SetMeta(ctx context.Context, p Meta, name string, value []byte) error {
+	_, err := p.SwapMeta(context.WithoutCancel(ctx), Swap{Name: name, Revision: AnyRevision, Value: value})
+	return err
+}

@@ -39,7 +39,8 @@ func imports() map[string][]string {
 		"internal/engine":  {},
 		// Of the engines none knows another.
 		"internal/engine/pebble": {"internal/engine"},
-		"block":                  {"vault", "kek", "dek", "keyring", "internal/engine", "internal/engine/pebble"},
+		"internal/tagged":        {"keyring", "internal/engine"},
+		"block":                  {"vault", "kek", "dek", "keyring", "internal/engine", "internal/engine/pebble", "internal/tagged"},
 		"block/blockprom":        {"block", "keyring"},
 		"block/blockhttp":        {"block", "keyring", "vault"},
 	}
