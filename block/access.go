@@ -18,7 +18,7 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	}
 	s.usage.RLock()
 	defer s.usage.RUnlock()
-	if s.opts.ReadOnly || s.closed || !s.isCopy() {
+	if s.opts.ReadOnly || s.closed || !s.place.IsCopy() {
 		return nil
 	}
 	// Before it is a store of its own it has an epoch of its own, which is in the document
@@ -29,22 +29,10 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	if err := s.keys.Own(ctx); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
-	s.openMu.Lock()
-	defer s.openMu.Unlock()
-	id := s.id
-	id.copyOf = instanceID{}
-	if err := writeIdentity(s.opts.FS, s.dir, id); err != nil {
+	if err := s.place.Revalidated(); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
-	s.id = id
 	return nil
-}
-
-// isCopy reports whether the store is a copy that has not been revalidated.
-func (s *Store) isCopy() bool {
-	s.openMu.Lock()
-	defer s.openMu.Unlock()
-	return s.id.copyOf != (instanceID{})
 }
 
 // RotateKEK wraps the store's keyring with the newest version of its KEK: three
@@ -100,10 +88,7 @@ func (s *Store) mayChangeKEK(ctx context.Context) error {
 // notWaiting refuses what would make a copy available that waits for Revalidate, which makes
 // it a store.
 func (s *Store) notWaiting() error {
-	s.openMu.Lock()
-	waits := s.id.copyOf != (instanceID{})
-	s.openMu.Unlock()
-	if !waits || s.keys.State().Status != keyring.Inaccessible {
+	if !s.place.IsCopy() || s.keys.State().Status != keyring.Inaccessible {
 		return nil
 	}
 	return fmt.Errorf("%w: it is a copy, of which the KEK is changed by RewrapCheckpoint, or after Revalidate: %w", ErrInaccessible, s.keys.State().Cause)

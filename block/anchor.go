@@ -174,7 +174,7 @@ func (s *Store) admit(tag func(string, []byte) [keyring.TagSize]byte) error {
 	if q.admitted.Load() {
 		return nil
 	}
-	if err := s.checkTag(tag); err != nil {
+	if err := s.place.CheckTag(tag); err != nil {
 		return err
 	}
 	n, given, record, ok := decodeSequence(q.found)
@@ -221,7 +221,7 @@ func (s *Store) sequenceExpected(n uint64) error {
 	}
 	return fmt.Errorf("block: the write sequence number of %s is %d, at least %d was expected: an older copy was put in its place, "+
 		"or changes that were durable are missing: %w; to accept it on purpose, give it an empty anchor: move the file of a FileAnchor away",
-		s.dir, n, least.Sequence, keyring.ErrUnexpected)
+		s.place.Dir(), n, least.Sequence, keyring.ErrUnexpected)
 }
 
 // recordedSequence is the number that is written down.

@@ -87,7 +87,7 @@ const (
 func (c copyEntry) whole() bool { return c.document != [sha256.Size]byte{} }
 
 func (c copyEntry) append(b []byte) []byte {
-	var instance instanceID
+	var instance keyring.InstanceID
 	if n, err := hex.Decode(instance[:], []byte(c.Instance)); err != nil || n != len(instance) {
 		panic("block: an instance is 32 hexadecimal digits, not " + c.Instance)
 	}
@@ -113,8 +113,8 @@ func cutCopy(b []byte) (c copyEntry, rest []byte, err error) {
 	if len(b) < fixedCopy {
 		return c, nil, errors.New("it is cut off")
 	}
-	instance := instanceID(b[:16])
-	if instance == (instanceID{}) || b[16] > 1 {
+	instance := keyring.InstanceID(b[:16])
+	if instance == (keyring.InstanceID{}) || b[16] > 1 {
 		return c, nil, errors.New("it is damaged at its start")
 	}
 	c.Instance, c.vouched = instance.String(), b[16] == 1
@@ -242,7 +242,7 @@ func (s *Store) writeMeta(ctx context.Context, name string, value []byte) error 
 
 // announce remembers a copy that is about to be made, with the KEK versions that it may
 // need, so that there is none, whole or not, that the store does not remember.
-func (s *Store) announce(ctx context.Context, dir string, instance instanceID) error {
+func (s *Store) announce(ctx context.Context, dir string, instance keyring.InstanceID) error {
 	keks, active := s.keys.KEKs()
 	c := copyEntry{Copy: Copy{Instance: instance.String(), Path: dir, Made: s.keys.Now().UTC().Truncate(time.Second), KEK: keks[active],
 		Generation: s.keys.State().Generation}, vouched: true, mine: true}
@@ -272,7 +272,7 @@ func (s *Store) remember(ctx context.Context, c copyEntry) error {
 // register remembers a copy that was just made. Reading the document back from the
 // copy shows which KEK versions it needs, whatever was rotated meanwhile, and that the
 // copy opens.
-func (s *Store) register(ctx context.Context, dir string, instance instanceID) error {
+func (s *Store) register(ctx context.Context, dir string, instance keyring.InstanceID) error {
 	document, err := s.copyDocument(ctx, dir)
 	if err != nil {
 		return err

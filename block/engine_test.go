@@ -13,6 +13,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/memory"
+	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -25,7 +26,8 @@ func openOn(t *testing.T, db engine.Engine, v *vaulttest.Vault, key vault.KeyID,
 	require.NoError(t, err)
 	k := kek.New(v, key)
 	s := newStore(o, "nowhere", k)
-	s.be(newInstance())
+	s.place.Begin()
+	s.be()
 	s.keys, err = keyring.Create(t.Context(), s.storage, k, &s.opts.Keyring)
 	require.NoError(t, err)
 	s.db, s.part = db, db.Partition(s.partition)
@@ -121,7 +123,7 @@ func TestPlantedNamesOfMetaRecords(t *testing.T) {
 
 // copyToNowhere is a Checkpoint as far as the engine.
 func (s *Store) copyToNowhere(ctx context.Context) error {
-	_, err := s.copyTo(ctx, "copy", newInstance())
+	_, err := s.copyTo(ctx, "copy", place.NewInstance())
 	return err
 }
 

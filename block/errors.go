@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -29,10 +30,10 @@ var (
 	// ErrTooLarge says that a block is larger than MaxBlock, or a batch than MaxBatch.
 	ErrTooLarge = errors.New("too large")
 	// ErrNotStore says that a directory has files and is not a store.
-	ErrNotStore = errors.New("not a blockseal store")
+	ErrNotStore = place.ErrNotStore
 	// ErrLocked says that another process, or another Store, has the directory open, and
 	// that one of the two is for writing.
-	ErrLocked = errors.New("the store is open elsewhere")
+	ErrLocked = place.ErrLocked
 	// ErrStale says that a batch's DEKs were wrapped by a KEK (ByKEK) that the store
 	// has moved away from since. Make the batch again.
 	ErrStale = errors.New("the KEK was changed since the batch was begun")

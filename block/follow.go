@@ -103,7 +103,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 func (s *Store) tellRegister() {
 	if doubt := s.storage.wrong(); doubt != "" {
 		s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "the register of copies and KEK versions was not believed",
-			Err: fmt.Errorf("block: the register of copies and KEK versions of %s: %s: copies and KEK versions may be missing from it: %w", s.dir, doubt, ErrIncomplete)})
+			Err: fmt.Errorf("block: the register of copies and KEK versions of %s: %s: copies and KEK versions may be missing from it: %w", s.place.Dir(), doubt, ErrIncomplete)})
 	}
 }
 

@@ -64,14 +64,14 @@ func writeGoldenMeta(t *testing.T) {
 	_, err = s.Erase(t.Context(), nil)
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
-	require.NoError(t, s.lockDir())
-	db, err := pebble.Open(g.Dir, s.lock, pebble.Options{FS: o.FS})
+	require.NoError(t, s.place.Lock())
+	db, err := s.place.OpenEngine(pebble.Options{})
 	require.NoError(t, err)
 	b := db.NewBatch() // after the last document, which would take it over
 	other.Instance = strings.Repeat("7", 32)
 	require.NoError(t, b.Set(metaKey(copyRecord(s.storage.own, other.Instance)), other.append(nil)))
 	require.NoError(t, db.Commit(b, true))
-	require.NoError(t, errors.Join(b.Close(), db.Close(), s.enter(pebble.Opened), s.leave(nil), s.lock.Close()))
+	require.NoError(t, errors.Join(b.Close(), db.Close(), s.place.Enter(pebble.Opened), s.place.Leave(s.recordedSequence(), nil), s.place.Unlock()))
 	id := s.StoreID()
 	g.StoreID = id[:]
 	g.keep(t, o.FS)

@@ -212,7 +212,7 @@ func (g *goldenStore) keep(t testing.TB, mem vfs.FS) {
 	require.NoError(t, os.RemoveAll(path))
 	_, err := vfs.Clone(mem, vfs.Default, g.Dir, path)
 	require.NoError(t, err)
-	text, err := os.ReadFile(filepath.Join(path, identityName))
+	text, err := os.ReadFile(filepath.Join(path, "BLOCKSEAL"))
 	require.NoError(t, err)
 	g.Identity = string(text)
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -41,7 +42,7 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 	}
 	// The anchor of the options, if there is one, is the store's: a copy is older.
 	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
-	if found, err := hasStore(o.fs(), dir); err != nil || !found {
+	if found, err := place.Has(o.fs(), dir); err != nil || !found {
 		return nil, errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
 	}
 	s, err := openCopy(ctx, dir, from, &o)
@@ -140,14 +141,14 @@ func (s *Store) copyOptions() Options {
 
 // inspectCopy returns what is in clear at a copy's path, if that has the copy's names.
 func (s *Store) inspectCopy(c copyEntry, o *Options) (in keyring.Info, err error) {
-	if found, err := hasStore(s.opts.FS, c.Path); err != nil || !found {
+	if found, err := place.Has(s.opts.FS, c.Path); err != nil || !found {
 		return in, errors.Join(err, c.elsewhere())
 	}
-	id, err := readIdentity(s.opts.FS, c.Path)
+	instance, err := place.InstanceAt(s.opts.FS, c.Path)
 	if err != nil {
 		return in, err
 	}
-	if id.instance.String() != c.Instance || id.instance == s.instance {
+	if instance.String() != c.Instance || instance == s.place.Instance() {
 		return in, c.elsewhere()
 	}
 	if in, err = InspectKeyring(c.Path, o); err == nil && in.StoreID != s.StoreID() {

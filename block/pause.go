@@ -31,7 +31,7 @@ func (s *Store) loadPause(ctx context.Context) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, s.damage(err))
+		return fmt.Errorf("block: open %s: %w", s.place.Dir(), s.damage(err))
 	}
 	s.pausing.resumed = make(chan struct{})
 	return nil

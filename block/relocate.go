@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -61,7 +62,7 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 	if k == nil {
 		return Relocation{}, errors.New("block: relocate: a KEK is required")
 	}
-	if found, err := hasStore(o.fs(), dir); err != nil || !found {
+	if found, err := place.Has(o.fs(), dir); err != nil || !found {
 		return Relocation{}, errors.Join(err, fmt.Errorf("block: relocate %s: %w", dir, ErrNotStore))
 	}
 	rel, s, err := relocate(ctx, dir, k.WithVersion(""), o)

@@ -143,7 +143,7 @@ func TestRegisterOfAnotherKeyring(t *testing.T) {
 			defer b.Close()
 
 			// The first one has made a copy, and moved to another KEK.
-			instance := instanceID{7}
+			instance := keyring.InstanceID{7}
 			one.stage(func(r register) []copyEntry {
 				return r.with(copyEntry{Copy: Copy{Instance: instance.String(), Path: "/copy", KEK: a.State().KEK}, vouched: true})
 			})

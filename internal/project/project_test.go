@@ -40,7 +40,8 @@ func imports() map[string][]string {
 		// Of the engines none knows another.
 		"internal/engine/pebble": {"internal/engine"},
 		"internal/tagged":        {"keyring", "internal/engine"},
-		"block":                  {"vault", "kek", "dek", "keyring", "internal/engine", "internal/engine/pebble", "internal/tagged"},
+		"internal/place":         {"keyring", "internal/engine", "internal/engine/pebble"},
+		"block":                  {"vault", "kek", "dek", "keyring", "internal/engine", "internal/engine/pebble", "internal/tagged", "internal/place"},
 		"block/blockprom":        {"block", "keyring"},
 		"block/blockhttp":        {"block", "keyring", "vault"},
 	}
