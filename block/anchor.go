@@ -124,7 +124,7 @@ func (s *Store) proveNow(ctx context.Context) error {
 // between the caller's options and the keyring.
 func (s *Store) watchSequence() {
 	s.sequence.hurry = make(chan struct{}, 1)
-	s.storage.saved = func() {
+	s.storage.Saved = func() {
 		select {
 		case s.sequence.hurry <- struct{}{}:
 		default: // somebody is about to, or nobody is there
@@ -137,10 +137,10 @@ func (s *Store) watchSequence() {
 	}
 	given := o.Admit
 	o.Admit = func(opened keyring.Opened) error {
-		s.storage.admit(opened)
+		s.storage.Admit(opened)
 		err := s.admit(opened.Tag)
 		if err == nil && s.opts.moving != nil {
-			err = s.storage.isCopy(*s.opts.moving, opened)
+			err = s.storage.CheckCopy(*s.opts.moving, opened)
 		}
 		if err != nil || given == nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/place"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -44,9 +45,9 @@ var (
 	// known to be: its register is not authentic or was taken away, or nobody can tell
 	// because the keys were not accessible yet. Nothing that it does not name may be taken
 	// for unneeded.
-	ErrIncomplete = errors.New("what is known of the store's copies is not all, or not known to be")
+	ErrIncomplete = register.ErrIncomplete
 	// ErrForeign says that a store holds the keyring of another store.
-	ErrForeign = errors.New("another store's keyring")
+	ErrForeign = register.ErrForeign
 )
 
 // shownID quotes an id for an error text, at most 64 bytes of it.

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -179,13 +180,13 @@ func TestGoldenReencodes(t *testing.T) {
 			require.Equal(t, g.meta(name), want.encode())
 		}
 		s := openGolden(t, g)
-		_, record, ok := tagged.Split(g.meta(metaRegister))
+		_, record, ok := tagged.Split(g.meta(register.Name))
 		require.True(t, ok)
-		r, err := decodeRegister(record)
+		r, err := register.Decode(record)
 		require.NoError(t, err)
-		require.Equal(t, register{instance: s.place.Instance(), generation: r.generation,
-			past: pastKEKs{keks: []pastKEK{{id: goldenID("1"), public: goldenPublic(t)}}}, copies: []copyEntry{goldenEntry(goldenID("1"))}}, r)
-		require.Equal(t, record, r.encode())
+		require.Equal(t, register.Register{Instance: s.place.Instance(), Generation: r.Generation,
+			Past: register.PastKEKs{KEKs: []register.PastKEK{{ID: goldenID("1"), Public: goldenPublic(t)}}}, Copies: []register.Entry{goldenEntry(goldenID("1"))}}, r)
+		require.Equal(t, record, r.Encode())
 		s.partition = 7
 		sc := s.take([]byte("id"))
 		require.Equal(t, bytes.Join([][]byte{{1}, g.StoreID, {0, 0, 0, 7}, []byte("id")}, nil), sc.aad)

@@ -8,6 +8,7 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/internal/place"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -68,9 +69,9 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 			in, err = Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, s.damage(e))
 		}
 	}()
-	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.pastKEKs().ids(), Epochs: map[uint32]uint64{}}
-	register, _ := s.storage.view()
-	in.Incomplete = register.lost || register.past.incomplete
+	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.Past().IDs(), Epochs: map[uint32]uint64{}}
+	reg, _ := s.storage.View()
+	in.Incomplete = reg.Lost || reg.Past.Incomplete
 	if err := s.findSequence(ctx); err != nil {
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
 	}
@@ -122,7 +123,7 @@ func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 	if err != nil {
 		return nil, keyring.Info{}, err
 	}
-	s := &Store{opts: o, place: place.New(o.FS, dir, true), storage: &metaStorage{}}
+	s := &Store{opts: o, place: place.New(o.FS, dir, true), storage: &register.Storage{}}
 	info, err := s.openClear(context.Background())
 	if err != nil {
 		return nil, keyring.Info{}, errors.Join(err, s.release())
@@ -140,7 +141,7 @@ func (s *Store) openClear(ctx context.Context) (info keyring.Info, err error) {
 	err = s.openEngine()
 	var doc []byte
 	if err == nil {
-		doc, err = engine.ReadMeta(ctx, s.part, metaKeyring)
+		doc, err = register.Document(ctx, s.part)
 	}
 	creating := s.place.Phase() == pebble.Creating
 	switch {
@@ -152,10 +153,10 @@ func (s *Store) openClear(ctx context.Context) (info keyring.Info, err error) {
 	if err != nil {
 		return info, fmt.Errorf("block: inspect %s: %w", s.place.Dir(), s.damage(err))
 	}
-	if err := checkStoreID(ctx, s.part, doc); err != nil {
+	if err := register.CheckStoreID(ctx, s.part, doc); err != nil {
 		return info, err
 	}
-	if err := s.storage.attach(ctx, s.part); err != nil {
+	if err := s.storage.Attach(ctx, s.part); err != nil {
 		return info, fmt.Errorf("block: inspect %s: %w", s.place.Dir(), s.damage(err))
 	}
 	return keyring.Inspect(doc)
@@ -193,7 +194,7 @@ func (in *Inspection) count(ctx context.Context, s *Store) error {
 			use(id).Copies = append(use(id).Copies, c)
 		}
 	}
-	in.Keys = s.storage.pastKEKs().publicKeys(in.Keyring.PublicKeys).uses(uses)
+	in.Keys = sortUses(s.storage.Past().PublicKeys(in.Keyring.PublicKeys), uses)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/internal/place"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -26,7 +27,7 @@ type Store struct {
 	db      engine.Engine
 	part    engine.Partition // the store's rows and meta records in it
 	keys    *keyring.Keyring
-	storage *metaStorage
+	storage *register.Storage
 	records *recordCache
 	rows    *rowCache
 	scratch sync.Pool
@@ -125,7 +126,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 
 // newStore returns a store that has neither a keyring nor an engine yet.
 func newStore(o Options, dir string, k *kek.KEK) *Store {
-	s := &Store{opts: o, storage: &metaStorage{}, place: place.New(o.FS, dir, o.ReadOnly), open: map[io.Closer]struct{}{},
+	s := &Store{opts: o, storage: &register.Storage{}, place: place.New(o.FS, dir, o.ReadOnly), open: map[io.Closer]struct{}{},
 		following: make(chan struct{}, 1), copying: make(chan struct{}, 1), rewriting: make(chan struct{}, 1),
 		steps: defaultSteps(), upkeep: newUpkeep()}
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
@@ -176,7 +177,7 @@ func (s *Store) watchKEK() {
 }
 
 // create makes a new store: first its keyring, in memory, then the directory.
-func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
+func (s *Store) create(ctx context.Context, k *kek.KEK, storage *register.Storage) error {
 	if s.opts.ReadOnly {
 		return fmt.Errorf("block: there is no store in %s, and a read-only one cannot be created: %w", s.place.Dir(), ErrReadOnly)
 	}
@@ -208,8 +209,8 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) er
 }
 
 // finishCreation saves the keyring of a new store, with which there is one.
-func (s *Store) finishCreation(ctx context.Context, storage *metaStorage) error {
-	if err := storage.attach(ctx, s.part); err != nil {
+func (s *Store) finishCreation(ctx context.Context, storage *register.Storage) error {
+	if err := storage.Attach(ctx, s.part); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.place.Dir(), err)
 	}
 	s.created()
@@ -217,7 +218,7 @@ func (s *Store) finishCreation(ctx context.Context, storage *metaStorage) error 
 	return s.place.Enter(pebble.Opened)
 }
 
-func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
+func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *register.Storage) error {
 	if err := s.place.Lock(); err != nil {
 		return err
 	}
@@ -233,7 +234,7 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	if err := s.openEngine(); err != nil {
 		return s.place.NotFinished(err)
 	}
-	doc, err := engine.ReadMeta(ctx, s.part, metaKeyring)
+	doc, err := register.Document(ctx, s.part)
 	if errors.Is(err, engine.ErrNotFound) {
 		return s.goOnCreating(ctx, k, storage)
 	}
@@ -243,10 +244,10 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	if err := s.place.Enter(pebble.Opened); err != nil {
 		return err
 	}
-	if err := checkStoreID(ctx, s.part, doc); err != nil {
+	if err := register.CheckStoreID(ctx, s.part, doc); err != nil {
 		return err
 	}
-	if err := storage.attach(ctx, s.part); err != nil {
+	if err := storage.Attach(ctx, s.part); err != nil {
 		return fmt.Errorf("block: open %s: %w", s.place.Dir(), s.damage(err))
 	}
 	if err := s.findSequence(ctx); err != nil {
@@ -256,7 +257,7 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 	ko.AwaitRevalidate = ko.AwaitRevalidate || s.place.IsCopy()
 	// With the first document that is saved, as Open may do, the copies are in the register and
 	// announced no more.
-	ko.Shared = ko.Shared || storage.mayBeShared()
+	ko.Shared = ko.Shared || storage.MayBeShared()
 	if s.opts.relocate != nil {
 		if err := s.opts.relocate(ctx, s, ko); err != nil {
 			return err
@@ -285,8 +286,8 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 // goOnCreating makes the keyring of a store whose creation was cut off before it was
 // saved. Nothing can have been written before; if something is there, or the creation had
 // come to its end, the keyring has been lost.
-func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
-	some, err := holdsAnything(ctx, s.part)
+func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *register.Storage) error {
+	some, err := engine.HoldsAnything(ctx, s.part)
 	if err != nil {
 		return fmt.Errorf("block: open %s: %w", s.place.Dir(), s.damage(err))
 	}
@@ -300,34 +301,6 @@ func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *metaStora
 		return fmt.Errorf("block: create %s: %w", s.place.Dir(), err)
 	}
 	return s.finishCreation(ctx, storage)
-}
-
-// survey looks at the directory, and makes the store whose it is.
-func (s *Store) survey() error {
-	if err := s.place.Survey(); err != nil {
-		return err
-	}
-	s.be()
-	s.storage.waits = s.place.IsCopy()
-	return nil
-}
-
-// be makes the keyring one of the store's instance.
-func (s *Store) be() {
-	s.storage.own = s.place.Instance()
-	s.opts.Keyring.Instance = s.storage.own
-}
-
-func (s *Store) openEngine() error {
-	db, err := s.place.OpenEngine(pebble.Options{
-		Logger: s.opts.Keyring.Logger, CacheBytes: s.opts.BlockCache, MemTableBytes: s.opts.MemTable,
-		ValueSeparation: s.opts.ValueSeparation, Fatal: s.opts.Fatal,
-	})
-	if err != nil {
-		return err
-	}
-	s.db, s.part = db, db.Partition(s.partition)
-	return nil
 }
 
 // damage makes the engine's corruption the store's, and its unknown version.
@@ -397,28 +370,6 @@ func (s *Store) release() error {
 		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, s.place.Unlock())...)
-}
-
-// tagger returns what tags an identity, also after the keyring was closed; nil if the
-// keys are not accessible.
-func (s *Store) tagger() *keyring.Tagger {
-	if s.keys == nil || s.opts.ReadOnly {
-		return nil
-	}
-	t, err := s.taggerFor(place.TagPurpose)
-	if err != nil {
-		return nil
-	}
-	return t
-}
-
-func (s *Store) taggerFor(purpose string) (*keyring.Tagger, error) {
-	h, err := s.keys.Acquire()
-	if err != nil {
-		return nil, err
-	}
-	defer h.Release()
-	return h.Tagger(purpose)
 }
 
 // track registers something for Close to close. Inside a hold.

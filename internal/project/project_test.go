@@ -40,8 +40,9 @@ func imports() map[string][]string {
 		// Of the engines none knows another.
 		"internal/engine/pebble": {"internal/engine"},
 		"internal/tagged":        {"keyring", "internal/engine"},
+		"internal/register":      {"vault", "keyring", "internal/engine", "internal/tagged"},
 		"internal/place":         {"keyring", "internal/engine", "internal/engine/pebble"},
-		"block":                  {"vault", "kek", "dek", "keyring", "internal/engine", "internal/engine/pebble", "internal/tagged", "internal/place"},
+		"block":                  {"vault", "kek", "dek", "keyring", "internal/engine", "internal/engine/pebble", "internal/tagged", "internal/place", "internal/register"},
 		"block/blockprom":        {"block", "keyring"},
 		"block/blockhttp":        {"block", "keyring", "vault"},
 	}

@@ -7,12 +7,165 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/blockseal/blockseal/internal/place"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
+
+// The copies follow the KEK of the store: RotateKEK and ChangeKEK move them along, and so
+// does the store by itself, which looks whether one needs another KEK version than the one
+// that wraps the store now. It does not go by what happened, since a version may be taken
+// up while the store is opened, and an event may be lost.
+
+// followWithCopies moves the copies that are behind, if there are any.
+func (s *Store) followWithCopies(ctx context.Context) error {
+	behind, err := s.lookAtCopies(ctx, false)
+	if err == nil && behind > 0 {
+		err = errTold
+	}
+	return err
+}
+
+// errTold says that something was not done, for reasons of which there are events.
+var errTold = errors.New("block: not done, for reasons that were told")
+
+// rewrapCopies moves the copies that can be reached to the KEK that wraps the store
+// now, says of the others what they need, and returns how many those are. If nobody asked
+// for it, it says so only if that is news; and with Options.ManualRewrap it then leaves a
+// copy alone of which just the records are behind. The caller has the turn of those who
+// look at the copies.
+func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err error) {
+	s.tellRegister()
+	reg, _ := s.storage.View()
+	keks, active := s.keys.KEKs()
+	now := keks[active]
+	to, ok := s.keys.KEKFor(now)
+	if !ok {
+		return 0, nil // changed meanwhile: whoever did that looks at the copies next
+	}
+	told := map[string]error{}
+	defer func() { s.copiesTold = told }()
+	notMoved := func(c register.Entry, err error) {
+		if before, ok := s.copiesTold[c.Instance]; asked || !ok || !sameReason(before, err) {
+			s.keys.Emit(keyring.Event{Kind: keyring.CopyNotRewrapped, Key: c.KEK, Detail: c.Path, Err: err})
+		}
+		told[c.Instance] = err
+		behind++
+	}
+	var due []register.Entry
+	for _, c := range reg.Copies {
+		switch {
+		case c.NeedsOnly(now) || !asked && s.opts.ManualRewrap && c.KEK == now:
+		case c.Doubt != "":
+			notMoved(c, doubted(c.Copy))
+		case !c.Whole():
+			// It is being made, or was cut off. What it is, its registration says, which must
+			// not be written over by what is known of it now.
+			notMoved(c, elsewhere(c.Copy))
+		default:
+			due = append(due, c)
+		}
+	}
+	// A register is as authentic as the keyring document, which anybody can make who has the
+	// KEK's public key: nothing is moved because of one that opens no record of this store.
+	if len(due) > 0 {
+		if err := s.proveNow(ctx); err != nil {
+			return behind, err
+		}
+	}
+	// All of them, before the first is touched; by itself, as far as that is news.
+	for _, c := range due {
+		if _, before := s.copiesTold[c.Instance]; asked || !before {
+			s.keys.Emit(keyring.Event{Kind: keyring.CopyDue, Key: now, Detail: c.Path})
+		}
+	}
+	for _, c := range due {
+		moving, c, end, ok := s.beginMove(ctx, c.Instance)
+		if !ok {
+			continue // forgotten
+		}
+		err := s.rewrapCopy(moving, &c, to)
+		forgotten := moving.Err() != nil && ctx.Err() == nil
+		end()
+		if forgotten {
+			continue
+		}
+		if err != nil {
+			notMoved(c, err)
+			if ctx.Err() != nil {
+				return behind, ctx.Err()
+			}
+			continue
+		}
+		s.keys.Emit(keyring.Event{Kind: keyring.CopyRewrapped, Key: now, Detail: c.Path})
+	}
+	return behind, nil
+}
+
+// tellRegister says once that what was found of copies and KEK versions is not whole.
+func (s *Store) tellRegister() {
+	if doubt := s.storage.Wrong(); doubt != "" {
+		s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "the register of copies and KEK versions was not believed",
+			Err: fmt.Errorf("block: the register of copies and KEK versions of %s: %s: copies and KEK versions may be missing from it: %w", s.place.Dir(), doubt, ErrIncomplete)})
+	}
+}
+
+// copyMoves is which copy is being moved. What is written down of a copy while it is moved
+// must not bring one back that was forgotten; and who forgets a copy may remove its files
+// next, which nobody of this store's may be at then.
+type copyMoves struct {
+	mu       sync.Mutex
+	instance string // "": none is
+	stop     context.CancelFunc
+	ended    chan struct{}
+}
+
+// beginMove begins the move of a copy, unless it was forgotten since it was listed, and
+// returns what is known of it now. The context ends as well when it is forgotten; end follows.
+func (s *Store) beginMove(ctx context.Context, instance string) (_ context.Context, c register.Entry, end func(), ok bool) {
+	m := &s.moves
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, _ := s.storage.View()
+	i, found := r.Find(instance)
+	if !found {
+		return nil, c, nil, false
+	}
+	ctx, m.stop = context.WithCancel(ctx)
+	m.instance, m.ended = instance, make(chan struct{})
+	return ctx, r.Copies[i], func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.stop()
+		close(m.ended)
+		m.instance = ""
+	}, true
+}
+
+// endMove runs f when the copy is not being moved, nor will be before f has ended; a move
+// that is under way is stopped.
+func (s *Store) endMove(ctx context.Context, instance string, f func() error) error {
+	m := &s.moves
+	for {
+		m.mu.Lock()
+		if m.instance != instance {
+			defer m.mu.Unlock()
+			return f()
+		}
+		m.stop()
+		ended := m.ended
+		m.mu.Unlock()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
 
 // RewrapCheckpoint moves an offline copy of a store from the KEK that wraps it to
 // another, without touching its blocks: for copies that a KEK change did not
@@ -30,7 +183,7 @@ func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *
 // moveCopy is RewrapCheckpoint; for a store that moves a copy of its own it moves nothing
 // else, and not what needs no move, and notes the copy's document in of. It returns what the
 // copy's keyring says in the end, if it could be opened.
-func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options, of *copyEntry) (in *keyring.Info, err error) {
+func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options, of *register.Entry) (in *keyring.Info, err error) {
 	var o Options
 	if opts != nil {
 		o = *opts
@@ -65,7 +218,7 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 		info = s.keyringInfo()
 	}
 	if of != nil {
-		of.document = s.storage.sum()
+		of.Document = s.storage.Sum()
 	}
 	if err = errors.Join(err, s.Close()); err != nil {
 		err = fmt.Errorf("block: rewrap checkpoint %s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err)
@@ -103,7 +256,7 @@ func openCopy(ctx context.Context, dir string, k *kek.KEK, o *Options) (*Store, 
 // does not come to its end. What it finds at the copy's path is not the copy before it has
 // shown that: until then what it says in clear is believed where it needs more, and nowhere
 // else.
-func (s *Store) rewrapCopy(ctx context.Context, c *copyEntry, to *kek.KEK) error {
+func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) error {
 	o := s.copyOptions()
 	in, err := s.inspectCopy(*c, &o)
 	if err != nil {
@@ -111,7 +264,7 @@ func (s *Store) rewrapCopy(ctx context.Context, c *copyEntry, to *kek.KEK) error
 	}
 	// Before it is moved, so that nobody takes the new version for unneeded in between; and
 	// a crash may have come between an earlier move and writing that down.
-	c.need(append(slices.Collect(maps.Values(in.KEKs)), in.KEK, to.ID())...)
+	c.Need(append(slices.Collect(maps.Values(in.KEKs)), in.KEK, to.ID())...)
 	if err := s.noteCopy(ctx, *c); err != nil {
 		return err
 	}
@@ -130,7 +283,7 @@ func (s *Store) rewrapCopy(ctx context.Context, c *copyEntry, to *kek.KEK) error
 	if now == nil {
 		return err
 	}
-	c.take(*now)
+	c.Take(*now)
 	return errors.Join(err, s.noteCopy(ctx, *c))
 }
 
@@ -140,16 +293,16 @@ func (s *Store) copyOptions() Options {
 }
 
 // inspectCopy returns what is in clear at a copy's path, if that has the copy's names.
-func (s *Store) inspectCopy(c copyEntry, o *Options) (in keyring.Info, err error) {
+func (s *Store) inspectCopy(c register.Entry, o *Options) (in keyring.Info, err error) {
 	if found, err := place.Has(s.opts.FS, c.Path); err != nil || !found {
-		return in, errors.Join(err, c.elsewhere())
+		return in, errors.Join(err, elsewhere(c.Copy))
 	}
 	instance, err := place.InstanceAt(s.opts.FS, c.Path)
 	if err != nil {
 		return in, err
 	}
 	if instance.String() != c.Instance || instance == s.place.Instance() {
-		return in, c.elsewhere()
+		return in, elsewhere(c.Copy)
 	}
 	if in, err = InspectKeyring(c.Path, o); err == nil && in.StoreID != s.StoreID() {
 		err = fmt.Errorf("block: what is at %s, as copy %s, is of store %v and no copy of this one: it is not moved: %w", c.Path, c.Instance, in.StoreID, ErrForeign)
@@ -158,19 +311,19 @@ func (s *Store) inspectCopy(c copyEntry, o *Options) (in keyring.Info, err error
 }
 
 // doubted says of a copy why it is not moved.
-func (c Copy) doubted() error {
+func doubted(c register.Copy) error {
 	return fmt.Errorf("block: copy %s at %s, on %s: %s; look at it, and forget it or move it by a call of its own (RewrapCheckpoint, Relocate): %w",
 		c.Instance, c.Path, named(c.KEKs), c.Doubt, ErrIncomplete)
 }
 
 // noteCopy writes down what is known of a copy.
-func (s *Store) noteCopy(ctx context.Context, c copyEntry) error {
-	t, err := s.taggerFor(metaRegister)
+func (s *Store) noteCopy(ctx context.Context, c register.Entry) error {
+	t, err := s.taggerFor(register.Name)
 	if err != nil {
 		return err
 	}
 	defer t.Destroy()
-	if err := s.storage.noteCopy(ctx, t, c); err != nil {
+	if err := s.storage.NoteCopy(ctx, t, c); err != nil {
 		return err
 	}
 	s.changed()
@@ -178,7 +331,7 @@ func (s *Store) noteCopy(ctx context.Context, c copyEntry) error {
 }
 
 // elsewhere says of a copy that it is not where it was made.
-func (c Copy) elsewhere() error {
+func elsewhere(c register.Copy) error {
 	return fmt.Errorf("block: copy %s is not at %s any more, or was not made whole; where it is, it needs %s", c.Instance, c.Path, named(c.KEKs))
 }
 
