@@ -16,7 +16,7 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	if err := s.keys.Revalidate(ctx); err != nil {
 		return err
 	}
-	if s.opts.ReadOnly || !s.isCopy() || s.use.Begin() != nil {
+	if s.opts.ReadOnly || !s.place.IsCopy() || s.use.Begin() != nil {
 		return nil
 	}
 	defer s.use.End()
@@ -28,22 +28,10 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	if err := s.keys.Own(ctx); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
-	s.idMu.Lock()
-	defer s.idMu.Unlock()
-	id := s.id
-	id.copyOf = instanceID{}
-	if err := writeIdentity(s.opts.FS, s.dir, id); err != nil {
+	if err := s.place.Revalidated(); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
-	s.id = id
 	return nil
-}
-
-// isCopy reports whether the store is a copy that has not been revalidated.
-func (s *Store) isCopy() bool {
-	s.idMu.Lock()
-	defer s.idMu.Unlock()
-	return s.id.copyOf != (instanceID{})
 }
 
 // RotateKEK wraps the store's keyring with the newest version of its KEK: three
@@ -99,10 +87,7 @@ func (s *Store) mayChangeKEK(ctx context.Context) error {
 // notWaiting refuses what would make a copy available that waits for Revalidate, which makes
 // it a store.
 func (s *Store) notWaiting() error {
-	s.idMu.Lock()
-	waits := s.id.copyOf != (instanceID{})
-	s.idMu.Unlock()
-	if !waits || s.keys.State().Status != keyring.Inaccessible {
+	if !s.place.IsCopy() || s.keys.State().Status != keyring.Inaccessible {
 		return nil
 	}
 	return fmt.Errorf("%w: it is a copy, of which the KEK is changed by RewrapCheckpoint, or after Revalidate: %w", ErrInaccessible, s.keys.State().Cause)

@@ -138,7 +138,7 @@ func (s *Store) proveNow(ctx context.Context) error {
 // between the caller's options and the keyring.
 func (s *Store) watchSequence() {
 	s.sequence.hurry = make(chan struct{}, 1)
-	s.storage.saved = func() {
+	s.storage.Saved = func() {
 		select {
 		case s.sequence.hurry <- struct{}{}:
 		default: // somebody is about to, or nobody is there
@@ -151,10 +151,10 @@ func (s *Store) watchSequence() {
 	}
 	given := o.Admit
 	o.Admit = func(opened keyring.Opened) error {
-		s.storage.admit(opened)
+		s.storage.Admit(opened)
 		err := s.admit(opened.Tag)
 		if err == nil && s.opts.moving != nil {
-			err = s.storage.isCopy(*s.opts.moving, opened)
+			err = s.storage.CheckCopy(*s.opts.moving, opened)
 		}
 		if err != nil || given == nil {
 			return err
@@ -188,7 +188,7 @@ func (s *Store) admit(tag func(string, []byte) [keyring.TagSize]byte) error {
 	if q.admitted.Load() {
 		return nil
 	}
-	if err := s.checkTag(tag); err != nil {
+	if err := s.place.CheckTag(tag); err != nil {
 		return err
 	}
 	n, given, record, ok := decodeSequence(q.found)
@@ -235,7 +235,7 @@ func (s *Store) sequenceExpected(n uint64) error {
 	}
 	return fmt.Errorf("block: the write sequence number of %s is %d, at least %d was expected: an older copy was put in its place, "+
 		"or changes that were durable are missing: %w; to accept it on purpose, give it an empty anchor: move the file of a FileAnchor away",
-		s.dir, n, least.Sequence, keyring.ErrUnexpected)
+		s.place.Dir(), n, least.Sequence, keyring.ErrUnexpected)
 }
 
 // recordedSequence is the number that is written down.

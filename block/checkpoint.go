@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -40,7 +43,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if s.opts.ReadOnly {
 		return fmt.Errorf("block: checkpoint: %w: the store was opened read only, and a copy of it takes writing out its log and remembering the copy; open it for writing", ErrReadOnly)
 	}
-	dir, err := absolute(s.opts.FS, dir)
+	dir, err := place.Absolute(s.opts.FS, dir)
 	if err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
@@ -58,7 +61,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if err := s.isFree(dir); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
-	instance := newInstance()
+	instance := place.NewInstance()
 	if err := s.announce(ctx, dir, instance); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
@@ -78,7 +81,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 // copyTo makes an announced copy, and reports whether the engine's part of it was made.
 // Without its identity file, which comes last and lists the others, the copy is not a
 // store, so that one that was cut off cannot be taken for a whole one.
-func (s *Store) copyTo(ctx context.Context, dir string, instance instanceID) (made bool, err error) {
+func (s *Store) copyTo(ctx context.Context, dir string, instance keyring.InstanceID) (made bool, err error) {
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
 	sequence := s.recordedSequence()
@@ -92,15 +95,9 @@ func (s *Store) copyTo(ctx context.Context, dir string, instance instanceID) (ma
 	if err := s.register(ctx, dir, instance); err != nil {
 		return true, err
 	}
-	s.idMu.Lock()
-	id := identity{instance: instance, copyOf: s.instance, engine: s.id.engine, sequence: sequence}
-	s.idMu.Unlock()
 	tagger := s.tagger()
 	defer tagger.Destroy()
-	if err := id.list(s, dir, tagger); err != nil {
-		return true, err
-	}
-	return true, writeIdentity(s.opts.FS, dir, id)
+	return true, s.place.LeaveCopy(dir, instance, sequence, tagger)
 }
 
 // apart is called when a copy has its files, before anything else is applied, and sees to it
@@ -126,9 +123,46 @@ func (s *Store) isFree(dir string) error {
 		if c.Path != dir {
 			continue
 		}
-		if found, err := hasStore(s.opts.FS, dir); err != nil || !found {
+		if found, err := place.Has(s.opts.FS, dir); err != nil || !found {
 			return fmt.Errorf("%s: %w: a checkpoint to it was cut off; remove the directory and forget copy %s, or name another directory", dir, fs.ErrExist, c.Instance)
 		}
 	}
 	return fmt.Errorf("%s: %w: name a directory that does not exist", dir, fs.ErrExist)
+}
+
+// HoldCheckpoint keeps the files of an offline copy, or of any store that is closed, as
+// they are until release is called: for whoever copies them elsewhere, one after the other.
+// Meanwhile nobody can open it for writing, and a store that would move the copy to another
+// KEK gets [ErrLocked], and does it later. Other readers are not disturbed. Of opts only FS
+// matters.
+//
+// It refuses what is not whole, so that what arrives elsewhere is, if every file but LOCK
+// was copied; Open of it, [Inspect] and [InspectKeyring] say so. The identity file,
+// BLOCKSEAL, is best copied last: without it the directory is not a store.
+//
+// To release twice does nothing. Errors: [ErrNotStore], [ErrLocked], [ErrVersion],
+// [ErrCorrupt], and one for a store that was not closed.
+func HoldCheckpoint(dir string, opts *Options) (release func() error, err error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	found, err := place.Has(o.FS, dir)
+	if err == nil && !found {
+		err = fmt.Errorf("block: hold %s: there is no store: %w", dir, ErrNotStore)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p := place.New(o.FS, dir, true)
+	if err := p.Lock(); err != nil {
+		return nil, err
+	}
+	if err = p.Survey(); err == nil && p.Phase() != pebble.Closed {
+		err = fmt.Errorf("block: hold %s: it was not closed; open it and close it again", dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.Unlock())
+	}
+	return sync.OnceValue(p.Unlock), nil
 }

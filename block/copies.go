@@ -3,17 +3,15 @@ package block
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -38,121 +36,7 @@ type Copy struct {
 
 // NeedsOnly reports whether the copy needs no KEK version but id.
 func (c Copy) NeedsOnly(id vault.KeyID) bool {
-	return len(c.KEKs) == 1 && c.KEKs[0] == id && c.KEK == id
-}
-
-// take takes over what the copy's keyring document says.
-func (c *Copy) take(in keyring.Info) {
-	c.KEK, c.Generation, c.KEKs = in.KEK, in.Generation, nil
-	c.need(slices.Collect(maps.Values(in.KEKs))...)
-}
-
-// need adds KEK versions to those that the copy needs.
-func (c *Copy) need(ids ...vault.KeyID) {
-	c.KEKs = append(append(slices.Clone(c.KEKs), c.KEK), ids...)
-	slices.SortFunc(c.KEKs, byIdentifier)
-	c.KEKs = slices.Compact(c.KEKs)
-}
-
-func byIdentifier(a, b vault.KeyID) int { return strings.Compare(a.String(), b.String()) }
-
-// copyEntry is a copy in the register. On disk, and must not change:
-//
-//	16 instance of the copy
-//	1  1: the store vouches for it; 0: it was found, and somebody may have put it there
-//	8  made, seconds since 1970-01-01 UTC
-//	8  generation of the copy's keyring document
-//	32 SHA-256 of the keyring document that it was made with, or had when it was moved
-//	   last; zeros: it was not made whole
-//	2  length of the following
-//	.  key identifier of the KEK that wraps the copy's document
-//	2  number of the following: KEK versions that may wrap records of it, beside that one,
-//	   ascending by their identifiers
-//	.  for each, its length in 2 bytes, and the key identifier
-//	4  length of the following
-//	.  path
-type copyEntry struct {
-	Copy
-	vouched  bool
-	document [sha256.Size]byte
-	mine     bool // this process has made it: not on disk
-}
-
-const (
-	metaCopy  = "copy/"
-	fixedCopy = 16 + 1 + 8 + 8 + sha256.Size
-)
-
-// whole reports whether the copy was made whole, as far as is known: with its document it is
-// registered, which comes before its identity.
-func (c copyEntry) whole() bool { return c.document != [sha256.Size]byte{} }
-
-func (c copyEntry) append(b []byte) []byte {
-	var instance instanceID
-	if n, err := hex.Decode(instance[:], []byte(c.Instance)); err != nil || n != len(instance) {
-		panic("block: an instance is 32 hexadecimal digits, not " + c.Instance)
-	}
-	b = append(b, instance[:]...)
-	if c.vouched {
-		b = append(b, 1)
-	} else {
-		b = append(b, 0)
-	}
-	b = binary.BigEndian.AppendUint64(b, uint64(c.Made.Unix()))
-	b = binary.BigEndian.AppendUint64(b, c.Generation)
-	b = append(b, c.document[:]...)
-	b = appendKeyID(b, c.KEK)
-	others := slices.DeleteFunc(slices.Clone(c.KEKs), func(id vault.KeyID) bool { return id == c.KEK })
-	b = binary.BigEndian.AppendUint16(b, uint16(len(others))) // a keyring has 1,024 at the most
-	for _, id := range others {
-		b = appendKeyID(b, id)
-	}
-	return appendLong(b, []byte(c.Path))
-}
-
-func cutCopy(b []byte) (c copyEntry, rest []byte, err error) {
-	if len(b) < fixedCopy {
-		return c, nil, errors.New("it is cut off")
-	}
-	instance := instanceID(b[:16])
-	if instance == (instanceID{}) || b[16] > 1 {
-		return c, nil, errors.New("it is damaged at its start")
-	}
-	c.Instance, c.vouched = instance.String(), b[16] == 1
-	c.Made = time.Unix(int64(binary.BigEndian.Uint64(b[17:])), 0).UTC()
-	c.Generation = binary.BigEndian.Uint64(b[25:])
-	c.document = [sha256.Size]byte(b[33:])
-	if c.KEK, rest, err = cutKeyID(b[fixedCopy:]); err != nil {
-		return c, nil, err
-	}
-	if len(rest) < 2 {
-		return c, nil, errors.New("it is cut off")
-	}
-	n := int(binary.BigEndian.Uint16(rest))
-	rest = rest[2:]
-	var others []vault.KeyID
-	for range n {
-		var id vault.KeyID
-		if id, rest, err = cutKeyID(rest); err != nil {
-			return c, nil, err
-		}
-		if id == c.KEK || len(others) > 0 && byIdentifier(others[len(others)-1], id) >= 0 {
-			return c, nil, errors.New("its key identifiers are out of order")
-		}
-		others = append(others, id)
-	}
-	c.need(others...)
-	if len(rest) < 4 || uint64(binary.BigEndian.Uint32(rest)) > uint64(len(rest)-4) {
-		return c, nil, errors.New("its path is cut off")
-	}
-	end := 4 + int(binary.BigEndian.Uint32(rest))
-	c.Path = string(rest[4:end])
-	return c, rest[end:], nil
-}
-
-// copyRecord is the name of the record that announces a copy.
-func copyRecord(own keyring.InstanceID, instance string) string {
-	return metaCopy + own.String() + "/" + instance
+	return register.Copy(c).NeedsOnly(id)
 }
 
 // Copies returns the checkpoints that the store remembers, with the KEK versions that
@@ -170,23 +54,23 @@ func (s *Store) Copies(ctx context.Context) ([]Copy, error) {
 // copies is Copies for those who keep the engine open. whole is whether it is known that
 // none is missing.
 func (s *Store) copies() (out []Copy, whole bool) {
-	r, known := s.storage.view()
-	for _, c := range r.copies {
-		out = append(out, c.Copy)
+	r, known := s.storage.View()
+	for _, c := range r.Copies {
+		out = append(out, Copy(c.Copy))
 	}
-	return out, known && !r.lost
+	return out, known && !r.Lost
 }
 
 // changeCopies saves a keyring document with other copies: which there are changes with the
 // document alone, so that nobody can bring back what was before.
-func (s *Store) changeCopies(ctx context.Context, f func(r register) []copyEntry) error {
+func (s *Store) changeCopies(ctx context.Context, f func(r register.Register) []register.Entry) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	if err := s.proveNow(ctx); err != nil {
 		return err
 	}
-	s.storage.stage(f)
-	defer s.storage.unstage()
+	s.storage.Stage(f)
+	defer s.storage.Unstage()
 	return s.keys.Save(ctx)
 }
 
@@ -212,18 +96,18 @@ func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
 // forget takes a copy from the register, which is saved with the next document, or its
 // announcement.
 func (s *Store) forget(ctx context.Context, instance string) error {
-	if s.storage.isAnnounced(instance) {
-		if err := s.writeMeta(ctx, copyRecord(s.storage.own, instance), nil); err != nil {
+	if record, ok := s.storage.Announced(instance); ok {
+		if err := s.writeMeta(ctx, record, nil); err != nil {
 			return err
 		}
-		if s.storage.unannounce(instance) {
+		if s.storage.Unannounce(instance) {
 			return nil
 		} // else a document has just taken it over
 	}
-	if r, _ := s.storage.view(); !r.has(instance) {
+	if r, _ := s.storage.View(); !r.Has(instance) {
 		return nil
 	}
-	err := s.changeCopies(ctx, func(r register) []copyEntry { return r.without(instance) })
+	err := s.changeCopies(ctx, func(r register.Register) []register.Entry { return r.Without(instance) })
 	if err == nil {
 		s.changed()
 	}
@@ -241,37 +125,37 @@ func (s *Store) writeMeta(ctx context.Context, name string, value []byte) error 
 
 // announce remembers a copy that is about to be made, with the KEK versions that it may
 // need, so that there is none, whole or not, that the store does not remember.
-func (s *Store) announce(ctx context.Context, dir string, instance instanceID) error {
+func (s *Store) announce(ctx context.Context, dir string, instance keyring.InstanceID) error {
 	keks, active := s.keys.KEKs()
-	c := copyEntry{Copy: Copy{Instance: instance.String(), Path: dir, Made: s.keys.Now().UTC().Truncate(time.Second), KEK: keks[active],
-		Generation: s.keys.State().Generation}, vouched: true, mine: true}
-	c.need(slices.Collect(maps.Values(keks))...)
-	if r, _ := s.storage.view(); len(r.copies) >= maxCopies {
-		return fmt.Errorf("the store remembers %d copies; forget those that are gone: %w", len(r.copies), keyring.ErrLimit)
+	c := s.newEntry(dir, instance)
+	c.KEK, c.Generation = keks[active], s.keys.State().Generation
+	c.Need(slices.Collect(maps.Values(keks))...)
+	if r, _ := s.storage.View(); len(r.Copies) >= register.MaxCopies {
+		return fmt.Errorf("the store remembers %d copies; forget those that are gone: %w", len(r.Copies), keyring.ErrLimit)
 	}
 	return s.remember(ctx, c)
 }
 
+// newEntry is a copy that this process makes now.
+func (s *Store) newEntry(dir string, instance keyring.InstanceID) register.Entry {
+	return register.Entry{Copy: register.Copy{Instance: instance.String(), Path: dir, Made: s.keys.Now().UTC().Truncate(time.Second)}, Vouched: true, Mine: true}
+}
+
 // remember registers a copy, or what is known of it now. Without access it announces it: this
 // process knows that it has made it, and says so with the next document; a later one can not.
-func (s *Store) remember(ctx context.Context, c copyEntry) error {
+func (s *Store) remember(ctx context.Context, c register.Entry) error {
 	defer s.changed()
-	err := s.changeCopies(ctx, func(r register) []copyEntry { return r.with(c) })
+	err := s.changeCopies(ctx, func(r register.Register) []register.Entry { return r.With(c) })
 	if err == nil || !noRecord(err) && !errors.Is(err, ErrCorrupt) {
 		return err
 	}
-	name := copyRecord(s.storage.own, c.Instance)
-	if err := engine.SetMeta(ctx, s.part, name, c.append(nil)); err != nil {
-		return err
-	}
-	s.storage.announce(name, c)
-	return nil
+	return s.storage.Announce(ctx, c)
 }
 
 // register remembers a copy that was just made. Reading the document back from the
 // copy shows which KEK versions it needs, whatever was rotated meanwhile, and that the
 // copy opens.
-func (s *Store) register(ctx context.Context, dir string, instance instanceID) error {
+func (s *Store) register(ctx context.Context, dir string, instance keyring.InstanceID) error {
 	document, err := s.copyDocument(ctx, dir)
 	if err != nil {
 		return err
@@ -280,9 +164,9 @@ func (s *Store) register(ctx context.Context, dir string, instance instanceID) e
 	if err != nil {
 		return err
 	}
-	c := copyEntry{Copy: Copy{Instance: instance.String(), Path: dir, Made: s.keys.Now().UTC().Truncate(time.Second)}, vouched: true, mine: true,
-		document: sha256.Sum256(document)}
-	c.take(in)
+	c := s.newEntry(dir, instance)
+	c.Document = sha256.Sum256(document)
+	c.Take(in)
 	return s.remember(ctx, c)
 }
 
@@ -297,7 +181,7 @@ func (s *Store) copyDocument(ctx context.Context, dir string) (document []byte, 
 	if err != nil {
 		return nil, row.Damage(err)
 	}
-	document, err = engine.ReadMeta(ctx, db.Partition(s.partition), metaKeyring)
+	document, err = register.Document(ctx, db.Partition(s.partition))
 	if err = errors.Join(err, db.Close()); err != nil {
 		return nil, row.Damage(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/memory"
+	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -25,11 +26,12 @@ func openOn(t *testing.T, db engine.Engine, v *vaulttest.Vault, key vault.KeyID,
 	require.NoError(t, err)
 	k := kek.New(v, key)
 	s := newStore(o, "nowhere", k)
-	s.be(newInstance())
+	s.place.Begin()
+	s.be()
 	s.keys, err = keyring.Create(t.Context(), s.storage, k, &s.opts.Keyring)
 	require.NoError(t, err)
 	s.db, s.part = db, db.Partition(s.partition)
-	require.NoError(t, s.storage.attach(t.Context(), s.part))
+	require.NoError(t, s.storage.Attach(t.Context(), s.part))
 	s.created()
 	s.proven.Store(true)
 	s.start(t.Context())
@@ -107,7 +109,7 @@ func TestPlantedNamesOfMetaRecords(t *testing.T) {
 		o := goldenOptions(vfs.NewMem())
 		s, err := Open(t.Context(), "store", goldenKEK(t), o)
 		require.NoError(t, err)
-		key := metaKey(copyRecord(s.storage.own, name))
+		key := metaKey("copy/" + s.Instance() + "/" + name)
 		s.SetEngine(key, []byte("planted"))
 		require.NoError(t, s.Close())
 		s, err = Open(t.Context(), "store", goldenKEK(t), o)
@@ -121,7 +123,7 @@ func TestPlantedNamesOfMetaRecords(t *testing.T) {
 
 // copyToNowhere is a Checkpoint as far as the engine.
 func (s *Store) copyToNowhere(ctx context.Context) error {
-	_, err := s.copyTo(ctx, "copy", newInstance())
+	_, err := s.copyTo(ctx, "copy", place.NewInstance())
 	return err
 }
 

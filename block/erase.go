@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -136,7 +137,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
 	defer func() { err = s.ending(err) }()
-	keys := s.askForKEKs(ctx, s.storage.pastKEKs().ids())
+	keys := s.askForKEKs(ctx, s.storage.Past().IDs())
 	if err := s.use.Begin(); err != nil {
 		return r, ErrClosed
 	}
@@ -154,13 +155,13 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	}
 	s.changed() // when it was, above
 	// What has come to wrap the document since they were asked for is there.
-	past := s.storage.pastKEKs()
-	for _, id := range past.ids() {
+	past := s.storage.Past()
+	for _, id := range past.IDs() {
 		if !slices.ContainsFunc(keys, func(k ReceiptKey) bool { return k.KeyID == id }) {
 			keys = append(keys, ReceiptKey{KeyID: id, State: KeyExists})
 		}
 	}
-	past.publicKeys(s.keys.PublicKeys()).tell(keys)
+	tell(past.PublicKeys(s.keys.PublicKeys()), keys)
 	st := s.keys.State()
 	r = Receipt{
 		Version: receiptVersion, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: st.Generation,
@@ -172,7 +173,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	}
 	copies, whole := s.copies()
 	<-s.copying
-	r.Copies, r.Incomplete = copies, past.incomplete || !whole
+	r.Copies, r.Incomplete = copies, past.Incomplete || !whole
 	if r.Kept, err = row.Count(ctx, s.part, nil, nil); err != nil {
 		return r, err
 	}
@@ -182,14 +183,19 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if err := s.writeReceipt(ctx, r); err != nil {
 		return r, err
 	}
-	said := map[vault.KeyID]KeyState{}
+	said := map[vault.KeyID]register.Answer{}
 	for _, k := range keys {
-		said[k.KeyID] = k.State
+		switch k.State {
+		case KeyExists:
+			said[k.KeyID] = register.Exists
+		case KeyNotFound:
+			said[k.KeyID] = register.NotFound
+		}
 	}
 	// Without access the next Erase asks again.
-	t, err := s.taggerFor(metaRegister)
+	t, err := s.taggerFor(register.Name)
 	if err == nil {
-		err = s.storage.noteKEKs(ctx, t, said, s.keys.Now())
+		err = s.storage.NoteKEKs(ctx, t, said, s.keys.Now())
 		t.Destroy()
 	}
 	if err != nil && !noRecord(err) {
@@ -199,9 +205,13 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	return r, nil
 }
 
-// metaReceipt is the receipt of the last Erase, as JSON, before any of the KEK versions
-// that it names is forgotten.
-const metaReceipt = "receipt"
+const (
+	// metaReceipt is the receipt of the last Erase, as JSON, before any of the KEK versions
+	// that it names is forgotten.
+	metaReceipt = "receipt"
+	// metaErased is when Erase last ran, RFC 3339, for people.
+	metaErased = "erased"
+)
 
 func (s *Store) writeReceipt(ctx context.Context, r Receipt) error {
 	b, err := json.Marshal(r)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/place"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -33,10 +35,10 @@ var (
 	// was to be none, or none.
 	ErrChanged = row.ErrChanged
 	// ErrNotStore says that a directory has files and is not a store.
-	ErrNotStore = errors.New("not a blockseal store")
+	ErrNotStore = place.ErrNotStore
 	// ErrLocked says that another process, or another Store, has the directory open, and
 	// that one of the two is for writing.
-	ErrLocked = errors.New("the store is open elsewhere")
+	ErrLocked = place.ErrLocked
 	// ErrStale says that a batch's DEKs were wrapped by a KEK (ByKEK) that the store
 	// has moved away from since. Make the batch again.
 	ErrStale = row.ErrStale
@@ -47,9 +49,9 @@ var (
 	// known to be: its register is not authentic or was taken away, or nobody can tell
 	// because the keys were not accessible yet. Nothing that it does not name may be taken
 	// for unneeded.
-	ErrIncomplete = errors.New("what is known of the store's copies is not all, or not known to be")
+	ErrIncomplete = register.ErrIncomplete
 	// ErrForeign says that a store holds the keyring of another store.
-	ErrForeign = errors.New("another store's keyring")
+	ErrForeign = register.ErrForeign
 )
 
 // wrapErr says which operation on which block failed.

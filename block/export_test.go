@@ -10,6 +10,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -35,7 +36,7 @@ func (s *Store) Records() map[string]string {
 
 // Document returns the keyring document, as the engine has it.
 func (s *Store) Document() []byte {
-	doc, err := engine.ReadMeta(context.Background(), s.part, metaKeyring)
+	doc, err := register.Document(context.Background(), s.part)
 	if err != nil {
 		panic(err)
 	}
@@ -70,17 +71,17 @@ func (s *Store) SetEngine(key, value []byte) {
 
 // ReloadKeyring opens the keyring document as Open would, with RequireAccess.
 func (s *Store) ReloadKeyring(ctx context.Context, k *kek.KEK) error {
-	doc, err := engine.ReadMeta(ctx, s.part, metaKeyring)
+	doc, err := register.Document(ctx, s.part)
 	if err != nil {
 		return err
 	}
-	if err := checkStoreID(ctx, s.part, doc); err != nil {
+	if err := register.CheckStoreID(ctx, s.part, doc); err != nil {
 		return err
 	}
 	o := s.opts.Keyring
 	o.RequireAccess, o.OnEvent = true, nil
-	storage := &metaStorage{}
-	if err := storage.attach(ctx, s.part); err != nil {
+	storage := &register.Storage{}
+	if err := storage.Attach(ctx, s.part); err != nil {
 		return err
 	}
 	r, err := keyring.Open(ctx, storage, k, &o)

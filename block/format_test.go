@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
-	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/rewrite"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tagged"
@@ -168,9 +168,6 @@ func goldenPublicBytes(t *testing.T) []byte {
 // TestGoldenReencodes: what is not random comes out of the encoders byte for byte.
 func TestGoldenReencodes(t *testing.T) {
 	for _, g := range readGolden(t) {
-		id, err := decodeIdentity([]byte(g.Identity))
-		require.NoError(t, err)
-		require.Equal(t, g.Identity, string(id.encode()))
 		for _, p := range g.Pairs {
 			require.Equal(t, []byte(p.Key), appendKey(nil, p.Key[0], 0, p.Key[prefixSize:]))
 		}
@@ -185,41 +182,13 @@ func TestGoldenReencodes(t *testing.T) {
 			require.Equal(t, g.meta(name), want.Encode())
 		}
 		s := openGolden(t, g)
-		_, record, ok := tagged.Split(g.meta(metaRegister))
+		_, record, ok := tagged.Split(g.meta(register.Name))
 		require.True(t, ok)
-		r, err := decodeRegister(record)
+		r, err := register.Decode(record)
 		require.NoError(t, err)
-		require.Equal(t, register{instance: keyring.InstanceID(s.instance), generation: r.generation,
-			past: pastKEKs{keks: []pastKEK{{id: goldenID("1"), public: goldenPublic(t)}}}, copies: []copyEntry{goldenEntry(goldenID("1"))}}, r)
-		require.Equal(t, record, r.encode())
-	}
-}
-
-// TestIdentityText: the identity file of each state, byte for byte.
-func TestIdentityText(t *testing.T) {
-	const one, two = "01000000000000000000000000000000", "fe000000000000000000000000000000"
-	e := pebble.Expected{Phase: pebble.Closed, Log: 12, Manifest: 9, Files: []pebble.File{{Name: "000012.log", Size: 7, Sum: [32]byte{1}}}}
-	for want, id := range map[string]identity{
-		"instance " + one + "\nstate creating\npath \"/a\"\n":                         {engine: pebble.Expected{Phase: pebble.Creating}, path: "/a"},
-		"instance " + one + "\nstate opening\npath \"\\\"\\n\"\nlog 12\nmanifest 9\n": {engine: pebble.Expected{Phase: pebble.Opening, Log: 12, Manifest: 9}, path: "\"\n"},
-		"instance " + one + "\nstate open\npath \"\"\nlog 12\nmanifest 9\n":           {engine: pebble.Expected{Phase: pebble.Opened, Log: 12, Manifest: 9}},
-		"instance " + one + "\ncopy of " + two + "\nstate closed\npath \"/a\"\nlog 12\nmanifest 9\nsequence 5\n" +
-			"file 7 01" + strings.Repeat("0", 62) + " 000012.log\ntag " + strings.Repeat("ab", 32) + "\n": {
-			copyOf: instanceID{0xfe}, engine: e, path: "/a", sequence: 5, tag: bytes.Repeat([]byte{0xab}, 32)},
-	} {
-		id.instance = instanceID{1}
-		want = "blockseal store 2\n" + want
-		want += fmt.Sprintf("sha256 %x\n", sha256.Sum256([]byte(want)))
-		require.Equal(t, want, string(id.encode()))
-		back, err := decodeIdentity([]byte(want))
-		require.NoError(t, err)
-		require.Equal(t, id, back)
-		for i := range want { // no bit of it can be turned over
-			bad := []byte(want)
-			bad[i] ^= 1
-			_, err := decodeIdentity(bad)
-			require.True(t, damaged(err), "%d: %v", i, err)
-		}
+		require.Equal(t, register.Register{Instance: s.place.Instance(), Generation: r.Generation,
+			Past: register.PastKEKs{KEKs: []register.PastKEK{{ID: goldenID("1"), Public: goldenPublic(t)}}}, Copies: []register.Entry{goldenEntry(goldenID("1"))}}, r)
+		require.Equal(t, record, r.Encode())
 	}
 }
 

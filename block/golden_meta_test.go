@@ -3,11 +3,9 @@ package block
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,11 +14,12 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
-	"github.com/blockseal/blockseal/vault"
 )
 
 // The golden store meta-2 has a receipt, and a register with everything that there can be in
@@ -30,7 +29,7 @@ import (
 const goldenOther = "fedcba9876543210fedcba9876543210"
 
 // goldenPublic is the golden key.
-func goldenPublic(t testing.TB) publicKey {
+func goldenPublic(t testing.TB) register.PublicKey {
 	key, err := goldenKEK(t).Vault().GetKey(t.Context(), goldenID("1"))
 	require.NoError(t, err)
 	public, err := kek.Fingerprint(key.Public)
@@ -40,8 +39,8 @@ func goldenPublic(t testing.TB) publicKey {
 
 // goldenCopies are the copies of the golden receipt.
 func goldenCopies() []Copy {
-	vouched, other := goldenEntry(goldenID("0"), goldenID("1")).Copy, goldenEntry(goldenID("1")).Copy
-	other.Instance, other.Path, other.Doubt = goldenOther, "/backup/2", doubtForeign
+	vouched, other := Copy(goldenEntry(goldenID("0"), goldenID("1")).Copy), Copy(goldenEntry(goldenID("1")).Copy)
+	other.Instance, other.Path, other.Doubt = goldenOther, "/backup/2", register.DoubtForeign
 	return []Copy{vouched, other}
 }
 
@@ -54,24 +53,34 @@ func writeGoldenMeta(t *testing.T) {
 	require.NoError(t, s.Put(t.Context(), []byte("block 1"), []byte("plaintext")))
 	// A version before, which the vault does not have any more; and a copy that an earlier
 	// process announced, which nobody vouches for.
-	s.storage.reg.past = pastKEKs{keks: []pastKEK{{id: goldenID("0"), public: publicKey{7}}, {id: goldenID("1"), public: goldenPublic(t)}}, incomplete: true}
+	tagger, err := s.taggerFor(register.Name)
+	require.NoError(t, err)
+	defer tagger.Destroy()
+	require.NoError(t, s.Close())
+	atRest(t, s, func(part engine.Partition) {
+		b, err := engine.ReadMeta(t.Context(), part, register.Name)
+		require.NoError(t, err)
+		_, record, _ := tagged.Split(b)
+		r, err := register.Decode(record)
+		require.NoError(t, err)
+		r.Past = register.PastKEKs{KEKs: []register.PastKEK{{ID: goldenID("0"), Public: register.PublicKey{7}}, {ID: goldenID("1"), Public: goldenPublic(t)}}, Incomplete: true}
+		require.NoError(t, engine.SetMeta(t.Context(), part, register.Name, tagged.Join(tagger.Tag(r.Encode()), r.Encode())))
+	})
+	s, err = Open(t.Context(), g.Dir, goldenKEK(t), o)
+	require.NoError(t, err)
 	other := goldenEntry(goldenID("1"))
-	other.Instance, other.Path, other.vouched = goldenOther, "/backup/2", false
-	require.NoError(t, s.changeCopies(t.Context(), func(r register) []copyEntry {
-		r.copies = r.with(goldenEntry(goldenID("0"), goldenID("1")))
-		return r.with(other)
+	other.Instance, other.Path, other.Vouched = goldenOther, "/backup/2", false
+	require.NoError(t, s.changeCopies(t.Context(), func(r register.Register) []register.Entry {
+		r.Copies = r.With(goldenEntry(goldenID("0"), goldenID("1")))
+		return r.With(other)
 	}))
 	_, err = s.Erase(t.Context(), nil)
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
-	require.NoError(t, s.lockDir())
-	db, err := pebble.Open(g.Dir, s.lock, pebble.Options{FS: o.FS})
-	require.NoError(t, err)
-	b := db.NewBatch() // after the last document, which would take it over
 	other.Instance = strings.Repeat("7", 32)
-	require.NoError(t, b.Set(metaKey(copyRecord(s.storage.own, other.Instance)), other.append(nil)))
-	require.NoError(t, db.Commit(b, true))
-	require.NoError(t, errors.Join(b.Close(), db.Close(), s.enter(pebble.Opened), s.leave(nil), s.lock.Close()))
+	atRest(t, s, func(part engine.Partition) { // after the last document, which would take it over
+		require.NoError(t, engine.SetMeta(t.Context(), part, "copy/"+s.Instance()+"/"+other.Instance, other.Append(nil)))
+	})
 	id := s.StoreID()
 	g.StoreID = id[:]
 	g.keep(t, o.FS)
@@ -79,6 +88,15 @@ func writeGoldenMeta(t *testing.T) {
 	out, err := json.MarshalIndent(g, "", "\t")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(goldenDir, "golden-2.json"), append(out, '\n'), 0o644))
+}
+
+// atRest changes what is in the engine of a store that was closed.
+func atRest(t *testing.T, s *Store, change func(engine.Partition)) {
+	require.NoError(t, s.place.Lock())
+	db, err := s.place.OpenEngine(pebble.Options{})
+	require.NoError(t, err)
+	change(db.Partition(s.partition))
+	require.NoError(t, errors.Join(db.Close(), s.place.Enter(pebble.Opened), s.place.Leave(s.recordedSequence(), nil), s.place.Unlock()))
 }
 
 func readGoldenMeta(t testing.TB) (g goldenStore) {
@@ -113,16 +131,16 @@ func TestGoldenMetaRecords(t *testing.T) {
 	meta := map[string][]byte{"register": g.meta("register"), "keyring": g.meta("keyring")}
 	requireRegister(t, meta, s.Instance(), keks+"\x00\x02"+vouched+other("\xfe\xdc\xba\x98\x76\x54\x32\x10"))
 	require.Equal(t, other("\x77\x77\x77\x77\x77\x77\x77\x77"), string(g.meta("copy/"+s.Instance()+"/"+strings.Repeat("7", 32))))
-	_, record, _ := tagged.Split(g.meta(metaRegister))
-	reg, err := decodeRegister(record)
+	_, record, _ := tagged.Split(g.meta(register.Name))
+	reg, err := register.Decode(record)
 	require.NoError(t, err)
-	require.Equal(t, []pastKEK{{id: goldenID("0"), gone: s.keys.Now().Unix(), public: publicKey{7}}, {id: goldenID("1"), public: public}}, reg.past.keks)
-	require.True(t, reg.past.incomplete)
-	require.Equal(t, record, reg.encode())
+	require.Equal(t, []register.PastKEK{{ID: goldenID("0"), Gone: s.keys.Now().Unix(), Public: register.PublicKey{7}}, {ID: goldenID("1"), Public: public}}, reg.Past.KEKs)
+	require.True(t, reg.Past.Incomplete)
+	require.Equal(t, record, reg.Encode())
 	copies, err := s.Copies(t.Context())
 	require.NoError(t, err)
 	require.Len(t, copies, 3, "with the one that was announced")
-	require.Equal(t, doubtForeign, copies[1].Doubt)
+	require.Equal(t, register.DoubtForeign, copies[1].Doubt)
 	require.Equal(t, goldenCopies(), []Copy{copies[0], copies[2]})
 
 	r, found, err := s.LastReceipt(t.Context())
@@ -130,7 +148,7 @@ func TestGoldenMetaRecords(t *testing.T) {
 	require.True(t, found)
 	require.Equal(t, Receipt{Version: 2, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: r.Generation,
 		Epochs: []uint32{1}, Kept: 1, Keys: []ReceiptKey{
-			{KeyID: goldenID("0"), State: KeyNotFound, PublicKey: publicKey{7}.String()}, {KeyID: goldenID("1"), State: KeyExists, PublicKey: public.String()}}, Incomplete: true,
+			{KeyID: goldenID("0"), State: KeyNotFound, PublicKey: register.PublicKey{7}.String()}, {KeyID: goldenID("1"), State: KeyExists, PublicKey: public.String()}}, Incomplete: true,
 		Copies: goldenCopies(), Hash: r.Hash}, r)
 	checkReceipt(t, g.meta(metaReceipt), r)
 	text := string(g.meta(metaReceipt))
@@ -167,29 +185,4 @@ func TestReceiptThatIsNone(t *testing.T) {
 		_, _, err := s.LastReceipt(t.Context())
 		require.ErrorIs(t, err, want, bad)
 	}
-}
-
-// The table of past KEKs is bounded, and says what it does not know.
-func TestPastKEKsAreBounded(t *testing.T) {
-	var p pastKEKs
-	version := func(i int) vault.KeyID { return goldenID(fmt.Sprint("v", i)) }
-	for i := range maxPast {
-		p = p.with(version(i), publicKey{byte(i), 1})
-	}
-	require.Len(t, p.keks, maxPast)
-	require.False(t, p.incomplete)
-	require.Equal(t, p, p.with(version(0), publicKey{0, 1}), "it is there")
-	full := p
-	p = p.with(goldenID("one-more"), publicKey{})
-	require.Len(t, p.keks, maxPast)
-	require.True(t, p.incomplete)
-	require.Equal(t, version(1), p.keks[0].id, "the oldest went")
-	require.Equal(t, version(0), full.keks[0].id, "nothing of the table before was changed")
-	record := register{past: p}.encode()
-	again, err := decodeRegister(record)
-	require.NoError(t, err)
-	require.Equal(t, p, again.past)
-	binary.BigEndian.PutUint16(record[26:], maxPast+1)
-	_, err = decodeRegister(record)
-	require.ErrorIs(t, err, ErrCorrupt)
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/rewrite"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -47,9 +48,9 @@ func goldenID(version string) vault.KeyID {
 
 // goldenEntry is a copy that the golden stores remember, with the KEK versions that it needs;
 // the last wraps its document.
-func goldenEntry(keks ...vault.KeyID) copyEntry {
-	return copyEntry{Copy: Copy{Instance: goldenCopy, Path: "/backup/1", Made: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		KEK: keks[len(keks)-1], Generation: 2, KEKs: keks}, vouched: true, document: [32]byte{9}}
+func goldenEntry(keks ...vault.KeyID) register.Entry {
+	return register.Entry{Copy: register.Copy{Instance: goldenCopy, Path: "/backup/1", Made: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		KEK: keks[len(keks)-1], Generation: 2, KEKs: keks}, Vouched: true, Document: [32]byte{9}}
 }
 
 // hexBytes is bytes that are hexadecimal digits in JSON.
@@ -214,7 +215,7 @@ func (g *goldenStore) keep(t testing.TB, mem vfs.FS) {
 	require.NoError(t, os.RemoveAll(path))
 	_, err := vfs.Clone(mem, vfs.Default, g.Dir, path)
 	require.NoError(t, err)
-	text, err := os.ReadFile(filepath.Join(path, identityName))
+	text, err := os.ReadFile(filepath.Join(path, "BLOCKSEAL"))
 	require.NoError(t, err)
 	g.Identity = string(text)
 }
@@ -263,7 +264,7 @@ func writeGolden(t *testing.T) {
 		require.NoError(t, s.writeMeta(ctx, rewrite.MarkerRotateEpoch, marker.Encode()))
 		marker.End, marker.Epoch, marker.Work = nil, 0, keyring.WorkID([]byte("0123456789abcdef"))
 		require.NoError(t, s.writeMeta(ctx, rewrite.MarkerRekey, marker.Encode()))
-		require.NoError(t, s.changeCopies(ctx, func(r register) []copyEntry { return r.with(goldenEntry(goldenID("1"))) }))
+		require.NoError(t, s.changeCopies(ctx, func(r register.Register) []register.Entry { return r.With(goldenEntry(goldenID("1"))) }))
 		require.NoError(t, s.Close())
 		g.keep(t, o.FS)
 		s = openGolden(t, g)

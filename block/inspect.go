@@ -7,6 +7,8 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/place"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/rewrite"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -69,15 +71,15 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 			in, err = Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, row.Damage(e))
 		}
 	}()
-	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.pastKEKs().ids(), Epochs: map[uint32]uint64{}}
-	register, _ := s.storage.view()
-	in.Incomplete = register.lost || register.past.incomplete
+	in = Inspection{Instance: s.Instance(), Keyring: info, PastKEKs: s.storage.Past().IDs(), Epochs: map[uint32]uint64{}}
+	reg, _ := s.storage.View()
+	in.Incomplete = reg.Lost || reg.Past.Incomplete
 	if err := s.findSequence(ctx); err != nil {
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
 	}
 	in.Sequence, _, _, _ = decodeSequence(s.sequence.found)
-	if s.id.copyOf != (instanceID{}) {
-		in.CopyOf = s.id.copyOf.String()
+	if s.place.IsCopy() {
+		in.CopyOf = s.place.CopyOf().String()
 	}
 	if err := errors.Join(in.count(ctx, s), in.measure(s)); err != nil {
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
@@ -116,14 +118,14 @@ func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 		return nil, keyring.Info{}, err
 	}
 	o.ReadOnly, o.MemTable, o.BlockCache = true, 1<<20, 1<<20
-	found, err := hasStore(o.FS, dir)
+	found, err := place.Has(o.FS, dir)
 	if err == nil && !found {
 		err = fmt.Errorf("block: inspect %s: there is no store: %w", dir, ErrNotStore)
 	}
 	if err != nil {
 		return nil, keyring.Info{}, err
 	}
-	s := &Store{opts: o, dir: dir, storage: &metaStorage{}}
+	s := &Store{opts: o, place: place.New(o.FS, dir, true), storage: &register.Storage{}}
 	info, err := s.openClear(context.Background())
 	if err != nil {
 		return nil, keyring.Info{}, errors.Join(err, s.release())
@@ -132,7 +134,7 @@ func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 }
 
 func (s *Store) openClear(ctx context.Context) (info keyring.Info, err error) {
-	if err := s.lockDir(); err != nil {
+	if err := s.place.Lock(); err != nil {
 		return info, err
 	}
 	if err := s.survey(); err != nil {
@@ -141,23 +143,23 @@ func (s *Store) openClear(ctx context.Context) (info keyring.Info, err error) {
 	err = s.openEngine()
 	var doc []byte
 	if err == nil {
-		doc, err = engine.ReadMeta(ctx, s.part, metaKeyring)
+		doc, err = register.Document(ctx, s.part)
 	}
-	creating := s.id.engine.Phase == pebble.Creating
+	creating := s.place.Phase() == pebble.Creating
 	switch {
 	case creating && (errors.Is(err, engine.ErrNotFound) || errors.Is(err, pebble.ErrNone)):
-		return info, fmt.Errorf("block: inspect %s: the creation of the store was cut off: %w", s.dir, keyring.ErrNoDocument)
+		return info, fmt.Errorf("block: inspect %s: the creation of the store was cut off: %w", s.place.Dir(), keyring.ErrNoDocument)
 	case errors.Is(err, engine.ErrNotFound):
-		return info, fmt.Errorf("block: inspect %s: the keyring document is missing: %w: %w", s.dir, ErrCorrupt, keyring.ErrNoDocument)
+		return info, fmt.Errorf("block: inspect %s: the keyring document is missing: %w: %w", s.place.Dir(), ErrCorrupt, keyring.ErrNoDocument)
 	}
 	if err != nil {
-		return info, fmt.Errorf("block: inspect %s: %w", s.dir, row.Damage(err))
+		return info, fmt.Errorf("block: inspect %s: %w", s.place.Dir(), row.Damage(err))
 	}
-	if err := checkStoreID(ctx, s.part, doc); err != nil {
+	if err := register.CheckStoreID(ctx, s.part, doc); err != nil {
 		return info, err
 	}
-	if err := s.storage.attach(ctx, s.part); err != nil {
-		return info, fmt.Errorf("block: inspect %s: %w", s.dir, row.Damage(err))
+	if err := s.storage.Attach(ctx, s.part); err != nil {
+		return info, fmt.Errorf("block: inspect %s: %w", s.place.Dir(), row.Damage(err))
 	}
 	return keyring.Inspect(doc)
 }
@@ -194,18 +196,18 @@ func (in *Inspection) count(ctx context.Context, s *Store) error {
 			use(id).Copies = append(use(id).Copies, c)
 		}
 	}
-	in.Keys = s.storage.pastKEKs().publicKeys(in.Keyring.PublicKeys).uses(uses)
+	in.Keys = sortUses(s.storage.Past().PublicKeys(in.Keyring.PublicKeys), uses)
 	return nil
 }
 
 // measure adds up the directory's files.
 func (in *Inspection) measure(s *Store) error {
-	names, err := s.opts.FS.List(s.dir)
+	names, err := s.opts.FS.List(s.place.Dir())
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		f, err := s.opts.FS.Stat(s.opts.FS.PathJoin(s.dir, name))
+		f, err := s.opts.FS.Stat(s.opts.FS.PathJoin(s.place.Dir(), name))
 		if err != nil {
 			return err
 		}

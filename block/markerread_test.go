@@ -13,6 +13,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/rewrite"
+	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -53,7 +54,9 @@ func TestMarkersThatCannotBeRead(t *testing.T) {
 				clock.Advance(9 * time.Minute) // access lasts, and the DEKs are about to be due
 				h, err := s.keys.Acquire()
 				require.NoError(t, err)
-				require.NoError(t, s.writeTagged(ctx, &h, name, record))
+				marked, err := tagged.Record(&h, name, record)
+				require.NoError(t, err)
+				require.NoError(t, s.writeMeta(ctx, name, marked))
 				h.Release()
 				before := s.Records()
 				if name == rewrite.MarkerRenew {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -95,7 +96,7 @@ type Options struct {
 	relocate func(ctx context.Context, s *Store, ko keyring.Options) error
 	// moving is the copy that is moved by its store, which nothing else may be at its place.
 	// Nobody changes what it points to.
-	moving *copyEntry
+	moving *register.Entry
 }
 
 func (o *Options) withDefaults() (Options, error) {

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/blockseal/blockseal/internal/place"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -62,7 +64,7 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 	if k == nil {
 		return Relocation{}, errors.New("block: relocate: a KEK is required")
 	}
-	if found, err := hasStore(o.fs(), dir); err != nil || !found {
+	if found, err := place.Has(o.fs(), dir); err != nil || !found {
 		return Relocation{}, errors.Join(err, fmt.Errorf("block: relocate %s: %w", dir, ErrNotStore))
 	}
 	rel, s, err := relocate(ctx, dir, k.WithVersion(""), o)
@@ -138,7 +140,7 @@ func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (r
 	err = s.prove(ctx, &h)
 	var t *keyring.Tagger
 	if err == nil {
-		t, err = h.Tagger(metaRegister)
+		t, err = h.Tagger(register.Name)
 	}
 	h.Release()
 	if err != nil {
@@ -181,16 +183,16 @@ func (s *Store) unnamedKEKs(ctx context.Context, document []byte) (unused []uint
 // the past: a copy from then opens with them there too. It asks for all versions of the key; if
 // the vault does not list them, for those that are called as before.
 func (s *Store) notePlaces(ctx context.Context, k *kek.KEK) error {
-	past := s.storage.pastKEKs()
-	var found []pastKEK
-	here, wanted := map[vault.KeyID]bool{}, map[publicKey]bool{}
+	past := s.storage.Past()
+	var found []register.PastKEK
+	here, wanted := map[vault.KeyID]bool{}, map[register.PublicKey]bool{}
 	var ask []vault.KeyID
-	for _, p := range past.keks {
-		if p.id.Versionless() == k.ID().Versionless() {
-			here[p.id] = true
-		} else if p.public != (publicKey{}) {
-			wanted[p.public] = true
-			ask = append(ask, k.WithVersion(p.id.Version).ID())
+	for _, p := range past.KEKs {
+		if p.ID.Versionless() == k.ID().Versionless() {
+			here[p.ID] = true
+		} else if p.Public != (register.PublicKey{}) {
+			wanted[p.Public] = true
+			ask = append(ask, k.WithVersion(p.ID.Version).ID())
 		}
 	}
 	if len(wanted) == 0 {
@@ -219,15 +221,15 @@ func (s *Store) notePlaces(ctx context.Context, k *kek.KEK) error {
 			continue
 		}
 		if public, err := kek.Fingerprint(key.Public); err == nil && wanted[public] {
-			found = append(found, pastKEK{id: key.ID, public: public})
+			found = append(found, register.PastKEK{ID: key.ID, Public: public})
 		}
 	}
-	t, err := s.taggerFor(metaRegister)
+	t, err := s.taggerFor(register.Name)
 	if err != nil {
 		return err
 	}
 	defer t.Destroy()
-	return s.storage.notePast(ctx, t, found)
+	return s.storage.NotePast(ctx, t, found)
 }
 
 // vaultTime is ctx for one call to a vault.
@@ -239,9 +241,9 @@ func (s *Store) vaultTime(ctx context.Context) (context.Context, func()) {
 
 // relocateCopies relocates the registered copies, and writes down where their keys are now.
 func (s *Store) relocateCopies(ctx context.Context, k *kek.KEK) ([]RelocatedCopy, error) {
-	register, _ := s.storage.view()
+	reg, _ := s.storage.View()
 	var out []RelocatedCopy
-	for _, c := range register.copies {
+	for _, c := range reg.Copies {
 		err := s.relocateCopy(ctx, &c, k)
 		if ctx.Err() != nil {
 			return out, ctx.Err()
@@ -251,14 +253,14 @@ func (s *Store) relocateCopies(ctx context.Context, k *kek.KEK) ([]RelocatedCopy
 			e.Kind, e.Err = keyring.CopyNotRewrapped, err
 		}
 		s.keys.Emit(e)
-		out = append(out, RelocatedCopy{Copy: c.Copy, Err: err})
+		out = append(out, RelocatedCopy{Copy: Copy(c.Copy), Err: err})
 	}
 	return out, nil
 }
 
-func (s *Store) relocateCopy(ctx context.Context, c *copyEntry, k *kek.KEK) error {
+func (s *Store) relocateCopy(ctx context.Context, c *register.Entry, k *kek.KEK) error {
 	if c.Doubt != "" {
-		return c.doubted()
+		return doubted(c.Copy)
 	}
 	o := s.copyOptions()
 	if _, err := s.inspectCopy(*c, &o); err != nil {
@@ -273,16 +275,16 @@ func (s *Store) relocateCopy(ctx context.Context, c *copyEntry, k *kek.KEK) erro
 	if err == nil {
 		// It stays a copy: only its files are listed as the store's own, which takes the keys.
 		err = copied.keys.Revalidate(ctx)
-		in, c.document = copied.keyringInfo(), copied.storage.sum()
+		in, c.Document = copied.keyringInfo(), copied.storage.Sum()
 		err = errors.Join(err, copied.Close())
 	}
 	if err == nil {
-		c.take(in)
+		c.Take(in)
 		return s.noteCopy(ctx, *c)
 	}
 	// It may have got as far as its document, which in clear is believed where it needs more.
 	if in, again := s.inspectCopy(*c, &o); again == nil {
-		c.need(append(slices.Collect(maps.Values(in.KEKs)), in.KEK)...)
+		c.Need(append(slices.Collect(maps.Values(in.KEKs)), in.KEK)...)
 		err = errors.Join(err, s.noteCopy(ctx, *c))
 	}
 	return err

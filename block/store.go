@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/progress"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/rewrite"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tally"
@@ -23,27 +24,18 @@ import (
 // Every use of the engine happens inside a hold of the keyring or under use, so
 // that Close, which ends both, finds the engine at rest.
 type Store struct {
-	opts Options
-	dir  string
-	lock *pebble.Lock
-	db   engine.Engine
-	part engine.Partition // the store's rows and meta records in it
+	opts  Options
+	place *place.Place
+	db    engine.Engine
+	part  engine.Partition // the store's rows and meta records in it
 	// partition is the number of part, which each block is bound to.
 	partition uint32
 	use       row.Use
 	keys      *keyring.Keyring
-	storage   *metaStorage
+	storage   *register.Storage
 	table     *row.Table
 	rewriter  *rewrite.Rewriter
 	board     *progress.Board // the long operations that are under way
-
-	// instance tells the store from its copies. It never changes once Open returned.
-	instance instanceID
-	// found is the identity that Open found, and id the present one, which is guarded by
-	// idMu once Open returned; see survey and enter.
-	found, id identity
-	idMu      sync.Mutex
-	refused   atomic.Bool // found is not the store's own; see checkTag
 
 	// proven is whether the keyring was seen to open a record of this store. A
 	// keyring document can be made by anyone who has the KEK's public key; it
@@ -84,10 +76,10 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 		return nil, errors.New("block: open: a KEK is required")
 	}
 	// So that a program that goes to another directory later takes none of it along.
-	if dir, err = absolute(o.FS, dir); err != nil {
+	if dir, err = place.Absolute(o.FS, dir); err != nil {
 		return nil, fmt.Errorf("block: open: %w", err)
 	}
-	found, err := hasStore(o.FS, dir)
+	found, err := place.Has(o.FS, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +98,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 
 // newStore returns a store that has neither a keyring nor an engine yet.
 func newStore(o Options, dir string, k *kek.KEK) *Store {
-	s := &Store{opts: o, storage: &metaStorage{}, dir: dir, upkeep: newUpkeep(),
+	s := &Store{opts: o, storage: &register.Storage{}, place: place.New(o.FS, dir, o.ReadOnly), upkeep: newUpkeep(),
 		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
@@ -140,28 +132,29 @@ func (s *Store) watchKEK() {
 }
 
 // create makes a new store: first its keyring, in memory, then the directory.
-func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
+func (s *Store) create(ctx context.Context, k *kek.KEK, storage *register.Storage) error {
 	if s.opts.ReadOnly {
-		return fmt.Errorf("block: there is no store in %s, and a read-only one cannot be created: %w", s.dir, ErrReadOnly)
+		return fmt.Errorf("block: there is no store in %s, and a read-only one cannot be created: %w", s.place.Dir(), ErrReadOnly)
 	}
-	s.be(newInstance())
+	s.place.Begin()
+	s.be()
 	var err error
 	if s.keys, err = keyring.Create(ctx, storage, k, &s.opts.Keyring); err != nil {
-		return fmt.Errorf("block: create %s: %w", s.dir, err)
+		return fmt.Errorf("block: create %s: %w", s.place.Dir(), err)
 	}
-	if err := makeDir(s.opts.FS, s.dir); err != nil {
-		return fmt.Errorf("block: create %s: %w", s.dir, err)
+	if err := s.place.MakeDir(); err != nil {
+		return fmt.Errorf("block: create %s: %w", s.place.Dir(), err)
 	}
-	if err := s.lockDir(); err != nil {
+	if err := s.place.Lock(); err != nil {
 		return err
 	}
 	// Somebody else may have created a store between the first look and the lock.
-	if found, err := hasStore(s.opts.FS, s.dir); err != nil {
+	if found, err := place.Has(s.opts.FS, s.place.Dir()); err != nil {
 		return err
 	} else if found {
-		return fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.dir, ErrLocked)
+		return fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.place.Dir(), ErrLocked)
 	}
-	if err := s.enter(pebble.Creating); err != nil {
+	if err := s.place.Enter(pebble.Creating); err != nil {
 		return err
 	}
 	if err := s.openEngine(); err != nil {
@@ -171,62 +164,62 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *metaStorage) er
 }
 
 // finishCreation saves the keyring of a new store, with which there is one.
-func (s *Store) finishCreation(ctx context.Context, storage *metaStorage) error {
-	if err := storage.attach(ctx, s.part); err != nil {
-		return fmt.Errorf("block: create %s: %w", s.dir, err)
+func (s *Store) finishCreation(ctx context.Context, storage *register.Storage) error {
+	if err := storage.Attach(ctx, s.part); err != nil {
+		return fmt.Errorf("block: create %s: %w", s.place.Dir(), err)
 	}
 	s.created()
 	s.proven.Store(true)
-	return s.enter(pebble.Opened)
+	return s.place.Enter(pebble.Opened)
 }
 
-func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
-	if err := s.lockDir(); err != nil {
+func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *register.Storage) error {
+	if err := s.place.Lock(); err != nil {
 		return err
 	}
 	if err := s.survey(); err != nil {
 		return err
 	}
-	creating := s.id.engine.Phase == pebble.Creating
+	creating := s.place.Phase() == pebble.Creating
 	if !creating {
-		if err := s.enter(pebble.Opening); err != nil {
+		if err := s.place.Enter(pebble.Opening); err != nil {
 			return err
 		}
 	}
 	if err := s.openEngine(); err != nil {
-		return s.notFinished(err)
+		return s.place.NotFinished(err)
 	}
-	doc, err := engine.ReadMeta(ctx, s.part, metaKeyring)
+	doc, err := register.Document(ctx, s.part)
 	if errors.Is(err, engine.ErrNotFound) {
 		return s.goOnCreating(ctx, k, storage)
 	}
 	if err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, row.Damage(err))
+		return fmt.Errorf("block: open %s: %w", s.place.Dir(), row.Damage(err))
 	}
-	if err := s.enter(pebble.Opened); err != nil {
+	if err := s.place.Enter(pebble.Opened); err != nil {
 		return err
 	}
-	if err := checkStoreID(ctx, s.part, doc); err != nil {
+	if err := register.CheckStoreID(ctx, s.part, doc); err != nil {
 		return err
 	}
-	if err := storage.attach(ctx, s.part); err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, row.Damage(err))
+	if err := storage.Attach(ctx, s.part); err != nil {
+		return fmt.Errorf("block: open %s: %w", s.place.Dir(), row.Damage(err))
 	}
 	if err := s.findSequence(ctx); err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, err)
+		return fmt.Errorf("block: open %s: %w", s.place.Dir(), err)
 	}
 	ko := s.opts.Keyring
-	ko.AwaitRevalidate = ko.AwaitRevalidate || s.id.copyOf != (instanceID{})
+	ko.AwaitRevalidate = ko.AwaitRevalidate || s.place.IsCopy()
 	// With the first document that is saved, as Open may do, the copies are in the register and
 	// announced no more.
-	ko.Shared = ko.Shared || storage.mayBeShared()
+	ko.Shared = ko.Shared || storage.MayBeShared()
 	if s.opts.relocate != nil {
 		if err := s.opts.relocate(ctx, s, ko); err != nil {
 			return err
 		}
 	}
 	if s.keys, err = keyring.Open(ctx, storage, k, &ko); err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, err)
+		return fmt.Errorf("block: open %s: %w", s.place.Dir(), err)
 	}
 	if err := s.expectClaimed(); err != nil {
 		return err
@@ -240,7 +233,7 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 		return nil // nothing is going to be written, and each block that is read is authenticated
 	}
 	if err := s.prove(ctx, &h); err != nil {
-		return fmt.Errorf("block: open %s: %w; what opens of it can be read with ReadOnly", s.dir, err)
+		return fmt.Errorf("block: open %s: %w; what opens of it can be read with ReadOnly", s.place.Dir(), err)
 	}
 	return nil
 }
@@ -248,53 +241,78 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *metaStora
 // goOnCreating makes the keyring of a store whose creation was cut off before it was
 // saved. Nothing can have been written before; if something is there, or the creation had
 // come to its end, the keyring has been lost.
-func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *metaStorage) error {
-	some, err := holdsAnything(ctx, s.part)
+func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *register.Storage) error {
+	some, err := engine.HoldsAnything(ctx, s.part)
 	if err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, row.Damage(err))
+		return fmt.Errorf("block: open %s: %w", s.place.Dir(), row.Damage(err))
 	}
 	switch {
-	case some || s.id.engine.Phase != pebble.Creating:
-		return fmt.Errorf("block: open %s: the keyring document is missing: %w", s.dir, ErrCorrupt)
+	case some || s.place.Phase() != pebble.Creating:
+		return fmt.Errorf("block: open %s: the keyring document is missing: %w", s.place.Dir(), ErrCorrupt)
 	case s.opts.ReadOnly:
-		return fmt.Errorf("block: open %s: its creation was not finished: %w", s.dir, ErrReadOnly)
+		return fmt.Errorf("block: open %s: its creation was not finished: %w", s.place.Dir(), ErrReadOnly)
 	}
 	if s.keys, err = keyring.Create(ctx, storage, k, &s.opts.Keyring); err != nil {
-		return fmt.Errorf("block: create %s: %w", s.dir, err)
+		return fmt.Errorf("block: create %s: %w", s.place.Dir(), err)
 	}
 	return s.finishCreation(ctx, storage)
 }
 
-func (s *Store) lockDir() error {
-	l, err := pebble.LockDir(s.dir, s.opts.FS, s.opts.ReadOnly)
-	if errors.Is(err, pebble.ErrLocked) {
-		return fmt.Errorf("block: %s: %w: %w", s.dir, ErrLocked, err)
+// survey looks at the directory, and makes the store whose it is.
+func (s *Store) survey() error {
+	if err := s.place.Survey(); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("block: %s: %w", s.dir, err)
-	}
-	s.lock = l
+	s.be()
+	s.storage.Waits = s.place.IsCopy()
 	return nil
 }
 
+// be makes the keyring one of the store's instance.
+func (s *Store) be() {
+	s.storage.Own = s.place.Instance()
+	s.opts.Keyring.Instance = s.storage.Own
+}
+
 func (s *Store) openEngine() error {
-	db, err := pebble.Open(s.dir, s.lock, pebble.Options{
-		FS: s.opts.FS, ReadOnly: s.opts.ReadOnly, Create: s.id.engine.Phase == pebble.Creating, Logger: s.opts.Keyring.Logger,
-		CacheBytes: s.opts.BlockCache, MemTableBytes: s.opts.MemTable,
+	db, err := s.place.OpenEngine(pebble.Options{
+		Logger: s.opts.Keyring.Logger, CacheBytes: s.opts.BlockCache, MemTableBytes: s.opts.MemTable,
 		ValueSeparation: s.opts.ValueSeparation, Fatal: s.opts.Fatal,
 	})
 	if err != nil {
-		return fmt.Errorf("block: open %s: %w", s.dir, row.Damage(err))
+		return err
 	}
 	s.db, s.part = db, db.Partition(s.partition)
 	return nil
+}
+
+// tagger returns what tags an identity, also after the keyring was closed; nil if the
+// keys are not accessible.
+func (s *Store) tagger() *keyring.Tagger {
+	if s.keys == nil || s.opts.ReadOnly {
+		return nil
+	}
+	t, err := s.taggerFor(place.TagPurpose)
+	if err != nil {
+		return nil
+	}
+	return t
+}
+
+func (s *Store) taggerFor(purpose string) (*keyring.Tagger, error) {
+	h, err := s.keys.Acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Release()
+	return h.Tagger(purpose)
 }
 
 // StoreID returns the store's id, which its copies share.
 func (s *Store) StoreID() keyring.StoreID { return s.keys.StoreID() }
 
 // Instance returns 32 hexadecimal digits that tell this store from its copies.
-func (s *Store) Instance() string { return s.instance.String() }
+func (s *Store) Instance() string { return s.place.Instance().String() }
 
 // Fingerprint is for an anchor; see [keyring.Keyring.Fingerprint].
 func (s *Store) Fingerprint() string { return s.keys.Fingerprint() }
@@ -327,12 +345,9 @@ func (s *Store) release() error {
 	if s.db != nil {
 		err := s.db.Close()
 		if err == nil {
-			err = s.leave(tagger)
+			err = s.place.Leave(s.recordedSequence(), tagger)
 		}
 		errs = append(errs, err)
 	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.place.Unlock())...)
 }

@@ -3,7 +3,10 @@ package block
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -77,7 +80,7 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	keks, active = s.keys.KEKs()
 	use(keks[active]).Document = true
 	use(keks[active]).Epochs = s.keys.State().Epochs
-	out := s.storage.pastKEKs().publicKeys(s.keys.PublicKeys()).uses(uses)
+	out := sortUses(s.storage.Past().PublicKeys(s.keys.PublicKeys()), uses)
 	if !whole {
 		return out, fmt.Errorf("block: key usage: versions that are not named may be needed by copies: %w", ErrIncomplete)
 	}
@@ -86,4 +89,15 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 		return out, fmt.Errorf("block: key usage: versions that are not named may be needed by copies: %w: the keyring was not seen to be the store's own: %w", ErrIncomplete, err)
 	}
 	return out, nil
+}
+
+// sortUses returns what was found of the versions' use, sorted, with which of them are the
+// same key.
+func sortUses(p register.PublicKeys, found map[vault.KeyID]*KeyUse) (out []KeyUse) {
+	for _, u := range found {
+		u.PublicKey, u.SameAs = p[u.Key].String(), p.Same(u.Key)
+		out = append(out, *u)
+	}
+	slices.SortFunc(out, func(a, b KeyUse) int { return strings.Compare(a.Key.String(), b.Key.String()) })
+	return out
 }

@@ -40,12 +40,14 @@ func imports() map[string][]string {
 		// Of the engines none knows another.
 		"internal/engine/pebble": {"internal/engine"},
 		"internal/tagged":        {"keyring", "internal/engine"},
+		"internal/register":      {"vault", "keyring", "internal/engine", "internal/tagged", "internal/row"},
+		"internal/place":         {"keyring", "internal/engine", "internal/engine/pebble", "internal/row"},
 		"internal/row":           {"keyring", "dek", "internal/engine"},
 		"internal/progress":      {},
 		"internal/rewrite":       {"vault", "keyring", "internal/engine", "internal/tagged", "internal/row", "internal/progress"},
 		"internal/tally":         {"vault", "keyring", "internal/row"},
 		"block": {"vault", "kek", "dek", "keyring", "internal/engine", "internal/engine/pebble", "internal/tagged",
-			"internal/row", "internal/progress", "internal/rewrite", "internal/tally"},
+			"internal/row", "internal/progress", "internal/rewrite", "internal/tally", "internal/place", "internal/register"},
 		"block/blockprom": {"block", "keyring"},
 		"block/blockhttp": {"block", "keyring", "vault"},
 	}

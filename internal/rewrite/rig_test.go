@@ -7,7 +7,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/memory"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/row"
@@ -50,14 +49,4 @@ func (g rig) held(f func(h *keyring.Hold)) {
 	require.NoError(g.t, err)
 	defer func() { h.Release() }()
 	f(&h)
-}
-
-// records returns every DEK record by block id.
-func (g rig) records() map[string]string {
-	out := map[string]string{}
-	require.NoError(g.t, row.EachRecord(g.t.Context(), engine.Reader(g.Table.Part), nil, func(id, record []byte, _ keyring.RecordInfo) (bool, error) {
-		out[string(id)] = string(record)
-		return true, nil
-	}))
-	return out
 }

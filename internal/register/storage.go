@@ -1,4 +1,4 @@
-package block
+package register
 
 import (
 	"bytes"
@@ -13,34 +13,35 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// The meta records. They are on disk and must not change.
+// The errors of what is saved with a document, which package block has as its own.
+var (
+	ErrIncomplete = errors.New("what is known of the store's copies is not all, or not known to be")
+	ErrForeign    = errors.New("another store's keyring")
+)
+
+// The meta records that are saved together. They are on disk and must not change.
 //
 //	store         version byte 1, then the store's id, 16 bytes
 //	keyring       the keyring document
-//	register      see register
-//	copy/...      see register
-//	erased        when Erase last ran, RFC 3339, for people
-//	rotate-epoch  see marker
-//	rekey         see marker
-//	sequence      see sequence
+//	register      see [Register]
 //
-// The first three are written together.
-
+// What is saved without them is copy/..., see [Register].
 const (
-	metaStore   = "store"
-	metaKeyring = "keyring"
-	metaErased  = "erased"
+	storeName    = "store"
+	documentName = "keyring"
 
 	storeRecordVersion = 1
 )
 
-// metaStorage keeps the keyring document in the engine, and with it the register. A new
+// Storage keeps the keyring document in the engine, and with it the register. A new
 // store makes its keyring before it touches the directory, so that a vault that refuses
-// leaves nothing behind: until attach, both wait in memory.
-type metaStorage struct {
-	own   keyring.InstanceID // the store's; set before the keyring is made or opened, as the next is
-	waits bool               // it is a copy that has not been revalidated
-	saved func()             // called when a document was saved in the engine; nil: nothing
+// leaves nothing behind: until Attach, both wait in memory. It implements
+// [keyring.TaggingStorage], and is safe for concurrent use. Its exported fields are set before
+// the keyring is made or opened, and not changed after that.
+type Storage struct {
+	Own   keyring.InstanceID // the store's
+	Waits bool               // it is a copy that has not been revalidated
+	Saved func()             // called when a document was saved in the engine; nil: nothing
 
 	mu sync.Mutex // what follows; held also while a save waits for the disk
 
@@ -53,14 +54,14 @@ type metaStorage struct {
 	is     uint64 // the revision of the document's record that the next is to replace
 	tagged []byte // the register beside the document
 
-	reg       register
-	staged    func(register) []copyEntry // the copies that the next document is saved with; nil: as they are
-	announced []string                   // records of copies without a tag, which the next document takes over
-	known     bool                       // the register was judged, or is the store's own
-	doubt     string                     // why what was found is not believed; "": it is, or was not judged
-	told      bool                       // that
-	found     [][]byte                   // its tag and record
-	document  [sha256.Size]byte          // SHA-256 of the document
+	reg       Register
+	staged    func(Register) []Entry // the copies that the next document is saved with; nil: as they are
+	announced []string               // records of copies without a tag, which the next document takes over
+	known     bool                   // the register was judged, or is the store's own
+	doubt     string                 // why what was found is not believed; "": it is, or was not judged
+	told      bool                   // that
+	found     [][]byte               // its tag and record
+	document  [sha256.Size]byte      // SHA-256 of the document
 }
 
 // saving is a document that is on its way to the disk, and the one that it replaces; nil: none.
@@ -68,7 +69,7 @@ type saving struct{ before, document []byte }
 
 // Load implements [keyring.Storage]. An engine gives out what it has not made durable yet: of a
 // save that is under way it is the document before that is there.
-func (m *metaStorage) Load(ctx context.Context) ([]byte, keyring.Revision, error) {
+func (m *Storage) Load(ctx context.Context) ([]byte, keyring.Revision, error) {
 	document, _, err := m.load(ctx)
 	if err != nil {
 		return nil, "", err
@@ -93,13 +94,13 @@ func revisionOf(document []byte) keyring.Revision {
 }
 
 // load returns the document that is there, durable or not, and the revision of its record.
-func (m *metaStorage) load(ctx context.Context) (document []byte, record uint64, err error) {
+func (m *Storage) load(ctx context.Context) (document []byte, record uint64, err error) {
 	m.short.Lock()
 	part, pending := m.part, m.pending
 	m.short.Unlock()
 	if part == nil {
 		document = bytes.Clone(pending)
-	} else if document, record, err = part.LoadMeta(ctx, metaKeyring); err != nil && !errors.Is(err, engine.ErrNotFound) {
+	} else if document, record, err = part.LoadMeta(ctx, documentName); err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return nil, 0, err
 	}
 	if document == nil {
@@ -110,12 +111,12 @@ func (m *metaStorage) load(ctx context.Context) (document []byte, record uint64,
 
 // Swap implements [keyring.Storage]. What is saved with a document is tagged: there is no
 // saving without.
-func (m *metaStorage) Swap(context.Context, keyring.Revision, []byte) (keyring.Revision, error) {
+func (m *Storage) Swap(context.Context, keyring.Revision, []byte) (keyring.Revision, error) {
 	return "", errors.New("block: a keyring document is saved with the register, which needs a tag")
 }
 
 // SwapTagged implements [keyring.TaggingStorage].
-func (m *metaStorage) SwapTagged(ctx context.Context, was keyring.Revision, document []byte, is keyring.Opened) (keyring.Revision, error) {
+func (m *Storage) SwapTagged(ctx context.Context, was keyring.Revision, document []byte, is keyring.Opened) (keyring.Revision, error) {
 	in, err := keyring.Inspect(document)
 	if err = errors.Join(err, ctx.Err()); err != nil {
 		return "", err
@@ -135,18 +136,18 @@ func (m *metaStorage) SwapTagged(ctx context.Context, was keyring.Revision, docu
 	}
 	next := m.reg
 	if m.staged != nil {
-		next.copies = m.staged(next)
+		next.Copies = m.staged(next)
 	}
-	next.instance, next.generation = is.Instance, is.Generation
-	next.past = next.past.with(in.KEK, in.PublicKeys[in.KEK])
-	record := next.encode()
-	tagged := tagged.Join(is.Tag(metaRegister, record), record)
+	next.Instance, next.Generation = is.Instance, is.Generation
+	next.Past = next.Past.With(in.KEK, in.PublicKeys[in.KEK])
+	record := next.Encode()
+	beside := tagged.Join(is.Tag(Name, record), record)
 	if m.part == nil {
-		m.tagged = tagged
+		m.tagged = beside
 		m.short.Lock()
 		m.pending = bytes.Clone(document)
 		m.short.Unlock()
-	} else if err := m.save(ctx, in, now, document, tagged); err != nil {
+	} else if err := m.save(ctx, in, now, document, beside); err != nil {
 		return "", err
 	}
 	m.reg, m.staged, m.known = next, nil, true
@@ -154,8 +155,8 @@ func (m *metaStorage) SwapTagged(ctx context.Context, was keyring.Revision, docu
 	return keyring.ContentRevision(document), nil
 }
 
-// attach gives the storage its engine, writes what waited for it, or looks what is there.
-func (m *metaStorage) attach(ctx context.Context, part engine.Partition) error {
+// Attach gives the storage its engine, writes what waited for it, or looks what is there.
+func (m *Storage) Attach(ctx context.Context, part engine.Partition) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.short.Lock()
@@ -168,7 +169,7 @@ func (m *metaStorage) attach(ctx context.Context, part engine.Partition) error {
 		}
 		return err
 	}
-	document, revision, err := part.LoadMeta(ctx, metaKeyring)
+	document, revision, err := part.LoadMeta(ctx, documentName)
 	if err != nil {
 		return err
 	}
@@ -177,7 +178,7 @@ func (m *metaStorage) attach(ctx context.Context, part engine.Partition) error {
 }
 
 // save is write, and tells Load of it. before is the document that is replaced. m.mu is held.
-func (m *metaStorage) save(ctx context.Context, in keyring.Info, before, document, tagged []byte) error {
+func (m *Storage) save(ctx context.Context, in keyring.Info, before, document, tagged []byte) error {
 	set := func(s *saving) {
 		m.short.Lock()
 		defer m.short.Unlock()
@@ -190,12 +191,12 @@ func (m *metaStorage) save(ctx context.Context, in keyring.Info, before, documen
 
 // write replaces the document, if its record has the revision m.is still, and what belongs to
 // it. m.mu is held.
-func (m *metaStorage) write(ctx context.Context, in keyring.Info, document, tagged []byte) error {
+func (m *Storage) write(ctx context.Context, in keyring.Info, document, tagged []byte) error {
 	record := append([]byte{storeRecordVersion}, in.StoreID[:]...)
 	swaps := []engine.Swap{
-		{Name: metaKeyring, Revision: m.is, Value: document},
-		{Name: metaStore, Revision: engine.AnyRevision, Value: record},
-		{Name: metaRegister, Revision: engine.AnyRevision, Value: tagged},
+		{Name: documentName, Revision: m.is, Value: document},
+		{Name: storeName, Revision: engine.AnyRevision, Value: record},
+		{Name: Name, Revision: engine.AnyRevision, Value: tagged},
 	}
 	for _, name := range m.announced {
 		swaps = append(swaps, engine.Swap{Name: name, Revision: engine.AnyRevision})
@@ -209,38 +210,22 @@ func (m *metaStorage) write(ctx context.Context, in keyring.Info, document, tagg
 		return err
 	}
 	m.is, m.announced = revisions[0], nil
-	if m.saved != nil {
-		m.saved()
+	if m.Saved != nil {
+		m.Saved()
 	}
 	return nil
 }
 
-// holdsAnything reports whether a partition has a meta record, or a row or a part of one.
-func holdsAnything(ctx context.Context, p engine.Partition) (some bool, err error) {
-	found := errors.New("found")
-	if err := p.ListMeta(ctx, "", func(string, []byte) error { return found }); errors.Is(err, found) {
-		return true, nil
-	} else if err != nil {
-		return false, err
-	}
-	for _, part := range []engine.Parts{engine.Record, engine.Sealed} {
-		c, err := p.Cursor(ctx, part, nil, nil)
-		if err != nil {
-			return false, err
-		}
-		some = some || c.First()
-		if err := errors.Join(c.Err(), c.Close()); err != nil {
-			return false, err
-		}
-	}
-	return some, nil
+// Document reads the keyring document of a store, or returns engine.ErrNotFound.
+func Document(ctx context.Context, p engine.Meta) ([]byte, error) {
+	return engine.ReadMeta(ctx, p, documentName)
 }
 
-// checkStoreID checks that a store's keyring document is of this store.
-func checkStoreID(ctx context.Context, p engine.Partition, document []byte) error {
-	record, err := engine.ReadMeta(ctx, p, metaStore)
+// CheckStoreID checks that a store's keyring document is of this store.
+func CheckStoreID(ctx context.Context, p engine.Meta, document []byte) error {
+	record, err := engine.ReadMeta(ctx, p, storeName)
 	if err != nil {
-		return fmt.Errorf("block: the store's own id: %w: %w", ErrCorrupt, err)
+		return fmt.Errorf("block: the store's own id: %w: %w", keyring.ErrCorrupt, err)
 	}
 	in, err := keyring.Inspect(document)
 	if err != nil {
@@ -248,7 +233,7 @@ func checkStoreID(ctx context.Context, p engine.Partition, document []byte) erro
 	}
 	switch {
 	case len(record) == 0 || record[0] != storeRecordVersion:
-		return fmt.Errorf("block: the store's own id: %w", ErrVersion)
+		return fmt.Errorf("block: the store's own id: %w", keyring.ErrVersion)
 	case !bytes.Equal(record[1:], in.StoreID[:]):
 		return fmt.Errorf("block: the store is %x and its keyring is of %v: %w", record[1:], in.StoreID, ErrForeign)
 	}

@@ -1,4 +1,4 @@
-package block
+package place
 
 import (
 	"bytes"
@@ -54,22 +54,19 @@ const (
 
 // identity is the content of an identity file.
 type identity struct {
-	instance instanceID
-	copyOf   instanceID // zero: not a copy, or one that was revalidated
+	instance keyring.InstanceID
+	copyOf   keyring.InstanceID // zero: not a copy, or one that was revalidated
 	path     string
 	engine   pebble.Expected
 	sequence uint64 // closed: of the store's changes
 	tag      []byte // closed: of the rest; nil: the store was Inaccessible
 }
 
-type instanceID [16]byte
-
-func newInstance() (id instanceID) {
+// NewInstance returns an instance that nobody else has.
+func NewInstance() (id keyring.InstanceID) {
 	rand.Read(id[:])
 	return id
 }
-
-func (id instanceID) String() string { return hex.EncodeToString(id[:]) }
 
 // phaseNames are the words for the states, by pebble.Phase.
 func phaseNames() [5]string { return [5]string{"", "creating", "opening", "open", "closed"} }
@@ -78,7 +75,7 @@ func phaseNames() [5]string { return [5]string{"", "creating", "opening", "open"
 func (i identity) untagged() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s%d\ninstance %v\n", identityHead, identityVersion, i.instance)
-	if i.copyOf != (instanceID{}) {
+	if i.copyOf != (keyring.InstanceID{}) {
 		fmt.Fprintf(&b, "copy of %v\n", i.copyOf)
 	}
 	fmt.Fprintf(&b, "state %s\npath %s\n", phaseNames()[i.engine.Phase], strconv.QuoteToASCII(i.path))
@@ -149,9 +146,9 @@ func (r *identityReader) digits(dst []byte, value, what string) {
 	}
 }
 
-func (r *identityReader) instance(id *instanceID, word string) {
+func (r *identityReader) instance(id *keyring.InstanceID, word string) {
 	r.digits(id[:], r.field(word), word)
-	if *id == (instanceID{}) {
+	if *id == (keyring.InstanceID{}) {
 		r.bad("has no %s", word)
 	}
 }
@@ -166,7 +163,7 @@ func (r *identityReader) file() (f pebble.File) {
 
 func decodeIdentity(b []byte) (i identity, err error) {
 	bad := func(problem string) (identity, error) {
-		return identity{}, fmt.Errorf("block: the file %s %s: %w", identityName, problem, ErrCorrupt)
+		return identity{}, fmt.Errorf("block: the file %s %s: %w", identityName, problem, keyring.ErrCorrupt)
 	}
 	number, ok := strings.CutPrefix(string(b), identityHead)
 	if !ok {
@@ -177,7 +174,7 @@ func decodeIdentity(b []byte) (i identity, err error) {
 	if v := r.number(number, "version"); r.problem != "" {
 		return bad("has no version")
 	} else if v != identityVersion {
-		return identity{}, fmt.Errorf("block: the store has layout version %d, this release reads %d: %w", v, identityVersion, ErrVersion)
+		return identity{}, fmt.Errorf("block: the store has layout version %d, this release reads %d: %w", v, identityVersion, keyring.ErrVersion)
 	}
 	body := len(b) - len("sha256 \n") - 2*sha256.Size
 	if body <= 0 || !bytes.Equal(b[body:], fmt.Appendf(nil, "sha256 %x\n", sha256.Sum256(b[:body]))) {
@@ -236,7 +233,7 @@ func readIdentity(fsys vfs.FS, dir string) (id identity, err error) {
 		return id, fmt.Errorf("block: %w", err)
 	}
 	if len(b) > maxIdentity {
-		return id, fmt.Errorf("block: the file %s has more than %d bytes: %w", identityName, maxIdentity, ErrCorrupt)
+		return id, fmt.Errorf("block: the file %s has more than %d bytes: %w", identityName, maxIdentity, keyring.ErrCorrupt)
 	}
 	return decodeIdentity(b)
 }

@@ -1,4 +1,4 @@
-package block
+package place
 
 import (
 	"errors"
@@ -9,11 +9,13 @@ import (
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/blockseal/blockseal/keyring"
 )
 
-// hasStore reports whether there is a store in dir. Without one dir does not exist or is
+// Has reports whether there is a store in dir. Without one dir does not exist or is
 // empty, and a store may be created in it; anything else is not a store.
-func hasStore(fsys vfs.FS, dir string) (bool, error) {
+func Has(fsys vfs.FS, dir string) (bool, error) {
 	names, err := fsys.List(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -35,23 +37,23 @@ func hasStore(fsys vfs.FS, dir string) (bool, error) {
 	return false, nil
 }
 
-// absolute is where dir is, whatever the working directory of whoever looks for it later. A
+// Absolute is where dir is, whatever the working directory of whoever looks for it later. A
 // file system that is not the operating system's has paths of its own kind.
-func absolute(fsys vfs.FS, dir string) (string, error) {
+func Absolute(fsys vfs.FS, dir string) (string, error) {
 	if fsys != vfs.Default || dir == "" {
 		return dir, nil
 	}
 	return filepath.Abs(dir)
 }
 
-// place is where dir is, whichever way it was named.
-func place(fsys vfs.FS, dir string) string {
-	abs, err := absolute(fsys, dir)
+// resolved is where dir is, whichever way it was named.
+func resolved(fsys vfs.FS, dir string) string {
+	abs, err := Absolute(fsys, dir)
 	if err != nil || fsys != vfs.Default {
 		return dir
 	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		return real
+	if path, err := filepath.EvalSymlinks(abs); err == nil {
+		return path
 	}
 	return abs
 }
@@ -60,7 +62,7 @@ func place(fsys vfs.FS, dir string) string {
 // by other means than Checkpoint: the store that the identity is of is still where it
 // was. Without that nobody can tell a copy from a store that was moved.
 func copiedByHand(fsys vfs.FS, dir string, id identity) bool {
-	here := place(fsys, dir)
+	here := resolved(fsys, dir)
 	if id.path == here {
 		return false
 	}
@@ -109,3 +111,12 @@ func syncDir(fsys vfs.FS, dir string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
+
+// InstanceAt returns the instance that a directory with a store says it is.
+func InstanceAt(fsys vfs.FS, dir string) (keyring.InstanceID, error) {
+	id, err := readIdentity(fsys, dir)
+	return id.instance, err
+}
+
+// MakeDir makes the directory, durably.
+func (p *Place) MakeDir() error { return makeDir(p.fs, p.dir) }

@@ -1,4 +1,4 @@
-package block
+package register
 
 import (
 	"context"
@@ -35,7 +35,7 @@ func emptyPebble(t *testing.T) engine.Partition {
 func TestStorageConforms(t *testing.T) {
 	t.Run("in memory", func(t *testing.T) {
 		storagetest.Run(t, func(*testing.T) func() keyring.Storage {
-			m := &metaStorage{}
+			m := &Storage{}
 			return func() keyring.Storage { return m }
 		})
 	})
@@ -45,7 +45,7 @@ func TestStorageConforms(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			storagetest.Run(t, func(t *testing.T) func() keyring.Storage {
-				m := &metaStorage{part: empty(t)}
+				m := &Storage{part: empty(t)}
 				return func() keyring.Storage { return m }
 			})
 		})
@@ -53,7 +53,7 @@ func TestStorageConforms(t *testing.T) {
 		t.Run(name+", each with a storage of its own", func(t *testing.T) {
 			storagetest.Run(t, func(t *testing.T) func() keyring.Storage {
 				part := empty(t)
-				return func() keyring.Storage { return &metaStorage{part: part} }
+				return func() keyring.Storage { return &Storage{part: part} }
 			})
 		})
 	}
@@ -80,7 +80,7 @@ func (p *slowDisk) SwapMeta(ctx context.Context, changes ...engine.Swap) ([]uint
 func TestLoadWaitsForNoSave(t *testing.T) {
 	ctx := t.Context()
 	part := &slowDisk{Partition: emptyPebble(t), seen: make(chan struct{}), durable: make(chan struct{})}
-	m := &metaStorage{part: part}
+	m := &Storage{part: part}
 	v := vaulttest.New(nil)
 	r, err := keyring.Create(ctx, m, kek.New(v, v.CreateKey("customer").Versionless()), nil)
 	require.NoError(t, err)
@@ -115,13 +115,13 @@ func TestRegisterOfAnotherKeyring(t *testing.T) {
 	}{
 		"authentic": {},
 		"it is gone": {func(t *testing.T, part engine.Partition) {
-			setMetaRecord(t, part, metaRegister, nil)
+			setMetaRecord(t, part, Name, nil)
 		}, true},
 		"it was altered": {func(t *testing.T, part engine.Partition) {
-			b, err := engine.ReadMeta(t.Context(), part, metaRegister)
+			b, err := engine.ReadMeta(t.Context(), part, Name)
 			require.NoError(t, err)
 			b[len(b)-1] ^= 1
-			setMetaRecord(t, part, metaRegister, b)
+			setMetaRecord(t, part, Name, b)
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -130,22 +130,22 @@ func TestRegisterOfAnotherKeyring(t *testing.T) {
 			first, second := kek.New(v, v.CreateKey("first").Versionless()), kek.New(v, v.CreateKey("second").Versionless())
 			own := keyring.InstanceID{1}
 			opts := &keyring.Options{Instance: own, OtherKEKs: []*kek.KEK{first, second}}
-			one := &metaStorage{own: own, part: part}
+			one := &Storage{Own: own, part: part}
 			a, err := keyring.Create(ctx, one, first, opts)
 			require.NoError(t, err)
 			defer a.Close()
-			other := &metaStorage{own: own}
-			require.NoError(t, other.attach(ctx, part))
+			other := &Storage{Own: own}
+			require.NoError(t, other.Attach(ctx, part))
 			admitting := *opts
-			admitting.Admit = func(o keyring.Opened) error { other.admit(o); return nil }
+			admitting.Admit = func(o keyring.Opened) error { other.Admit(o); return nil }
 			b, err := keyring.Open(ctx, other, first, &admitting)
 			require.NoError(t, err)
 			defer b.Close()
 
 			// The first one has made a copy, and moved to another KEK.
-			instance := instanceID{7}
-			one.stage(func(r register) []copyEntry {
-				return r.with(copyEntry{Copy: Copy{Instance: instance.String(), Path: "/copy", KEK: a.State().KEK}, vouched: true})
+			instance := keyring.InstanceID{7}
+			one.Stage(func(r Register) []Entry {
+				return r.With(Entry{Copy: Copy{Instance: instance.String(), Path: "/copy", KEK: a.State().KEK}, Vouched: true})
 			})
 			require.NoError(t, a.ChangeKEK(ctx, second))
 			if c.spoil != nil {
@@ -153,22 +153,22 @@ func TestRegisterOfAnotherKeyring(t *testing.T) {
 			}
 			require.NoError(t, b.Rotate(ctx))
 
-			r, known := other.view()
+			r, known := other.View()
 			require.True(t, known)
-			require.Equal(t, b.State().Generation, r.generation)
-			require.Equal(t, c.doubt, r.past.incomplete)
-			require.Equal(t, c.doubt, r.lost)
-			require.Equal(t, c.doubt, other.wrong() != "")
-			require.Contains(t, r.past.ids(), a.State().KEK)
-			require.Equal(t, !c.doubt, r.has(instance.String()))
+			require.Equal(t, b.State().Generation, r.Generation)
+			require.Equal(t, c.doubt, r.Past.Incomplete)
+			require.Equal(t, c.doubt, r.Lost)
+			require.Equal(t, c.doubt, other.Wrong() != "")
+			require.Contains(t, r.Past.IDs(), a.State().KEK)
+			require.Equal(t, !c.doubt, r.Has(instance.String()))
 			if !c.doubt {
-				require.Empty(t, r.copies[0].Doubt)
+				require.Empty(t, r.Copies[0].Doubt)
 			}
 			// And so it is found by the next one.
-			next := &metaStorage{own: own}
-			require.NoError(t, next.attach(ctx, part))
-			require.Equal(t, r.generation, next.reg.generation)
-			require.Equal(t, r.has(instance.String()), next.reg.has(instance.String()))
+			next := &Storage{Own: own}
+			require.NoError(t, next.Attach(ctx, part))
+			require.Equal(t, r.Generation, next.reg.Generation)
+			require.Equal(t, r.Has(instance.String()), next.reg.Has(instance.String()))
 		})
 	}
 }

@@ -11,10 +11,10 @@ import (
 // program may print as well.
 
 func (s *Store) String() string {
-	if s == nil {
+	if s == nil || s.place == nil {
 		return "block.Store(none)"
 	}
-	return "block.Store(" + s.dir + ")"
+	return "block.Store(" + s.place.Dir() + ")"
 }
 
 func (s *Store) GoString() string { return s.String() }

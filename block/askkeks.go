@@ -1,0 +1,112 @@
+package block
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/blockseal/blockseal/internal/register"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// given is the KEKs that the store was given.
+type given struct {
+	mu  sync.Mutex
+	ids []vault.KeyID
+}
+
+func (g *given) add(keks ...*kek.KEK) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, k := range keks {
+		if k != nil && !slices.Contains(g.ids, k.ID()) {
+			g.ids = append(g.ids, k.ID())
+		}
+	}
+}
+
+// nowhere reports whether a KEK of the name was given without saying in which vault.
+func (g *given) nowhere(name string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.ContainsFunc(g.ids, func(id vault.KeyID) bool { return id.Vault == "" && id.Name == name })
+}
+
+// askForKEKs asks the vaults whether KEK versions exist. A vault that once does not
+// answer is not asked for the others: that would only take longer.
+func (s *Store) askForKEKs(ctx context.Context, ids []vault.KeyID) []ReceiptKey {
+	now := s.keys.State().KEK
+	silent := map[string]bool{}
+	out := make([]ReceiptKey, 0, len(ids))
+	for _, id := range ids {
+		state := KeyUnknown
+		if k, ok := s.keys.KEKFor(id); ok && !silent[id.Vault] && s.rewriter.Budget.Take(ctx, 1) == nil {
+			var answered bool
+			state, answered = s.askForKEK(ctx, k)
+			silent[id.Vault] = !answered
+		}
+		// Of a key of another vault every vault says that there is none.
+		if state == KeyNotFound && id.Versionless() != now.Versionless() && s.given.nowhere(id.Name) {
+			state = KeyUnknown
+		}
+		out = append(out, ReceiptKey{KeyID: id, State: state})
+	}
+	return out
+}
+
+// askForKEK asks for one, for as long as a vault has time to answer. A client that goes
+// on after that is left behind.
+func (s *Store) askForKEK(ctx context.Context, k *kek.KEK) (state KeyState, answered bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer s.keys.AfterFunc(cmp.Or(s.opts.Keyring.VaultTimeout, keyring.DefaultVaultTimeout), cancel)()
+	type answer struct {
+		key vault.Key
+		err error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		key, err := k.Vault().GetKey(ctx, k.ID())
+		got <- answer{key, err}
+	}()
+	select {
+	case a := <-got:
+		switch {
+		case a.err == nil && a.key.ID == k.ID(), errors.Is(a.err, vault.ErrKeyDeleted), errors.Is(a.err, vault.ErrKeyDisabled),
+			errors.Is(a.err, vault.ErrKeyExpired), errors.Is(a.err, vault.ErrKeyNotYetValid), errors.Is(a.err, vault.ErrUnsupportedKey):
+			return KeyExists, true
+		case errors.Is(a.err, vault.ErrKeyNotFound):
+			return KeyNotFound, true
+		}
+		return KeyUnknown, a.err == nil || vault.Denied(a.err)
+	case <-ctx.Done():
+		return KeyUnknown, false
+	}
+}
+
+// tell says of the keys of a receipt which key each is. A version that is gone while
+// another that is the same key is not, is not gone: what it wrapped opens with the other.
+func tell(p register.PublicKeys, keys []ReceiptKey) {
+	states := map[register.PublicKey][]KeyState{}
+	for _, k := range keys {
+		states[p[k.KeyID]] = append(states[p[k.KeyID]], k.State)
+	}
+	for i := range keys {
+		k := &keys[i]
+		public := p[k.KeyID]
+		k.PublicKey = public.String()
+		if k.State != KeyNotFound || public == (register.PublicKey{}) {
+			continue
+		}
+		switch others := states[public]; {
+		case slices.Contains(others, KeyExists):
+			k.State = KeyElsewhere
+		case slices.Contains(others, KeyUnknown):
+			k.State = KeyUnknown
+		}
+	}
+}

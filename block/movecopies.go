@@ -1,0 +1,345 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/blockseal/blockseal/internal/place"
+	"github.com/blockseal/blockseal/internal/register"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// The copies follow the KEK of the store: RotateKEK and ChangeKEK move them along, and so
+// does the store by itself, which looks whether one needs another KEK version than the one
+// that wraps the store now. It does not go by what happened, since a version may be taken
+// up while the store is opened, and an event may be lost.
+
+// followWithCopies moves the copies that are behind, if there are any.
+func (s *Store) followWithCopies(ctx context.Context) error {
+	behind, err := s.lookAtCopies(ctx, false)
+	if err == nil && behind > 0 {
+		err = errTold
+	}
+	return err
+}
+
+// errTold says that something was not done, for reasons of which there are events.
+var errTold = errors.New("block: not done, for reasons that were told")
+
+// rewrapCopies moves the copies that can be reached to the KEK that wraps the store
+// now, says of the others what they need, and returns how many those are. If nobody asked
+// for it, it says so only if that is news; and with Options.ManualRewrap it then leaves a
+// copy alone of which just the records are behind. The caller has the turn of those who
+// look at the copies.
+func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err error) {
+	s.tellRegister()
+	reg, _ := s.storage.View()
+	keks, active := s.keys.KEKs()
+	now := keks[active]
+	to, ok := s.keys.KEKFor(now)
+	if !ok {
+		return 0, nil // changed meanwhile: whoever did that looks at the copies next
+	}
+	told := map[string]error{}
+	defer func() { s.copiesTold = told }()
+	notMoved := func(c register.Entry, err error) {
+		if before, ok := s.copiesTold[c.Instance]; asked || !ok || !sameReason(before, err) {
+			s.keys.Emit(keyring.Event{Kind: keyring.CopyNotRewrapped, Key: c.KEK, Detail: c.Path, Err: err})
+		}
+		told[c.Instance] = err
+		behind++
+	}
+	var due []register.Entry
+	for _, c := range reg.Copies {
+		switch {
+		case c.NeedsOnly(now) || !asked && s.opts.ManualRewrap && c.KEK == now:
+		case c.Doubt != "":
+			notMoved(c, doubted(c.Copy))
+		case !c.Whole():
+			// It is being made, or was cut off. What it is, its registration says, which must
+			// not be written over by what is known of it now.
+			notMoved(c, elsewhere(c.Copy))
+		default:
+			due = append(due, c)
+		}
+	}
+	// A register is as authentic as the keyring document, which anybody can make who has the
+	// KEK's public key: nothing is moved because of one that opens no record of this store.
+	if len(due) > 0 {
+		if err := s.proveNow(ctx); err != nil {
+			return behind, err
+		}
+	}
+	// All of them, before the first is touched; by itself, as far as that is news.
+	for _, c := range due {
+		if _, before := s.copiesTold[c.Instance]; asked || !before {
+			s.keys.Emit(keyring.Event{Kind: keyring.CopyDue, Key: now, Detail: c.Path})
+		}
+	}
+	for _, c := range due {
+		moving, c, end, ok := s.beginMove(ctx, c.Instance)
+		if !ok {
+			continue // forgotten
+		}
+		err := s.rewrapCopy(moving, &c, to)
+		forgotten := moving.Err() != nil && ctx.Err() == nil
+		end()
+		if forgotten {
+			continue
+		}
+		if err != nil {
+			notMoved(c, err)
+			if ctx.Err() != nil {
+				return behind, ctx.Err()
+			}
+			continue
+		}
+		s.keys.Emit(keyring.Event{Kind: keyring.CopyRewrapped, Key: now, Detail: c.Path})
+	}
+	return behind, nil
+}
+
+// tellRegister says once that what was found of copies and KEK versions is not whole.
+func (s *Store) tellRegister() {
+	if doubt := s.storage.Wrong(); doubt != "" {
+		s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "the register of copies and KEK versions was not believed",
+			Err: fmt.Errorf("block: the register of copies and KEK versions of %s: %s: copies and KEK versions may be missing from it: %w", s.place.Dir(), doubt, ErrIncomplete)})
+	}
+}
+
+// copyMoves is which copy is being moved. What is written down of a copy while it is moved
+// must not bring one back that was forgotten; and who forgets a copy may remove its files
+// next, which nobody of this store's may be at then.
+type copyMoves struct {
+	mu       sync.Mutex
+	instance string // "": none is
+	stop     context.CancelFunc
+	ended    chan struct{}
+}
+
+// beginMove begins the move of a copy, unless it was forgotten since it was listed, and
+// returns what is known of it now. The context ends as well when it is forgotten; end follows.
+func (s *Store) beginMove(ctx context.Context, instance string) (_ context.Context, c register.Entry, end func(), ok bool) {
+	m := &s.moves
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, _ := s.storage.View()
+	i, found := r.Find(instance)
+	if !found {
+		return nil, c, nil, false
+	}
+	ctx, m.stop = context.WithCancel(ctx)
+	m.instance, m.ended = instance, make(chan struct{})
+	return ctx, r.Copies[i], func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.stop()
+		close(m.ended)
+		m.instance = ""
+	}, true
+}
+
+// endMove runs f when the copy is not being moved, nor will be before f has ended; a move
+// that is under way is stopped.
+func (s *Store) endMove(ctx context.Context, instance string, f func() error) error {
+	m := &s.moves
+	for {
+		m.mu.Lock()
+		if m.instance != instance {
+			defer m.mu.Unlock()
+			return f()
+		}
+		m.stop()
+		ended := m.ended
+		m.mu.Unlock()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// RewrapCheckpoint moves an offline copy of a store from the KEK that wraps it to
+// another, without touching its blocks: for copies that a KEK change did not
+// reach. The copy goes on waiting for its own Revalidate. Records wrapped ByKEK are
+// rewrapped too, at three vault calls each. Cut off by a crash or by ctx, it goes on
+// with the next call.
+//
+// If from is gone or refused the error names the key version that the copy needs. It is
+// [ErrLocked] while somebody has the copy open, as its store has while it moves it along.
+func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *Options) error {
+	_, err := moveCopy(ctx, dir, from, to, opts, nil)
+	return err
+}
+
+// moveCopy is RewrapCheckpoint; for a store that moves a copy of its own it moves nothing
+// else, and not what needs no move, and notes the copy's document in of. It returns what the
+// copy's keyring says in the end, if it could be opened.
+func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options, of *register.Entry) (in *keyring.Info, err error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	o.ReadOnly, o.atRest = false, true
+	if of != nil {
+		as := *of // a check of the copy's own keyring looks at it while of is changed
+		o.moving = &as
+	}
+	// The anchor of the options, if there is one, is the store's: a copy is older.
+	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
+	if found, err := place.Has(o.fs(), dir); err != nil || !found {
+		return nil, errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
+	}
+	s, err := openCopy(ctx, dir, from, &o)
+	if errors.Is(err, keyring.ErrWrongKEK) || from.ID().Vault == "" && vault.Denied(err) {
+		// Perhaps it was moved before, and cut off before its records were; to a key of
+		// the same name, if from does not say which vault it is in.
+		o.Keyring.OtherKEKs = append(slices.Clone(o.Keyring.OtherKEKs), from)
+		if again, errTo := openCopy(ctx, dir, to, &o); errTo == nil {
+			s, err = again, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("block: rewrap checkpoint: %w", err)
+	}
+	info := s.keyringInfo()
+	if keks, active := s.keys.KEKs(); of == nil || len(keks) > 1 || keks[active] != to.ID() {
+		if err = s.keys.ChangeKEK(ctx, to); err == nil {
+			err = s.rewriter.RewrapDEKs(ctx, nil)
+		}
+		info = s.keyringInfo()
+	}
+	if of != nil {
+		of.Document = s.storage.Sum()
+	}
+	if err = errors.Join(err, s.Close()); err != nil {
+		err = fmt.Errorf("block: rewrap checkpoint %s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err)
+	}
+	return &info, err
+}
+
+// keyringInfo is what a copy's record takes over.
+func (s *Store) keyringInfo() keyring.Info {
+	keks, active := s.keys.KEKs()
+	return keyring.Info{KEK: keks[active], KEKs: keks, Generation: s.keys.State().Generation}
+}
+
+// outOfDate reports whether a refusal is for a KEK version's dates.
+func outOfDate(err error) bool {
+	kind := vault.Kind(err)
+	return kind == vault.ErrKeyExpired || kind == vault.ErrKeyNotYetValid
+}
+
+// openCopy opens a copy and makes it available, but leaves it a copy. One that is on a KEK
+// version that is out of date comes back locked: a change of the KEK moves it, if there is a
+// successor, or says why not.
+func openCopy(ctx context.Context, dir string, k *kek.KEK, o *Options) (*Store, error) {
+	s, err := Open(ctx, dir, k, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.keys.Revalidate(ctx); err != nil && !outOfDate(err) {
+		return nil, errors.Join(fmt.Errorf("%s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err), s.Close())
+	}
+	return s, nil
+}
+
+// rewrapCopy moves a copy to a KEK, and keeps written down what it needs, also when it
+// does not come to its end. What it finds at the copy's path is not the copy before it has
+// shown that: until then what it says in clear is believed where it needs more, and nowhere
+// else.
+func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) error {
+	o := s.copyOptions()
+	in, err := s.inspectCopy(*c, &o)
+	if err != nil {
+		return err
+	}
+	// Before it is moved, so that nobody takes the new version for unneeded in between; and
+	// a crash may have come between an earlier move and writing that down.
+	c.Need(append(slices.Collect(maps.Values(in.KEKs)), in.KEK, to.ID())...)
+	if err := s.noteCopy(ctx, *c); err != nil {
+		return err
+	}
+	from, ok := s.keys.KEKFor(in.KEK)
+	if !ok {
+		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with RewrapCheckpoint: %w",
+			c.Instance, in.KEK, keyring.ErrWrongKEK)
+	}
+	o.Keyring.Clock, o.Keyring.VaultTimeout, o.VaultRate = s.opts.Keyring.Clock, s.opts.Keyring.VaultTimeout, s.opts.VaultRate
+	for _, id := range in.KEKs {
+		if k, ok := s.keys.KEKFor(id); ok {
+			o.Keyring.OtherKEKs = append(o.Keyring.OtherKEKs, k)
+		}
+	}
+	now, err := moveCopy(ctx, c.Path, from, to, &o, c)
+	if now == nil {
+		return err
+	}
+	c.Take(*now)
+	return errors.Join(err, s.noteCopy(ctx, *c))
+}
+
+// copyOptions opens a copy to move it.
+func (s *Store) copyOptions() Options {
+	return Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
+}
+
+// inspectCopy returns what is in clear at a copy's path, if that has the copy's names.
+func (s *Store) inspectCopy(c register.Entry, o *Options) (in keyring.Info, err error) {
+	if found, err := place.Has(s.opts.FS, c.Path); err != nil || !found {
+		return in, errors.Join(err, elsewhere(c.Copy))
+	}
+	instance, err := place.InstanceAt(s.opts.FS, c.Path)
+	if err != nil {
+		return in, err
+	}
+	if instance.String() != c.Instance || instance == s.place.Instance() {
+		return in, elsewhere(c.Copy)
+	}
+	if in, err = InspectKeyring(c.Path, o); err == nil && in.StoreID != s.StoreID() {
+		err = fmt.Errorf("block: what is at %s, as copy %s, is of store %v and no copy of this one: it is not moved: %w", c.Path, c.Instance, in.StoreID, ErrForeign)
+	}
+	return in, err
+}
+
+// doubted says of a copy why it is not moved.
+func doubted(c register.Copy) error {
+	return fmt.Errorf("block: copy %s at %s, on %s: %s; look at it, and forget it or move it by a call of its own (RewrapCheckpoint, Relocate): %w",
+		c.Instance, c.Path, named(c.KEKs), c.Doubt, ErrIncomplete)
+}
+
+// noteCopy writes down what is known of a copy.
+func (s *Store) noteCopy(ctx context.Context, c register.Entry) error {
+	t, err := s.taggerFor(register.Name)
+	if err != nil {
+		return err
+	}
+	defer t.Destroy()
+	if err := s.storage.NoteCopy(ctx, t, c); err != nil {
+		return err
+	}
+	s.changed()
+	return nil
+}
+
+// elsewhere says of a copy that it is not where it was made.
+func elsewhere(c register.Copy) error {
+	return fmt.Errorf("block: copy %s is not at %s any more, or was not made whole; where it is, it needs %s", c.Instance, c.Path, named(c.KEKs))
+}
+
+// named lists key versions.
+func named(ids []vault.KeyID) string {
+	var texts []string
+	for _, id := range ids {
+		texts = append(texts, id.String())
+	}
+	return strings.Join(texts, ", ")
+}

@@ -1,0 +1,162 @@
+package place
+
+import (
+	"crypto/hmac"
+	"errors"
+	"fmt"
+
+	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// A store says in its identity file how far it is, so that the next Open knows what must
+// be there:
+//
+//	creating ── the document is in the engine ──> open
+//	open     ── Close ──> closed, with a list of the files
+//	closed   ── Open ──> opening ── the engine is open ──> open
+//
+// A closed store has exactly the files of its list. One that is not closed has what a
+// crash leaves of an engine that was in use. In neither case is an engine made where there
+// is none: what Pebble takes for an empty directory is one that has lost a file.
+
+// Survey reads the directory's identity and looks whether its files are those that it
+// speaks of, before the engine sees them. The directory is locked.
+func (p *Place) Survey() error {
+	id, err := readIdentity(p.fs, p.dir)
+	if err != nil {
+		return err
+	}
+	log, err := pebble.Survey(p.dir, p.fs, id.engine)
+	if err != nil {
+		return fmt.Errorf("block: open %s: %w", p.dir, row.Damage(err))
+	}
+	p.found = id
+	id.engine.Log = log
+	if copiedByHand(p.fs, p.dir, id) {
+		if id.copyOf == (keyring.InstanceID{}) {
+			id.copyOf = id.instance
+		}
+		id.instance = NewInstance()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.id = id
+	return nil
+}
+
+// Enter writes down that the store is in another phase.
+func (p *Place) Enter(phase pebble.Phase) (err error) {
+	if p.readOnly {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if phase == pebble.Opened {
+		if p.id.engine.Log, p.id.engine.Manifest, err = pebble.Position(p.dir, p.fs); err != nil {
+			return fmt.Errorf("block: open %s: %w", p.dir, row.Damage(err))
+		}
+	}
+	p.id.engine.Phase = phase
+	p.id.engine.Files, p.id.tag, p.id.path = nil, nil, resolved(p.fs, p.dir)
+	if err := writeIdentity(p.fs, p.dir, p.id); err != nil {
+		return fmt.Errorf("block: open %s: %w", p.dir, err)
+	}
+	return nil
+}
+
+// Revalidated writes down that the store is no copy any more.
+func (p *Place) Revalidated() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id := p.id
+	id.copyOf = keyring.InstanceID{}
+	if err := writeIdentity(p.fs, p.dir, id); err != nil {
+		return err
+	}
+	p.id = id
+	return nil
+}
+
+// Leave writes down that the store is closed, with its sequence number, and which files it
+// has. The engine is closed, and tagger nil if the keys were not accessible.
+func (p *Place) Leave(sequence uint64, tagger *keyring.Tagger) error {
+	id := p.identity()
+	if p.readOnly || id.engine.Phase < pebble.Opening {
+		return nil // nothing has changed; or its creation goes on with the next Open
+	}
+	if p.refused.Load() {
+		// The list that was found is put back, so that the next Open refuses it too.
+		return writeIdentity(p.fs, p.dir, p.found)
+	}
+	id.sequence = sequence
+	if err := p.list(&id, p.dir, tagger); err != nil {
+		return fmt.Errorf("block: close %s: %w", p.dir, row.Damage(err))
+	}
+	if err := writeIdentity(p.fs, p.dir, id); err != nil {
+		return fmt.Errorf("block: close %s: %w", p.dir, err)
+	}
+	return nil
+}
+
+// LeaveCopy makes a store of a checkpoint in dir that has everything else: a copy of this
+// one that is closed, with the sequence number that this one had.
+func (p *Place) LeaveCopy(dir string, instance keyring.InstanceID, sequence uint64, tagger *keyring.Tagger) error {
+	now := p.identity()
+	id := identity{instance: instance, copyOf: now.instance, engine: now.engine, sequence: sequence}
+	if err := p.list(&id, dir, tagger); err != nil {
+		return err
+	}
+	return writeIdentity(p.fs, dir, id)
+}
+
+// list makes an identity that of a closed store, with the files in dir.
+func (p *Place) list(i *identity, dir string, tagger *keyring.Tagger) (err error) {
+	// What the engine removed must not come back after a crash that keeps the list.
+	if err := syncDir(p.fs, dir); err != nil {
+		return err
+	}
+	e := &i.engine
+	if e.Log, err = pebble.Survey(dir, p.fs, *e); err != nil {
+		return err
+	}
+	if _, e.Manifest, err = pebble.Position(dir, p.fs); err != nil {
+		return err
+	}
+	if e.Files, err = pebble.Inventory(dir, p.fs); err != nil {
+		return err
+	}
+	e.Phase = pebble.Closed
+	i.path = resolved(p.fs, dir)
+	if tagger != nil {
+		tag := tagger.Tag(i.untagged())
+		i.tag = tag[:]
+	}
+	return nil
+}
+
+// TagPurpose is what an identity's tag is for; see [keyring.Hold.Tag].
+const TagPurpose = "identity"
+
+// CheckTag checks that the list of files that the store was found with is the store's
+// own, if it is tagged.
+func (p *Place) CheckTag(tag func(purpose string, data []byte) [keyring.TagSize]byte) error {
+	if p.found.tag == nil {
+		return nil
+	}
+	if want := tag(TagPurpose, p.found.untagged()); !hmac.Equal(want[:], p.found.tag) {
+		p.refused.Store(true)
+		return fmt.Errorf("block: open %s: the list of files in %s was not made by this store: %w", p.dir, identityName, keyring.ErrCorrupt)
+	}
+	return nil
+}
+
+// NotFinished is the error of a store whose creation was cut off, for those who must not
+// finish it.
+func (p *Place) NotFinished(err error) error {
+	if p.Phase() == pebble.Creating && errors.Is(err, pebble.ErrNone) {
+		return fmt.Errorf("block: open %s: its creation was not finished: %w", p.dir, keyring.ErrReadOnly)
+	}
+	return err
+}

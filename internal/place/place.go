@@ -1,0 +1,108 @@
+// Package place is where a store is: its directory, the lock of that, and the identity file,
+// which says who the store is, how far it is, and which files it has.
+package place
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// The errors of a directory, which package block has as its own.
+var (
+	ErrNotStore = errors.New("not a blockseal store")
+	ErrLocked   = errors.New("the store is open elsewhere")
+)
+
+// Place is the directory of one store. The texts of its errors begin with what the user of
+// package block called. Lock, Unlock and what opens the store belong to one goroutine; the
+// rest is safe for concurrent use.
+type Place struct {
+	fs       vfs.FS
+	dir      string
+	readOnly bool
+	lock     *pebble.Lock // nil: it is not locked
+
+	found   identity    // that Survey found
+	refused atomic.Bool // found is not the store's own; see CheckTag
+
+	mu sync.Mutex
+	id identity // the present one
+}
+
+// New returns the place that dir is. Nothing is looked at yet. Nothing is ever written to it
+// if it is read only, but the file of the lock.
+func New(fsys vfs.FS, dir string, readOnly bool) *Place {
+	return &Place{fs: fsys, dir: dir, readOnly: readOnly}
+}
+
+// Dir returns the directory's path.
+func (p *Place) Dir() string { return p.dir }
+
+// Lock locks the directory, or returns [ErrLocked].
+func (p *Place) Lock() error {
+	l, err := pebble.LockDir(p.dir, p.fs, p.readOnly)
+	if errors.Is(err, pebble.ErrLocked) {
+		return fmt.Errorf("block: %s: %w: %w", p.dir, ErrLocked, err)
+	}
+	if err != nil {
+		return fmt.Errorf("block: %s: %w", p.dir, err)
+	}
+	p.lock = l
+	return nil
+}
+
+// Unlock lets the directory go. To do so twice does nothing.
+func (p *Place) Unlock() error {
+	l := p.lock
+	if l == nil {
+		return nil
+	}
+	p.lock = nil
+	return l.Close()
+}
+
+// OpenEngine opens the engine of a directory that is locked. Of o it sets what is the
+// place's.
+func (p *Place) OpenEngine(o pebble.Options) (*pebble.DB, error) {
+	o.FS, o.ReadOnly, o.Create = p.fs, p.readOnly, p.Phase() == pebble.Creating
+	db, err := pebble.Open(p.dir, p.lock, o)
+	if err != nil {
+		return nil, fmt.Errorf("block: open %s: %w", p.dir, row.Damage(err))
+	}
+	return db, nil
+}
+
+// identity is the present identity.
+func (p *Place) identity() identity {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.id
+}
+
+// Instance tells the store from its copies. It changes no more when the store is open.
+func (p *Place) Instance() keyring.InstanceID { return p.identity().instance }
+
+// CopyOf returns the instance that the store is a copy of, until it is revalidated; zero: it
+// is none.
+func (p *Place) CopyOf() keyring.InstanceID { return p.identity().copyOf }
+
+// IsCopy reports whether the store is a copy that has not been revalidated.
+func (p *Place) IsCopy() bool { return p.CopyOf() != (keyring.InstanceID{}) }
+
+// Phase returns how far the store is.
+func (p *Place) Phase() pebble.Phase { return p.identity().engine.Phase }
+
+// Begin makes the store one that is yet to be created.
+func (p *Place) Begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.id.instance = NewInstance()
+}

@@ -1,0 +1,156 @@
+package place
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// closed makes an empty store that was closed.
+func closed(t *testing.T, fs vfs.FS, dir string) *Place {
+	t.Helper()
+	p := New(fs, dir, false)
+	p.Begin()
+	require.NoError(t, p.MakeDir())
+	require.NoError(t, p.Lock())
+	require.NoError(t, p.Enter(pebble.Creating))
+	db, err := p.OpenEngine(pebble.Options{})
+	require.NoError(t, err)
+	require.NoError(t, errors.Join(p.Enter(pebble.Opened), db.Close(), p.Leave(1, nil), p.Unlock()))
+	return p
+}
+
+// found looks at a directory as Open does.
+func found(t *testing.T, fs vfs.FS, dir string) *Place {
+	t.Helper()
+	p := New(fs, dir, false)
+	require.NoError(t, p.Lock())
+	require.NoError(t, errors.Join(p.Survey(), p.Unlock()))
+	return p
+}
+
+// A store goes through its phases under one instance, and each is what the next one finds.
+func TestPhases(t *testing.T) {
+	fs := vfs.NewMem()
+	some, err := Has(fs, "a/store")
+	require.NoError(t, err)
+	require.False(t, some)
+	made := closed(t, fs, "a/store")
+	some, err = Has(fs, "a/store")
+	require.NoError(t, err)
+	require.True(t, some)
+
+	p := found(t, fs, "a/store")
+	require.Equal(t, pebble.Closed, p.Phase())
+	require.Equal(t, made.Instance(), p.Instance())
+	require.False(t, p.IsCopy())
+	for _, phase := range []pebble.Phase{pebble.Opening, pebble.Opened} {
+		require.NoError(t, p.Enter(phase))
+		require.Equal(t, phase, found(t, fs, "a/store").Phase())
+	}
+	require.NoError(t, p.Leave(2, nil))
+	require.Equal(t, pebble.Closed, found(t, fs, "a/store").Phase())
+}
+
+// Who has the directory keeps others out, and lets it go once.
+func TestLock(t *testing.T) {
+	fs := vfs.NewMem()
+	p := closed(t, fs, "store")
+	require.NoError(t, p.Lock())
+	require.ErrorIs(t, New(fs, "store", false).Lock(), ErrLocked)
+	require.NoError(t, p.Unlock())
+	other := New(fs, "store", false)
+	require.NoError(t, other.Lock())
+	require.NoError(t, p.Unlock(), "again")
+	require.ErrorIs(t, p.Lock(), ErrLocked, "the other one's lock is its own")
+	require.NoError(t, other.Unlock())
+}
+
+// What is read only writes nothing down.
+func TestReadOnlyWritesNothing(t *testing.T) {
+	fs := vfs.NewMem()
+	closed(t, fs, "store")
+	p := New(fs, "store", true)
+	require.NoError(t, p.Survey())
+	require.NoError(t, errors.Join(p.Enter(pebble.Opened), p.Leave(7, nil)))
+	require.Equal(t, pebble.Closed, found(t, fs, "store").Phase())
+}
+
+// A copy is one until it is revalidated, whether the store made it or somebody else.
+func TestCopies(t *testing.T) {
+	for name, copied := range map[string]func(t *testing.T, fs *vfs.MemFS, p *Place){
+		"by the store": func(t *testing.T, fs *vfs.MemFS, p *Place) {
+			_, err := vfs.Clone(fs, fs, "store", "copy")
+			require.NoError(t, err)
+			instance := NewInstance()
+			require.NoError(t, p.LeaveCopy("copy", instance, 5, nil))
+			at, err := InstanceAt(fs, "copy")
+			require.NoError(t, err)
+			require.Equal(t, instance, at)
+		},
+		"by hand": func(t *testing.T, fs *vfs.MemFS, p *Place) {
+			_, err := vfs.Clone(fs, fs, "store", "copy")
+			require.NoError(t, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := vfs.NewMem()
+			p := closed(t, fs, "store")
+			copied(t, fs, p)
+			c := found(t, fs, "copy")
+			require.True(t, c.IsCopy())
+			require.Equal(t, p.Instance(), c.CopyOf())
+			require.NotEqual(t, p.Instance(), c.Instance())
+			require.NoError(t, c.Enter(pebble.Opening))
+			require.True(t, found(t, fs, "copy").IsCopy(), "still")
+			require.NoError(t, c.Revalidated())
+			require.False(t, c.IsCopy())
+			c = found(t, fs, "copy")
+			require.False(t, c.IsCopy())
+			require.Zero(t, c.CopyOf())
+			require.False(t, found(t, fs, "store").IsCopy())
+		})
+	}
+}
+
+// A list that the store did not make is put back as it was found, so that it is refused again.
+func TestRefusedListStays(t *testing.T) {
+	fs := vfs.NewMem()
+	closed(t, fs, "store")
+	id, err := readIdentity(fs, "store")
+	require.NoError(t, err)
+	id.tag = make([]byte, keyring.TagSize)
+	require.NoError(t, writeIdentity(fs, "store", id))
+	p := found(t, fs, "store")
+	require.NoError(t, p.Enter(pebble.Opening))
+	none := func(purpose string, _ []byte) (tag [keyring.TagSize]byte) {
+		require.Equal(t, "identity", purpose)
+		tag[0] = 1
+		return tag
+	}
+	require.ErrorIs(t, p.CheckTag(none), keyring.ErrCorrupt)
+	require.NoError(t, p.Leave(9, nil))
+	again, err := readIdentity(fs, "store")
+	require.NoError(t, err)
+	require.Equal(t, id, again)
+	require.NoError(t, found(t, fs, "store").CheckTag(func(string, []byte) [keyring.TagSize]byte {
+		return [keyring.TagSize]byte{}
+	}), "of the tag's maker")
+}
+
+// A directory that has something else is not a store.
+func TestHasRefusesWhatIsNoStore(t *testing.T) {
+	fs := vfs.NewMem()
+	require.NoError(t, fs.MkdirAll("other", 0o700))
+	f, err := fs.Create("other/file", vfs.WriteCategoryUnspecified)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	_, err = Has(fs, "other")
+	require.ErrorIs(t, err, ErrNotStore)
+	require.ErrorContains(t, err, `there is "file" in other`)
+}

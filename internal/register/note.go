@@ -1,0 +1,118 @@
+package register
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/tagged"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// Announce writes down a copy beside the document, with nothing to show who wrote it; the next
+// document takes it over.
+func (m *Storage) Announce(ctx context.Context, c Entry) error {
+	name := copyRecord(m.Own, c.Instance)
+	m.short.Lock()
+	part := m.part
+	m.short.Unlock()
+	if err := engine.SetMeta(ctx, part, name, c.Append(nil)); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !slices.Contains(m.announced, name) {
+		m.announced = append(m.announced, name)
+	}
+	m.reg.Copies = m.reg.With(c)
+	return nil
+}
+
+// Announced reports whether a copy is announced and in no register yet, and returns the name of
+// the record that says so.
+func (m *Storage) Announced(instance string) (record string, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	record = copyRecord(m.Own, instance)
+	return record, slices.Contains(m.announced, record)
+}
+
+// Unannounce forgets a copy that was announced and is in no register yet; false: it is none
+// of those.
+func (m *Storage) Unannounce(instance string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := slices.Index(m.announced, copyRecord(m.Own, instance))
+	if i < 0 {
+		return false
+	}
+	m.announced = slices.Delete(slices.Clone(m.announced), i, i+1)
+	m.reg.Copies = m.reg.Without(instance)
+	return true
+}
+
+// Stage has the next document be saved with other copies.
+func (m *Storage) Stage(f func(r Register) []Entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.staged = f
+}
+
+// Unstage takes back what Stage was given, unless it was saved.
+func (m *Storage) Unstage() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.staged = nil
+}
+
+// NoteKEKs writes down what the vaults said of past KEK versions.
+func (m *Storage) NoteKEKs(ctx context.Context, t *keyring.Tagger, said map[vault.KeyID]Answer, now time.Time) error {
+	return m.note(ctx, t, func(r *Register) (changed bool) {
+		r.Past, changed = r.Past.After(said, now)
+		return changed
+	})
+}
+
+// NotePast adds past KEK versions to those that there are by then: the store may have been
+// moved to another while the vault was asked.
+func (m *Storage) NotePast(ctx context.Context, t *keyring.Tagger, found []PastKEK) error {
+	return m.note(ctx, t, func(r *Register) bool {
+		for _, k := range found {
+			r.Past = r.Past.With(k.ID, k.Public)
+		}
+		return len(found) > 0
+	})
+}
+
+// NoteCopy writes down what is known of a copy now, unless it was forgotten.
+func (m *Storage) NoteCopy(ctx context.Context, t *keyring.Tagger, c Entry) error {
+	return m.note(ctx, t, func(r *Register) bool {
+		i, found := r.Find(c.Instance)
+		if !found {
+			return false
+		}
+		was := r.Copies[i]
+		c.Vouched, c.Mine = was.Vouched, was.Mine
+		r.Copies = r.With(c)
+		return !bytes.Equal(was.Append(nil), c.Append(nil))
+	})
+}
+
+// note replaces the register beside the document that it was written with.
+func (m *Storage) note(ctx context.Context, t *keyring.Tagger, f func(r *Register) (changed bool)) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := m.reg
+	if !f(&next) {
+		return nil
+	}
+	record := next.Encode()
+	if err := engine.SetMeta(ctx, m.part, Name, tagged.Join(t.Tag(record), record)); err != nil {
+		return err
+	}
+	m.reg = next
+	return nil
+}
