@@ -40,9 +40,7 @@ func (p *Place) Survey() error {
 		}
 		id.instance = NewInstance()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.id = id
+	p.set(id)
 	return nil
 }
 
@@ -51,16 +49,18 @@ func (p *Place) Enter(phase pebble.Phase) (err error) {
 	if p.readOnly {
 		return nil
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	id := p.identity()
 	if phase == pebble.Opened {
-		if p.id.engine.Log, p.id.engine.Manifest, err = pebble.Position(p.dir, p.fs); err != nil {
+		if id.engine.Log, id.engine.Manifest, err = pebble.Position(p.dir, p.fs); err != nil {
 			return fmt.Errorf("block: open %s: %w", p.dir, row.Damage(err))
 		}
 	}
-	p.id.engine.Phase = phase
-	p.id.engine.Files, p.id.tag, p.id.path = nil, nil, resolved(p.fs, p.dir)
-	if err := writeIdentity(p.fs, p.dir, p.id); err != nil {
+	id.engine.Phase = phase
+	id.engine.Files, id.tag, id.path = nil, nil, resolved(p.fs, p.dir)
+	p.set(id) // written or not, the engine is that far
+	if err := writeIdentity(p.fs, p.dir, id); err != nil {
 		return fmt.Errorf("block: open %s: %w", p.dir, err)
 	}
 	return nil
@@ -68,14 +68,14 @@ func (p *Place) Enter(phase pebble.Phase) (err error) {
 
 // Revalidated writes down that the store is no copy any more.
 func (p *Place) Revalidated() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	id := p.id
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	id := p.identity()
 	id.copyOf = keyring.InstanceID{}
 	if err := writeIdentity(p.fs, p.dir, id); err != nil {
 		return err
 	}
-	p.id = id
+	p.set(id)
 	return nil
 }
 

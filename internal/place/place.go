@@ -33,8 +33,9 @@ type Place struct {
 	found   identity    // that Survey found
 	refused atomic.Bool // found is not the store's own; see CheckTag
 
-	mu sync.Mutex
-	id identity // the present one
+	writing sync.Mutex // admits one who writes the present identity down
+	mu      sync.Mutex // held for short, so that who asks waits for no disk
+	id      identity   // the present one
 }
 
 // New returns the place that dir is. Nothing is looked at yet. Nothing is ever written to it
@@ -85,6 +86,12 @@ func (p *Place) identity() identity {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.id
+}
+
+func (p *Place) set(id identity) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.id = id
 }
 
 // Instance tells the store from its copies. It changes no more when the store is open.

@@ -87,3 +87,23 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+// What needs the keys has none once its hold was let go.
+func TestHoldThatWasLetGo(t *testing.T) {
+	v := vaulttest.New(nil)
+	r, err := keyring.Create(t.Context(), &keyring.MemStorage{}, kek.New(v, v.CreateKey("customer").Versionless()), nil)
+	require.NoError(t, err)
+	h, err := r.Acquire()
+	require.NoError(t, err)
+	part := memory.New().Partition(0)
+	b, err := tagged.Record(&h, "name", []byte("record"))
+	require.NoError(t, err)
+	require.NoError(t, engine.SetMeta(t.Context(), part, "name", b))
+	h.Release()
+	require.NoError(t, r.Close())
+	_, err = tagged.Record(&h, "name", []byte("record"))
+	require.ErrorContains(t, err, "the record name")
+	_, found, err := tagged.Read(t.Context(), part, &h, "name")
+	require.Error(t, err)
+	require.False(t, found)
+}
