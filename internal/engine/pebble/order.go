@@ -22,5 +22,6 @@ func (f purgeFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, 
 			return nil, err
 		}
 	}
-	return f.FS.Create(name, category)
+	file, err := f.FS.Create(name, category)
+	return inSteps(file, err, name)
 }

@@ -24,7 +24,8 @@ type purgeFS struct {
 // and creating the new one.
 func (f purgeFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	if !f.purging.Load() {
-		return f.FS.ReuseForWrite(oldname, newname, category)
+		file, err := f.FS.ReuseForWrite(oldname, newname, category)
+		return inSteps(file, err, newname)
 	}
 	file, err := f.Create(newname, category)
 	if err != nil {
