@@ -61,11 +61,15 @@ func TestLinks(t *testing.T) {
 
 var (
 	headingLine = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	anchorTag   = regexp.MustCompile(`<a id="([^"]+)"></a>`)
 	notInAnchor = regexp.MustCompile(`[^\p{L}\p{N}\-_ ]`)
 )
 
-// anchors are the names that GitHub gives to a page's headings.
+// anchors are the names that GitHub gives to a page's headings, and those that it gives itself.
 func anchors(text string) (out []string) {
+	for _, m := range anchorTag.FindAllStringSubmatch(text, -1) {
+		out = append(out, m[1])
+	}
 	for _, m := range headingLine.FindAllStringSubmatch(text, -1) {
 		out = append(out, strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-"))
 	}
