@@ -14,7 +14,7 @@ var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 
 // pages are the module's Markdown files.
 func pages(t *testing.T) (out []string) {
-	for _, pattern := range []string{"*.md", "docs/*.md", "docs/adr/*.md", "docs/reader/*.md"} {
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/adr/*.md", "docs/reader/*.md", "examples/*.md", "examples/*/*.md"} {
 		found, err := filepath.Glob(filepath.Join("../..", pattern))
 		require.NoError(t, err)
 		out = append(out, found...)
