@@ -88,19 +88,20 @@ func TestRun(t *testing.T) {
 // what is asked for nor what is not.
 func TestOutputFits(t *testing.T) {
 	tree := writeTree(t)
-	for columns, value := range map[int]string{80: "", 60: "60"} {
-		for _, noColor := range []string{"", "1"} {
-			ownTemp(t)
-			t.Setenv("COLUMNS", value)
-			t.Setenv("NO_COLOR", noColor)
-			t.Setenv("TERM", "xterm-256color")
-			var out bytes.Buffer
-			require.NoError(t, run(t.Context(), []string{"-in", tree, "-keep"}, &out))
-			for line := range strings.Lines(out.String()) {
-				require.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), columns, line)
-			}
-			require.NotContains(t, out.String(), "\x1b", "no terminal, no colour")
+	for _, tt := range []struct {
+		columns        int
+		value, noColor string
+	}{{80, "", ""}, {60, "60", "1"}} {
+		ownTemp(t)
+		t.Setenv("COLUMNS", tt.value)
+		t.Setenv("NO_COLOR", tt.noColor)
+		t.Setenv("TERM", "xterm-256color")
+		var out bytes.Buffer
+		require.NoError(t, run(t.Context(), []string{"-in", tree, "-keep"}, &out))
+		for line := range strings.Lines(out.String()) {
+			require.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), tt.columns, line)
 		}
+		require.NotContains(t, out.String(), "\x1b", "no terminal, no colour")
 	}
 }
 
