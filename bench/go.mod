@@ -1,6 +1,6 @@
 module github.com/blockseal/blockseal/bench
 
-go 1.26.4
+go 1.26.0
 
 require (
 	github.com/blockseal/blockseal v0.0.0

@@ -13,8 +13,7 @@ import (
 	"github.com/blockseal/blockseal/vault/local"
 )
 
-// A store in a directory, with its key in a file vault beside it: the README's
-// code.
+// A store in a directory, with its key in a file vault beside it.
 func Example() {
 	parent, err := os.MkdirTemp("", "blockseal-example-")
 	if err != nil {

@@ -3,14 +3,13 @@ package dek_test
 import (
 	"encoding/hex"
 	"encoding/json"
-	"io/fs"
 	"slices"
 	"testing"
 
-	"github.com/c2sp/wycheproof"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/test/wycheproof"
 )
 
 // hexBytes is a JSON string of hexadecimal digits.
@@ -24,7 +23,7 @@ func (h *hexBytes) UnmarshalText(text []byte) (err error) {
 // TestWycheproof opens the AES-GCM vectors of this package's parameters:
 // AES-256, a 96-bit nonce, a 128-bit tag.
 func TestWycheproof(t *testing.T) {
-	data, err := fs.ReadFile(wycheproof.TestVectors, "aes_gcm_test.json")
+	data, err := wycheproof.Read("aes_gcm_test.json")
 	require.NoError(t, err)
 	var file struct {
 		TestGroups []struct {

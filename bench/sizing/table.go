@@ -59,9 +59,9 @@ func (m measurements) write(w io.Writer) error {
 	var b strings.Builder
 	g := m.growth()
 	fmt.Fprintf(&b, "Measured, with blocks of %d bytes:\n\n", m.Growth[0].Size)
-	fmt.Fprint(&b, "| blocks | disk | beyond the plaintext, a block | live heap, more than empty | open, with a log to replay | cold open | vault calls: filling, opening | keyring document |\n|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprint(&b, "| blocks | disk | beyond the plaintext, a block | live heap, more than empty | open, with a log to replay | cold open | vault calls to fill | to open | keyring document | epochs |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, p := range m.Growth {
-		fmt.Fprintf(&b, "| %s | %s | %.0f B | %s | %v | %v | %d, %d | %s, epochs: %d |\n", count(float64(p.Blocks)), amount(float64(p.Disk)),
+		fmt.Fprintf(&b, "| %s | %s | %.0f B | %s | %v | %v | %d | %d | %s | %d |\n", count(float64(p.Blocks)), amount(float64(p.Disk)),
 			float64(p.Disk)/float64(p.Blocks)-float64(p.Size), amount(float64(p.Heap)), p.Replay.Round(time.Millisecond), p.Open.Round(time.Millisecond),
 			p.FillCalls, p.OpenCalls, amount(float64(p.Keyring)), p.Epochs)
 	}
@@ -87,7 +87,12 @@ func (m measurements) write(w io.Writer) error {
 	row("disk beyond the 16 TB, with ids of 8 bytes", func(p payload, n float64) string { return amount(n * p.each()) })
 	row("memory that grows by itself (Pebble's tables)", func(_ payload, n float64) string { return amount(n * max(g.heap, 0)) })
 	row("record cache that holds all DEK records", func(_ payload, n float64) string { return amount(n * cacheRecord) })
-	row("caches by default: record, row, block, memtables", func(payload, float64) string { return "32 + 64 + 64 + up to 256 MiB" })
+	for _, cache := range []struct{ name, size string }{
+		{"record cache by default", "32 MiB"}, {"row cache by default, at the most", "64 MiB"},
+		{"block cache by default, at the most", "64 MiB"}, {"memtables by default, at the most", "256 MiB"},
+	} {
+		row(cache.name, func(payload, float64) string { return cache.size })
+	}
 	row("vault calls to open", func(payload, float64) string { return fmt.Sprint(g.openCalls) })
 	row("vault calls a day, of checks", func(payload, float64) string { return fmt.Sprint(checkCalls * 24 * 60) })
 	row("vault calls to rotate the KEK, `ByKeyring`", func(payload, float64) string { return "3" })

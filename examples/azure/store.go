@@ -10,7 +10,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/examples/internal/cli"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault/azure"
@@ -51,7 +50,7 @@ func use(ctx context.Context, o options, cred azcore.TokenCredential, opts *azur
 			return fmt.Errorf("block %d has %d bytes, want %q", i, len(data), want)
 		}
 	}
-	fmt.Fprintf(out, "blocks        %s written and read\n", cli.Count(o.blocks))
+	fmt.Fprintf(out, "blocks        %d written and read\n", o.blocks)
 	usage, err := s.KeyUsage(ctx)
 	if err != nil {
 		return err

@@ -41,6 +41,7 @@ func reading(n uint64, station string, tenths uint16) (key, row []byte) {
 }
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
+	out = cli.Fit(out)
 	flags := flag.NewFlagSet("customdb", flag.ContinueOnError)
 	rows := flags.Int("rows", 20_000, "how `many` rows to write")
 	if err := cli.Parse(flags, about, args, out); err != nil {

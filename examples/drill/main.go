@@ -72,6 +72,7 @@ func parse(args []string, out io.Writer) (o options, err error) {
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
+	out = cli.Fit(out)
 	o, err := parse(args, out)
 	if err != nil {
 		return err

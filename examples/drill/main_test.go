@@ -6,12 +6,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // The tests of exit statuses run this test binary as the command.
@@ -38,6 +40,7 @@ func requireEmpty(t *testing.T, dir string) {
 
 func TestRun(t *testing.T) {
 	temp := ownTemp(t)
+	t.Setenv("COLUMNS", "1000") // so that no sentence is broken
 	var out bytes.Buffer
 	require.NoError(t, run(t.Context(), []string{"-lease", "1m", "-check", "30s"}, &out))
 	for _, want := range []string{
@@ -57,6 +60,7 @@ func TestRun(t *testing.T) {
 		": vault unavailable: the vault cannot be reached, check the network",
 		" operations while Degraded\n",
 		"recovered after",
+		"locked   at most   refused   ",
 		"\nclosed and opened again: 128 acknowledged blocks, all authenticated\n",
 		"nothing was read or acknowledged while the store was Inaccessible",
 	} {
@@ -65,6 +69,15 @@ func TestRun(t *testing.T) {
 	require.NotContains(t, out.String(), "\r", "there is no terminal to redraw a line on")
 	require.NotContains(t, out.String(), "VIOLATION")
 	requireEmpty(t, temp)
+}
+
+// The table, which is the widest, fits 60 columns.
+func TestTableIsNarrow(t *testing.T) {
+	var out bytes.Buffer
+	writeTable(&out, []result{{rehearsal: rehearsal{name: "unwrapKey revoked", within: 10 * time.Minute}, inaccessible: 599 * time.Second, recovered: 599 * time.Second, reason: vault.ErrAccessDenied}})
+	for line := range strings.Lines(out.String()) {
+		require.LessOrEqual(t, len(strings.TrimRight(line, " \n")), 60, line)
+	}
 }
 
 func TestParse(t *testing.T) {

@@ -43,10 +43,11 @@ func (r result) write(out io.Writer) {
 	line("read back", "%s acknowledged blocks", cli.Count(r.readBack))
 }
 
-// writeTable writes all rehearsals, one a row.
+// writeTable writes all rehearsals, one a row: after which time the store was Inaccessible,
+// the time that it may take, what was refused, and after which time it was back.
 func writeTable(out io.Writer, results []result) {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "\n\tInaccessible after\tat most\trefused\trecovered after\t\n")
+	fmt.Fprint(w, "\n\tlocked\tat most\trefused\tback\t\n")
 	for _, r := range results {
 		fmt.Fprintf(w, "%s\t%s\t%v\t%s\t%v\t\n", r.name, r.after(), round(r.within),
 			cli.Count(r.refused[read]+r.refused[write]), round(r.recovered))

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -318,8 +319,11 @@ func TestWithoutTheKey(t *testing.T) {
 
 func TestDemonstration(t *testing.T) {
 	var out bytes.Buffer
-	require.NoError(t, run(context.Background(), nil, &out))
+	require.NoError(t, run(context.Background(), &out))
 	require.Contains(t, out.String(), "key returned")
+	for line := range strings.Lines(out.String()) {
+		require.LessOrEqual(t, len(strings.TrimSpace(line)), 80)
+	}
 }
 
 func FuzzJournal(f *testing.F) {

@@ -4,30 +4,30 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
+	"log"
 	"os"
+	"os/signal"
 	"path/filepath"
 
-	"github.com/blockseal/blockseal/examples/internal/cli"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"
 )
 
-func main() { cli.Main("pages", run) }
-
-const about = `Pages writes and reads a sealed page file, rotates its keys, and takes the key away.
-
-  go run ./examples/pages
-`
-
-func run(ctx context.Context, args []string, out io.Writer) (err error) {
-	if err := cli.Parse(flag.NewFlagSet("pages", flag.ContinueOnError), about, args, out); err != nil {
-		return err
+// Pages writes and reads a sealed page file, rotates its keys, and takes the key away.
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Stdout)
+	stop()
+	if err != nil {
+		log.Fatal("pages: ", err)
 	}
+}
+
+func run(ctx context.Context, out io.Writer) (err error) {
 	root, err := os.MkdirTemp("", "blockseal-pages-")
 	if err != nil {
 		return err
@@ -57,14 +57,20 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	got, err := f.Read(ctx, 7, nil)
-	if err != nil || !bytes.Equal(got, page) {
-		return fmt.Errorf("page 7 is not what was written: %w", err)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, page) {
+		return errors.New("page 7 is not what was written")
 	}
 	onDisk, err := os.ReadFile(filepath.Join(dir, "pages"))
-	if err != nil || bytes.Contains(onDisk, page[:16]) {
-		return fmt.Errorf("the file shows the page: %w", err)
+	if err != nil {
+		return err
 	}
-	fmt.Fprintf(out, "written       2 pages of %d bytes; in the file %d bytes each, in the file of DEK records %d\n", PageSize, pageSlot, recordSlot)
+	if bytes.Contains(onDisk, page[:16]) {
+		return errors.New("the file shows the page")
+	}
+	fmt.Fprintf(out, "written       2 pages of %d bytes: %d on the disk, and %d for the DEK\n", PageSize, pageSlot, recordSlot)
 
 	was, err := f.keys.Epochs()
 	if err != nil {
@@ -80,7 +86,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := f.keys.RotateKEK(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "rotated       epochs %v to %v, and the KEK's wrap; no page was touched\n", was, is)
+	fmt.Fprintf(out, "rotated       epochs %v to %v, the KEK's wrap; no page touched\n", was, is)
 
 	if err := v.Revoke(ctx, "pages", local.DataPlane()...); err != nil {
 		return err
@@ -88,11 +94,10 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if f.keys.Revalidate(ctx) == nil { // in place of waiting for the next check
 		return errors.New("the vault still gives access")
 	}
-	if _, err := f.Read(ctx, 7, nil); !errors.Is(err, keyring.ErrInaccessible) {
-		return fmt.Errorf("a read without the key: %w", err)
-	} else {
-		fmt.Fprintf(out, "key revoked   %v\n", err)
+	if _, err := f.Read(ctx, 7, nil); !errors.Is(err, keyring.ErrInaccessible) || !errors.Is(err, vault.ErrAccessDenied) {
+		return fmt.Errorf("a read without the key said: %v", err)
 	}
+	fmt.Fprintf(out, "key revoked   a read says: %v, %v\n", keyring.ErrInaccessible, vault.ErrAccessDenied)
 	if err := v.Grant(ctx, "pages", local.DataPlane()...); err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/block"
-	"github.com/blockseal/blockseal/examples/internal/cli"
 )
 
 // batchBytes is how much goes into one batch: the blocks of a batch are written
@@ -49,7 +48,7 @@ func ingest(ctx context.Context, s *block.Store, t *tree, step *step) (digests, 
 	if err != nil {
 		return put, err
 	}
-	step.done(len(put.sums), put.bytes, "%s blocks of up to %d KiB, each under its own DEK, durable", cli.Count(len(put.sums)), blockSize>>10)
+	step.done(len(put.sums), put.bytes, "%s blocks of up to %d KiB, each under its own DEK, durable", thousands(len(put.sums)), blockSize>>10)
 	return put, nil
 }
 
@@ -73,7 +72,7 @@ func readAll(ctx context.Context, s *block.Store, put digests, step *step) error
 	if n != len(put.sums) {
 		return fmt.Errorf("%d blocks were put, and the store has %d", len(put.sums), n)
 	}
-	step.done(n, bytes, "all %s blocks have the SHA-256 that they had, by a scan", cli.Count(n))
+	step.done(n, bytes, "all %s blocks have the SHA-256 that they had, by a scan", thousands(n))
 	return nil
 }
 
@@ -93,7 +92,7 @@ func readEach(ctx context.Context, s *block.Store, put digests, step *step) erro
 		bytes += int64(len(data))
 		step.progress(bytes, put.bytes)
 	}
-	step.done(len(put.sums), bytes, "all %s blocks have the SHA-256 that they had, one by one", cli.Count(len(put.sums)))
+	step.done(len(put.sums), bytes, "all %s blocks have the SHA-256 that they had, one by one", thousands(len(put.sums)))
 	return nil
 }
 

@@ -10,7 +10,7 @@
 // Read run, then demonstrate: what a program does with blockseal is there, in
 // order. The other files are what the demonstration needs around it: input.go the
 // files to store, ingest.go sealing them and comparing what comes back, search.go
-// the search for plaintext, report.go the table.
+// the search for plaintext, report.go the tables.
 package main
 
 import (
@@ -44,6 +44,7 @@ const passphrase = "correct horse battery staple"
 // run parses the command line, demonstrates in a temporary directory, and removes
 // that.
 func run(ctx context.Context, args []string, out io.Writer) error {
+	out = cli.Fit(out)
 	flags := flag.NewFlagSet("quickstart", flag.ContinueOnError)
 	in := flags.String("in", "", "the `directory` to store (default: the Go toolchain's own source code)")
 	keep := flags.Bool("keep", false, "keep the vault and the store, and say where they are")
@@ -144,7 +145,7 @@ func demonstrate(ctx context.Context, root string, tree *tree, opts *block.Optio
 	if err := readEach(ctx, s2, put, t.step("read again")); err != nil {
 		return err
 	}
-	return t.write(s.VaultCalls(), s2.VaultCalls())
+	return t.write(len(put.sums), s.VaultCalls(), s2.VaultCalls())
 }
 
 // revoke disables the KEK, shows that the store is Inaccessible, and enables it.

@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -58,6 +60,7 @@ func requireEmpty(t *testing.T, dir string) {
 
 func TestRun(t *testing.T) {
 	temp, tree := ownTemp(t), writeTree(t)
+	t.Setenv("COLUMNS", "1000") // so that no sentence is broken
 	var out bytes.Buffer
 	require.NoError(t, run(t.Context(), []string{"-in", tree}, &out))
 	for _, want := range []string{
@@ -72,11 +75,46 @@ func TestRun(t *testing.T) {
 		"blocks/s",
 		"vault calls   get ",
 		"; 1 of them refused\n",
+		"\nshown\n  sealed      11 blocks, each under its own DEK\n",
+		"\ntry next\n  go run ./examples/hello ",
 	} {
 		require.Contains(t, out.String(), want)
 	}
 	require.NotContains(t, out.String(), "\r", "there is no terminal to redraw a line on")
 	requireEmpty(t, temp)
+}
+
+// Every line fits a terminal of 80 columns and one of 60, and nothing is coloured: neither
+// what is asked for nor what is not.
+func TestOutputFits(t *testing.T) {
+	tree := writeTree(t)
+	for _, tt := range []struct {
+		columns        int
+		value, noColor string
+	}{{80, "", ""}, {60, "60", "1"}} {
+		ownTemp(t)
+		t.Setenv("COLUMNS", tt.value)
+		t.Setenv("NO_COLOR", tt.noColor)
+		t.Setenv("TERM", "xterm-256color")
+		var out bytes.Buffer
+		require.NoError(t, run(t.Context(), []string{"-in", tree, "-keep"}, &out))
+		for line := range strings.Lines(out.String()) {
+			require.LessOrEqual(t, utf8.RuneCountInString(strings.TrimSuffix(line, "\n")), tt.columns, line)
+		}
+		require.NotContains(t, out.String(), "\x1b", "no terminal, no colour")
+	}
+}
+
+// What the end says to try next is there.
+func TestWhatToTryNextExists(t *testing.T) {
+	var out bytes.Buffer
+	require.NoError(t, newTable(&out).shown(1, 1))
+	next := regexp.MustCompile(`(?m)^  (?:go run )?(\./examples/[a-z]+|docs/[a-z.]+)`).FindAllStringSubmatch(out.String(), -1)
+	require.Greater(t, len(next), 5)
+	for _, m := range next {
+		_, err := os.Stat(filepath.Join("../..", m[1]))
+		require.NoError(t, err)
+	}
 }
 
 func TestKeep(t *testing.T) {

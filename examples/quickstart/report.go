@@ -54,14 +54,17 @@ func (s *step) done(count int, bytes int64, format string, args ...any) {
 // clear takes back the progress of a step that did not end.
 func (s *step) clear() { s.line.Clear() }
 
+// thousands writes a number with its thousands apart.
+func thousands(n int) string { return cli.Count(n) }
+
 // rate is so much a second.
 func rate[N int | int64](n N, took time.Duration) float64 {
 	return float64(n) / max(took.Seconds(), 1e-9)
 }
 
 // write writes the table, with the calls to the vault of both times that the store
-// was open.
-func (t *table) write(first, second keyring.Calls) error {
+// was open, what all of it has shown, and what to try next.
+func (t *table) write(blocks int, first, second keyring.Calls) error {
 	w := tabwriter.NewWriter(t.out, 0, 0, 3, ' ', tabwriter.AlignRight)
 	fmt.Fprint(w, "\n\tblocks\tMB\tseconds\tblocks/s\tMB/s\t\n")
 	for _, r := range t.rows {
@@ -75,6 +78,31 @@ func (t *table) write(first, second keyring.Calls) error {
 		return err
 	}
 	get, wrap, unwrap := first.Get+second.Get, first.Wrap+second.Wrap, first.Unwrap+second.Unwrap
-	_, err := fmt.Fprintf(t.out, "\nvault calls   get %d, wrapKey %d, unwrapKey %d; %d of them refused\n", get, wrap, unwrap, first.Failed+second.Failed)
+	fmt.Fprintf(t.out, "\nvault calls   get %d, wrapKey %d, unwrapKey %d; %d of them refused\n", get, wrap, unwrap, first.Failed+second.Failed)
+	return t.shown(blocks, get+wrap+unwrap)
+}
+
+// shown writes what the run has shown, one claim a row, and what to try next.
+func (t *table) shown(blocks int, calls uint64) error {
+	_, err := fmt.Fprintf(t.out, `
+shown
+  sealed      %s blocks, each under its own DEK
+  intact      all of them read back with the SHA-256 that they had
+  unreadable  no plaintext on the disk, of the store or of the vault
+  revoked     with the KEK disabled, no Get and no Put
+  given back  with the KEK enabled, all of them again
+  cheap       %d calls to the vault in all, however many blocks
+
+try next
+  go run ./examples/hello           the least program, to copy
+  go run ./examples/quickstart -in DIR -keep
+                                    your own files, and what is kept to look at
+  go run ./examples/drill           every way of losing a key, under load
+  go run ./examples/customdb        tables, indexes and transactions
+  go run ./examples/pages           a page file of your own
+  go run ./examples/azure -emulate  Azure Key Vault, without an account
+  go run ./examples/monitoring      metrics, a status page, alerts
+  docs/operations.md                what to do when something happens
+`, cli.Count(blocks), calls)
 	return err
 }

@@ -122,3 +122,21 @@ func TestLicencesAreKnown(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "Apache-2.0", own)
 }
+
+// The notices that are handed out with a program are those of what programs link now: a
+// module that is added, dropped or changed, or a package of one that brings a licence of its
+// own, makes them others.
+func TestNoticesAreComplete(t *testing.T) {
+	want, err := licence.Notices("../..")
+	require.NoError(t, err)
+	got, err := os.ReadFile("../../" + licence.NoticesFile)
+	require.NoError(t, err)
+	require.Equal(t, string(want), string(got), "run: go run ./internal/test/licence/notices")
+
+	// And no module that is in a binary which go builds here is missing from them.
+	for _, line := range goList(t, "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}{{end}}{{end}}", "./block/...", "./vault/azure", "./examples/...") {
+		if line != "" {
+			require.Contains(t, string(got), "\n"+line+"\n")
+		}
+	}
+}

@@ -14,7 +14,7 @@ var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 
 // pages are the module's Markdown files.
 func pages(t *testing.T) (out []string) {
-	for _, pattern := range []string{"*.md", "docs/*.md", "docs/adr/*.md", "docs/reader/*.md"} {
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/adr/*.md", "docs/reader/*.md", "examples/*.md", "examples/*/*.md"} {
 		found, err := filepath.Glob(filepath.Join("../..", pattern))
 		require.NoError(t, err)
 		out = append(out, found...)
@@ -61,11 +61,15 @@ func TestLinks(t *testing.T) {
 
 var (
 	headingLine = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	anchorTag   = regexp.MustCompile(`<a id="([^"]+)"></a>`)
 	notInAnchor = regexp.MustCompile(`[^\p{L}\p{N}\-_ ]`)
 )
 
-// anchors are the names that GitHub gives to a page's headings.
+// anchors are the names that GitHub gives to a page's headings, and those that it gives itself.
 func anchors(text string) (out []string) {
+	for _, m := range anchorTag.FindAllStringSubmatch(text, -1) {
+		out = append(out, m[1])
+	}
 	for _, m := range headingLine.FindAllStringSubmatch(text, -1) {
 		out = append(out, strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-"))
 	}

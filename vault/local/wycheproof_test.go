@@ -5,19 +5,18 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"io/fs"
 	"testing"
 
-	"github.com/c2sp/wycheproof"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/test/wycheproof"
 	"github.com/blockseal/blockseal/vault"
 )
 
 // oaepVectors runs a file of Wycheproof's vectors through a vault that has their key
 // imported. With ours, a valid vector unwraps; every other is refused alike.
 func oaepVectors(t *testing.T, name string, ours bool) {
-	b, err := fs.ReadFile(wycheproof.TestVectors, name)
+	b, err := wycheproof.Read(name)
 	require.NoError(t, err)
 	var file struct {
 		NumberOfTests int

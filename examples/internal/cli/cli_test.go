@@ -88,10 +88,10 @@ func TestLineInAFile(t *testing.T) {
 
 func TestLineOnATerminal(t *testing.T) {
 	var out bytes.Buffer
-	l := &Line{w: &out, live: true}
+	l := &Line{w: &out, live: true, width: 79}
 	l.Show(func() string { return string(bytes.Repeat([]byte("x"), 200)) })
 	l.Show(func() string { panic("redrawn within a tenth of a second") })
-	require.Equal(t, takeBack+string(bytes.Repeat([]byte("x"), columns)), out.String())
+	require.Equal(t, takeBack+string(bytes.Repeat([]byte("x"), 79)), out.String())
 	out.Reset()
 	l.End("done")
 	require.Equal(t, takeBack+"done\n", out.String())

@@ -14,16 +14,20 @@ import (
 type Line struct {
 	w     io.Writer
 	live  bool
+	width int // a line that wraps could not be taken back
 	shown bool
 	last  time.Time
 }
 
 // NewLine returns a line at the end of what was written to w.
-func NewLine(w io.Writer) *Line { return &Line{w: w, live: isTerminal(w)} }
+func NewLine(w io.Writer) *Line { return &Line{w: w, live: isTerminal(w), width: Width(w) - 1} }
 
 // isTerminal takes other character devices, such as /dev/null, for terminals too,
 // which does them no harm.
 func isTerminal(w io.Writer) bool {
+	if fitted, ok := w.(*fit); ok {
+		w = fitted.w
+	}
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" {
 		return false
@@ -34,7 +38,6 @@ func isTerminal(w io.Writer) bool {
 
 const (
 	redrawEvery = 100 * time.Millisecond
-	columns     = 79 // a line that wraps could not be taken back
 	takeBack    = "\r\x1b[K"
 )
 
@@ -45,7 +48,7 @@ func (l *Line) Show(text func() string) {
 	}
 	l.last, l.shown = time.Now(), true
 	s := []rune(text())
-	fmt.Fprint(l.w, takeBack+string(s[:min(len(s), columns)]))
+	fmt.Fprint(l.w, takeBack+string(s[:min(len(s), l.width)]))
 }
 
 // Clear takes back what is shown.

@@ -5,14 +5,13 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"io/fs"
 	"path/filepath"
 	"testing"
 
-	"github.com/c2sp/wycheproof"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/test/wycheproof"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"
@@ -36,7 +35,7 @@ type group struct {
 }
 
 func vectors(t *testing.T, name string) []group {
-	b, err := fs.ReadFile(wycheproof.TestVectors, name)
+	b, err := wycheproof.Read(name)
 	require.NoError(t, err)
 	var file struct {
 		NumberOfTests int
