@@ -73,6 +73,9 @@ func (h *Hold) reload(ctx context.Context) error {
 		if run.err != nil && h.s.ctx.Err() != nil {
 			return h.r.endedSession()
 		}
+		if err := h.inTime(); err != nil {
+			return err
+		}
 		return run.err
 	case <-ctx.Done():
 		return &reloadError{ctx.Err()}

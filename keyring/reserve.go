@@ -28,6 +28,9 @@ func (h *Hold) epochForUse(ctx context.Context) (*epoch, error) {
 		if err := h.r.reserve(ctx, h, e); err != nil {
 			return nil, err
 		}
+		if err := h.inTime(); err != nil {
+			return nil, err
+		}
 	}
 }
 
