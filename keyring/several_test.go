@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -12,6 +13,7 @@ import (
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
 // opensAll requires that a keyring opens records of newDEK.
@@ -274,6 +276,38 @@ func TestWhatLookingCosts(t *testing.T) {
 		costs(1, 1, 2, 2)
 		opensAll(t, other, record)
 		costs(0, 0, 0, 0)
+	})
+}
+
+// That the KEK of a document wraps records too, which another keyring says before its first one, is no
+// other secret: the vault is not asked for the document, so that what is beneath it opens also when no
+// vault answers.
+func TestMarkedKEKIsNoOtherWrap(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		one := g.create()
+		other := g.open()
+		byKEK := *g
+		byKEK.opts.Wrapping = keyring.ByKEK
+		another := byKEK.open()
+		newDEK(t, another) // it marks the KEK
+		require.NoError(t, another.Close())
+		byKeyring := *g
+		byKeyring.opts.Wrapping = keyring.ByKeyring
+		another = byKeyring.open()
+		require.NoError(t, another.Rotate(t.Context()))
+		record := newDEK(t, another)
+
+		g.vault.Inject(vaulttest.Fault{Err: vault.ErrUnavailable})
+		before := other.VaultCalls()
+		opensAll(t, other, record)
+		synctest.Wait()
+		require.Equal(t, before, other.VaultCalls())
+		// And what was dropped is dropped by a check that the vault does not answer.
+		_, err := another.DropEpochs(t.Context(), 2)
+		require.NoError(t, err)
+		require.ErrorIs(t, one.Revalidate(t.Context()), vault.ErrUnavailable)
+		require.Equal(t, another.State().Generation, one.State().Generation)
+		require.Equal(t, 1, one.State().Epochs)
 	})
 }
 
