@@ -438,10 +438,24 @@ func (h *Hold) lookForKEK(ctx context.Context, in RecordInfo) (*kek.KEK, vault.K
 }
 
 // notLooked is the error of a record of which nobody knows whether it is good, because the document
-// cannot be taken up. That the document is damaged is not said of the record.
+// cannot be taken up.
 func notLooked(what string, err error) error {
-	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) {
-		return fmt.Errorf("keyring: the DEK record names %s: %v", what, err)
+	return fmt.Errorf("keyring: the DEK record names %s: %w", what, ofDocument(err))
+}
+
+// documentError is an error of the document to who asked for something of a record or a DEK: it
+// matches what it is, but neither ErrCorrupt nor ErrVersion, which would be said of the record.
+type documentError struct{ err error }
+
+func (e *documentError) Error() string { return e.err.Error() }
+func (e *documentError) Is(target error) bool {
+	return target != ErrCorrupt && target != ErrVersion && errors.Is(e.err, target)
+}
+func (e *documentError) As(target any) bool { return errors.As(e.err, target) }
+
+func ofDocument(err error) error {
+	if err == nil {
+		return nil
 	}
-	return fmt.Errorf("keyring: the DEK record names %s: %w", what, err)
+	return &documentError{err}
 }
