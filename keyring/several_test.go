@@ -154,40 +154,42 @@ func TestRecordOfAnothersKEK(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t)
-			g.opts.Wrapping = keyring.ByKEK
-			g.opts.OtherKEKs = []*kek.KEK{kek.New(g.vault, g.vault.CreateKey("another").Versionless())}
-			one := g.create()
-			other := g.open()
-			opensAll(t, other, newDEK(t, one))
-			require.NoError(t, move(t, g, one))
-			record := newDEK(t, one)
-			require.EqualValues(t, 1, epochOf(t, record))
+			bubble(t, func(t *testing.T, g *rig) {
+				g.opts.Wrapping = keyring.ByKEK
+				g.opts.OtherKEKs = []*kek.KEK{kek.New(g.vault, g.vault.CreateKey("another").Versionless())}
+				one := g.create()
+				other := g.open()
+				opensAll(t, other, newDEK(t, one))
+				require.NoError(t, move(t, g, one))
+				record := newDEK(t, one)
+				require.EqualValues(t, 1, epochOf(t, record))
 
-			// Of a document that cannot be taken up one does not know whether it lists the KEK.
-			document, err := keyring.Document(t.Context(), g.storage)
-			require.NoError(t, err)
-			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document[:50]))
-			_, err = other.OpenDEK(t.Context(), record, []byte("id"))
-			require.ErrorContains(t, err, "names KEK 2, which the keyring does not list: the document in storage")
-			require.NotErrorIs(t, err, keyring.ErrCorrupt)
-			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document))
+				// Of a document that cannot be taken up one does not know whether it lists the KEK.
+				document, err := keyring.Document(t.Context(), g.storage)
+				require.NoError(t, err)
+				require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document[:50]))
+				_, err = other.OpenDEK(t.Context(), record, []byte("id"))
+				require.ErrorContains(t, err, "names KEK 2, which the keyring does not list: the document in storage")
+				require.NotErrorIs(t, err, keyring.ErrCorrupt)
+				require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document))
 
-			opensAll(t, other, record)
-			require.Equal(t, one.State().Generation, other.State().Generation)
+				opensAll(t, other, record)
+				require.Equal(t, one.State().Generation, other.State().Generation)
+				synctest.Wait() // for the check that follows another wrap
 
-			// And so with an epoch.
-			require.NoError(t, one.Rotate(t.Context()))
-			record = newDEK(t, one)
-			document, err = keyring.Document(t.Context(), g.storage)
-			require.NoError(t, err)
-			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document[:50]))
-			_, err = other.OpenDEK(t.Context(), record, []byte("id"))
-			require.ErrorContains(t, err, "names epoch 2, which the keyring does not know: the document in storage")
-			require.NotErrorIs(t, err, keyring.ErrCorrupt)
-			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document))
-			opensAll(t, other, record)
-			require.Equal(t, one.State().Generation, other.State().Generation)
+				// And so with an epoch.
+				require.NoError(t, one.Rotate(t.Context()))
+				record = newDEK(t, one)
+				document, err = keyring.Document(t.Context(), g.storage)
+				require.NoError(t, err)
+				require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document[:50]))
+				_, err = other.OpenDEK(t.Context(), record, []byte("id"))
+				require.ErrorContains(t, err, "names epoch 2, which the keyring does not know: the document in storage")
+				require.NotErrorIs(t, err, keyring.ErrCorrupt)
+				require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document))
+				opensAll(t, other, record)
+				require.Equal(t, one.State().Generation, other.State().Generation)
+			})
 		})
 	}
 }
