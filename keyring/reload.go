@@ -442,20 +442,3 @@ func (h *Hold) lookForKEK(ctx context.Context, in RecordInfo) (*kek.KEK, vault.K
 func notLooked(what string, err error) error {
 	return fmt.Errorf("keyring: the DEK record names %s: %w", what, ofDocument(err))
 }
-
-// documentError is an error of the document to who asked for something of a record or a DEK: it
-// matches what it is, but neither ErrCorrupt nor ErrVersion, which would be said of the record.
-type documentError struct{ err error }
-
-func (e *documentError) Error() string { return e.err.Error() }
-func (e *documentError) Is(target error) bool {
-	return target != ErrCorrupt && target != ErrVersion && errors.Is(e.err, target)
-}
-func (e *documentError) As(target any) bool { return errors.As(e.err, target) }
-
-func ofDocument(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &documentError{err}
-}
