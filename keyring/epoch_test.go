@@ -97,7 +97,7 @@ func TestEpochsByAgeSurviveReopen(t *testing.T) {
 	g := newRig(t)
 	g.opts.EpochMaxAge = 24 * time.Hour
 	// No check comes in between: the clock does not wait for its calls.
-	g.opts.Lease, g.opts.AllowLongLease, g.opts.CheckEvery = 4000*time.Hour, true, 2000*time.Hour
+	g.opts.Lease, g.opts.AllowLongLease, g.opts.CheckEvery = 3*keyring.DefaultEpochMaxAge, true, keyring.DefaultEpochMaxAge
 	r := g.create()
 	require.NoError(t, r.Close())
 	g.opts.EpochMaxAge = 0
@@ -115,7 +115,9 @@ func TestEpochsByAgeSurviveReopen(t *testing.T) {
 	require.NoError(t, r.Close())
 	g.opts.EpochMaxAge = -1 // for ever
 	r = g.open()
-	later(1000 * time.Hour)
+	g.clock.Step(2 * keyring.DefaultEpochMaxAge)
+	g.clock.Advance(2 * time.Second)
+	require.Equal(t, keyring.Available, r.State().Status)
 	require.EqualValues(t, 2, r.State().Epoch)
 }
 

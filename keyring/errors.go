@@ -66,6 +66,23 @@ func corrupt(format string, args ...any) error {
 	return fmt.Errorf("keyring: %w: %w", ErrCorrupt, fmt.Errorf(format, args...))
 }
 
+// documentError is an error of the document to who asked for something of a record or a DEK: it
+// matches what it is, but neither ErrCorrupt nor ErrVersion, which would be said of the record.
+type documentError struct{ err error }
+
+func (e *documentError) Error() string { return e.err.Error() }
+func (e *documentError) Is(target error) bool {
+	return target != ErrCorrupt && target != ErrVersion && errors.Is(e.err, target)
+}
+func (e *documentError) As(target any) bool { return errors.As(e.err, target) }
+
+func ofDocument(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &documentError{err}
+}
+
 // Reasons for being locked that do not come from the vault.
 var (
 	errLeaseEnded = errors.New("the lease ended")

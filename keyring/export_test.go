@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"time"
 
 	"github.com/blockseal/blockseal/vault"
 )
@@ -88,8 +89,11 @@ func (r *Keyring) FillEpochs(ctx context.Context, n int) error {
 	}
 	defer h.Release()
 	return r.mutate(ctx, &h, func(b *body) error {
-		for len(b.epochs) < n {
-			b.addEpoch(r.wallNow())
+		// Not addEpoch, which leaves no key behind and copies all of them each time.
+		for created := r.wallNow().UTC().Truncate(time.Second); len(b.epochs) < n; b.nextEpoch++ {
+			k := epochKey{id: b.nextEpoch, created: created}
+			rand.Read(k.key[:])
+			b.epochs = append(b.epochs, k)
 		}
 		return nil
 	}, func(b *body) error {

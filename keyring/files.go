@@ -58,12 +58,28 @@ func readFile(path string, most int64) ([]byte, error) {
 	case !info.Mode().IsRegular():
 		return nil, corrupt("it is not a regular file")
 	}
-	file, err := os.Open(path)
+	file, err := openFile(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
 	return io.ReadAll(io.LimitReader(file, most+1))
+}
+
+// openFile opens a regular file. Another one may have come in its place since somebody looked.
+func openFile(path string) (*os.File, error) {
+	file, err := openPlainly(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = corrupt("it is not a regular file")
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 // replaceFile makes b the file, durably. Its lock is held, so that what is at the new file's

@@ -14,8 +14,12 @@ import (
 // is closed or the process ends: the lock belongs to the open file description, and does not
 // go when something else closes the same file. It returns errHeld without waiting.
 func tryLock(path string) (fileLock, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	// What a link names would be made, wherever that is.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
+		if there, e := os.Lstat(path); e == nil && !there.Mode().IsRegular() {
+			err = errNoLock(path)
+		}
 		return nil, err
 	}
 	for {
@@ -54,11 +58,15 @@ func (l *flocked) still() error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	case err == nil && !there.Mode().IsRegular():
-		return fmt.Errorf("%s is not a regular file, and no lock", l.path)
+		return errNoLock(l.path)
 	case err != nil || !os.SameFile(mine, there):
 		return fmt.Errorf("%s: %w", l.path, errGone)
 	}
 	return nil
+}
+
+func errNoLock(path string) error {
+	return fmt.Errorf("%s is not a regular file, and no lock; remove it", path)
 }
 
 // links is how many names a file has.
@@ -67,6 +75,11 @@ func links(info fs.FileInfo) uint64 {
 		return uint64(s.Nlink)
 	}
 	return 1
+}
+
+// openPlainly opens a file to read it, follows no link, and waits for nobody who would write to a pipe.
+func openPlainly(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 }
 
 // rename replaces a file, whoever reads it.

@@ -3,6 +3,8 @@
 package keyring
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -73,4 +75,28 @@ func TestLockWhoseFileIsRemoved(t *testing.T) {
 	require.NoError(t, os.Symlink(path+".target", link))
 	_, err = lockFile(t.Context(), link)
 	require.ErrorContains(t, err, "no lock")
+	require.NoFileExists(t, path+".target", "nor is what the link names made")
+}
+
+// What is opened is what was looked at: a link or a pipe that comes in the file's place in between is
+// not followed, and nobody waits for it.
+func TestOnlyAFileIsOpened(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(file, []byte("document"), 0o600))
+	f, err := openFile(file)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	for name, put := range map[string]func(path string) error{
+		"link":      func(path string) error { return os.Symlink(file, path) },
+		"pipe":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"nothing":   func(path string) error { return nil },
+	} {
+		path := filepath.Join(dir, name)
+		require.NoError(t, put(path))
+		_, err := openFile(path)
+		require.Error(t, err, name)
+		require.Equal(t, name == "nothing", errors.Is(err, fs.ErrNotExist), name)
+	}
 }

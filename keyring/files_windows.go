@@ -39,6 +39,9 @@ func (opened) still() error { return nil }
 // links is 1: Windows does not say it with a file's other properties.
 func links(fs.FileInfo) uint64 { return 1 }
 
+// openPlainly opens a file to read it.
+func openPlainly(path string) (*os.File, error) { return os.Open(path) }
+
 // rename replaces a file. Windows refuses to while somebody has the old one open, which
 // readers do for as long as it takes to read it.
 func rename(from, to string) (err error) {

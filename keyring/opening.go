@@ -19,8 +19,8 @@ type opening struct {
 	instance    InstanceID
 }
 
-// openFound opens d in the session s with docSecret, which it clears, or with the session's own
-// secret if that is nil. Close what it returns.
+// openFound opens d in the session s, which must not have ended, with docSecret, which it clears, or
+// with the session's own secret if that is nil. Close what it returns.
 func (r *Keyring) openFound(s *session, d *stored, docSecret *[secretSize]byte) (*opening, error) {
 	if docSecret != nil {
 		defer clear(docSecret[:])
@@ -29,6 +29,9 @@ func (r *Keyring) openFound(s *session, d *stored, docSecret *[secretSize]byte) 
 	defer r.docMu.Unlock()
 	if r.session.Load() != s { // it is destroyed under docMu
 		return nil, r.endedSession()
+	}
+	if int64(r.clock.Elapsed()) >= s.deadline.Load() { // and the lock is late
+		return nil, errSessionEnded
 	}
 	o := &opening{r: r}
 	secret.Do(func() {

@@ -3,6 +3,7 @@ package keyring_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,7 +17,7 @@ import (
 // next Swap.
 type lateSwap struct {
 	keyring.Storage
-	next string // "saved", "not saved", "sent again", ""
+	next string // "saved", "not saved", "damaged", "sent again", ""
 }
 
 var errOutcome = errors.New("nobody knows what became of it")
@@ -24,8 +25,11 @@ var errOutcome = errors.New("nobody knows what became of it")
 func (s *lateSwap) Swap(ctx context.Context, was keyring.Revision, document []byte) (keyring.Revision, error) {
 	next := s.next
 	s.next = ""
-	if next == "not saved" {
+	switch next {
+	case "not saved":
 		return "", errOutcome
+	case "damaged": // as of a file that has become too large
+		return "", fmt.Errorf("the document that is to be replaced: %w", keyring.ErrCorrupt)
 	}
 	now, err := s.Storage.Swap(ctx, was, document)
 	if next == "saved" && err == nil {

@@ -73,6 +73,9 @@ func (h *Hold) reload(ctx context.Context) error {
 		if run.err != nil && h.s.ctx.Err() != nil {
 			return h.r.endedSession()
 		}
+		if err := h.inTime(); err != nil {
+			return err
+		}
 		return run.err
 	case <-ctx.Done():
 		return &reloadError{ctx.Err()}
@@ -435,10 +438,7 @@ func (h *Hold) lookForKEK(ctx context.Context, in RecordInfo) (*kek.KEK, vault.K
 }
 
 // notLooked is the error of a record of which nobody knows whether it is good, because the document
-// cannot be taken up. That the document is damaged is not said of the record.
+// cannot be taken up.
 func notLooked(what string, err error) error {
-	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) {
-		return fmt.Errorf("keyring: the DEK record names %s: %v", what, err)
-	}
-	return fmt.Errorf("keyring: the DEK record names %s: %w", what, err)
+	return fmt.Errorf("keyring: the DEK record names %s: %w", what, ofDocument(err))
 }

@@ -25,7 +25,10 @@ func (h *Hold) epochForUse(ctx context.Context) (*epoch, error) {
 		if e.left.Add(-1) >= 0 {
 			return e, nil
 		}
-		if err := h.r.reserve(ctx, h, e); err != nil {
+		if err := ofDocument(h.r.reserve(ctx, h, e)); err != nil {
+			return nil, err
+		}
+		if err := h.inTime(); err != nil {
 			return nil, err
 		}
 	}

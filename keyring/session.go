@@ -239,6 +239,15 @@ func (r *Keyring) look(c *shard) (Hold, error) {
 	return Hold{}, r.refusal(s)
 }
 
+// inTime looks at the deadline again, for an operation that has waited in its hold: the lock that
+// would have ended that may be late, as after the machine was suspended.
+func (h *Hold) inTime() error {
+	if int64(h.r.clock.Elapsed()) < h.s.deadline.Load() {
+		return nil
+	}
+	return h.r.refusal(h.s)
+}
+
 // AcquireSession is Acquire for an operation of several steps, such as a scan,
 // that must end when the keyring locked in between, even if it is available
 // again: it refuses if the session is not the given one.

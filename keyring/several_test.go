@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -12,6 +13,7 @@ import (
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
 // opensAll requires that a keyring opens records of newDEK.
@@ -137,58 +139,6 @@ func TestChangesAreTakenUp(t *testing.T) {
 	}
 }
 
-// A record that is wrapped by a KEK which another keyring has moved to opens at once, also if
-// its epoch is known. While the document cannot be taken up, nothing says that a record is damaged,
-// for which only that would be needed.
-func TestRecordOfAnothersKEK(t *testing.T) {
-	for name, move := range map[string]func(t *testing.T, g *rig, r *keyring.Keyring) error{
-		"a newer version": func(t *testing.T, g *rig, r *keyring.Keyring) error {
-			g.vault.Rotate("customer")
-			return r.RotateKEK(t.Context())
-		},
-		"another key": func(t *testing.T, g *rig, r *keyring.Keyring) error {
-			return r.ChangeKEK(t.Context(), g.opts.OtherKEKs[0])
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			g := newRig(t)
-			g.opts.Wrapping = keyring.ByKEK
-			g.opts.OtherKEKs = []*kek.KEK{kek.New(g.vault, g.vault.CreateKey("another").Versionless())}
-			one := g.create()
-			other := g.open()
-			opensAll(t, other, newDEK(t, one))
-			require.NoError(t, move(t, g, one))
-			record := newDEK(t, one)
-			require.EqualValues(t, 1, epochOf(t, record))
-
-			// Of a document that cannot be taken up one does not know whether it lists the KEK.
-			document, err := keyring.Document(t.Context(), g.storage)
-			require.NoError(t, err)
-			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document[:50]))
-			_, err = other.OpenDEK(t.Context(), record, []byte("id"))
-			require.ErrorContains(t, err, "names KEK 2, which the keyring does not list: the document in storage")
-			require.NotErrorIs(t, err, keyring.ErrCorrupt)
-			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document))
-
-			opensAll(t, other, record)
-			require.Equal(t, one.State().Generation, other.State().Generation)
-
-			// And so with an epoch.
-			require.NoError(t, one.Rotate(t.Context()))
-			record = newDEK(t, one)
-			document, err = keyring.Document(t.Context(), g.storage)
-			require.NoError(t, err)
-			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document[:50]))
-			_, err = other.OpenDEK(t.Context(), record, []byte("id"))
-			require.ErrorContains(t, err, "names epoch 2, which the keyring does not know: the document in storage")
-			require.NotErrorIs(t, err, keyring.ErrCorrupt)
-			require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document))
-			opensAll(t, other, record)
-			require.Equal(t, one.State().Generation, other.State().Generation)
-		})
-	}
-}
-
 // A keyring that only reads follows the others, and writes nothing.
 func TestReadersFollow(t *testing.T) {
 	g := newRig(t)
@@ -274,6 +224,38 @@ func TestWhatLookingCosts(t *testing.T) {
 		costs(1, 1, 2, 2)
 		opensAll(t, other, record)
 		costs(0, 0, 0, 0)
+	})
+}
+
+// That the KEK of a document wraps records too, which another keyring says before its first one, is no
+// other secret: the vault is not asked for the document, so that what is beneath it opens also when no
+// vault answers.
+func TestMarkedKEKIsNoOtherWrap(t *testing.T) {
+	bubble(t, func(t *testing.T, g *rig) {
+		one := g.create()
+		other := g.open()
+		byKEK := *g
+		byKEK.opts.Wrapping = keyring.ByKEK
+		another := byKEK.open()
+		newDEK(t, another) // it marks the KEK
+		require.NoError(t, another.Close())
+		byKeyring := *g
+		byKeyring.opts.Wrapping = keyring.ByKeyring
+		another = byKeyring.open()
+		require.NoError(t, another.Rotate(t.Context()))
+		record := newDEK(t, another)
+
+		g.vault.Inject(vaulttest.Fault{Err: vault.ErrUnavailable})
+		before := other.VaultCalls()
+		opensAll(t, other, record)
+		synctest.Wait()
+		require.Equal(t, before, other.VaultCalls())
+		// And what was dropped is dropped by a check that the vault does not answer.
+		_, err := another.DropEpochs(t.Context(), 2)
+		require.NoError(t, err)
+		require.ErrorIs(t, one.Revalidate(t.Context()), vault.ErrUnavailable)
+		require.Equal(t, another.State().Generation, one.State().Generation)
+		require.Equal(t, 1, one.State().Epochs)
 	})
 }
 

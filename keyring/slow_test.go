@@ -2,6 +2,7 @@ package keyring_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -287,4 +288,96 @@ func TestRefusalDuringACheck(t *testing.T) {
 		require.Equal(t, keyring.Inaccessible, other.State().Status)
 		require.ErrorIs(t, other.State().Cause, vault.ErrAccessDenied)
 	})
+}
+
+// suspends is a storage during whose next call the machine is suspended.
+type suspends struct {
+	keyring.Storage
+	suspend func()
+}
+
+func (s *suspends) maybe() {
+	if suspend := s.suspend; suspend != nil {
+		s.suspend = nil
+		suspend()
+	}
+}
+
+func (s *suspends) Load(ctx context.Context) ([]byte, keyring.Revision, error) {
+	s.maybe()
+	return s.Storage.Load(ctx)
+}
+
+func (s *suspends) Swap(ctx context.Context, was keyring.Revision, document []byte) (keyring.Revision, error) {
+	s.maybe()
+	return s.Storage.Swap(ctx, was, document)
+}
+
+// leaping is a clock that can leap ahead, as in a suspension: its timers ring later.
+type leaping struct {
+	keyring.Clock
+	by atomic.Int64
+}
+
+func (c *leaping) Elapsed() time.Duration { return c.Clock.Elapsed() + time.Duration(c.by.Load()) }
+
+// An operation that waited for the storage, and the lease ended meanwhile, opens and wraps nothing any
+// more, also if no timer has rung yet, as after the machine was suspended.
+func TestLeaseThatEndsInTheStorage(t *testing.T) {
+	for name, op := range map[string]func(r *keyring.Keyring, record []byte) error{
+		"OpenDEK": func(r *keyring.Keyring, record []byte) error {
+			_, err := r.OpenDEK(context.Background(), record, []byte("id"))
+			return err
+		},
+		"CheckRecord": func(r *keyring.Keyring, record []byte) error {
+			h, err := r.Acquire()
+			if err != nil {
+				return err
+			}
+			defer h.Release()
+			var b keyring.Binding
+			b.Set([]byte("id"))
+			return h.CheckRecord(context.Background(), record, &b)
+		},
+		"Rewrap": func(r *keyring.Keyring, record []byte) error {
+			h, err := r.Acquire()
+			if err != nil {
+				return err
+			}
+			defer h.Release()
+			var b keyring.Binding
+			b.Set([]byte("id"))
+			_, err = h.Rewrap(context.Background(), nil, record, &b)
+			return err
+		},
+		"NewDEK": func(r *keyring.Keyring, _ []byte) error {
+			_, _, err := r.NewDEK(context.Background(), []byte("id"))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, g *rig) {
+				one := g.create()
+				s := &suspends{Storage: g.storage}
+				clock := &leaping{Clock: g.opts.Clock}
+				opts := g.opts
+				opts.Clock, opts.ManualRevalidation = clock, true
+				admitted := 0
+				opts.Admit = func(keyring.Opened) error { admitted++; return nil }
+				other, err := keyring.Open(t.Context(), s, g.kek, &opts)
+				require.NoError(t, err)
+				defer other.Close()
+				require.NoError(t, one.Rotate(t.Context()))
+				record := newDEK(t, one)
+				before := admitted
+				s.suspend = func() { clock.by.Add(int64(keyring.DefaultLease)) }
+				require.ErrorIs(t, op(other, record), keyring.ErrInaccessible)
+				require.Nil(t, s.suspend)
+				require.Eventually(t, func() bool { return other.State().Status == keyring.Inaccessible }, time.Minute, time.Millisecond)
+				require.Equal(t, before, admitted, "nor is the document opened that was found")
+				require.NoError(t, other.Revalidate(t.Context()))
+				require.NoError(t, op(other, record))
+			})
+		})
+	}
 }

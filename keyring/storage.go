@@ -37,13 +37,17 @@ type Storage interface {
 	// Swap replaces the document, atomically and durably, if its revision is still was, and
 	// returns the revision that the new one has. The empty revision is of a storage that
 	// holds none. It heeds its context, which ends when the keyring locks, and after
-	// Options.VaultTimeout: a lock and Close wait for one that does not. If the revision is another, it changes nothing and returns an error that
-	// matches [ErrConflict]. So who sends a swap again, because the answer to the first was lost,
-	// and then finds that the document was replaced, does not know by whom, and returns another
-	// error: that of a client of an object store, which does so by itself, is no ErrConflict unless
-	// the document there is neither was nor the new one. After any other error the storage holds the document of before
-	// or the new one, now or a moment later: whoever called it believes neither, and loads. It
-	// keeps no reference to document.
+	// Options.VaultTimeout: a lock and Close wait for one that does not.
+	//
+	// If the revision is another, it changes nothing and returns an error that matches
+	// [ErrConflict], which says that nothing of this Swap was saved: what a keyring gives back of
+	// its reservations it takes off again then. So who sends a swap again, because the answer to the
+	// first was lost, and then finds that the document was replaced, does not know by whom, and
+	// returns another error, whatever document is there: the first may have been saved, and another
+	// keyring's made from that. A client of an object store that does so by itself has to be told
+	// not to. After any other error the storage holds the document of before or the new one, now or
+	// a moment later: whoever called it believes neither, and loads. It keeps no reference to
+	// document.
 	Swap(ctx context.Context, was Revision, document []byte) (Revision, error)
 }
 

@@ -121,7 +121,7 @@ func (h *Hold) kekForRecords(ctx context.Context) (kekEntry, *kek.KEK, error) {
 		if cur.records {
 			return cur, client, nil
 		}
-		if err := r.mutateHeader(ctx, h, markRecords, nil); err != nil {
+		if err := ofDocument(r.mutateHeader(ctx, h, markRecords, nil)); err != nil {
 			return kekEntry{}, nil, err
 		}
 	}
