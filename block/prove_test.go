@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/test/race"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -93,6 +94,9 @@ func TestProofNeedsMoreGoodThanBad(t *testing.T) {
 // one of its records far from there that names an epoch which there is not can be missed;
 // of those that are walked none is.
 func TestProofOfALargeStore(t *testing.T) {
+	if race.Enabled {
+		t.Skip("one goroutine does the same 160,000 times")
+	}
 	fs := vfs.NewMem()
 	o := goldenOptions(fs)
 	o.NoSync = true
