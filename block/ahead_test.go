@@ -35,6 +35,9 @@ func TestAheadIsBounded(t *testing.T) {
 			if race.Enabled && size(35) > prefetchBytes { // the detector looks at each byte that is copied
 				n = 12
 			}
+			if race.Enabled && size(0) > prefetchMost { // 8 MiB each
+				n = 6
+			}
 			data := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, size(i)) }
 			for i := range n {
 				require.NoError(t, s.Put(ctx, fmt.Appendf(nil, "%03d", i), data(i)))
