@@ -12,12 +12,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/test/race"
 )
 
 // Whatever is written at the same time, a reader gets some version that was
 // written, whole; with the record cache cold, tiny (many blocks to a bucket), or
 // off.
 func TestReadersGetWholeVersions(t *testing.T) {
+	versions := 2000 // of each writer; every combination of size and operation comes in the first 1,000
+	if race.Enabled {
+		versions = 500
+	}
 	for _, cache := range []int64{1 << 20, 400, -1} {
 		t.Run(fmt.Sprint(cache), func(t *testing.T) {
 			g := newRig(t)
@@ -37,7 +42,7 @@ func TestReadersGetWholeVersions(t *testing.T) {
 			var wg, writing sync.WaitGroup
 			for w := range writers {
 				writing.Go(func() {
-					for n := range 2000 {
+					for n := range versions {
 						var err error
 						switch n % 10 {
 						case 0:

@@ -19,7 +19,7 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-var lostPairs = flag.Int("lost.pairs", 0, "of the pairs of files that are lost or exchanged, try one in so many (1: all; 0: one in 7, under the race detector in 200)")
+var lostPairs = flag.Int("lost.pairs", 0, "of the pairs of files that are lost or exchanged, try one in so many (1: all; 0: one in 20, under the race detector in 200)")
 
 func oneOfSoManyPairs() int {
 	switch {
@@ -28,7 +28,7 @@ func oneOfSoManyPairs() int {
 	case race.Enabled:
 		return 200
 	}
-	return 7
+	return 20
 }
 
 // directory is the files of a directory, by name.

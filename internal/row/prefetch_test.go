@@ -34,6 +34,9 @@ func TestAheadIsBounded(t *testing.T) {
 			if race.Enabled && size(35) > prefetchBytes { // the detector looks at each byte that is copied
 				n = 12
 			}
+			if race.Enabled && size(0) > prefetchMost { // 8 MiB each
+				n = 6
+			}
 			data := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, size(i)) }
 			for i := range n {
 				table.put(t, ctx, fmt.Sprintf("%03d", i), data(i))

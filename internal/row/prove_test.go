@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/test/race"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/stretchr/testify/require"
 )
@@ -58,6 +59,9 @@ func TestProofSamplesByRank(t *testing.T) {
 // one of its records far from there that names an epoch which there is not can be missed;
 // of those that are walked none is.
 func TestProofOfALargeStore(t *testing.T) {
+	if race.Enabled {
+		t.Skip("one goroutine does the same 160,000 times")
+	}
 	ctx := t.Context()
 	table, keys := newTable(t, Config{})
 	const records = proofFirst + 2*proofRun
