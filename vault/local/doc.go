@@ -75,7 +75,7 @@
 // # Errors
 //
 // Errors of operations are a [vault.Error] and match the sentinels of package vault,
-// or of this one ([ErrInvalid], [ErrExists]) where Key Vault has none. If the file
+// or of this one ([ErrInvalid]) where Key Vault has none. If the file
 // cannot be read, they match [vault.ErrUnavailable], which is no denial, and the
 // reason. No error's text has key material, passphrases, passwords or secrets in it.
 //
