@@ -38,7 +38,7 @@ func TestRebuild(t *testing.T) {
 	g := newRig(t)
 	dir := g.store("s", 1)
 	id := g.object("vault", "info")["id"]
-	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "in the safe"
+	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "a passphrase in the safe"
 	g.ok("vault", "escrow", "--out", g.path("escrow"), "--kdf", "pbkdf2", "--kdf-passes", "1000")
 	g.ok("key", "rotate", "customer")
 	backup := g.object("key", "backup", "customer", "--out", g.path("customer"))
@@ -50,7 +50,7 @@ func TestRebuild(t *testing.T) {
 	g.fails(exitRefused, "another backup secret", "key", "restore", g.path("customer"), "--vault", g.path("foreign"))
 	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "wrong"
 	g.fails(exitRefused, "wrong passphrase", append(cheap, "--escrow-file", g.path("escrow"))...)
-	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "in the safe"
+	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "a passphrase in the safe"
 	require.Equal(t, id, g.object(append(cheap, "--escrow-file", g.path("escrow"))...)["id"])
 	g.fails(exitRefused, "key not found", "store", "get", dir, "a")
 	g.ok("key", "restore", g.path("customer"))
