@@ -45,7 +45,9 @@ func (r *adminRun) delete(name string) {
 
 func (r *adminRun) purge(name string) {
 	r.T.Helper()
-	r.delete(name)
+	if r.Delete != nil {
+		r.delete(name)
+	}
 	r.did("purge", name, r.Purge(r.ctx(), name))
 }
 

@@ -24,6 +24,23 @@ func TestAdministratorWithLess(t *testing.T) {
 	})
 }
 
+// An administrator without soft delete purges at once.
+func TestAdministratorWithoutSoftDelete(t *testing.T) {
+	RunAdmin(t, func(*testing.T) AdminSubject {
+		m := newMemAdmin(nil)
+		s := m.subject()
+		s.Delete, s.Recover, s.Deleted = nil, nil, nil
+		s.Purge = func(_ context.Context, name string) error {
+			if err := m.look("purge", name, false); err != nil {
+				return err
+			}
+			m.Vault.Purge(name)
+			return nil
+		}
+		return s
+	})
+}
+
 // checkAdmin runs one part of the suite and returns what it found wrong.
 func checkAdmin(t *testing.T, p adminPart, s AdminSubject) []string {
 	t.Helper()
