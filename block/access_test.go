@@ -83,13 +83,15 @@ func fileWorld(t *testing.T, clock *vaulttest.Clock) accesstest.World {
 	t.Cleanup(func() { require.NoError(t, v.Close()) })
 	pool, err := os.ReadFile("../vault/vaulttest/testkeys.pem")
 	require.NoError(t, err)
+	var opts local.KeyOptions
 	newVersion := func() vault.KeyID { // reading a key pair takes a thousandth of making one
 		first, rest := pem.Decode(pool)
 		pool = rest
 		private, err := local.ParsePEM(pem.EncodeToMemory(first), nil)
 		require.NoError(t, err)
-		k, err := v.ImportKey(ctx, "customer", private, nil)
+		k, err := v.ImportKey(ctx, "customer", private, &opts)
 		require.NoError(t, err)
+		opts.NewVersion = true
 		return k.ID
 	}
 	id := newVersion()

@@ -33,12 +33,12 @@ func Example() {
 
 func run() error {
 	ctx := context.Background()
-	v, err := local.Create("vault", []byte("correct horse battery staple"), nil)
+	v, err := local.OpenOrCreate("vault", []byte("correct horse battery staple"), nil)
 	if err != nil {
 		return err
 	}
 	defer v.Close()
-	if _, err := v.CreateKey(ctx, "customer", nil); err != nil {
+	if _, err := v.EnsureKey(ctx, "customer", nil); err != nil {
 		return err
 	}
 	s, err := block.Open(ctx, "store", kek.New(v, vault.KeyID{Name: "customer"}), nil)

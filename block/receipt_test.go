@@ -213,7 +213,7 @@ func TestOneKeyUnderManyNames(t *testing.T) {
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
 
-	again := g.vault.ImportKey("imported", key)
+	again := g.vault.ImportVersion("imported", key)
 	require.NotEqual(t, first, again)
 	err = s.RotateKEK(g.ctx)
 	require.ErrorIs(t, err, keyring.ErrSameKey)
@@ -278,7 +278,7 @@ func TestSameKeyIsTakenUpAndSaidToBe(t *testing.T) {
 	first := g.vault.ImportKey("imported", key)
 	g.kek = kek.New(g.vault, first.Versionless())
 	s := g.open()
-	again := g.vault.ImportKey("imported", key)
+	again := g.vault.ImportVersion("imported", key)
 	require.NoError(t, s.Revalidate(g.ctx))
 	require.Equal(t, again, s.State().KEK)
 	require.Equal(t, "a newer version; its public key is that of "+first.String()+": a new address of the same key", <-told)

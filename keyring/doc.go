@@ -7,7 +7,8 @@
 //	keyring   epoch keys  AES-256; a new one by count, by age or on request; wrap each DEK
 //	dek       DEK         AES-256; seals one version of one block
 //
-// Start with [Create] the first time and [Open] from then on. [Keyring.NewDEK]
+// Start with [Create] the first time and [Open] from then on, or with [OpenOrCreate]
+// each time. [Keyring.NewDEK]
 // makes a key for a block and [Keyring.OpenDEK] opens it again; the wrapped DEK
 // is for the caller to keep, apart from the block. A database that wants its own
 // operations to end when access ends wraps them in [Keyring.Acquire].

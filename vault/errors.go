@@ -24,6 +24,14 @@ var (
 	ErrUnavailable    = errors.New("vault unavailable")          // no answer, or the service's own failure; a vault whose name no longer resolves, too
 )
 
+// What an administrator of a vault is answered beside these. It says nothing about the right
+// to use a key: it is neither [Denied] nor [Transient].
+var (
+	// ErrKeyExists says that there is a key of the name under which one was to be made,
+	// imported or restored, and that it stays as it is.
+	ErrKeyExists = errors.New("key exists")
+)
+
 // denials are the answers that say no. The order is the one in which [Kind]
 // looks for them.
 func denials() [9]error {
@@ -67,7 +75,7 @@ func Kind(err error) error {
 			return d
 		}
 	}
-	for _, t := range [...]error{ErrThrottled, ErrUnavailable} {
+	for _, t := range [...]error{ErrThrottled, ErrUnavailable, ErrKeyExists} {
 		if errors.Is(err, t) {
 			return t
 		}

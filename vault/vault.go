@@ -7,7 +7,7 @@
 // machine) or vault/azure (Azure Key Vault and Managed HSM). To write one,
 // implement [Vault], return the errors of this package, and run the suite of
 // vault/vaulttest against it, and its suite for administrators if the vault is one that
-// can make and change keys.
+// can make and change keys. docs/write-a-vault.md goes through one.
 package vault
 
 import (
@@ -37,6 +37,17 @@ const WrappedSize = 256
 // Implementations are safe for concurrent use, honour cancellation of ctx, and
 // keep no reference to secret or to a returned slice. Their errors match the
 // sentinels of this package with [errors.Is].
+//
+// What the caller got wrong is an error of no [Kind], neither [Denied] nor [Transient]: a
+// secret of 0 bytes or more than [MaxSecret], an UnwrapKey without a version. It closes no
+// store, and is not worth another try.
+//
+// An id that [KeyID.Validate] refuses is such a mistake, or [ErrKeyNotFound]; no vault tidies
+// it up. Names and versions become parts of paths, queries and logs, and "../kek", a NUL, a
+// look-alike of another script or 300 bytes must lead to no key and show in the error as what
+// they are (KeyID.String quotes them). A version is the vault's own: 1 to [MaxVersionLen]
+// characters of 0-9, a-z, A-Z and "-", such as 32 hexadecimal digits or "v1". Nothing is
+// read out of it, and none is newer than another for how it is written: [Key].Created says so.
 //
 // A denial ends access at once. Where a service refuses now and then what it permits in
 // the next second, the implementation asks again before it says so, within the time of

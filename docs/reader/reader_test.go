@@ -163,7 +163,7 @@ func TestFromPassphraseToPlaintext(t *testing.T) {
 			put("\x00")
 			require.NoError(t, s.RotateEpoch(ctx, nil))
 			put("block 1")
-			_, err = v.ImportKey(ctx, "customer", testKey(t, "kek-a2.pem"), nil)
+			_, err = v.ImportKey(ctx, "customer", testKey(t, "kek-a2.pem"), &local.KeyOptions{NewVersion: true})
 			require.NoError(t, err)
 			require.NoError(t, s.RotateKEK(ctx))
 			put(strings.Repeat("long id ", 9))

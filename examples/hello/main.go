@@ -81,18 +81,12 @@ func run(ctx context.Context) (err error) {
 
 // openVault opens the vault, or makes one, and sees to it that the key is there.
 func openVault(ctx context.Context) (*local.Vault, error) {
-	passphrase := []byte("correct horse battery staple") // ask for a real one
-	v, err := local.Open("hello.vault", passphrase, nil)
-	if errors.Is(err, local.ErrNotVault) {
-		v, err = local.Create("hello.vault", passphrase, nil)
-	}
+	v, err := local.OpenOrCreate("hello.vault", []byte("correct horse battery staple"), nil) // ask for a real one
 	if err != nil {
 		return nil, err
 	}
-	_, err = v.GetKey(ctx, customer)
-	if errors.Is(err, vault.ErrKeyNotFound) {
-		_, err = v.CreateKey(ctx, customer.Name, nil)
-	} else if err == nil {
+	_, err = v.EnsureKey(ctx, customer.Name, nil)
+	if err == nil {
 		err = enable(ctx, v, true) // a run that was cut off left it disabled
 	}
 	if err != nil {

@@ -214,15 +214,12 @@ func (m *monitored) Close() error {
 // openVault opens the vault in dir, or makes one with a key that the identity
 // "store" may use.
 func openVault(ctx context.Context, dir string) (*local.Vault, error) {
-	v, err := local.Open(dir, []byte(passphrase), nil)
-	if !errors.Is(err, local.ErrNotVault) {
-		return v, err
-	}
-	if v, err = local.Create(dir, []byte(passphrase), nil); err != nil {
+	v, err := local.OpenOrCreate(dir, []byte(passphrase), nil)
+	if err != nil {
 		return nil, err
 	}
 	year := time.Now().AddDate(1, 0, 0)
-	if _, err = v.CreateKey(ctx, keyName, &local.KeyOptions{Expires: year}); err == nil {
+	if _, err = v.EnsureKey(ctx, keyName, &local.KeyOptions{Expires: year}); err == nil {
 		err = v.Grant(ctx, "store", local.DataPlane()...)
 	}
 	if err != nil {

@@ -81,7 +81,7 @@ func TestWhatIsKeptIsDurable(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)
 	dir := g.store("s", 1)
-	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "in the safe"
+	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "a passphrase in the safe"
 	require.NoError(t, os.Mkdir(g.path("safe"), 0o700))
 	fresh := func(name string) []string {
 		return []string{"open " + name, "write " + name, "sync " + name, "syncDir safe"}

@@ -19,7 +19,7 @@ const (
 	exitOK           = 0
 	exitFailure      = 1   // anything that is not below, such as a block that is not there
 	exitUsage        = 2   // the command line cannot be right; nothing was done
-	exitRefused      = 3   // somebody said no: the vault, the passphrase, or this tool because a key is in use; the store is Inaccessible
+	exitRefused      = 3   // somebody said no: the vault, the passphrase, or this tool because a key is in use; a key that was to be made exists; the store is Inaccessible
 	exitVerification = 4   // something is not what was written: damage, forgery, rollback
 	exitBusy         = 5   // locked by another process, or the vault did not answer: try again
 	exitInterrupted  = 130 // by a signal; what was begun can be taken up again
@@ -29,8 +29,9 @@ const exitHelp = `Exit statuses:
   0  done
   1  failed, for a reason that is not below
   2  the command line cannot be right; nothing was done
-  3  refused: by the vault, for a wrong passphrase, or by this tool because a key
-     version is in use (--force); or the store is Inaccessible
+  3  refused: by the vault, for a wrong passphrase, because a key exists that was to be
+     made, or by this tool because a key version is in use (--force); or the store is
+     Inaccessible
   4  verification failed: damaged, forged, edited, cut off, or rolled back
   5  busy: locked by another process, or the vault did not answer; try again
   130  interrupted by a signal`
@@ -79,7 +80,7 @@ func exitStatus(ctx context.Context, err error) int {
 		return exitUsage
 	case ctx.Err() != nil && is(context.Canceled):
 		return exitInterrupted
-	case is(errRefused, block.ErrInaccessible):
+	case is(errRefused, block.ErrInaccessible, vault.ErrKeyExists):
 		return exitRefused
 	case is(audit.ErrCorrupt, audit.ErrTorn, errHead, block.ErrCorrupt, block.ErrForeign, block.ErrIncomplete, keyring.ErrUnexpected, local.ErrCorrupt, local.ErrRolledBack):
 		return exitVerification

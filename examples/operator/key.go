@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -131,6 +132,7 @@ type keyFlags struct {
 	disabled           bool
 	importOnly         bool
 	hsm                bool
+	newVersion         bool
 	policy             policyFlags
 }
 
@@ -138,6 +140,7 @@ func (k *keyFlags) add(c *cobra.Command, importing bool) {
 	c.Flags().Var(&k.notBefore, "not-before", "from when on the version wraps "+timeHelp)
 	c.Flags().Var(&k.expires, "expires", "when the version expires "+timeHelp)
 	c.Flags().BoolVar(&k.disabled, "disabled", false, "make the version disabled")
+	c.Flags().BoolVar(&k.newVersion, "new-version", false, "make a new current version of a key that exists; stores on the key follow")
 	c.Flags().BoolVar(&k.hsm, "hsm", false, "put the key into the HSM of a Key Vault (always so in a managed HSM, and for a .byok file)")
 	if !importing {
 		c.Flags().BoolVar(&k.importOnly, "import-only", false, "make a key that a .byok file can be made for, and that is good for nothing else")
@@ -152,7 +155,7 @@ func (k *keyFlags) options(c *cobra.Command, v *opened) (*local.KeyOptions, erro
 	case k.hsm:
 		return nil, usagef("--hsm is for Key Vaults: a file vault has no HSM")
 	}
-	o := &local.KeyOptions{NotBefore: k.notBefore.t, Expires: k.expires.t, Disabled: k.disabled}
+	o := &local.KeyOptions{NotBefore: k.notBefore.t, Expires: k.expires.t, Disabled: k.disabled, NewVersion: k.newVersion}
 	if k.importOnly {
 		o.Operations = []vault.Operation{local.OpImport}
 	}
@@ -166,8 +169,12 @@ func (k *keyFlags) options(c *cobra.Command, v *opened) (*local.KeyOptions, erro
 func (a *app) keyCreate() *cobra.Command {
 	var flags keyFlags
 	var c *cobra.Command
-	c = a.command("create NAME", "make a key, or a new version of one", `Create makes a key with a fresh RSA-2048 key pair in the vault, or a new current version
-of a key that exists. The private half never leaves the vault but in a key backup.`,
+	c = a.command("create NAME", "make a key", `Create makes a key with a fresh RSA-2048 key pair in the vault. The private half never
+leaves the vault but in a key backup.
+
+A name that is taken is refused. key rotate makes a new version with the properties of the
+one before, and --new-version one with the properties that are given here; stores on the
+key follow to it at their next check.`,
 		a.withVault(func(ctx context.Context, v *opened, args []string) error {
 			id, err := v.parseName(args[0])
 			if err != nil {
@@ -192,6 +199,9 @@ func (a *app) doKey(ctx context.Context, v *opened, op vault.Operation, id vault
 		key, err = f(ctx)
 		return key.ID, err
 	})
+	if errors.Is(err, vault.ErrKeyExists) && op != local.OpRestore {
+		return fmt.Errorf("%w; see key show %s; for a new version, key rotate %s, or --new-version", err, id.Name, id.Name)
+	}
 	if err != nil {
 		return err
 	}

@@ -15,9 +15,10 @@ func (a *app) keyImport() *cobra.Command {
 	var flags keyFlags
 	var password string
 	var c *cobra.Command
-	c = a.command("import NAME FILE", "take in a key that was made elsewhere", `Import makes a key, or a new current version of one, from a file: PEM (PKCS#8,
-encrypted or not, or PKCS#1), PKCS#12 (.pfx, .p12), or a key transfer blob (.byok),
-told apart by their content. The key is RSA, exactly 2048 bits.
+	c = a.command("import NAME FILE", "take in a key that was made elsewhere", `Import makes a key from a file: PEM (PKCS#8, encrypted or not, or PKCS#1), PKCS#12
+(.pfx, .p12), or a key transfer blob (.byok), told apart by their content. The key is
+RSA, exactly 2048 bits. A name that is taken is refused, unless --new-version says that
+a new current version of that key is meant.
 
 The password of an encrypted file comes from --password-file,
 $BLOCKSEAL_IMPORT_PASSWORD or the terminal. A .byok file is made for a key of this

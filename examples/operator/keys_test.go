@@ -38,7 +38,7 @@ func TestRebuild(t *testing.T) {
 	g := newRig(t)
 	dir := g.store("s", 1)
 	id := g.object("vault", "info")["id"]
-	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "in the safe"
+	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "a passphrase in the safe"
 	g.ok("vault", "escrow", "--out", g.path("escrow"), "--kdf", "pbkdf2", "--kdf-passes", "1000")
 	g.ok("key", "rotate", "customer")
 	backup := g.object("key", "backup", "customer", "--out", g.path("customer"))
@@ -50,11 +50,11 @@ func TestRebuild(t *testing.T) {
 	g.fails(exitRefused, "another backup secret", "key", "restore", g.path("customer"), "--vault", g.path("foreign"))
 	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "wrong"
 	g.fails(exitRefused, "wrong passphrase", append(cheap, "--escrow-file", g.path("escrow"))...)
-	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "in the safe"
+	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "a passphrase in the safe"
 	require.Equal(t, id, g.object(append(cheap, "--escrow-file", g.path("escrow"))...)["id"])
 	g.fails(exitRefused, "key not found", "store", "get", dir, "a")
 	g.ok("key", "restore", g.path("customer"))
-	g.fails(exitFailure, "exists already", "key", "restore", g.path("customer"))
+	g.fails(exitRefused, "key exists", "key", "restore", g.path("customer"))
 	require.Len(t, g.object("key", "show", "customer")["versions"], 2)
 	require.Equal(t, "record a", g.ok("store", "get", dir, "a"))
 }
@@ -62,6 +62,7 @@ func TestRebuild(t *testing.T) {
 func TestImport(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)
+	made := false
 	for _, c := range []struct {
 		file, password string
 		status         int
@@ -82,7 +83,13 @@ func TestImport(t *testing.T) {
 			c.status, c.says = exitRefused, "fips140=only"
 		}
 		g.env["BLOCKSEAL_IMPORT_PASSWORD"] = c.password
-		status, out := g.run("key", "import", "other", importable+c.file)
+		args := []string{"key", "import", "other", importable + c.file}
+		if made && c.status == exitOK {
+			g.fails(exitRefused, "key exists", args...)
+			args = append(args, "--new-version")
+		}
+		status, out := g.run(args...)
+		made = made || status == exitOK
 		require.Equal(t, c.status, status, "%s: %s%s", name, out, g.stderr)
 		require.Contains(t, out+g.stderr, c.says, name)
 		if c.password != "" {
@@ -95,7 +102,7 @@ func TestImport(t *testing.T) {
 	g.asked, g.typed = nil, []string{"test-only-password"}
 	g.ok("key", "import", "asked", importable+"rsa2048.pem")
 	require.Empty(t, g.asked)
-	g.ok("key", "import", "asked", importable+"rsa2048-encrypted-salt16.pem")
+	g.ok("key", "import", "asked", importable+"rsa2048-encrypted-salt16.pem", "--new-version")
 	require.Equal(t, []string{"password of " + importable + "rsa2048-encrypted-salt16.pem"}, g.asked)
 	g.fails(exitRefused, "wrong password", "key", "import", "asked", importable+"rsa2048-encrypted-salt16.pem")
 

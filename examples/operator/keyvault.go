@@ -131,7 +131,7 @@ func (a *app) storesBase(f *vaultFlags) (string, error) {
 }
 
 func (k *keyVault) options(o *local.KeyOptions) *azure.KeyOptions {
-	return &azure.KeyOptions{HSM: k.hsm, Disabled: o.Disabled, NotBefore: o.NotBefore, Expires: o.Expires, Operations: o.Operations}
+	return &azure.KeyOptions{HSM: k.hsm, Disabled: o.Disabled, NotBefore: o.NotBefore, Expires: o.Expires, Operations: o.Operations, NewVersion: o.NewVersion}
 }
 
 // made sets the policy of a key that was made with one.

@@ -124,7 +124,8 @@ func TestAStoresLifeOnAKeyVault(t *testing.T) {
 	officer.ok("key", "purge", "customer")
 	require.Equal(t, "record b", store.ok("store", "get", dir, "b"))
 	require.Equal(t, v2, officer.object("key", "restore", officer.path("backup"))["version"])
-	officer.fails(exitFailure, "exists already", "key", "restore", officer.path("backup"))
+	officer.fails(exitRefused, "key exists", "key", "create", "customer")
+	officer.fails(exitRefused, "key exists", "key", "restore", officer.path("backup"))
 
 	list := officer.list("key", "list")
 	require.Len(t, list, 2)

@@ -75,6 +75,12 @@ v1=$(field version)
 fingerprint=$(openssl pkey -in "$work/key.pem" -pubout -outform DER | openssl dgst -sha256 -r | cut -d' ' -f1)
 [ "$(field fingerprint)" = "$fingerprint" ] || fail "the imported key is not openssl's"
 
+step "a key is not made over another one"
+expect 3 owner key create customer
+err "key exists"
+expect 3 owner key import customer "$work/key.pem"
+err "key exists"
+
 step "other ways in: an encrypted PEM, a .pfx, and a .byok under an import-only key"
 case ${GODEBUG:-} in *fips140=only*) formats=3 ;; *) formats=0 ;; esac # none of them is in the FIPS module
 printf 'import\n' >"$work/import"
@@ -85,7 +91,7 @@ openssl pkcs12 -export -inkey "$work/key.pem" -in "$work/key.crt" -passout pass:
 for file in encrypted.pem key.pfx; do
   expect 3 owner key import spare "$work/$file" --password-file "$work/no"
   [ "$formats" = 3 ] || err "wrong password"
-  expect "$formats" owner key import spare "$work/$file" --password-file "$work/import" --json
+  expect "$formats" owner key import "spare-${file%.*}" "$work/$file" --password-file "$work/import" --json
   [ "$formats" = 3 ] || [ "$(field fingerprint)" = "$fingerprint" ] || fail "another key came out of $file"
 done
 expect 0 owner key create transfer --import-only --json

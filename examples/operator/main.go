@@ -21,6 +21,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"golang.org/x/term"
 )
 
 func main() {
@@ -28,6 +30,7 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], &app{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv,
+		width:  func() int { n, _, _ := term.GetSize(int(os.Stdout.Fd())); return n }, // 0 where there is no terminal
 		prompt: func(label string) ([]byte, error) { return promptTerminal(ctx, label) },
 	}))
 }

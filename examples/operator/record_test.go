@@ -30,7 +30,7 @@ func TestEveryCommandIsRecorded(t *testing.T) {
 	g := newRig(t)
 	dir := g.store("s", 0)
 	g.env["BLOCKSEAL_NEW_PASSPHRASE"] = g.env["BLOCKSEAL_PASSPHRASE"]
-	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "in the safe"
+	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "a passphrase in the safe"
 	g.env["BLOCKSEAL_AUDIT"] = "in memory"
 	for _, c := range []struct{ args, want string }{
 		{"vault init --vault V --kdf pbkdf2 --kdf-passes 1000 --backup-secret-out SECRET", "initVault ok, readBackupSecret ok"},
@@ -46,7 +46,9 @@ func TestEveryCommandIsRecorded(t *testing.T) {
 		{"grant add auditor\u00fc list", "grant failed"},
 		{"grant remove auditor", "revoke ok"},
 		{"grant list", "listGrants ok"},
-		{"key import customer PEM", "import ok"},
+		{"key create customer", "create failed"},
+		{"key import customer PEM", "import failed"},
+		{"key import customer PEM --new-version", "import ok"},
 		{"key import customer PEM --identity nobody", "import denied"},
 		{"key list", "list ok"},
 		{"key list --identity nobody", "list denied"},
@@ -137,7 +139,7 @@ func (f *full) Write(p []byte) (int, error) {
 func TestWhatIsNotRecordedIsNotHandedOut(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)
-	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "in the safe"
+	g.env["BLOCKSEAL_ESCROW_PASSPHRASE"] = "a passphrase in the safe"
 	cheap := []string{"--kdf", "pbkdf2", "--kdf-passes", "1000"}
 	g.env["BLOCKSEAL_AUDIT"] = "full"
 	for _, args := range [][]string{

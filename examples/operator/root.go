@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -20,6 +21,7 @@ type app struct {
 	out, err io.Writer
 	getenv   func(string) string
 	prompt   func(label string) ([]byte, error) // asks a person, on the terminal
+	width    func() int                         // of the terminal, or 0; nil: none
 	disk     disk                               // tests put others in the place of these two
 	openLog  func(dir string, opts *audit.DirOptions) (*audit.Log, error)
 	connect  func(vaultURL string) (azcore.TokenCredential, *azure.Options, error) // tests sign in to a Key Vault by it; nil: signIn
@@ -122,10 +124,11 @@ func newRoot(a *app) *cobra.Command {
 	root.SetErr(a.err)
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write the result as JSON, and an error as {\"error\", \"exit\"}")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "write what stores and vaults report to standard error")
-	root.AddCommand(a.vaultCommand(), a.keyCommand(), a.grantCommand(), a.auditCommand(), a.storeCommand(), a.anchorCommand(),
+	root.AddCommand(a.vaultCommand(), a.keyCommand(), a.grantCommand(), a.auditCommand(), a.storeCommand(), a.anchorCommand(), a.manCommand(),
 		&cobra.Command{Use: "flow", Short: "in which order the commands are used", Long: flow}, // two help topics
 		&cobra.Command{Use: "keyvault", Short: "what differs with an Azure Key Vault or managed HSM", Long: aboutKeyVault},
 	)
+	a.explain(root)
 	return root
 }
 
@@ -184,7 +187,7 @@ func (a *app) command(use, short, long string, do func(ctx context.Context, args
 		Use: use, Short: short, Long: long, DisableFlagsInUseLine: false,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) < least || len(args) > most {
-				return usagef("%d arguments; usage: %s", len(args), c.UseLine())
+				return usagef("%s; usage: %s", given(len(args)), c.UseLine())
 			}
 			return nil
 		},
@@ -195,7 +198,22 @@ func (a *app) command(use, short, long string, do func(ctx context.Context, args
 	}
 }
 
+// given says how many arguments there are.
+func given(n int) string {
+	switch n {
+	case 0:
+		return "no argument was given"
+	case 1:
+		return "1 argument was given"
+	}
+	return fmt.Sprintf("%d arguments were given", n)
+}
+
 // note tells a person something beside the result.
 func (a *app) note(format string, args ...any) {
+	if a.json {
+		json.NewEncoder(a.err).Encode(map[string]string{"note": fmt.Sprintf(format, args...)})
+		return
+	}
 	fmt.Fprintf(a.err, "operator: "+format+"\n", args...)
 }

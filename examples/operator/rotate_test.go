@@ -24,9 +24,9 @@ func TestChangeKEKToAnotherVault(t *testing.T) {
 	dir := g.store("s", 3, "--wrapping", "kek")
 	g.ok("store", "checkpoint", dir, g.path("copy"))
 	other := g.path("other")
-	g.env["BLOCKSEAL_TO_PASSPHRASE"] = "of the other"
+	g.env["BLOCKSEAL_TO_PASSPHRASE"] = "the passphrase of the other"
 	old := g.env["BLOCKSEAL_PASSPHRASE"]
-	g.env["BLOCKSEAL_PASSPHRASE"] = "of the other"
+	g.env["BLOCKSEAL_PASSPHRASE"] = "the passphrase of the other"
 	g.ok("vault", "init", "--vault", other, "--kdf", "pbkdf2", "--kdf-passes", "1000")
 	g.ok("key", "import", "theirs", importable+"rsa2048-other.pem", "--vault", other)
 	g.env["BLOCKSEAL_PASSPHRASE"] = old
@@ -42,7 +42,7 @@ func TestChangeKEKToAnotherVault(t *testing.T) {
 	// The DEKs need the old vault until they are rewrapped.
 	g.fails(exitRefused, "not the KEK", "store", "get", dir, "b")
 	from := []string{"--vault", other, "--from-vault", g.path("vault")}
-	g.env["BLOCKSEAL_PASSPHRASE"], g.env["BLOCKSEAL_FROM_PASSPHRASE"] = "of the other", old
+	g.env["BLOCKSEAL_PASSPHRASE"], g.env["BLOCKSEAL_FROM_PASSPHRASE"] = "the passphrase of the other", old
 	with := func(args ...string) []string { return append(args, from...) }
 	require.Equal(t, "record b", g.ok(with("store", "get", dir, "b")...))
 	require.EqualValues(t, 3, g.object(with("store", "rewrap", dir, "--forecast")...)["records"])

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -20,7 +21,28 @@ type secretSource struct {
 	env  string // variable's name
 }
 
-// read returns the secret, for the caller to clear. Of a file, one line feed at the
+// minPassphrase is how many characters a new passphrase has at least. Whoever has a copy of
+// the vault or the escrow file tries passphrases for as long as they like, with nobody to stop
+// them after ten: it is the only factor, for which NIST SP 800-63B-4, section 3.1.1.2, wants 15
+// characters and no rules of composition. It is a floor: five words by chance, or 16 random
+// bytes, are what withstands such an attack.
+const minPassphrase = 15
+
+// newSecret is readSecret for a passphrase that something is to be sealed under; a person
+// types it twice.
+func (a *app) newSecret(s secretSource) ([]byte, error) {
+	p, err := a.readSecret(s, true)
+	if err != nil {
+		return nil, err
+	}
+	if n := utf8.RuneCount(p); n < minPassphrase {
+		clear(p)
+		return nil, usagef("the %s has %d characters, want at least %d: whoever has a copy of the file can try as many as they like; take five words by chance", s.what, n, minPassphrase)
+	}
+	return p, nil
+}
+
+// readSecret returns the secret, for the caller to clear. Of a file, one line feed at the
 // end is not part of it. With confirm, a person types it twice.
 func (a *app) readSecret(s secretSource, confirm bool) ([]byte, error) {
 	if s.file != "" {

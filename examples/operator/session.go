@@ -62,6 +62,7 @@ type session struct {
 	app    *app
 	ctx    context.Context // of the command, for what a vault does by itself
 	vaults []*local.Vault
+	owner  sync.Once  // that a store is used as the owner is said once
 	log    *audit.Log // nil: none
 
 	mu         sync.Mutex
@@ -197,6 +198,11 @@ func (o *opened) data(store string) vault.Vault {
 		v = o.azure.store
 	case o.identity != "":
 		v = o.As(o.identity)
+	}
+	if store != "" && o.azure == nil && o.identity == "" {
+		o.session.owner.Do(func() {
+			o.session.app.note("acting as the owner of the vault %s, for whom no grant counts; --identity NAME acts as the identity that the store has", o.dir)
+		})
 	}
 	if o.session.log != nil {
 		v = audit.New(v, o.session.log, &audit.Options{Identity: who(o.identity), Store: store, FailClosed: true,

@@ -178,9 +178,13 @@ with status 4: then a version that is not listed may be needed all the same.`,
 func (a *app) showUses(uses []block.KeyUse) error {
 	w := viewUses(uses)
 	return a.show(w, func(t *table) {
-		t.row("KEK VERSION", "NEEDED FOR")
-		for _, u := range w {
-			t.row(u.KEK, u.For)
+		for i, u := range uses {
+			// Whole identifiers are wider than a terminal: the vault has a line of its own.
+			if i == 0 || u.Key.Vault != uses[i-1].Key.Vault {
+				t.row("in the vault " + u.Key.Vault + ":")
+				t.row("KEY/VERSION", "NEEDED FOR")
+			}
+			t.row(u.Key.Name+"/"+u.Key.Version, w[i].For)
 		}
 	})
 }

@@ -177,12 +177,12 @@ func TestPromptTerminalTwice(t *testing.T) {
 	m := newTerminal(t)
 	cmd, out := m.start(g, "vault", "init")
 	m.asked(": ")
-	m.types("a new one\n")
+	m.types("a passphrase that is new\n")
 	m.asked("once more: ")
-	m.types("a new one\n")
+	m.types("a passphrase that is new\n")
 	<-m.ended
 	require.Equal(t, exitOK, cmd.ProcessState.ExitCode(), "%s", out)
 	require.True(t, m.echoes())
-	g.env["BLOCKSEAL_PASSPHRASE"] = "a new one"
+	g.env["BLOCKSEAL_PASSPHRASE"] = "a passphrase that is new"
 	g.ok("vault", "info")
 }

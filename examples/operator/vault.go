@@ -122,7 +122,7 @@ its --id too; an escrow file has it.`, func(ctx context.Context, _ []string) (er
 			return err
 		}
 		defer func() { err = errors.Join(err, s.close()) }()
-		passphrase, err := a.readSecret(a.vault.passphrase(), true)
+		passphrase, err := a.newSecret(a.vault.passphrase())
 		if err != nil {
 			return err
 		}
@@ -270,7 +270,7 @@ stores' leases end; start them again with the new passphrase before.`,
 			if err != nil {
 				return err
 			}
-			p, err := a.readSecret(secretSource{what: "new passphrase", file: file, flag: "new-passphrase-file", env: "BLOCKSEAL_NEW_PASSPHRASE"}, true)
+			p, err := a.newSecret(secretSource{what: "new passphrase", file: file, flag: "new-passphrase-file", env: "BLOCKSEAL_NEW_PASSPHRASE"})
 			if err != nil {
 				return err
 			}
@@ -340,7 +340,7 @@ keys (vault init --escrow-file, then key restore).`, a.ownersOnly("it has no bac
 		if out == "" {
 			return usagef("where to? give --out")
 		}
-		p, err := a.readSecret(escrowSource(out, file), true)
+		p, err := a.newSecret(escrowSource(out, file))
 		if err != nil {
 			return err
 		}

@@ -33,12 +33,12 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(root)) }()
-	v, err := local.Create(filepath.Join(root, "vault"), []byte("correct horse battery staple"), nil)
+	v, err := local.OpenOrCreate(filepath.Join(root, "vault"), []byte("correct horse battery staple"), nil)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	if _, err := v.CreateKey(ctx, "customer", nil); err != nil {
+	if _, err := v.EnsureKey(ctx, "customer", nil); err != nil {
 		return err
 	}
 	if err := v.Grant(ctx, "pages", local.DataPlane()...); err != nil {

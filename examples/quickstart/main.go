@@ -84,7 +84,7 @@ func demonstrate(ctx context.Context, root string, tree *tree, opts *block.Optio
 	// A vault holds the KEK. This one is a directory, sealed under a passphrase. In
 	// production it is Azure Key Vault; what is done with k below stays the same.
 	vaultDir, storeDir := filepath.Join(root, "vault"), filepath.Join(root, "store")
-	v, err := local.Create(vaultDir, []byte(passphrase), nil)
+	v, err := local.OpenOrCreate(vaultDir, []byte(passphrase), nil)
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func demonstrate(ctx context.Context, root string, tree *tree, opts *block.Optio
 	// The KEK is an RSA-2048 key that never leaves the vault. The vault's owner
 	// makes it, and grants the store's identity the three things that a store
 	// needs: get, wrapKey, unwrapKey.
-	key, err := v.CreateKey(ctx, "customer", nil)
+	key, err := v.EnsureKey(ctx, "customer", nil)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package keyvaulttest
 import (
 	"crypto/rsa"
 	"encoding/json"
+	"errors"
 	"math/big"
 	"slices"
 	"strings"
@@ -68,13 +69,25 @@ func (s *Server) create(r *request) (any, error) {
 	if p.Kty != "RSA" && p.Kty != "RSA-HSM" || p.Size != 0 && p.Size != 2048 {
 		return nil, badParameter("Only RSA keys of 2048 bits are supported.")
 	}
-	k, err := s.admin(r).CreateKey(r.Context(), r.name, keyOptions(p.Attributes, p.KeyOps))
+	k, err := keyOrVersion(keyOptions(p.Attributes, p.KeyOps), func(o *local.KeyOptions) (vault.Key, error) {
+		return s.admin(r).CreateKey(r.Context(), r.name, o)
+	})
 	if err != nil {
 		return nil, err
 	}
 	s.setKind(r.name, p.Kty)
 	s.setTags(k.ID, p.Tags)
 	return s.bundle(k), nil
+}
+
+// keyOrVersion makes a key, or a new version of one that exists, as Key Vault does.
+func keyOrVersion(o *local.KeyOptions, do func(*local.KeyOptions) (vault.Key, error)) (vault.Key, error) {
+	k, err := do(o)
+	if errors.Is(err, vault.ErrKeyExists) {
+		o.NewVersion = true
+		k, err = do(o)
+	}
+	return k, err
 }
 
 func (s *Server) importKey(r *request) (any, error) {
@@ -102,7 +115,9 @@ func (s *Server) importKey(r *request) (any, error) {
 		if ferr != nil {
 			return nil, ferr
 		}
-		k, err = s.admin(r).ImportBYOK(r.Context(), r.name, blob, o)
+		k, err = keyOrVersion(o, func(o *local.KeyOptions) (vault.Key, error) {
+			return s.admin(r).ImportBYOK(r.Context(), r.name, blob, o)
+		})
 	} else {
 		key := &rsa.PrivateKey{
 			PublicKey: rsa.PublicKey{N: new(big.Int).SetBytes(p.Key.N), E: int(new(big.Int).SetBytes(p.Key.E).Int64())},
@@ -113,7 +128,9 @@ func (s *Server) importKey(r *request) (any, error) {
 			return nil, badParameter("The key is not valid.")
 		}
 		key.Precompute()
-		k, err = s.admin(r).ImportKey(r.Context(), r.name, key, o)
+		k, err = keyOrVersion(o, func(o *local.KeyOptions) (vault.Key, error) {
+			return s.admin(r).ImportKey(r.Context(), r.name, key, o)
+		})
 	}
 	if err != nil {
 		return nil, err

@@ -201,10 +201,7 @@ func (s *Server) openVault() (err error) {
 	o := &local.Options{InsecureKDF: true, Clock: s.opts.Clock, PurgeProtection: s.opts.PurgeProtection, RetentionDays: s.opts.RetentionDays,
 		BackupSecret: s.opts.BackupSecret,
 		KDF:          local.KDF{Algorithm: local.PBKDF2, Passes: 1000}} // the passphrase is public anyway
-	s.vault, err = local.Create(dir, passphrase, o)
-	if errors.Is(err, local.ErrExists) {
-		s.vault, err = local.Open(dir, passphrase, o)
-	}
+	s.vault, err = local.OpenOrCreate(dir, passphrase, o)
 	return err
 }
 

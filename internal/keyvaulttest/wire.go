@@ -218,7 +218,7 @@ func (s *Server) failureOf(err error, op, name string, who *identity) *failure {
 			detail = "Error occurred while decoding OAEP padding."
 		}
 		return badParameter(detail)
-	case local.ErrExists:
+	case vault.ErrKeyExists:
 		return &failure{status: 409, code: "Conflict", message: "A key with (name/id) " + name + " exists already in this key vault."}
 	case vault.ErrAccessDenied:
 		switch {

@@ -3,6 +3,7 @@ package azure
 import (
 	"context"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -83,6 +84,10 @@ type KeyOptions struct {
 	Operations []vault.Operation
 	// Tags are kept with the version, for people. Default: none.
 	Tags map[string]string
+	// NewVersion makes a new current version of a key that exists, to which the stores on
+	// the key follow; a name without a key is refused ([vault.ErrKeyNotFound]). Default: a
+	// key is made, and a name that is taken is refused ([vault.ErrKeyExists]).
+	NewVersion bool
 }
 
 // given returns o, or the defaults.
@@ -157,9 +162,16 @@ func (a *Admin) key(ctx context.Context, op vault.Operation, id vault.KeyID, f f
 	return key, nil
 }
 
-// CreateKey makes a key with a fresh RSA-2048 key pair, or a new current version of a
-// key that exists. The name of a deleted key cannot be used before that is purged; the
-// error matches [vault.ErrKeyDeleted].
+// CreateKey makes a key with a fresh RSA-2048 key pair. A name that is taken is refused,
+// because stores on the key would follow to what was made: the error matches
+// [vault.ErrKeyExists], and [vault.ErrKeyDeleted] if the key is deleted and not purged.
+// [Admin.RotateKey] makes a new version of a key, KeyOptions.NewVersion one with other
+// properties, and [Admin.EnsureKey] is for who wants the key, whether it is there or not.
+//
+// Key Vault itself makes a new version of a key that exists, and has no request that does
+// not. So CreateKey, and the imports, ask for the key before, which takes the permission
+// get; of two administrators who make one key in the same moment, the second makes a new
+// version of the first one's.
 func (a *Admin) CreateKey(ctx context.Context, name string, opts *KeyOptions) (vault.Key, error) {
 	id, err := a.own(OpCreate, vault.KeyID{Name: name})
 	if err != nil {
@@ -167,10 +179,53 @@ func (a *Admin) CreateKey(ctx context.Context, name string, opts *KeyOptions) (v
 	}
 	o := opts.given()
 	p := azkeys.CreateKeyParameters{Kty: o.keyType(), KeySize: to.Ptr(int32(2048)), KeyOps: o.operations(), KeyAttributes: o.attributes(), Tags: o.tags()}
+	if err := a.checkFree(ctx, OpCreate, id, o); err != nil {
+		return vault.Key{}, err
+	}
 	return a.key(ctx, OpCreate, id, func(ctx context.Context) (azkeys.KeyBundle, error) {
 		resp, err := a.keys.CreateKey(ctx, name, p, nil)
 		return resp.KeyBundle, err
 	})
+}
+
+// EnsureKey returns the current version of a key, and makes the key first if there is none,
+// as CreateKey does. opts are for a key that is made; one that is there is returned as it
+// is, whatever its dates and its state.
+func (a *Admin) EnsureKey(ctx context.Context, name string, opts *KeyOptions) (vault.Key, error) {
+	id := vault.KeyID{Vault: a.url, Name: name}
+	if opts.given().NewVersion {
+		return vault.Key{}, refuse(OpCreate, id, ErrInvalid, "NewVersion is for CreateKey and the imports: a key that is there is returned as it is")
+	}
+	k, err := a.GetKey(ctx, id)
+	if !errors.Is(err, vault.ErrKeyNotFound) {
+		return k, err
+	}
+	k, err = a.CreateKey(ctx, name, opts)
+	if errors.Is(err, vault.ErrKeyExists) { // since a moment ago
+		return a.GetKey(ctx, id)
+	}
+	return k, err
+}
+
+// checkFree refuses the name of a key where one is to be made, and of none where a version
+// is. A deleted key is not found here: Key Vault refuses its name by itself.
+func (a *Admin) checkFree(ctx context.Context, op vault.Operation, id vault.KeyID, o KeyOptions) error {
+	_, err := a.key(ctx, op, id, func(ctx context.Context) (azkeys.KeyBundle, error) {
+		resp, err := a.keys.GetKey(ctx, id.Name, "", nil)
+		return resp.KeyBundle, err
+	})
+	if e, ok := errors.AsType[*vault.Error](err); ok && e.Kind == vault.ErrAccessDenied {
+		e.Detail += "; before a key is made it is looked for, which takes the permission get"
+	}
+	switch {
+	case err == nil && !o.NewVersion:
+		return refuse(op, id, vault.ErrKeyExists, "use it as it is, or ask for a new version of it, to which the stores on it will follow; nothing was changed")
+	case errors.Is(err, vault.ErrKeyNotFound) && o.NewVersion:
+		return refuse(op, id, vault.ErrKeyNotFound, "there is no such key to make a new version of; make the key")
+	case errors.Is(err, vault.ErrKeyNotFound):
+		return nil
+	}
+	return err
 }
 
 // RotateKey makes a new current version of a key that exists, as its rotation policy

@@ -93,7 +93,7 @@ func TestAdminKeyLife(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, backup)
 	_, err = a.RestoreKey(ctx, backup)
-	require.ErrorIs(t, err, azure.ErrExists)
+	require.ErrorIs(t, err, vault.ErrKeyExists)
 	at, err := a.DeleteKey(ctx, "life")
 	require.NoError(t, err)
 	require.True(t, at.Equal(clock.Now().Truncate(time.Second).Add(90*24*time.Hour)), at)
@@ -321,4 +321,42 @@ func TestAdminReadsAllPages(t *testing.T) {
 	require.Equal(t, []string{"another", "kek", "z-first"}, names)
 	require.False(t, keys[2].Enabled)
 	require.Equal(t, time.Unix(1700000000, 0).UTC(), keys[2].Created)
+}
+
+// Key Vault makes a new version of a key that exists, so that it is not asked to.
+func TestCreateKeyLooksFirst(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	a, ctx := r.admin(), t.Context()
+	before := r.Requests("create") + r.Requests("import")
+	_, err := a.CreateKey(ctx, "kek", nil)
+	require.ErrorIs(t, err, vault.ErrKeyExists)
+	require.EqualError(t, err, "vault: create "+r.key.Versionless().String()+
+		": key exists: use it as it is, or ask for a new version of it, to which the stores on it will follow; nothing was changed")
+	_, err = a.ImportFile(ctx, "kek", importable(t, "rsa2048.pem"), nil, nil)
+	require.ErrorIs(t, err, vault.ErrKeyExists)
+	_, err = a.CreateKey(ctx, "new", &azure.KeyOptions{NewVersion: true})
+	require.ErrorIs(t, err, vault.ErrKeyNotFound)
+	_, err = a.EnsureKey(ctx, "kek", &azure.KeyOptions{NewVersion: true})
+	require.ErrorIs(t, err, azure.ErrInvalid)
+	k, err := a.EnsureKey(ctx, "kek", nil)
+	require.NoError(t, err)
+	require.Equal(t, r.key, k.ID)
+	require.Equal(t, before, r.Requests("create")+r.Requests("import"))
+
+	_, err = r.AddIdentity("blind", azure.OpCreate)
+	require.NoError(t, err)
+	blind, err := azure.NewAdmin(r.URL(), r.Credential("blind"), r.options())
+	require.NoError(t, err)
+	_, err = blind.CreateKey(ctx, "new", nil)
+	require.ErrorIs(t, err, vault.ErrAccessDenied)
+	require.ErrorContains(t, err, "vault: create ")
+	require.ErrorContains(t, err, "it is looked for, which takes the permission get")
+
+	// One that was made in the moment between.
+	remove := r.Inject(keyvaulttest.Fault{Op: "get", Times: 1, Status: 404, Code: "KeyNotFound"})
+	defer remove()
+	k, err = a.EnsureKey(ctx, "kek", nil)
+	require.NoError(t, err)
+	require.Equal(t, r.key, k.ID)
 }

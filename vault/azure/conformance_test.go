@@ -94,10 +94,13 @@ func TestAdminConforms(t *testing.T) {
 			return all, err
 		}
 		return vaulttest.AdminSubject{
-			Vault:  r.client(),
-			Create: func(ctx context.Context, name string) (vault.Key, error) { return a.CreateKey(ctx, name, nil) },
-			Import: func(ctx context.Context, name string, key *rsa.PrivateKey) (vault.Key, error) {
-				return a.ImportKey(ctx, name, key, nil)
+			Vault: r.client(),
+			Create: func(ctx context.Context, name string, newVersion bool) (vault.Key, error) {
+				return a.CreateKey(ctx, name, &azure.KeyOptions{NewVersion: newVersion})
+			},
+			Ensure: func(ctx context.Context, name string) (vault.Key, error) { return a.EnsureKey(ctx, name, nil) },
+			Import: func(ctx context.Context, name string, key *rsa.PrivateKey, newVersion bool) (vault.Key, error) {
+				return a.ImportKey(ctx, name, key, &azure.KeyOptions{NewVersion: newVersion})
 			},
 			Rotate: a.RotateKey,
 			Update: func(ctx context.Context, id vault.KeyID, u vaulttest.AdminUpdate) (vault.Key, error) {

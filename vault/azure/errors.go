@@ -21,8 +21,6 @@ import (
 // What a key administrator is answered that package vault has no word for. Match with
 // [errors.Is]; such an error is a [vault.Error], as all are.
 var (
-	// ErrExists says that there is already a key of the name to restore.
-	ErrExists = errors.New("exists already")
 	// ErrInvalid says that an argument cannot be right, or that Key Vault did not
 	// accept it; the text says which.
 	ErrInvalid = keyfile.ErrInvalid
@@ -172,7 +170,7 @@ func conflict(e *vault.Error, a *answer) {
 	case dataPlane: // nothing else that is asked of a key in use conflicts with anything
 		e.Detail = "an answer that Key Vault does not give; check the URL, and what stands between"
 	default:
-		e.Kind = ErrExists
+		e.Kind = vault.ErrKeyExists
 		quote(e, a)
 	}
 }

@@ -77,6 +77,9 @@ func (a *Admin) ImportBYOK(ctx context.Context, name string, blob []byte, opts *
 }
 
 func (a *Admin) importJWK(ctx context.Context, id vault.KeyID, jwk *azkeys.JSONWebKey, o KeyOptions) (vault.Key, error) {
+	if err := a.checkFree(ctx, OpImport, id, o); err != nil {
+		return vault.Key{}, err
+	}
 	p := azkeys.ImportKeyParameters{Key: jwk, HSM: &o.HSM, KeyAttributes: o.attributes(), Tags: o.tags()}
 	return a.key(ctx, OpImport, id, func(ctx context.Context) (azkeys.KeyBundle, error) {
 		resp, err := a.keys.ImportKey(ctx, id.Name, p, nil)

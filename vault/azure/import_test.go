@@ -32,9 +32,9 @@ func TestAdminImportsFiles(t *testing.T) {
 	password := importable(t, "password.txt")
 	want, err := local.ParsePEM(importable(t, "rsa2048.pem"), nil)
 	require.NoError(t, err)
-	for _, file := range []string{"rsa2048.pem", "rsa2048-pkcs1.pem", "rsa2048-encrypted-salt16.pem", "modern.pfx", "legacy.pfx"} {
+	for i, file := range []string{"rsa2048.pem", "rsa2048-pkcs1.pem", "rsa2048-encrypted-salt16.pem", "modern.pfx", "legacy.pfx"} {
 		t.Run(file, func(t *testing.T) {
-			k, err := a.ImportFile(ctx, "imported", importable(t, file), password, &azure.KeyOptions{HSM: file == "modern.pfx"})
+			k, err := a.ImportFile(ctx, "imported", importable(t, file), password, &azure.KeyOptions{HSM: file == "modern.pfx", NewVersion: i > 0})
 			if fips140.Enforced() && strings.HasSuffix(file, ".pfx") {
 				require.ErrorIs(t, err, azure.ErrFIPS)
 				return

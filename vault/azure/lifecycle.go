@@ -136,8 +136,8 @@ func (a *Admin) BackupKey(ctx context.Context, name string) (blob []byte, err er
 }
 
 // RestoreKey puts back what BackupKey returned, under its name, with its versions and
-// properties. If there is a key of the name the error matches [ErrExists], if a deleted
-// one, [vault.ErrKeyDeleted].
+// properties. If there is a key of the name the error matches [vault.ErrKeyExists], if a
+// deleted one, [vault.ErrKeyDeleted].
 func (a *Admin) RestoreKey(ctx context.Context, blob []byte) (vault.Key, error) {
 	id := vault.KeyID{Vault: a.url}
 	if len(blob) == 0 {

@@ -114,7 +114,8 @@ func (r *rig) newVersion(name string) vault.KeyID {
 	r.t.Helper()
 	keys, err := testkeys.Pairs()
 	require.NoError(r.t, err)
-	k, err := r.Vault().ImportKey(r.t.Context(), name, keys[r.next], nil)
+	_, missing := r.Vault().Versions(r.t.Context(), name)
+	k, err := r.Vault().ImportKey(r.t.Context(), name, keys[r.next], &local.KeyOptions{NewVersion: missing == nil})
 	r.next++
 	require.NoError(r.t, err)
 	return r.id(k.ID)

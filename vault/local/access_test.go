@@ -49,6 +49,7 @@ func administered(t *testing.T, clock *vaulttest.Clock) accesstest.World {
 		Name: "local", Vault: v.As("ingest"), Key: k.ID,
 		Administration: map[string]func(string) error{
 			"create":  func(string) error { _, err := v.CreateKey(ctx, name, nil); return err },
+			"rotate":  func(string) error { _, err := v.RotateKey(ctx, name); return err },
 			"delete":  func(string) error { _, err := v.DeleteKey(ctx, name); return err },
 			"recover": func(string) error { _, err := v.RecoverKey(ctx, name); return err },
 			"purge":   func(string) error { return v.PurgeKey(ctx, name) },

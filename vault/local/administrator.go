@@ -64,11 +64,41 @@ func (a *Administrator) begin(ctx context.Context, op Permission, id *vault.KeyI
 	return st, nil
 }
 
-// CreateKey makes a key with a fresh RSA-2048 key pair, or a new current version of
-// a key that exists. A name of a deleted key cannot be created before that is
-// purged; the error matches [vault.ErrKeyDeleted].
+// CreateKey makes a key with a fresh RSA-2048 key pair. A name that is taken is refused,
+// because stores on the key would follow to what was made: the error matches
+// [vault.ErrKeyExists], and [vault.ErrKeyDeleted] if the key is deleted and not purged.
+// [Administrator.RotateKey] makes a new version of a key, KeyOptions.NewVersion one with
+// other properties, and [Administrator.EnsureKey] is for who wants the key, whether it is
+// there or not.
 func (a *Administrator) CreateKey(ctx context.Context, name string, opts *KeyOptions) (vault.Key, error) {
 	return a.add(ctx, OpCreate, name, opts, a.core.opts.generate)
+}
+
+// EnsureKey returns the current version of a key, and makes the key first if there is none,
+// as CreateKey does. opts are for a key that is made; one that is there is returned as it
+// is, whatever its dates and its state. Of any number of callers at once, in any number of
+// processes, one makes the key and all get that.
+//
+// An identity needs the permission create and, for a key that is there, list. The name of a
+// deleted key is refused, with an error that matches [vault.ErrKeyDeleted].
+func (a *Administrator) EnsureKey(ctx context.Context, name string, opts *KeyOptions) (vault.Key, error) {
+	if opts != nil && opts.NewVersion {
+		id := vault.KeyID{Vault: a.core.name, Name: name}
+		return vault.Key{}, a.core.invalid(OpCreate, id, errors.New("NewVersion is for CreateKey and the imports: a key that is there is returned as it is"))
+	}
+	for {
+		k, err := a.CreateKey(ctx, name, opts)
+		if !errors.Is(err, vault.ErrKeyExists) {
+			return k, err
+		}
+		all, err := a.Versions(ctx, name)
+		switch {
+		case err == nil:
+			return all[len(all)-1].Key, nil
+		case !errors.Is(err, vault.ErrKeyNotFound): // it was deleted and purged in between
+			return vault.Key{}, err
+		}
+	}
 }
 
 // ImportKey is CreateKey with a key pair that was made elsewhere: RSA, exactly 2048
@@ -105,14 +135,14 @@ func (a *Administrator) add(ctx context.Context, op Permission, name string, opt
 		}
 	}
 	// Before the slow part, and again with the state that is changed.
-	if err := c.checkFree(st, op, id); err != nil {
+	if err := c.checkFree(st, op, id, opts); err != nil {
 		return vault.Key{}, err
 	}
 	if err := c.fill(v, op, id, material); err != nil {
 		return vault.Key{}, err
 	}
 	err = a.do(ctx, op, id, func(st *state, now time.Time) error {
-		if err := c.checkFree(st, op, id); err != nil {
+		if err := c.checkFree(st, op, id, opts); err != nil {
 			return err
 		}
 		k := st.key(name)
@@ -139,11 +169,22 @@ func (a *Administrator) add(ctx context.Context, op Permission, name string, opt
 	return v.describe(id), nil
 }
 
-// checkFree refuses the name of a deleted key.
-func (c *core) checkFree(st *state, op Permission, id vault.KeyID) error {
-	if k := st.key(id.Name); k != nil && k.Deleted != 0 {
+// checkFree refuses the name of a deleted key, of a key where one is to be made, and of none
+// where a version is.
+func (c *core) checkFree(st *state, op Permission, id vault.KeyID, opts *KeyOptions) error {
+	k, newVersion := st.key(id.Name), opts != nil && opts.NewVersion
+	switch {
+	case k == nil && newVersion:
+		return &vault.Error{Op: op, Key: id, Kind: vault.ErrKeyNotFound, Code: codeNotFound,
+			Detail: "there is no such key to make a new version of; make the key"}
+	case k == nil:
+		return nil
+	case k.Deleted != 0:
 		return &vault.Error{Op: op, Key: id, Kind: vault.ErrKeyDeleted, Code: codeDeleted,
 			Detail: fmt.Sprintf("recover the deleted key, or purge it before its name is used again; it is kept until then, at least until %s", formatUnix(k.PurgeAt))}
+	case !newVersion:
+		return &vault.Error{Op: op, Key: id, Kind: vault.ErrKeyExists,
+			Detail: "use it as it is, or ask for a new version of it, to which the stores on it will follow; nothing was changed"}
 	}
 	return nil
 }

@@ -205,7 +205,7 @@ func decodeBackup(file, secret []byte) (*backup, error) {
 }
 
 // RestoreKey adds the key of a backup, with all its versions, under its old name,
-// which must be free: neither in use (the error matches [ErrExists]) nor deleted and
+// which must be free: neither in use (the error matches [vault.ErrKeyExists]) nor deleted and
 // not purged ([vault.ErrKeyDeleted]). The vault needs the backup secret of the vault
 // that made the backup ([ErrBackupSecret]). Properties are as they were when the
 // backup was made: a version that was disabled since is enabled again.
@@ -241,11 +241,11 @@ func (a *Administrator) RestoreKey(ctx context.Context, file []byte) (vault.Key,
 		}
 	}
 	err = a.do(ctx, OpRestore, id, func(st *state, _ time.Time) error {
-		if err := c.checkFree(st, OpRestore, id); err != nil {
-			return err
+		if have := st.key(k.Name); have != nil && have.Deleted == 0 {
+			return &vault.Error{Op: OpRestore, Key: id, Kind: vault.ErrKeyExists, Detail: "delete and purge it to restore another"}
 		}
-		if st.key(k.Name) != nil {
-			return &vault.Error{Op: OpRestore, Key: id, Kind: ErrExists, Detail: "the vault has a key of this name; delete and purge it to restore another"}
+		if err := c.checkFree(st, OpRestore, id, nil); err != nil {
+			return err
 		}
 		st.put(k)
 		return nil

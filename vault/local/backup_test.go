@@ -69,7 +69,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 
 	_, err = s.RestoreKey(ctx, backup)
-	require.ErrorIs(t, err, local.ErrExists)
+	require.ErrorIs(t, err, vault.ErrKeyExists)
 	_, err = s.DeleteKey(ctx, "kek")
 	require.NoError(t, err)
 	_, err = s.RestoreKey(ctx, backup)

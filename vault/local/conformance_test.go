@@ -87,9 +87,12 @@ func administers(t *testing.T, as func(*rig) *local.Administrator) vaulttest.Adm
 	}
 	return vaulttest.AdminSubject{
 		Vault: r.another().As("store"), Now: r.clock.Now,
-		Create: func(ctx context.Context, name string) (vault.Key, error) { return a.CreateKey(ctx, name, nil) },
-		Import: func(ctx context.Context, name string, key *rsa.PrivateKey) (vault.Key, error) {
-			return a.ImportKey(ctx, name, key, nil)
+		Create: func(ctx context.Context, name string, newVersion bool) (vault.Key, error) {
+			return a.CreateKey(ctx, name, &local.KeyOptions{NewVersion: newVersion})
+		},
+		Ensure: func(ctx context.Context, name string) (vault.Key, error) { return a.EnsureKey(ctx, name, nil) },
+		Import: func(ctx context.Context, name string, key *rsa.PrivateKey, newVersion bool) (vault.Key, error) {
+			return a.ImportKey(ctx, name, key, &local.KeyOptions{NewVersion: newVersion})
 		},
 		Rotate: a.RotateKey,
 		Update: func(ctx context.Context, id vault.KeyID, u vaulttest.AdminUpdate) (vault.Key, error) {

@@ -2,12 +2,14 @@
 // soft delete, rotation, grants and backups, with the semantics of Azure Key Vault.
 // It serves a program on one machine without a cloud, and rehearses one.
 //
-// Start with [Create], then [Vault.CreateKey]; later, [Open]. A [Vault] is itself a
-// [vault.Vault], to be given to kek.New:
+// Start with [OpenOrCreate] and [Administrator.EnsureKey], at the first start of a program
+// and at every other; or with [Create] and [Administrator.CreateKey] once and [Open] later,
+// where a vault that is not there is a mistake. A [Vault] is itself a [vault.Vault], to be
+// given to kek.New:
 //
-//	v, err := local.Create("/var/lib/app/vault", passphrase, nil)
+//	v, err := local.OpenOrCreate("/var/lib/app/vault", passphrase, nil)
 //	...
-//	key, err := v.CreateKey(ctx, "kek", nil)
+//	key, err := v.EnsureKey(ctx, "kek", nil)
 //	...
 //	k := kek.New(v, key.ID.Versionless())
 //
@@ -75,7 +77,7 @@
 // # Errors
 //
 // Errors of operations are a [vault.Error] and match the sentinels of package vault,
-// or of this one ([ErrInvalid], [ErrExists]) where Key Vault has none. If the file
+// or of this one ([ErrInvalid]) where Key Vault has none. If the file
 // cannot be read, they match [vault.ErrUnavailable], which is no denial, and the
 // reason. No error's text has key material, passphrases, passwords or secrets in it.
 //

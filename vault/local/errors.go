@@ -14,8 +14,8 @@ import (
 // [vault.ErrUnavailable] together with one of these: nothing is known about the
 // key then, and that is no denial.
 var (
-	// ErrExists says that there is already something in the place of what was to
-	// be made: a vault in the directory, a key of the name to restore.
+	// ErrExists says that there is already something in the directory in which a vault
+	// was to be made: a vault, or files of somebody else. Of keys, see [vault.ErrKeyExists].
 	ErrExists = errors.New("exists already")
 
 	// ErrNotVault says that the directory holds no vault.

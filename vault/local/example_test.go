@@ -22,12 +22,12 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 
-	v, err := local.Create(filepath.Join(dir, "vault"), []byte("a long passphrase"), nil)
+	v, err := local.OpenOrCreate(filepath.Join(dir, "vault"), []byte("a long passphrase"), nil)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer v.Close()
-	key, err := v.CreateKey(ctx, "kek", nil)
+	key, err := v.EnsureKey(ctx, "kek", nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func calls(r *rig, a *local.Administrator, d *local.Identity) []struct {
 		{local.OpImport, func(ctx context.Context) error {
 			key, err := r.keys.generate()
 			require.NoError(r.t, err)
-			_, err = a.ImportKey(ctx, "kek", key, nil)
+			_, err = a.ImportKey(ctx, "kek", key, &local.KeyOptions{NewVersion: true})
 			return err
 		}},
 		{local.OpUpdate, func(ctx context.Context) error { _, err := a.UpdateKey(ctx, kek, local.Update{}); return err }},

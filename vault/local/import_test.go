@@ -167,17 +167,19 @@ func TestImportFileRefuses(t *testing.T) {
 func TestImportBYOK(t *testing.T) {
 	r := newRig(t)
 	kek := r.importTransferKey(nil)
+	made := false
 	for what, kid := range map[string]vault.KeyID{
 		"the version":         kek,
 		"the current version": kek.Versionless(),
 		"no vault":            {Name: kek.Name, Version: kek.Version},
 	} {
 		expires := start.Add(24 * time.Hour)
-		key, err := r.ImportBYOK(t.Context(), "kek", addressed(t, "rsa2048.byok", kid.String()), &local.KeyOptions{Expires: expires})
+		key, err := r.ImportBYOK(t.Context(), "kek", addressed(t, "rsa2048.byok", kid.String()), &local.KeyOptions{Expires: expires, NewVersion: made})
 		if fips(t, err) {
 			return
 		}
 		require.NoError(t, err, what)
+		made = true
 		require.True(t, key.Public.Equal(&readKey(t, "rsa2048.pem").PublicKey))
 		require.Equal(t, expires, key.Expires)
 		w, secret := r.wrap(r, key.ID)
@@ -186,6 +188,10 @@ func TestImportBYOK(t *testing.T) {
 	versions, err := r.Versions(t.Context(), "kek")
 	require.NoError(t, err)
 	require.Len(t, versions, 3, "each import is a new version")
+	same := r.unchanged()
+	_, err = r.ImportBYOK(t.Context(), "kek", addressed(t, "rsa2048.byok", kek.String()), nil)
+	require.ErrorIs(t, err, vault.ErrKeyExists)
+	same()
 }
 
 func TestImportBYOKAfterTheTransferKeyWasRotated(t *testing.T) {
@@ -198,7 +204,7 @@ func TestImportBYOKAfterTheTransferKeyWasRotated(t *testing.T) {
 		return
 	}
 	require.NoError(t, err, "the version that it names")
-	_, err = r.ImportBYOK(t.Context(), "kek", addressed(t, "rsa2048.byok", kek.Versionless().String()), nil)
+	_, err = r.ImportBYOK(t.Context(), "kek", addressed(t, "rsa2048.byok", kek.Versionless().String()), &local.KeyOptions{NewVersion: true})
 	require.ErrorIs(t, err, vault.ErrBadCiphertext, "the current version is another key now")
 }
 
@@ -298,7 +304,7 @@ func TestImportNeedsTheGrant(t *testing.T) {
 	require.NoError(t, r.Grant(t.Context(), "operator", local.OpImport))
 	_, err = operator.ImportFile(t.Context(), "kek", readImport(t, "rsa2048.pem"), nil, nil)
 	require.NoError(t, err)
-	_, err = operator.ImportBYOK(t.Context(), "kek", blob, nil)
+	_, err = operator.ImportBYOK(t.Context(), "kek", blob, &local.KeyOptions{NewVersion: true})
 	if !fips(t, err) {
 		require.NoError(t, err)
 	}

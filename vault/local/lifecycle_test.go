@@ -32,8 +32,16 @@ func TestCreateKeyAndItsOptions(t *testing.T) {
 	require.Equal(t, []vault.Operation{vault.OpGet, vault.OpWrapKey, vault.OpUnwrapKey}, k.Operations)
 
 	from, until := start.Add(time.Hour+time.Millisecond), start.Add(2*time.Hour)
-	k2, err := r.CreateKey(ctx, "kek", &local.KeyOptions{NotBefore: from, Expires: until, Disabled: true, Operations: []vault.Operation{vault.OpWrapKey}})
-	require.NoError(t, err, "creating a name again makes a version")
+	same := r.unchanged()
+	_, err = r.CreateKey(ctx, "kek", nil)
+	require.ErrorIs(t, err, vault.ErrKeyExists)
+	require.EqualError(t, err, "vault: create "+k.ID.Versionless().String()+
+		": key exists: use it as it is, or ask for a new version of it, to which the stores on it will follow; nothing was changed")
+	require.False(t, vault.Denied(err))
+	require.False(t, vault.Transient(err))
+	same()
+	k2, err := r.CreateKey(ctx, "kek", &local.KeyOptions{NotBefore: from, Expires: until, Disabled: true, Operations: []vault.Operation{vault.OpWrapKey}, NewVersion: true})
+	require.NoError(t, err)
 	require.NotEqual(t, k.ID.Version, k2.ID.Version)
 	got, err := r.GetKey(ctx, k.ID.Versionless())
 	require.NoError(t, err)
@@ -377,4 +385,33 @@ func TestRefusalsHaveKeyVaultsCodes(t *testing.T) {
 	is("ObjectIsDeletedButRecoverable", unwrap(r))
 	require.NoError(t, r.PurgeKey(ctx, "kek"))
 	is("KeyNotFound", unwrap(r))
+}
+
+func TestEnsureKey(t *testing.T) {
+	r := newRig(t)
+	ctx := t.Context()
+	_, err := r.EnsureKey(ctx, "kek", &local.KeyOptions{NewVersion: true})
+	require.ErrorIs(t, err, local.ErrInvalid)
+	expires := start.Add(time.Hour)
+	k, err := r.EnsureKey(ctx, "kek", &local.KeyOptions{Expires: expires})
+	require.NoError(t, err)
+	require.Equal(t, expires, k.Expires)
+	same := r.unchanged()
+	again, err := r.EnsureKey(ctx, "kek", &local.KeyOptions{Disabled: true})
+	require.NoError(t, err)
+	require.Equal(t, k, again, "as it is, whatever was asked for a new one")
+	same()
+
+	// An identity that may make keys does not learn of others' without list.
+	a := r.Administer("officer")
+	require.NoError(t, r.Grant(ctx, "officer", local.OpCreate))
+	_, err = a.EnsureKey(ctx, "kek", nil)
+	require.ErrorIs(t, err, vault.ErrAccessDenied)
+	require.ErrorContains(t, err, "no grant for list")
+	_, err = a.EnsureKey(ctx, "other", nil)
+	require.NoError(t, err)
+	require.NoError(t, r.Grant(ctx, "officer", local.OpList))
+	again, err = a.EnsureKey(ctx, "kek", nil)
+	require.NoError(t, err)
+	require.Equal(t, k, again)
 }

@@ -38,6 +38,8 @@ func child(mode, dir, arg string) error {
 	switch mode {
 	case "create":
 		return childCreate(dir, arg)
+	case "open or create":
+		return childOpenOrCreate(dir, arg)
 	case "memory":
 		return childMemory(dir)
 	case "fips":
@@ -109,6 +111,31 @@ func childCreate(dir, arg string) error {
 	if err != nil {
 		return err
 	}
+	return v.Close()
+}
+
+// childOpenOrCreate opens or makes a vault and a key in it, and prints the key's id. When it
+// first comes to a step it says so, and waits for a line from its parent.
+func childOpenOrCreate(dir, arg string) error {
+	stood := false
+	o := local.WithHook(local.Options{InsecureKDF: true, KDF: cheap, LockWait: time.Minute}, func(step string) error {
+		if step != arg || stood {
+			return nil
+		}
+		stood = true
+		fmt.Println("at the step")
+		_, err := bufio.NewReader(os.Stdin).ReadString('\n')
+		return err
+	})
+	v, err := local.OpenOrCreate(dir, passphrase, o)
+	if err != nil {
+		return err
+	}
+	key, err := v.EnsureKey(context.Background(), "kek", nil)
+	if err != nil {
+		return err
+	}
+	fmt.Println(key.ID)
 	return v.Close()
 }
 

@@ -152,6 +152,10 @@ type KeyOptions struct {
 	Operations []vault.Operation
 	// Policy replaces the key's rotation policy. Default: as it is; none for a new key.
 	Policy *RotationPolicy
+	// NewVersion makes a new current version of a key that exists, to which the stores on
+	// the key follow; a name without a key is refused ([vault.ErrKeyNotFound]). Default: a
+	// key is made, and a name that is taken is refused ([vault.ErrKeyExists]).
+	NewVersion bool
 }
 
 // Validate reports whether a key version can have these properties. The error matches

@@ -254,7 +254,7 @@ func TestChangePassphraseWhileOthersWork(t *testing.T) {
 	key := c.core.opts.generate
 	once := sync.OnceValues(key)
 	c.core.opts.generate = once
-	work(func(int) error { _, err := c.CreateKey(ctx, "kek", nil); return err })
+	work(func(int) error { _, err := c.CreateKey(ctx, "kek", &KeyOptions{NewVersion: true}); return err })
 	work(func(int) error {
 		got, err := c.UnwrapKey(ctx, c.wrapped)
 		if err == nil && !bytes.Equal(got, []byte("a secret")) {

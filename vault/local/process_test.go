@@ -3,6 +3,7 @@
 package local_test
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/vault"
@@ -86,6 +88,49 @@ func TestKilledAtEachStepOfCreate(t *testing.T) {
 				require.NoError(t, err)
 			}
 			require.NoError(t, v.Close())
+		})
+	}
+}
+
+// Another process is on its way through making the vault, and stands at each of its steps
+// while this one wants it too: both get the same vault and the same key.
+func TestOpenOrCreateBesideAnotherProcess(t *testing.T) {
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	for _, step := range local.Steps() {
+		t.Run(strings.ReplaceAll(step, " ", "_"), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "v")
+			cmd := exec.Command(exe)
+			cmd.Env = append(os.Environ(), childMode+"=open or create", "CHILD_DIR="+dir, "CHILD_ARG="+step)
+			cmd.Stderr = os.Stderr
+			in, err := cmd.StdinPipe()
+			require.NoError(t, err)
+			out, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			lines := bufio.NewReader(out)
+			line, err := lines.ReadString('\n')
+			require.NoError(t, err)
+			require.Equal(t, "at the step\n", line)
+
+			mine := make(chan vault.KeyID, 1)
+			go func() {
+				defer close(mine)
+				v, err := local.OpenOrCreate(dir, passphrase, &local.Options{InsecureKDF: true, KDF: cheap, LockWait: time.Minute})
+				if !assert.NoError(t, err) {
+					return
+				}
+				defer v.Close()
+				key, err := v.EnsureKey(t.Context(), "kek", nil)
+				assert.NoError(t, err)
+				mine <- key.ID
+			}()
+			_, err = in.Write([]byte("\n"))
+			require.NoError(t, err)
+			line, err = lines.ReadString('\n')
+			require.NoError(t, err)
+			require.NoError(t, cmd.Wait())
+			require.Equal(t, strings.TrimSpace(line), (<-mine).String())
 		})
 	}
 }

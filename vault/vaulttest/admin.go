@@ -10,13 +10,15 @@ import (
 )
 
 // The methods in this file are the vault administrator's. They panic when asked
-// for a key or version that does not exist: that is a mistake in the test.
+// for a key or version that does not exist, or to make a key that does: that is a mistake
+// in the test.
 
-// CreateKey makes a key, or a new version of it if it exists, enabled, without
-// dates and with all operations, and returns its id with the version.
+// CreateKey makes a key, enabled, without dates and with all operations, and returns
+// its id with the version. A new version of a key is made by [Vault.Rotate].
 func (v *Vault) CreateKey(name string) vault.KeyID {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.mustBeFree(name)
 	return v.add(name, nil)
 }
 
@@ -28,6 +30,18 @@ func (v *Vault) ImportKey(name string, key *rsa.PrivateKey) vault.KeyID {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.mustBeFree(name)
+	return v.add(name, key)
+}
+
+// ImportVersion is [Vault.Rotate] with the given key pair; see [Vault.ImportKey].
+func (v *Vault) ImportVersion(name string, key *rsa.PrivateKey) vault.KeyID {
+	if key == nil {
+		panic("vaulttest: ImportVersion without a key")
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mustKey(name)
 	return v.add(name, key)
 }
 
@@ -53,9 +67,7 @@ func (v *Vault) RestoreKey(from *Vault, name string) {
 	from.mu.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.keys[name] != nil {
-		panic(fmt.Sprintf("vaulttest: there is a key %q already", name))
-	}
+	v.mustBeFree(name)
 	v.keys[name] = &memKey{versions: versions}
 }
 
@@ -165,6 +177,12 @@ func (v *Vault) update(id vault.KeyID, change func(*memVersion)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	change(v.mustVersion(id))
+}
+
+func (v *Vault) mustBeFree(name string) {
+	if k := v.keys[name]; k != nil && !k.deleted { // of a deleted one, add says what to do
+		panic(fmt.Sprintf("vaulttest: there is a key %q already: Rotate and ImportVersion make a new version of it", name))
+	}
 }
 
 func (v *Vault) mustKey(name string) *memKey {

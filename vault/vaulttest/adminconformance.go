@@ -24,18 +24,21 @@ type AdminSubject struct {
 	// system's.
 	Now func() time.Time
 
-	// Create makes a key, or a new current version of one that exists, which permits
-	// wrapKey and unwrapKey, is enabled and has no dates.
-	Create func(ctx context.Context, name string) (vault.Key, error)
+	// Create makes a key, which permits wrapKey and unwrapKey, is enabled and has no dates.
+	// With newVersion it makes a new current version of a key that exists.
+	Create func(ctx context.Context, name string, newVersion bool) (vault.Key, error)
 	// Import is Create with a key pair that was made elsewhere.
-	Import func(ctx context.Context, name string, key *rsa.PrivateKey) (vault.Key, error)
+	Import func(ctx context.Context, name string, key *rsa.PrivateKey, newVersion bool) (vault.Key, error)
+	// Ensure returns the current version of a key, which it makes if there is none.
+	Ensure func(ctx context.Context, name string) (vault.Key, error)
 	// Rotate makes a new current version of a key that exists.
 	Rotate func(ctx context.Context, name string) (vault.Key, error)
 	// Update changes properties of one version, or of the current one.
 	Update func(ctx context.Context, id vault.KeyID, u AdminUpdate) (vault.Key, error)
 
 	// Delete deletes a key with all its versions, softly; Recover undoes that; Purge
-	// removes a deleted key for good.
+	// removes a deleted key for good. A vault without soft delete has Purge alone, which
+	// removes a key at once.
 	Delete  func(ctx context.Context, name string) error
 	Recover func(ctx context.Context, name string) (vault.Key, error)
 	Purge   func(ctx context.Context, name string) error
@@ -65,7 +68,7 @@ type AdminUpdate struct {
 }
 
 // RunAdmin checks that the control plane of a vault does what package vault's users
-// depend on: keys that it makes can be used, changes take effect at once and change
+// depend on: keys that it makes can be used, and none is made over another, changes take effect at once and change
 // nothing else, what is deleted is refused and can be had back, what is purged cannot,
 // backups bring everything back, lists leave nothing out, and a refusal changes nothing.
 // It is for vaults that can administer keys, beside [Run], which is for all.
@@ -99,7 +102,10 @@ type adminPart struct {
 func adminSuite() []adminPart {
 	return []adminPart{
 		{"a created key can be used", []string{"Create"}, checkCreate},
-		{"a created version is the current one", []string{"Create"}, checkCreateAgain},
+		{"a created version is the current one", []string{"Create"}, checkCreateVersion},
+		{"a key is not made where there is one", []string{"Create"}, checkCreateTaken},
+		{"a new version is of a key that exists", []string{"Create"}, checkVersionOfNone},
+		{"a key that is ensured is made once", []string{"Create", "Ensure"}, checkEnsure},
 		{"a rotated key keeps its old versions", []string{"Create", "Rotate"}, checkRotated},
 		{"an imported key is the one that was given", []string{"Import"}, checkImport},
 		{"an import of an unfit key leaves nothing", []string{"Import"}, checkImportUnfit},
@@ -110,11 +116,11 @@ func adminSuite() []adminPart {
 		{"a deleted key is gone", []string{"Create", "Delete"}, checkAdminDelete},
 		{"a deleted key's name is taken", []string{"Create", "Delete"}, checkDeletedName},
 		{"a recovered key is as it was", []string{"Create", "Update", "Delete", "Recover"}, checkAdminRecover},
-		{"a purge is for good", []string{"Create", "Delete", "Purge"}, checkAdminPurge},
-		{"a key that is not deleted is not purged", []string{"Create", "Purge"}, checkPurgeInUse},
-		{"a backup brings all versions back", []string{"Create", "Update", "Delete", "Purge", "Backup", "Restore"}, checkBackup},
+		{"a purge is for good", []string{"Create", "Purge"}, checkAdminPurge},
+		{"a key that is not deleted is not purged", []string{"Create", "Delete", "Purge"}, checkPurgeInUse},
+		{"a backup brings all versions back", []string{"Create", "Update", "Purge", "Backup", "Restore"}, checkBackup},
 		{"a restore replaces nothing", []string{"Create", "Backup", "Restore"}, checkRestoreOver},
-		{"an altered backup is refused", []string{"Create", "Delete", "Purge", "Backup", "Restore", "Keys"}, checkBackupAltered},
+		{"an altered backup is refused", []string{"Create", "Purge", "Backup", "Restore", "Keys"}, checkBackupAltered},
 		{"a backup holds no key in the clear", []string{"Import", "Backup"}, checkBackupClear},
 		{"every key is listed", []string{"Create", "Keys"}, checkKeys},
 		{"every deleted key is listed", []string{"Create", "Delete", "Recover", "Keys", "Deleted"}, checkDeletedKeys},
@@ -128,7 +134,7 @@ func adminSuite() []adminPart {
 // missing returns the first function that p needs and s has not, or "".
 func (p adminPart) missing(s AdminSubject) string {
 	have := map[string]bool{
-		"Create": s.Create != nil, "Import": s.Import != nil, "Rotate": s.Rotate != nil, "Update": s.Update != nil,
+		"Create": s.Create != nil, "Import": s.Import != nil, "Ensure": s.Ensure != nil, "Rotate": s.Rotate != nil, "Update": s.Update != nil,
 		"Delete": s.Delete != nil, "Recover": s.Recover != nil, "Purge": s.Purge != nil,
 		"Backup": s.Backup != nil, "Restore": s.Restore != nil,
 		"Keys": s.Keys != nil, "Deleted": s.Deleted != nil, "Versions": s.Versions != nil,

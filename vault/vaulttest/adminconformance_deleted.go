@@ -22,7 +22,7 @@ func (r *adminRun) twoVersions(name string) made {
 	m := made{secret: secret(32)}
 	m.first = r.make(name).ID
 	m.old = r.wrap(m.first, m.secret)
-	m.second = r.make(name).ID
+	m.second = r.makeVersion(name).ID
 	m.current = r.wrap(m.second, m.secret)
 	r.setEnabled(m.first, false)
 	return m
@@ -45,12 +45,14 @@ func (r *adminRun) delete(name string) {
 
 func (r *adminRun) purge(name string) {
 	r.T.Helper()
-	r.delete(name)
+	if r.Delete != nil {
+		r.delete(name)
+	}
 	r.did("purge", name, r.Purge(r.ctx(), name))
 }
 
 func checkAdminDelete(r *adminRun) {
-	first, second := r.make("kek").ID, r.make("kek").ID
+	first, second := r.make("kek").ID, r.makeVersion("kek").ID
 	other := r.make("other").ID
 	w, w2 := r.wrap(first, secret(32)), r.wrap(second, secret(32))
 	r.delete("kek")
@@ -64,10 +66,12 @@ func checkDeletedName(r *adminRun) {
 	id := r.make("kek").ID
 	w := r.wrap(id, secret(32))
 	r.delete("kek")
-	_, err := r.Create(r.ctx(), "kek")
+	_, err := r.Create(r.ctx(), "kek", false)
 	r.no("create over the deleted", "kek", err, vault.ErrKeyDeleted)
+	_, err = r.Create(r.ctx(), "kek", true)
+	r.no("create a version of the deleted", "kek", err, vault.ErrKeyDeleted, vault.ErrKeyNotFound)
 	if r.Import != nil {
-		_, err := r.Import(r.ctx(), "kek", r.pool.next())
+		_, err := r.Import(r.ctx(), "kek", r.pool.next(), false)
 		r.no("import over the deleted", "kek", err, vault.ErrKeyDeleted)
 	}
 	if r.Rotate != nil {
@@ -89,7 +93,7 @@ func checkAdminRecover(r *adminRun) {
 }
 
 func checkAdminPurge(r *adminRun) {
-	first, second := r.make("kek").ID, r.make("kek").ID
+	first, second := r.make("kek").ID, r.makeVersion("kek").ID
 	s := secret(32)
 	w, w2 := r.wrap(first, s), r.wrap(second, s)
 	r.purge("kek")
@@ -128,11 +132,11 @@ func checkRestoreOver(r *adminRun) {
 	first := r.make("kek").ID
 	backup, err := r.Backup(r.ctx(), "kek")
 	r.did("back up", "kek", err)
-	second := r.make("kek").ID
+	second := r.makeVersion("kek").ID
 	s := secret(32)
 	w := r.wrap(second, s)
 	_, err = r.Restore(r.ctx(), backup)
-	r.no("restore over", "kek", err)
+	r.no("restore over", "kek", err, vault.ErrKeyExists)
 	r.isCurrent(second)
 	r.works(first)
 	if r.Delete != nil {
@@ -170,7 +174,7 @@ func checkBackupAltered(r *adminRun) {
 // checkBackupClear looks for the private key where anybody would.
 func checkBackupClear(r *adminRun) {
 	private := r.pool.next()
-	_, err := r.Import(r.ctx(), "kek", private)
+	_, err := r.Import(r.ctx(), "kek", private, false)
 	r.did("import", "kek", err)
 	backup, err := r.Backup(r.ctx(), "kek")
 	r.did("back up", "kek", err)
@@ -189,7 +193,7 @@ func (r *adminRun) many() (all []named) {
 	for i := range r.Many {
 		name := fmt.Sprintf("key-%03d", i)
 		if r.Import != nil {
-			_, err := r.Import(r.ctx(), name, testKey())
+			_, err := r.Import(r.ctx(), name, testKey(), false)
 			r.did("import", name, err)
 		} else {
 			r.create(name)
@@ -216,14 +220,14 @@ func checkDeletedKeys(r *adminRun) {
 
 func checkVersions(r *adminRun) {
 	r.make("other")
-	var all []vault.KeyID
-	for range r.Many {
+	all := []vault.KeyID{r.make("kek").ID}
+	for range r.Many - 1 {
 		if r.Import != nil {
-			k, err := r.Import(r.ctx(), "kek", testKey())
+			k, err := r.Import(r.ctx(), "kek", testKey(), true)
 			r.did("import", "kek", err)
 			all = append(all, k.ID)
 		} else {
-			all = append(all, r.create("kek").ID)
+			all = append(all, r.makeVersion("kek").ID)
 		}
 	}
 	lists(r, "versions", func(ctx context.Context) ([]vault.KeyID, error) { return r.Versions(ctx, "kek") }, all)

@@ -25,8 +25,73 @@ func checkCreate(r *adminRun) {
 	}
 }
 
-func checkCreateAgain(r *adminRun) { r.succeeds(r.Create, "create") }
-func checkRotated(r *adminRun)     { r.succeeds(r.Rotate, "rotate") }
+func checkCreateVersion(r *adminRun) {
+	r.succeeds(func(ctx context.Context, name string) (vault.Key, error) { return r.Create(ctx, name, true) }, "create a version of")
+}
+
+func checkRotated(r *adminRun) { r.succeeds(r.Rotate, "rotate") }
+
+// checkCreateTaken: a store follows its key to a new version, so that one which nobody meant
+// to make moves the store.
+func checkCreateTaken(r *adminRun) {
+	k := r.make("kek")
+	_, err := r.Create(r.ctx(), "kek", false)
+	r.no("create again", "kek", err, vault.ErrKeyExists)
+	r.isCurrent(k.ID)
+	if r.Import != nil {
+		_, err := r.Import(r.ctx(), "kek", r.pool.next(), false)
+		r.no("import again", "kek", err, vault.ErrKeyExists)
+		r.isCurrent(k.ID)
+	}
+	if r.Versions != nil {
+		lists(r, "versions after refused ones", func(ctx context.Context) ([]vault.KeyID, error) { return r.Versions(ctx, "kek") }, []vault.KeyID{k.ID})
+	}
+	r.works(k.ID)
+	if r.Update != nil { // its state makes no difference
+		r.setEnabled(k.ID, false)
+		_, err = r.Create(r.ctx(), "kek", false)
+		r.no("create again, disabled,", "kek", err, vault.ErrKeyExists)
+	}
+}
+
+func checkVersionOfNone(r *adminRun) {
+	_, err := r.Create(r.ctx(), "kek", true)
+	r.no("create a version of", "kek", err, vault.ErrKeyNotFound)
+	if r.Import != nil {
+		_, err = r.Import(r.ctx(), "kek", r.pool.next(), true)
+		r.no("import a version of", "kek", err, vault.ErrKeyNotFound)
+	}
+	r.no("get", "kek", r.tryGet(vault.KeyID{Name: "kek"})(r.ctx()), vault.ErrKeyNotFound)
+	r.works(r.make("kek").ID)
+}
+
+func checkEnsure(r *adminRun) {
+	ensure := func() vault.Key {
+		k, err := r.Ensure(r.ctx(), "kek")
+		r.did("ensure", "kek", err)
+		r.shows(vault.KeyID{Name: "kek"}, k)
+		r.isCurrent(k.ID)
+		return k
+	}
+	k := ensure()
+	r.works(k.ID)
+	if again := ensure(); again.ID != k.ID {
+		r.T.Fatalf("ensure made version %s of a key that has %s", again.ID.Version, k.ID.Version)
+	}
+	second := r.makeVersion("kek")
+	ensure()
+	if r.Update != nil {
+		r.setEnabled(second.ID, false)
+		if ensure().Enabled {
+			r.T.Fatalf("ensure enabled version %s, want the key as it is", second.ID.Version)
+		}
+	}
+	if r.Delete != nil {
+		r.delete("kek")
+		_, err := r.Ensure(r.ctx(), "kek")
+		r.no("ensure the deleted", "kek", err, vault.ErrKeyDeleted)
+	}
+}
 
 // succeeds checks that a new version comes after the one before, which goes on unwrapping.
 func (r *adminRun) succeeds(next func(context.Context, string) (vault.Key, error), what string) {
@@ -49,13 +114,13 @@ func (r *adminRun) succeeds(next func(context.Context, string) (vault.Key, error
 }
 
 func checkImport(r *adminRun) {
-	for range 2 { // a key, and a new version of one
+	for _, newVersion := range []bool{false, true} {
 		// No test key: a vault for tests may have the same by itself.
 		private, err := rsa.GenerateKey(rand.Reader, 2048)
 		if err != nil {
 			r.T.Fatalf("generate an RSA-2048 key: %v", err)
 		}
-		k, err := r.Import(r.ctx(), "kek", private)
+		k, err := r.Import(r.ctx(), "kek", private, newVersion)
 		r.did("import", "kek", err)
 		r.shows(vault.KeyID{Name: "kek"}, k)
 		if !private.PublicKey.Equal(k.Public) {
@@ -68,14 +133,14 @@ func checkImport(r *adminRun) {
 
 func checkImportUnfit(r *adminRun) {
 	for what, private := range unfit(r.pool.next()) {
-		_, err := r.Import(r.ctx(), "kek", private)
+		_, err := r.Import(r.ctx(), "kek", private, false)
 		r.no("import of a key "+what+":", "kek", err, vault.ErrUnsupportedKey)
 	}
 	r.no("get", "kek", r.tryGet(vault.KeyID{Name: "kek"})(r.ctx()), vault.ErrKeyNotFound)
 }
 
 func checkEnabled(r *adminRun) {
-	first, second := r.make("kek").ID, r.make("kek").ID
+	first, second := r.make("kek").ID, r.makeVersion("kek").ID
 	s := secret(32)
 	w := r.wrap(first, s)
 	r.setEnabled(first, false)
@@ -203,10 +268,16 @@ func checkAdminContext(r *adminRun) {
 	ended, cancel := context.WithCancel(r.ctx())
 	cancel()
 	off := false
-	calls := map[string]func() error{"create": func() error { _, err := r.Create(ended, "kek"); return err }}
+	calls := map[string]func() error{
+		"create":           func() error { _, err := r.Create(ended, "other", false); return err },
+		"create a version": func() error { _, err := r.Create(ended, "kek", true); return err },
+	}
 	if r.Import != nil {
 		private := r.pool.next()
-		calls["import"] = func() error { _, err := r.Import(ended, "kek", private); return err }
+		calls["import"] = func() error { _, err := r.Import(ended, "kek", private, true); return err }
+	}
+	if r.Ensure != nil {
+		calls["ensure"] = func() error { _, err := r.Ensure(ended, "other"); return err }
 	}
 	if r.Rotate != nil {
 		calls["rotate"] = func() error { _, err := r.Rotate(ended, "kek"); return err }
@@ -227,6 +298,7 @@ func checkAdminContext(r *adminRun) {
 		}
 	}
 	r.isCurrent(k.ID)
+	r.no("get", "other", r.tryGet(vault.KeyID{Name: "other"})(r.ctx()), vault.ErrKeyNotFound)
 	if !r.get(k.ID).Enabled {
 		r.T.Fatalf("an update whose context had ended was made")
 	}
@@ -241,19 +313,20 @@ func checkAdminConcurrent(r *adminRun) {
 	for i := range private {
 		private[i] = r.pool.next()
 	}
+	first := r.make("kek").ID
 	keys, errs := make([]vault.Key, callers), make([]error, callers)
 	var all sync.WaitGroup
 	for i := range callers {
 		all.Go(func() {
 			if r.Import != nil {
-				keys[i], errs[i] = r.Import(r.ctx(), "kek", private[i])
+				keys[i], errs[i] = r.Import(r.ctx(), "kek", private[i], true)
 			} else {
-				keys[i], errs[i] = r.Create(r.ctx(), "kek")
+				keys[i], errs[i] = r.Create(r.ctx(), "kek", true)
 			}
 		})
 	}
 	all.Wait()
-	var want []vault.KeyID
+	want := []vault.KeyID{first}
 	for i := range callers {
 		r.did("make a version of", "kek", errs[i])
 		want = append(want, keys[i].ID)

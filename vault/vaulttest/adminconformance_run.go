@@ -27,22 +27,27 @@ func newAdminRun(t reporter, s AdminSubject) *adminRun {
 
 func (r *adminRun) ctx() context.Context { return r.T.Context() }
 
-// make makes a key or a new version, in the way that is quick if there is one.
-func (r *adminRun) make(name string) vault.Key {
+// make makes a key, and makeVersion a new version of one, in the way that is quick if there
+// is one.
+func (r *adminRun) make(name string) vault.Key        { r.T.Helper(); return r.quickly(name, false) }
+func (r *adminRun) makeVersion(name string) vault.Key { r.T.Helper(); return r.quickly(name, true) }
+
+func (r *adminRun) quickly(name string, newVersion bool) vault.Key {
 	r.T.Helper()
+	var k vault.Key
+	var err error
 	if r.Import == nil {
-		return r.create(name)
+		k, err = r.Create(r.ctx(), name, newVersion)
+	} else {
+		k, err = r.Import(r.ctx(), name, r.pool.next(), newVersion)
 	}
-	k, err := r.Import(r.ctx(), name, r.pool.next())
-	if err != nil {
-		r.T.Fatalf("import %s: %v", name, err)
-	}
+	r.did("make", name, err)
 	return k
 }
 
 func (r *adminRun) create(name string) vault.Key {
 	r.T.Helper()
-	k, err := r.Create(r.ctx(), name)
+	k, err := r.Create(r.ctx(), name, false)
 	if err != nil {
 		r.T.Fatalf("create %s: %v", name, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -39,18 +40,27 @@ func newMemAdmin(opts *Options) *memAdmin {
 func (m *memAdmin) subject() AdminSubject {
 	return AdminSubject{
 		Vault: m.Vault, Now: m.clock.Now,
-		Create: func(ctx context.Context, name string) (vault.Key, error) { return m.add(ctx, "create", name, nil) },
-		Import: func(ctx context.Context, name string, key *rsa.PrivateKey) (vault.Key, error) {
+		Create: func(ctx context.Context, name string, newVersion bool) (vault.Key, error) {
+			return m.add(ctx, "create", name, nil, newVersion)
+		},
+		Ensure: func(ctx context.Context, name string) (vault.Key, error) {
+			k, err := m.add(ctx, "create", name, nil, false)
+			if errors.Is(err, vault.ErrKeyExists) {
+				return m.key("create", vault.KeyID{Name: name})
+			}
+			return k, err
+		},
+		Import: func(ctx context.Context, name string, key *rsa.PrivateKey, newVersion bool) (vault.Key, error) {
 			if err := key.Validate(); err != nil {
 				return vault.Key{}, m.fail("import", name, vault.ErrUnsupportedKey)
 			}
-			return m.add(ctx, "import", name, key)
+			return m.add(ctx, "import", name, key, newVersion)
 		},
 		Rotate: func(ctx context.Context, name string) (vault.Key, error) {
 			if err := m.look("rotate", name, false); err != nil {
 				return vault.Key{}, err
 			}
-			return m.add(ctx, "rotate", name, nil)
+			return m.add(ctx, "rotate", name, nil, true)
 		},
 		Update: m.update,
 		Delete: func(ctx context.Context, name string) error { return m.setDeleted(ctx, "delete", name, true) },
@@ -117,22 +127,30 @@ func (m *memAdmin) key(op vault.Operation, id vault.KeyID) (vault.Key, error) {
 	if err != nil {
 		return vault.Key{}, err
 	}
-	return vault.Key{ID: full, Public: &v.private.PublicKey, Enabled: v.enabled, NotBefore: v.notBefore, Expires: v.expires,
-		Operations: v.operations, Created: v.created}, nil
+	return v.show(full), nil
 }
 
-func (m *memAdmin) add(ctx context.Context, op vault.Operation, name string, private *rsa.PrivateKey) (vault.Key, error) {
+func (v *memVersion) show(id vault.KeyID) vault.Key {
+	return vault.Key{ID: id, Public: &v.private.PublicKey, Enabled: v.enabled, NotBefore: v.notBefore, Expires: v.expires,
+		Operations: v.operations, Created: v.created}
+}
+
+func (m *memAdmin) add(ctx context.Context, op vault.Operation, name string, private *rsa.PrivateKey, newVersion bool) (vault.Key, error) {
 	if err := ctx.Err(); err != nil {
 		return vault.Key{}, err
 	}
 	m.mu.Lock()
-	if k := m.keys[name]; k != nil && k.deleted {
-		m.mu.Unlock()
+	defer m.mu.Unlock()
+	switch k := m.keys[name]; {
+	case k != nil && k.deleted:
 		return vault.Key{}, m.fail(op, name, vault.ErrKeyDeleted)
+	case k != nil && !newVersion:
+		return vault.Key{}, m.fail(op, name, vault.ErrKeyExists)
+	case k == nil && newVersion:
+		return vault.Key{}, m.fail(op, name, vault.ErrKeyNotFound)
 	}
 	id := m.Vault.add(name, private)
-	m.mu.Unlock()
-	return m.key(op, id)
+	return m.keys[name].version(id.Version).show(id), nil
 }
 
 func (m *memAdmin) update(ctx context.Context, id vault.KeyID, u AdminUpdate) (vault.Key, error) {
@@ -226,5 +244,5 @@ func (m *memAdmin) restore(_ context.Context, file []byte) (vault.Key, error) {
 	case have.deleted:
 		return vault.Key{}, m.fail("restore", b.Name, vault.ErrKeyDeleted)
 	}
-	return vault.Key{}, fmt.Errorf("restore %s: there is such a key", b.Name)
+	return vault.Key{}, m.fail("restore", b.Name, vault.ErrKeyExists)
 }

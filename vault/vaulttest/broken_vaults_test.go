@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"path"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +45,110 @@ var brokenVaults = []struct {
 	{"wrap cuts what is too long", "wrap refuses a secret of 0 or 191 bytes", "191 bytes", func(b *broken) {
 		b.wrap = func(ctx context.Context, id vault.KeyID, s []byte) (vault.Wrapped, error) {
 			return b.Vault.WrapKey(ctx, id, s[:min(len(s), vault.MaxSecret)])
+		}
+	}},
+	{"a secret that is too long is a denial", "wrap refuses a secret of 0 or 191 bytes", "for a mistake of the caller's", func(b *broken) {
+		b.wrap = func(ctx context.Context, id vault.KeyID, s []byte) (vault.Wrapped, error) {
+			if len(s) > vault.MaxSecret {
+				return vault.Wrapped{}, b.fail(vault.OpWrapKey, id, vault.ErrUnsupportedKey)
+			}
+			return b.Vault.WrapKey(ctx, id, s)
+		}
+	}},
+	{"a secret that is too long is to be tried again", "wrap refuses a secret of 0 or 191 bytes", "Transient true", func(b *broken) {
+		b.wrap = func(ctx context.Context, id vault.KeyID, s []byte) (vault.Wrapped, error) {
+			if len(s) > vault.MaxSecret {
+				return vault.Wrapped{}, b.fail(vault.OpWrapKey, id, vault.ErrUnavailable)
+			}
+			return b.Vault.WrapKey(ctx, id, s)
+		}
+	}},
+	{"unwrap without a version is a denial", "unwrap refuses without a version", "for a mistake of the caller's", func(b *broken) {
+		b.unwrap = func(ctx context.Context, w vault.Wrapped) ([]byte, error) {
+			if w.KeyID.Version == "" {
+				return nil, b.fail(vault.OpUnwrapKey, w.KeyID, vault.ErrKeyNotFound)
+			}
+			return b.Vault.UnwrapKey(ctx, w)
+		}
+	}},
+	{"versions have a dot", "get answers with the complete key", "may have 0-9, a-z, A-Z", func(b *broken) {
+		b.get = func(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+			k, err := b.Vault.GetKey(ctx, id)
+			k.ID.Version = "1." + k.ID.Version
+			return k, err
+		}
+	}},
+	{"names are trimmed", "an id that no key can have is refused", "a name with a space at the end succeeded", func(b *broken) {
+		b.get = func(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+			id.Name = strings.TrimSpace(id.Name)
+			return b.Vault.GetKey(ctx, id)
+		}
+	}},
+	{"names are paths", "an id that no key can have is refused", "a name with a path to itself succeeded", func(b *broken) {
+		b.wrap = func(ctx context.Context, id vault.KeyID, s []byte) (vault.Wrapped, error) {
+			id.Name = path.Base(path.Clean(id.Name))
+			return b.Vault.WrapKey(ctx, id, s)
+		}
+	}},
+	{"names end at a NUL", "an id that no key can have is refused", "a name with a NUL and more succeeded", func(b *broken) {
+		b.unwrap = func(ctx context.Context, w vault.Wrapped) ([]byte, error) {
+			w.KeyID.Name, _, _ = strings.Cut(w.KeyID.Name, "\x00")
+			return b.Vault.UnwrapKey(ctx, w)
+		}
+	}},
+	{"names are cut", "an id that no key can have is refused", "a name with 300 bytes succeeded", func(b *broken) {
+		b.get = func(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+			id.Name = id.Name[:min(len(id.Name), len("kek"))]
+			return b.Vault.GetKey(ctx, id)
+		}
+	}},
+	{"names are made ASCII", "an id that no key can have is refused", "a name with a look-alike succeeded", func(b *broken) {
+		b.get = func(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+			id.Name = strings.Map(func(c rune) rune {
+				if c > '~' {
+					return -1
+				}
+				return c
+			}, id.Name)
+			return b.Vault.GetKey(ctx, id)
+		}
+	}},
+	{"an empty name is any key", "an id that no key can have is refused", "an empty name succeeded", func(b *broken) {
+		b.wrap = func(ctx context.Context, id vault.KeyID, s []byte) (vault.Wrapped, error) {
+			if id.Name == "" {
+				id.Name = "kek"
+			}
+			return b.Vault.WrapKey(ctx, id, s)
+		}
+	}},
+	{"versions are unescaped", "an id that no key can have is refused", "a version with an escaped NUL succeeded", func(b *broken) {
+		b.get = func(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+			id.Version, _, _ = strings.Cut(id.Version, "%00")
+			return b.Vault.GetKey(ctx, id)
+		}
+	}},
+	{"a hostile name is a denial of access", "an id that no key can have is refused", "for a mistake of the caller's", func(b *broken) {
+		b.get = func(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+			if id.Validate() != nil {
+				return vault.Key{}, b.fail(vault.OpGet, id, vault.ErrAccessDenied)
+			}
+			return b.Vault.GetKey(ctx, id)
+		}
+	}},
+	{"a hostile name is unavailable", "an id that no key can have is refused", "Transient true", func(b *broken) {
+		b.get = func(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+			if id.Validate() != nil {
+				return vault.Key{}, b.fail(vault.OpGet, id, vault.ErrUnavailable)
+			}
+			return b.Vault.GetKey(ctx, id)
+		}
+	}},
+	{"an error has a hostile name as it is", "an id that no key can have is refused", "quote them", func(b *broken) {
+		b.get = func(ctx context.Context, id vault.KeyID) (vault.Key, error) {
+			if id.Validate() != nil {
+				return vault.Key{}, errors.New("get: no key " + id.Name)
+			}
+			return b.Vault.GetKey(ctx, id)
 		}
 	}},
 	{"wrap is deterministic", "each wrap differs", "same ciphertext twice", func(b *broken) {

@@ -86,9 +86,7 @@ func checkSecretSize(r *run) {
 			r.T.Errorf("WrapKey took a secret of %d bytes, want an error", n)
 			continue
 		}
-		if vault.Transient(err) {
-			r.T.Errorf("WrapKey of %d bytes: Transient, but it cannot succeed later: %v", n, err)
-		}
+		r.isMistake(fmt.Sprintf("WrapKey of %d bytes", n), err)
 		r.checkRefusal(err, vault.OpWrapKey, r.Key, nil, s)
 	}
 }
@@ -142,6 +140,7 @@ func checkUnwrapVersion(r *run) {
 	w := r.wrap(r.Key, s)
 	w.KeyID.Version = ""
 	r.refuses(vault.OpUnwrapKey, w.KeyID, nil, r.tryUnwrap(w), s)
+	r.isMistake("UnwrapKey without a version", r.tryUnwrap(w)(r.T.Context()))
 }
 
 func checkAltered(r *run) {

@@ -104,6 +104,19 @@ func TestSuiteFindsBrokenVaults(t *testing.T) {
 	}
 }
 
+// Without soft delete, too.
+func TestSuiteFindsAPurgeThatDoesNothing(t *testing.T) {
+	_, s := memSubject(nil)
+	s.Delete, s.Recover, s.Purge = nil, nil, func(string) {}
+	i := slices.IndexFunc(suite(), func(p part) bool { return p.name == "a purged key" })
+	require.Contains(t, strings.Join(check(t, suite()[i], s), "\n"), "succeeded, want an error")
+
+	admin := newMemAdmin(nil).subject()
+	admin.Delete, admin.Recover, admin.Purge = nil, nil, func(context.Context, string) error { return nil }
+	i = slices.IndexFunc(adminSuite(), func(p adminPart) bool { return p.name == "a purge is for good" })
+	require.Contains(t, strings.Join(checkAdmin(t, adminSuite()[i], admin), "\n"), "succeeded, want an error")
+}
+
 func TestSuitePassesTheVaultThatTheBrokenOnesWrap(t *testing.T) {
 	for _, p := range suite() {
 		good, s := memSubject(nil)

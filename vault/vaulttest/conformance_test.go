@@ -32,6 +32,15 @@ func TestVaultConforms(t *testing.T) {
 	})
 }
 
+// A vault without soft delete has Purge alone.
+func TestVaultWithoutSoftDeleteConforms(t *testing.T) {
+	Run(t, func(t *testing.T) Subject {
+		_, s := memSubject(nil)
+		s.Delete, s.Recover = nil, nil
+		return s
+	})
+}
+
 func TestVaultConformsUnderAFakeClock(t *testing.T) {
 	Run(t, func(t *testing.T) Subject {
 		clock := NewClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC))

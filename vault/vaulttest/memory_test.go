@@ -27,8 +27,8 @@ func TestKeysAreDistinctAndAcceptable(t *testing.T) {
 	pooled := len(regexp.MustCompile("BEGIN RSA PRIVATE KEY").FindAll(pems, -1))
 	require.GreaterOrEqual(t, pooled, 16)
 	// One more than the pool has, so that the last is generated.
-	for range pooled + 1 {
-		id := v.CreateKey("kek")
+	id := v.CreateKey("kek")
+	for range pooled {
 		require.Equal(t, "mem:test", id.Vault)
 		require.Regexp(t, hexVersion, id.Version)
 		key, err := v.GetKey(t.Context(), id)
@@ -39,6 +39,7 @@ func TestKeysAreDistinctAndAcceptable(t *testing.T) {
 		require.NoError(t, err)
 		require.False(t, seen[print], "two versions have one key pair")
 		seen[print] = true
+		id = v.Rotate("kek")
 	}
 	require.NoError(t, kek.New(v, vault.KeyID{Name: "kek"}).Check(t.Context()))
 }
@@ -131,6 +132,9 @@ func TestAdministration(t *testing.T) {
 		require.Panics(t, func() { v.SetEnabled(first, false) })
 		require.Panics(t, func() { v.SetEnabled(vault.KeyID{Vault: "mem:b", Name: "kek"}, false) })
 		require.Panics(t, func() { v.CreateKey("no spaces") })
+		require.PanicsWithValue(t, `vaulttest: there is a key "kek" already: Rotate and ImportVersion make a new version of it`, func() { v.CreateKey("kek") })
+		require.Panics(t, func() { v.ImportKey("kek", readKey(t, "testdata/rsa1024.pem")) })
+		require.Panics(t, func() { v.ImportVersion("nope", readKey(t, "testdata/rsa1024.pem")) })
 		require.Panics(t, func() { v.ImportKey("kek", nil) })
 	})
 }

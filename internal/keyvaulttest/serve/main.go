@@ -23,7 +23,6 @@ import (
 	"syscall"
 
 	"github.com/blockseal/blockseal/internal/keyvaulttest"
-	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"
 )
 
@@ -136,12 +135,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	if o.key != "" {
-		if _, err := s.Vault().GetKey(ctx, vault.KeyID{Name: o.key}); errors.Is(err, vault.ErrKeyNotFound) {
-			_, err = s.Vault().CreateKey(ctx, o.key, nil)
-			if err != nil {
-				return err
-			}
-		} else if err != nil {
+		if _, err := s.Vault().EnsureKey(ctx, o.key, nil); err != nil {
 			return err
 		}
 	}

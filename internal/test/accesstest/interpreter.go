@@ -331,6 +331,7 @@ func sentinelOf(t *testing.T, l line, name string) error {
 	err, ok := map[string]error{
 		"ErrKeyNotFound":    vault.ErrKeyNotFound,
 		"ErrKeyDeleted":     vault.ErrKeyDeleted,
+		"ErrKeyExists":      vault.ErrKeyExists,
 		"ErrKeyDisabled":    vault.ErrKeyDisabled,
 		"ErrKeyExpired":     vault.ErrKeyExpired,
 		"ErrKeyNotYetValid": vault.ErrKeyNotYetValid,

@@ -47,7 +47,7 @@ type World struct {
 	// "refused ERR". Those of Verbs may be here instead, such as delete, recover and
 	// purge; and these, which a World without Administration does not have:
 	//
-	//	create                     a key of the name of the store's key, or a new version
+	//	create                     a key of the name of the store's key
 	//	policy WHAT D ...          the key's rotation policy, and nothing else in it:
 	//	                           after, before-expiry, expires-after, notice-before
 	//	maintain                   what is due

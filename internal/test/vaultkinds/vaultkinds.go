@@ -136,9 +136,13 @@ func (v *Vault) Import(name string, pair *rsa.PrivateKey) vault.KeyID {
 	v.t.Helper()
 	v.clock.Step(time.Minute) // so that dates of creation tell which is newer
 	if v.memory != nil {
+		if _, err := v.memory.KeyVersions(v.t.Context(), vault.KeyID{Name: name}); err == nil {
+			return v.memory.ImportVersion(name, pair)
+		}
 		return v.memory.ImportKey(name, pair)
 	}
-	k, err := v.file.ImportKey(v.t.Context(), name, pair, nil)
+	_, err := v.file.Versions(v.t.Context(), name)
+	k, err := v.file.ImportKey(v.t.Context(), name, pair, &local.KeyOptions{NewVersion: err == nil})
 	require.NoError(v.t, err)
 	return v.outside(k.ID)
 }
