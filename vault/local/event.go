@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -38,6 +39,28 @@ type Event struct {
 	Key  vault.KeyID
 	Left time.Duration
 	Err  error
+}
+
+// MarshalText is String, so that an encoder writes the name.
+func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// MarshalJSON writes kind and key as text, what is left as Go writes a duration, and the
+// error's text.
+func (e Event) MarshalJSON() ([]byte, error) {
+	out := struct {
+		Kind  EventKind `json:"kind"`
+		Time  time.Time `json:"time"`
+		Key   string    `json:"key"`
+		Left  string    `json:"left,omitempty"`
+		Error string    `json:"error,omitempty"`
+	}{Kind: e.Kind, Time: e.Time, Key: e.Key.String()}
+	if e.Left != 0 {
+		out.Left = e.Left.String()
+	}
+	if e.Err != nil {
+		out.Error = e.Err.Error()
+	}
+	return json.Marshal(out)
 }
 
 func (e Event) level() slog.Level {

@@ -129,3 +129,6 @@ func (k KDF) derive(passphrase, salt []byte) ([]byte, error) {
 	}
 	return argon2.IDKey(passphrase, salt, k.Passes, k.Memory, k.Lanes, keySize), nil
 }
+
+// MarshalText is String, so that an encoder writes the name.
+func (a KDFAlgorithm) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
