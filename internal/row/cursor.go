@@ -199,6 +199,7 @@ func (t *Table) EachID(ctx context.Context, start, end []byte, back bool, begin 
 		return err
 	}
 	session := h.Session()
+	defer h.Pin()() // it needs no key, but keeps what Erase would wait for
 	it, err := r.Cursor(ctx, engine.Record, start, end)
 	if err != nil {
 		h.Release()
