@@ -62,7 +62,7 @@ type Pair struct{ ID, Record, Value []byte }
 func (c *Cursor) Whole() error {
 	switch {
 	case !c.onDEK:
-		return ErrNoRecord
+		return errNoRecord
 	case !c.onData:
 		return ErrNoData
 	}
