@@ -104,8 +104,9 @@ func (s *Store) Put(ctx context.Context, id, data []byte) error {
 // they made of it, none undoes what another did; who gets ErrChanged reads again.
 //
 // It costs a Get that uses no cache, and a Put that waits for other changes of the store as they
-// wait for it. A block that is damaged is not replaced ([ErrCorrupt]). With ByKEK it calls the
-// vault to read and to write. Its errors are those of Put and Get besides.
+// wait for it. With ByKEK it calls the vault to read and to write. A block that is damaged is not
+// replaced ([ErrCorrupt]), nor one of a later release ([ErrVersion]). Its errors are those of Put
+// besides.
 func (s *Store) PutIf(ctx context.Context, id, old, data []byte) error {
 	if err := row.CheckBlock(id, data); err != nil {
 		return wrapErr("put if", id, err)

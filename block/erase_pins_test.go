@@ -2,6 +2,7 @@ package block_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"iter"
@@ -39,6 +40,38 @@ func TestScanAcrossRotateEpochAndErase(t *testing.T) {
 			}
 			require.Equal(t, n, seen)
 			_, err := s.Erase(g.ctx, nil)
+			require.NoError(t, err)
+		})
+	}
+}
+
+// A walk over ids keeps the engine's files as a scan does: Erase finds that it is open, and does
+// not wait for whoever walks, which may be its own caller.
+func TestEraseInsideAWalkOverIDs(t *testing.T) {
+	for _, of := range []string{"store", "snapshot"} {
+		t.Run(of, func(t *testing.T) {
+			g := newRig(t)
+			s := g.open()
+			g.putMany(s, "block", 3)
+			_, err := s.Erase(g.ctx, nil) // which leaves the rows in tables
+			require.NoError(t, err)
+			sn := s.Snapshot()
+			walk := s.IDs(g.ctx, block.Range{})
+			if of == "snapshot" {
+				walk = sn.IDs(g.ctx, block.Range{Reverse: true})
+			}
+			seen := 0
+			for _, err := range walk {
+				require.NoError(t, err)
+				require.NoError(t, sn.Close())                            // the walk goes on without it
+				ctx, cancel := context.WithTimeout(g.ctx, 20*time.Second) // so that waiting for itself is an error
+				_, err := s.Erase(ctx, nil)
+				cancel()
+				require.ErrorIs(t, err, block.ErrPinned)
+				seen++
+			}
+			require.Equal(t, 3, seen)
+			_, err = s.Erase(g.ctx, nil)
 			require.NoError(t, err)
 		})
 	}

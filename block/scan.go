@@ -50,7 +50,8 @@ func (s *Store) Blocks(ctx context.Context, r Range) iter.Seq2[Block, error] {
 // IDs walks the ids of the blocks of r in order, as they are when the walk begins. It opens no
 // block and costs a small part of what [Store.Blocks] does; a damaged block has an id too. An id
 // is valid until the next step of the walk. A walk ends with its first error, which comes with a
-// nil id; if the store goes Inaccessible that is [ErrInaccessible] at the next step.
+// nil id; if the store goes Inaccessible that is [ErrInaccessible] at the next step. Erase finds it
+// open, as it does a scan ([ErrPinned]).
 func (s *Store) IDs(ctx context.Context, r Range) iter.Seq2[[]byte, error] {
 	return s.ids(ctx, r, s.now)
 }

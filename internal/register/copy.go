@@ -102,8 +102,8 @@ func (c Entry) Append(b []byte) []byte {
 	return append(b, c.Path...)
 }
 
-// CutEntry reads a copy from the start of b.
-func CutEntry(b []byte) (c Entry, rest []byte, err error) {
+// cutEntry reads a copy from the start of b.
+func cutEntry(b []byte) (c Entry, rest []byte, err error) {
 	if len(b) < fixedCopy {
 		return c, nil, errors.New("it is cut off")
 	}

@@ -119,7 +119,7 @@ func (m *Storage) loadAnnounced(ctx context.Context) error {
 			return nil
 		}
 		m.announced = append(m.announced, name)
-		c, rest, err := CutEntry(v)
+		c, rest, err := cutEntry(v)
 		if err != nil || len(rest) > 0 || name != copyRecord(m.Own, c.Instance) {
 			m.reg.Lost = true // a copy of which nothing is known
 			return nil

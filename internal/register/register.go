@@ -126,7 +126,7 @@ func Decode(b []byte) (r Register, err error) {
 	}
 	for range n {
 		var c Entry
-		if c, rest, err = CutEntry(rest); err != nil {
+		if c, rest, err = cutEntry(rest); err != nil {
 			return bad("has a bad copy", err)
 		}
 		if len(r.Copies) > 0 && r.Copies[len(r.Copies)-1].Instance >= c.Instance {

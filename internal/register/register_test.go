@@ -92,7 +92,7 @@ func FuzzRegister(f *testing.F) {
 	f.Add([]byte{2, 0, 0, 0, 0})
 	f.Add(append([]byte{1, 0, 0, 0, 0}, bytes.Repeat([]byte{0xff}, 12)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if c, rest, err := CutEntry(b); err == nil {
+		if c, rest, err := cutEntry(b); err == nil {
 			require.Equal(t, b, append(c.Append(nil), rest...))
 		}
 		if r, err := Decode(b); err == nil {

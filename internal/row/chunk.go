@@ -84,7 +84,7 @@ func (ch *chunk) match(it *way, i int) (p Pair, err error) {
 	switch {
 	case order < 0:
 		p.ID = bytes.Clone(it.ID())
-		return p, ErrNoRecord
+		return p, errNoRecord
 	case order > 0:
 		return p, ErrNoData
 	}
@@ -102,7 +102,7 @@ func (ch *chunk) reachesEnd(it *way) error {
 		}
 		return nil
 	case ch.last || it.compare(it.ID(), ch.to) < 0:
-		return fmt.Errorf("block %s: %w", Shown(it.ID()), ErrNoRecord)
+		return fmt.Errorf("block %s: %w", Shown(it.ID()), errNoRecord)
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func (t *Table) apply(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 			return nil
 		}
 		if !errors.Is(err, engine.ErrFloor) {
-			return err
+			return Damage(err) // of the rows that it rests on, which the engine reads
 		}
 		oldest = g.Epoch // and the floor was raised in between: judge it again
 	}

@@ -62,7 +62,7 @@ type Pair struct{ ID, Record, Value []byte }
 func (c *Cursor) Whole() error {
 	switch {
 	case !c.onDEK:
-		return ErrNoRecord
+		return errNoRecord
 	case !c.onData:
 		return ErrNoData
 	}
@@ -199,6 +199,7 @@ func (t *Table) EachID(ctx context.Context, start, end []byte, back bool, begin 
 		return err
 	}
 	session := h.Session()
+	defer h.Pin()() // it needs no key, but keeps what Erase would wait for
 	it, err := r.Cursor(ctx, engine.Record, start, end)
 	if err != nil {
 		h.Release()

@@ -19,7 +19,7 @@ var (
 
 // What is wrong with a block that lacks one of its halves.
 var (
-	ErrNoRecord = fmt.Errorf("the block has data and no DEK record: %w", keyring.ErrCorrupt)
+	errNoRecord = fmt.Errorf("the block has data and no DEK record: %w", keyring.ErrCorrupt)
 	ErrNoData   = fmt.Errorf("the block has a DEK record and no data: %w", keyring.ErrCorrupt)
 )
 

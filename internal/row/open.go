@@ -95,7 +95,7 @@ func half(has engine.Parts) error {
 	if has == engine.Record {
 		return ErrNoData
 	}
-	return ErrNoRecord
+	return errNoRecord
 }
 
 // openRow opens the DEK in the scratch's row and with it the block, which it appends to dst

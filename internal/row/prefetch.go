@@ -81,7 +81,7 @@ func (t *Table) newPrefetch(ctx context.Context, c *Cursor, session uint64, size
 	return p, nil
 }
 
-// Close implements [io.Closer], for Store.Close: workers use their iterators inside holds
+// Close implements [io.Closer], for [Use.CloseAll]: workers use their iterators inside holds
 // of the session alone, so that it finds them at rest.
 func (p *prefetch) Close() error {
 	var errs []error

@@ -48,17 +48,15 @@ func (t *Table) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 func (t *Table) PutIf(ctx context.Context, h *keyring.Hold, id, old, data []byte) error {
 	sc := t.take(id)
 	defer t.give(sc)
-	var plain []byte
-	defer func() { clear(plain[:cap(plain)]) }()
 	for {
 		was := engine.Was{ID: id}
-		clear(plain) // it may be outgrown
-		out, err := t.getAt(ctx, h, sc, t.Part, id, plain[:0])
+		plain, err := t.getAt(ctx, h, sc, t.Part, id, nil)
+		same := old != nil && subtle.ConstantTimeCompare(plain, old) == 1
+		clear(plain) // not after the wait for the log
 		sc.key.Destroy()
 		switch {
 		case err == nil:
-			plain = out
-			if old == nil || subtle.ConstantTimeCompare(out, old) != 1 {
+			if !same {
 				return ErrChanged
 			}
 			was.Record = bytes.Clone(sc.row.Record)

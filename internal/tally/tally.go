@@ -72,7 +72,7 @@ func (s *sizes) addMany(n, bytes uint64) {
 	s.bytes += bytes
 }
 
-// counts is what a store counts.
+// Counts is what a store counts. It is safe for concurrent use; the zero Counts is ready.
 type Counts struct {
 	shards  [shards]shard
 	commits atomic.Uint64
@@ -112,8 +112,8 @@ func OpNames() [ops]string {
 // kinds is how many kinds there are; the last is "other".
 const kinds = 9
 
-// KindNames are stable: they are values of a metric's label.
-func KindNames() [kinds]string {
+// kindNames are stable: they are values of a metric's label.
+func kindNames() [kinds]string {
 	return [kinds]string{"inaccessible", "corrupt", "version", "vault", "closed", "read_only", "stale", "canceled", "other"}
 }
 
@@ -122,7 +122,7 @@ func Kind(err error) string {
 	if err == nil {
 		return ""
 	}
-	return KindNames()[kindOf(err)]
+	return kindNames()[kindOf(err)]
 }
 
 // kindOf classifies an error, the first kind that it matches.
@@ -147,7 +147,7 @@ func is(target error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, target) }
 }
 
-// fail counts a failure, if there is one, and passes it on.
+// Fail counts a failure, if there is one, and passes it on.
 func (c *Counts) Fail(op Op, err error) error {
 	if err != nil {
 		c.failures[op][kindOf(err)].Add(1)
@@ -155,7 +155,7 @@ func (c *Counts) Fail(op Op, err error) error {
 	return err
 }
 
-// get counts a Get that found n bytes, or none, or failed.
+// Got counts a Get that found n bytes, or none, or failed.
 func (c *Counts) Got(n int, err error) {
 	switch {
 	case err == nil:
@@ -167,24 +167,24 @@ func (c *Counts) Got(n int, err error) {
 	}
 }
 
-// scan counts a block of n bytes that a scan came by.
+// Scanned counts a block of n bytes that a scan came by.
 func (c *Counts) Scanned(n int) { c.shard().scanned.add(n) }
 
-// put counts a Put of n bytes.
+// Put counts a Put of n bytes, or one that failed.
 func (c *Counts) Put(n int, err error) {
 	if c.Fail(Put, err) == nil {
 		c.shard().puts.add(n)
 	}
 }
 
-// deleted counts a Delete.
+// Deleted counts a Delete, or one that failed.
 func (c *Counts) Deleted(err error) {
 	if c.Fail(Delete, err) == nil {
 		c.shard().deletes.Add(1)
 	}
 }
 
-// tally is what a batch has in it, which counts when it is committed.
+// Batch is what a batch has in it, which counts when it is committed.
 type Batch struct{ puts, deletes, bytes uint64 }
 
 // Put counts a block of n bytes.
@@ -193,7 +193,7 @@ func (b *Batch) Put(n int) { b.puts++; b.bytes += uint64(n) }
 // Delete counts a deletion.
 func (b *Batch) Delete() { b.deletes++ }
 
-// commit counts the Commit of a batch.
+// Committed counts the Commit of a batch, or one that failed.
 func (c *Counts) Committed(b Batch, err error) {
 	if c.Fail(Commit, err) == nil {
 		c.commits.Add(1)
@@ -224,7 +224,7 @@ func (c *Counts) Sums() Sums {
 	}
 	for op, name := range OpNames() {
 		kinds := map[string]uint64{}
-		for i, kind := range KindNames() {
+		for i, kind := range kindNames() {
 			kinds[kind] = c.failures[op][i].Load()
 		}
 		s.Failures[name] = kinds

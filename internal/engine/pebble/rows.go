@@ -117,8 +117,12 @@ func (p *partition) Apply(ctx context.Context, b engine.Batch, g engine.Guard, s
 			engine.ErrFloor, floor.Epoch, floor.Revision, g.Epoch, g.Floor)
 	}
 	if len(g.Was) > 0 {
-		if changed, err := p.overwritten(g.Was); err != nil || len(changed) > 0 {
-			return errors.Join(err, engine.ErrChanged)
+		changed, err := p.overwritten(g.Was)
+		if err != nil {
+			return err
+		}
+		if len(changed) > 0 {
+			return engine.ErrChanged
 		}
 	}
 	return p.db.Apply(o.b, sync)
@@ -216,8 +220,8 @@ func (b *batch) leaveOut(skip map[string]bool) error {
 }
 
 // overwritten returns the ids of the rows whose record is not the one any more that was read
-// before, or of which there is one where there was none. They are in order: one iterator goes from each to the next, which costs a tenth of
-// looking each one up. The gate is held.
+// before, or of which there is one where there was none. They are in order: one iterator goes
+// from each to the next, which costs a tenth of looking each one up. The gate is held.
 func (p *partition) overwritten(was []engine.Was) (skip map[string]bool, err error) {
 	upper := append(appendKey(nil, spaceDEK, p.number, was[len(was)-1].ID), 0)
 	it, err := p.db.NewIter(appendKey(nil, spaceDEK, p.number, was[0].ID), upper)
