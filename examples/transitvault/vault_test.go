@@ -266,7 +266,9 @@ func TestAnswers(t *testing.T) {
 		}},
 		{"a page instead of an answer", vault.ErrUnavailable, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }},
 		{"no data", vault.ErrUnavailable, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"data":"none"}`) }},
-		{"a redirection", vault.ErrUnavailable, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://elsewhere.invalid/", http.StatusTemporaryRedirect) }},
+		{"a redirection", vault.ErrUnavailable, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://elsewhere.invalid/", http.StatusTemporaryRedirect)
+		}},
 		{"cut off", vault.ErrUnavailable, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			fmt.Fprint(w, `{"data":`)
