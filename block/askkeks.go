@@ -53,7 +53,7 @@ func (s *Store) askForKEKs(ctx context.Context, ids []vault.KeyID) []ReceiptKey 
 		if state == KeyNotFound && id.Versionless() != now.Versionless() && s.given.nowhere(id.Name) {
 			state = KeyUnknown
 		}
-		out = append(out, ReceiptKey{KeyID: id, State: state})
+		out = append(out, ReceiptKey{Key: id, State: state})
 	}
 	return out
 }
@@ -93,11 +93,11 @@ func (s *Store) askForKEK(ctx context.Context, k *kek.KEK) (state KeyState, answ
 func tell(p register.PublicKeys, keys []ReceiptKey) {
 	states := map[register.PublicKey][]KeyState{}
 	for _, k := range keys {
-		states[p[k.KeyID]] = append(states[p[k.KeyID]], k.State)
+		states[p[k.Key]] = append(states[p[k.Key]], k.State)
 	}
 	for i := range keys {
 		k := &keys[i]
-		public := p[k.KeyID]
+		public := p[k.Key]
 		k.PublicKey = public.String()
 		if k.State != KeyNotFound || public == (register.PublicKey{}) {
 			continue

@@ -19,19 +19,19 @@ import (
 
 // Copy is a checkpoint that a store remembers having made.
 type Copy struct {
-	Instance   string    // of the copy, 32 hexadecimal digits
-	Path       string    // where it was made
-	Made       time.Time // whole seconds
-	KEK        vault.KeyID
-	Generation uint64 // of its keyring document
+	Instance   string      `json:"instance"`      // of the copy, 32 hexadecimal digits
+	Path       string      `json:"path"`          // where it was made
+	Made       time.Time   `json:"made,omitzero"` // whole seconds
+	KEK        vault.KeyID `json:"kek"`
+	Generation uint64      `json:"generation"` // of its keyring document
 	// KEKs are all KEK versions that the copy needs, sorted by their identifiers: KEK,
 	// which wraps its document, and those that wrap records of it (ByKEK).
-	KEKs []vault.KeyID
+	KEKs []vault.KeyID `json:"keks"`
 	// Doubt says why the store does not vouch for having made the copy; empty: it does.
 	// What is in doubt is not moved to another KEK: whoever can write the disk can have
 	// put it there. It counts as a use of its KEKs all the same. Without access since the
 	// store was opened every copy is, because nobody can tell.
-	Doubt string `json:",omitempty"`
+	Doubt string `json:"doubt,omitempty"`
 }
 
 // NeedsOnly reports whether the copy needs no KEK version but id.

@@ -19,7 +19,7 @@ import (
 
 // Receipt says what Erase has done, and what it cannot have done.
 type Receipt struct {
-	Version    int             `json:"version"` // 2
+	Version    int             `json:"version"` // 3
 	Store      keyring.StoreID `json:"store"`
 	Instance   string          `json:"instance"`
 	Time       time.Time       `json:"time"`
@@ -50,12 +50,12 @@ type Receipt struct {
 }
 
 // receiptVersion is that of the receipts that Erase makes.
-const receiptVersion = 2
+const receiptVersion = 3
 
 // ReceiptKey is a KEK version with which copies of the files may open.
 type ReceiptKey struct {
-	vault.KeyID
-	State KeyState `json:"state,omitempty"`
+	Key   vault.KeyID `json:"key"`
+	State KeyState    `json:"state,omitempty"`
 	// PublicKey is the SHA-256 of its public key (SubjectPublicKeyInfo, DER), 64 hexadecimal
 	// digits; empty: not known. Versions with the same are the same key.
 	PublicKey string `json:"publicKey,omitempty"`
@@ -157,8 +157,8 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	// What has come to wrap the document since they were asked for is there.
 	past := s.storage.Past()
 	for _, id := range past.IDs() {
-		if !slices.ContainsFunc(keys, func(k ReceiptKey) bool { return k.KeyID == id }) {
-			keys = append(keys, ReceiptKey{KeyID: id, State: KeyExists})
+		if !slices.ContainsFunc(keys, func(k ReceiptKey) bool { return k.Key == id }) {
+			keys = append(keys, ReceiptKey{Key: id, State: KeyExists})
 		}
 	}
 	tell(past.PublicKeys(s.keys.PublicKeys()), keys)
@@ -187,9 +187,9 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	for _, k := range keys {
 		switch k.State {
 		case KeyExists:
-			said[k.KeyID] = register.Exists
+			said[k.Key] = register.Exists
 		case KeyNotFound:
-			said[k.KeyID] = register.NotFound
+			said[k.Key] = register.NotFound
 		}
 	}
 	// Without access the next Erase asks again.
@@ -236,11 +236,15 @@ func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err err
 	if err != nil {
 		return r, false, fmt.Errorf("block: last receipt: %w", row.Damage(err))
 	}
-	if err := json.Unmarshal(b, &r); err != nil {
-		return Receipt{}, false, fmt.Errorf("block: last receipt: %w: %w", ErrCorrupt, err)
-	}
-	if r.Version != receiptVersion {
+	var is struct{ Version int } // of which the rest depends
+	if err = json.Unmarshal(b, &is); err == nil && is.Version != receiptVersion {
 		return Receipt{}, false, fmt.Errorf("block: last receipt: %w", ErrVersion)
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err != nil {
+		return Receipt{}, false, fmt.Errorf("block: last receipt: %w: %w", ErrCorrupt, err)
 	}
 	want := r.Hash
 	if err := r.seal(); err != nil || r.Hash != want {

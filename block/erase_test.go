@@ -80,7 +80,7 @@ func TestErase(t *testing.T) {
 	require.Equal(t, calls, g.vault.Calls(), "no vault call but those that ask for the KEK versions")
 	require.Equal(t, []uint32{1}, r.Epochs)
 	require.EqualValues(t, 201, r.Kept)
-	require.Equal(t, []block.ReceiptKey{{KeyID: first, State: block.KeyExists}, {KeyID: second, State: block.KeyExists}}, bare(r.Keys))
+	require.Equal(t, []block.ReceiptKey{{Key: first, State: block.KeyExists}, {Key: second, State: block.KeyExists}}, bare(r.Keys))
 	require.False(t, r.Incomplete)
 	require.False(t, r.Pinned)
 	require.Len(t, r.Hash, 64)
@@ -124,7 +124,7 @@ func TestErase(t *testing.T) {
 	kept, found, err := s.LastReceipt(g.ctx)
 	require.NoError(t, err)
 	require.True(t, found)
-	require.Equal(t, first, kept.Keys[0].KeyID)
+	require.Equal(t, first, kept.Keys[0].Key)
 	require.NoError(t, s.Close())
 	s = g.open()
 	again, _, err := s.LastReceipt(g.ctx)
@@ -136,8 +136,8 @@ func TestErase(t *testing.T) {
 	// depend on how often the store was erased since.
 	r, err = s.Erase(g.ctx, nil)
 	require.NoError(t, err)
-	require.Equal(t, []block.ReceiptKey{{KeyID: first, State: block.KeyNotFound}, {KeyID: second, State: block.KeyNotFound},
-		{KeyID: third, State: block.KeyExists}}, bare(r.Keys))
+	require.Equal(t, []block.ReceiptKey{{Key: first, State: block.KeyNotFound}, {Key: second, State: block.KeyNotFound},
+		{Key: third, State: block.KeyExists}}, bare(r.Keys))
 }
 
 // What is open keeps what it sees, in the files too: Erase says so and does nothing.

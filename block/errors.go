@@ -58,3 +58,11 @@ var (
 func wrapErr(op string, id []byte, err error) error {
 	return fmt.Errorf("block: %s %s: %w", op, row.Shown(id), err)
 }
+
+// errorText is an error in JSON.
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

@@ -146,16 +146,16 @@ func TestGoldenMetaRecords(t *testing.T) {
 	r, found, err := s.LastReceipt(t.Context())
 	require.NoError(t, err)
 	require.True(t, found)
-	require.Equal(t, Receipt{Version: 2, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: r.Generation,
+	require.Equal(t, Receipt{Version: 3, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: r.Generation,
 		Epochs: []uint32{1}, Kept: 1, Keys: []ReceiptKey{
-			{KeyID: goldenID("0"), State: KeyNotFound, PublicKey: register.PublicKey{7}.String()}, {KeyID: goldenID("1"), State: KeyExists, PublicKey: public.String()}}, Incomplete: true,
+			{Key: goldenID("0"), State: KeyNotFound, PublicKey: register.PublicKey{7}.String()}, {Key: goldenID("1"), State: KeyExists, PublicKey: public.String()}}, Incomplete: true,
 		Copies: goldenCopies(), Hash: r.Hash}, r)
 	checkReceipt(t, g.meta(metaReceipt), r)
 	text := string(g.meta(metaReceipt))
-	require.Contains(t, text, `{"version":2,"store":[`)
-	require.Contains(t, text, `"keys":[{"Vault":"https://golden.vault.example","Name":"customer","Version":"0","state":"notFound","publicKey":"07`+strings.Repeat("00", 31)+`"},{`)
-	require.Contains(t, text, `"Version":"1","state":"exists","publicKey":"`+public.String()+`"}],"incomplete":true,"copies":[{"Instance":"`)
-	require.Contains(t, text, `"Generation":2,"KEKs":[{"Vault":"https://golden.vault.example","Name":"customer","Version":"0"},{`)
+	require.Contains(t, text, `{"version":3,"store":"`+s.StoreID().String()+`","instance":"`)
+	require.Contains(t, text, `"keys":[{"key":"https://golden.vault.example/keys/customer/0","state":"notFound","publicKey":"07`+strings.Repeat("00", 31)+`"},{`)
+	require.Contains(t, text, `"key":"https://golden.vault.example/keys/customer/1","state":"exists","publicKey":"`+public.String()+`"}],"incomplete":true,"copies":[{"instance":"`)
+	require.Contains(t, text, `"generation":2,"keks":["https://golden.vault.example/keys/customer/0","https://golden.vault.example/keys/customer/1"]`)
 }
 
 // checkReceipt recomputes a receipt's hash from its text alone, and from what it says.
@@ -175,8 +175,8 @@ func TestReceiptThatIsNone(t *testing.T) {
 	text := string(g.meta(metaReceipt))
 	s := openGolden(t, g)
 	for bad, want := range map[string]error{
-		strings.Replace(text, `{"version":2,`, `{"version":3,`, 1): ErrVersion,
-		strings.Replace(text, `{"version":2,`, `{`, 1):             ErrVersion,
+		strings.Replace(text, `{"version":3,`, `{"version":4,`, 1): ErrVersion,
+		strings.Replace(text, `{"version":3,`, `{`, 1):             ErrVersion,
 		strings.Replace(text, `"kept":1`, `"kept":4`, 1):           ErrCorrupt,
 		"{": ErrCorrupt,
 	} {

@@ -18,40 +18,40 @@ import (
 // Inspection is what a store's files say without any key. The keyring document and
 // the DEK records say it in clear; only opening them would authenticate it.
 type Inspection struct {
-	Instance string // tells the store from its copies, 32 hexadecimal digits
-	CopyOf   string // the instance that it is a copy of, until it is revalidated; or ""
+	Instance string `json:"instance"` // tells the store from its copies, 32 hexadecimal digits
+	CopyOf   string `json:"copyOf"`   // the instance that it is a copy of, until it is revalidated; or ""
 
 	// Keyring is what the document says: the store's id, its generation, the KEK
 	// version that wraps it, all KEK versions that something is wrapped by, its size.
-	Keyring keyring.Info
+	Keyring keyring.Info `json:"keyring"`
 
 	// Sequence is the write sequence number that was written down last; see
 	// [Store.Sequence].
-	Sequence uint64
+	Sequence uint64 `json:"sequence"`
 
-	Records     uint64            // DEK records, one for each block
-	RecordBytes uint64            // of them together
-	Epochs      map[uint32]uint64 // DEK records by the epoch that wraps them
+	Records     uint64            `json:"records"`     // DEK records, one for each block
+	RecordBytes uint64            `json:"recordBytes"` // of them together
+	Epochs      map[uint32]uint64 `json:"epochs"`      // DEK records by the epoch that wraps them
 
 	// Keys says what each KEK version is needed for, as [Store.KeyUsage] does, but for
 	// how many epochs: that is not in clear.
-	Keys []KeyUse
+	Keys []KeyUse `json:"keys"`
 	// PastKEKs are the KEK versions that ever wrapped a keyring document, oldest first, but
 	// for those that have been gone for so long that no vault can bring them back; see
 	// [Receipt].
-	PastKEKs []vault.KeyID
+	PastKEKs []vault.KeyID `json:"pastKEKs"`
 	// Incomplete is whether copies or KEK versions may be missing from Keys and PastKEKs: the
 	// store's register of them is not there, is damaged, is not of this keyring document,
 	// or says so itself. That it is whole is not known without a key: only an open store
 	// knows whether the register is its own ([Store.KeyUsage]).
-	Incomplete bool
+	Incomplete bool `json:"incomplete"`
 	// Unfinished names the rewriting operations that were cut off: "rekey" goes on with its
 	// next call, the next RotateEpoch finishes "rotate-epoch" with its own, and "renew"
 	// (Options.Keyring.RekeyAfter) begins anew by itself.
-	Unfinished []string
+	Unfinished []string `json:"unfinished"`
 
-	Files uint64 // in the directory
-	Bytes uint64 // of them together
+	Files uint64 `json:"files"` // in the directory
+	Bytes uint64 `json:"bytes"` // of them together
 }
 
 // Inspect reads what the store in dir says in clear, without a key or a vault and

@@ -54,7 +54,7 @@ func TestReceiptNamesWhatOpensOlderCopies(t *testing.T) {
 	got, err := raw.Get(g.ctx, []byte("X"), nil)
 	require.NoError(t, err)
 	require.Equal(t, "secret X", string(got))
-	require.Contains(t, bare(r.Keys), block.ReceiptKey{KeyID: raw.State().KEK, State: block.KeyExists})
+	require.Contains(t, bare(r.Keys), block.ReceiptKey{Key: raw.State().KEK, State: block.KeyExists})
 	require.Equal(t, g.key, raw.State().KEK)
 }
 
@@ -70,8 +70,8 @@ func TestReceiptSaysWhatTheVaultSays(t *testing.T) {
 		t.Helper()
 		r, err := s.Erase(g.ctx, nil)
 		require.NoError(t, err)
-		require.Equal(t, g.key, r.Keys[0].KeyID)
-		require.Equal(t, own, r.Keys[1].KeyID)
+		require.Equal(t, g.key, r.Keys[0].Key)
+		require.Equal(t, own, r.Keys[1].Key)
 		return states(r)
 	}
 	exists, unknown := block.KeyExists, block.KeyUnknown
@@ -118,7 +118,7 @@ func TestReceiptWithAClientOfSomeVault(t *testing.T) {
 	s = g.open()
 	r, err := s.Erase(g.ctx, nil)
 	require.NoError(t, err)
-	require.Equal(t, g.key, r.Keys[0].KeyID)
+	require.Equal(t, g.key, r.Keys[0].Key)
 	require.Equal(t, []block.KeyState{block.KeyUnknown, block.KeyExists}, states(r))
 }
 
@@ -180,13 +180,13 @@ func TestReceiptNamesAKEKThatComesMeanwhile(t *testing.T) {
 	second := g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
 	remove()
-	require.Equal(t, []block.ReceiptKey{{KeyID: g.key, State: block.KeyExists}, {KeyID: second, State: block.KeyExists}}, bare((<-done).Keys))
+	require.Equal(t, []block.ReceiptKey{{Key: g.key, State: block.KeyExists}, {Key: second, State: block.KeyExists}}, bare((<-done).Keys))
 }
 
 // bare is the keys of a receipt without which key each is.
 func bare(keys []block.ReceiptKey) (out []block.ReceiptKey) {
 	for _, k := range keys {
-		out = append(out, block.ReceiptKey{KeyID: k.KeyID, State: k.State})
+		out = append(out, block.ReceiptKey{Key: k.Key, State: k.State})
 	}
 	return out
 }
@@ -235,7 +235,7 @@ func TestOneKeyUnderManyNames(t *testing.T) {
 		r, err := s.Erase(g.ctx, nil)
 		require.NoError(t, err)
 		for i, id := range []vault.KeyID{first, again, restored} {
-			require.Equal(t, id, r.Keys[i].KeyID)
+			require.Equal(t, id, r.Keys[i].Key)
 			require.Len(t, r.Keys[i].PublicKey, 64)
 			require.Equal(t, r.Keys[0].PublicKey, r.Keys[i].PublicKey)
 			out = append(out, r.Keys[i].State)

@@ -1,6 +1,7 @@
 package block
 
 import (
+	"encoding/json"
 	"slices"
 	"sync"
 	"time"
@@ -16,8 +17,8 @@ const recentEvents = 64
 // one after the other are one of them.
 type RecentEvent struct {
 	keyring.Event           // the latest of them
-	First         time.Time // when the first was
-	Times         int       // how many there were, 1 or more
+	First         time.Time `json:"first,omitzero"` // when the first was
+	Times         int       `json:"times"`          // how many there were, 1 or more
 }
 
 // recent is the latest events, in a ring. It is safe for concurrent use.
@@ -74,3 +75,14 @@ func (r *recent) events() []RecentEvent {
 // RecentEvents returns the latest events, at most 64, the latest first. It is for
 // people who look at a store; a program listens to Options.Keyring.OnEvent.
 func (s *Store) RecentEvents() []RecentEvent { return s.recent.events() }
+
+// MarshalJSON implements [json.Marshaler].
+func (e RecentEvent) MarshalJSON() ([]byte, error) {
+	type plain keyring.Event // without its MarshalJSON
+	return json.Marshal(struct {
+		plain
+		Err   string    `json:"error,omitempty"`
+		First time.Time `json:"first"`
+		Times int       `json:"times"`
+	}{plain(e.Event), errorText(e.Err), e.First, e.Times})
+}

@@ -3,6 +3,7 @@ package block
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,7 +21,7 @@ import (
 type Relocation struct {
 	keyring.Relocation
 	// Copies are the registered copies of the store, and what became of each.
-	Copies []RelocatedCopy
+	Copies []RelocatedCopy `json:"copies"`
 }
 
 // RelocatedCopy is a registered copy that was relocated too, or was not.
@@ -28,7 +29,7 @@ type RelocatedCopy struct {
 	Copy
 	// Err is why not; nil: its keys are where Copy says. A copy that is elsewhere is relocated
 	// where it is, by a call of its own.
-	Err error
+	Err error `json:"error"`
 }
 
 // Relocate makes the store in dir, whose KEK is in another place now, open there: the same
@@ -288,4 +289,13 @@ func (s *Store) relocateCopy(ctx context.Context, c *register.Entry, k *kek.KEK)
 		err = errors.Join(err, s.noteCopy(ctx, *c))
 	}
 	return err
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (r RelocatedCopy) MarshalJSON() ([]byte, error) {
+	type plain RelocatedCopy
+	return json.Marshal(struct {
+		plain
+		Err string `json:"error,omitempty"`
+	}{plain(r), errorText(r.Err)})
 }

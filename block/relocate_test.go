@@ -124,7 +124,7 @@ func TestRelocate(t *testing.T) {
 					}
 					require.Len(t, states, 3, "two keys in two places each, and a third")
 					for _, k := range receipt.Keys {
-						if k.Vault != f.b.Name {
+						if k.Key.Vault != f.b.Name {
 							require.Contains(t, states[k.PublicKey], block.KeyExists, "the other place of it is named as well")
 						}
 					}

@@ -2,6 +2,7 @@ package block
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -101,12 +102,12 @@ func (s *Store) newRewriter() *rewrite.Rewriter {
 
 // Step is how far a long operation has come.
 type Step struct {
-	Done  uint64 // records that are done
-	Bytes uint64 // plaintext bytes that are done, where the operation reads blocks
-	Total uint64 // records there are; 0 if not known
+	Done  uint64 `json:"done"`  // records that are done
+	Bytes uint64 `json:"bytes"` // plaintext bytes that are done, where the operation reads blocks
+	Total uint64 `json:"total"` // records there are; 0 if not known
 
-	VaultCalls uint64 // that RewrapDEKs has made
-	Elapsed    time.Duration
+	VaultCalls uint64        `json:"vaultCalls"` // that RewrapDEKs has made
+	Elapsed    time.Duration `json:"elapsed"`
 }
 
 // Rate is how many records are done a second; 0 if not known.
@@ -150,13 +151,13 @@ func (p Progress) report() progress.Report {
 type Work struct {
 	// Name says which: "rotate_epoch", "rekey", "rewrap_deks" or "verify", which is
 	// what WorkNames returns. An Erase is a rotate_epoch.
-	Name string
+	Name string `json:"name"`
 	Step
-	Started time.Time
+	Started time.Time `json:"started,omitzero"`
 	// Ended is when it ended, and Err with what: nil if it did all it had to. Ended
 	// is zero while it is under way. The text of Err may name a block.
-	Ended time.Time
-	Err   error
+	Ended time.Time `json:"ended,omitzero"`
+	Err   error     `json:"error"`
 }
 
 // Fraction is how much of the work is done, from 0 to 1; not ok as long as nobody
@@ -200,4 +201,13 @@ func (s *Store) eachRecord(ctx context.Context, f func(id, record []byte, in key
 	}
 	defer s.use.End()
 	return row.EachRecord(ctx, s.part, nil, f)
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (w Work) MarshalJSON() ([]byte, error) {
+	type plain Work
+	return json.Marshal(struct {
+		plain
+		Err string `json:"error,omitempty"`
+	}{plain(w), errorText(w.Err)})
 }

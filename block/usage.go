@@ -14,18 +14,18 @@ import (
 
 // KeyUse is what still needs a KEK version.
 type KeyUse struct {
-	Key vault.KeyID
+	Key vault.KeyID `json:"key"`
 	// PublicKey is the SHA-256 of its public key (SubjectPublicKeyInfo, DER), 64 hexadecimal
 	// digits; empty: not known. SameAs are the other versions that the store was ever wrapped
 	// by, or is, and that have the same: they are the same key, and destroying it takes
 	// destroying them all.
-	PublicKey string
-	SameAs    []vault.KeyID
+	PublicKey string        `json:"publicKey"`
+	SameAs    []vault.KeyID `json:"sameAs"`
 
-	Document bool   // it wraps the store's keyring, and with it all epochs, or did when the question was asked
-	Epochs   int    // how many those are; 0 if the store is Inaccessible
-	Records  uint64 // DEK records that are wrapped by it (ByKEK)
-	Copies   []Copy // registered checkpoints that need it, for their document or for records
+	Document bool   `json:"document"` // it wraps the store's keyring, and with it all epochs, or did when the question was asked
+	Epochs   int    `json:"epochs"`   // how many those are; 0 if the store is Inaccessible
+	Records  uint64 `json:"records"`  // DEK records that are wrapped by it (ByKEK)
+	Copies   []Copy `json:"copies"`   // registered checkpoints that need it, for their document or for records
 }
 
 // Needed reports whether anything needs the version.

@@ -3,6 +3,7 @@ package block
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -17,23 +18,23 @@ const maxProblems = 100
 
 // Report is what Verify found.
 type Report struct {
-	Blocks uint64 // that authenticated
-	Bytes  uint64 // of their plaintext
+	Blocks uint64 `json:"blocks"` // that authenticated
+	Bytes  uint64 `json:"bytes"`  // of their plaintext
 	// DEKs counts the DEK records by the epoch that wraps them.
-	DEKs map[uint32]uint64
+	DEKs map[uint32]uint64 `json:"deks"`
 	// ByKEK counts the DEK records wrapped by the vault, by KEK id; see
 	// keyring.Info.
-	ByKEK map[uint32]uint64
+	ByKEK map[uint32]uint64 `json:"byKEK"`
 	// Problems describes the first 100 things that are wrong, and Damaged counts
 	// all of them.
-	Problems []Problem
-	Damaged  uint64
+	Problems []Problem `json:"problems"`
+	Damaged  uint64    `json:"damaged"`
 }
 
 // Problem is one thing that Verify found wrong.
 type Problem struct {
-	ID  []byte // of the block
-	Err error  // matches ErrCorrupt or ErrVersion
+	ID  []byte `json:"id"`    // of the block
+	Err error  `json:"error"` // matches ErrCorrupt or ErrVersion
 }
 
 // Verify opens every DEK record and authenticates every block, as they are when it
@@ -121,4 +122,13 @@ func (s *Store) verifyNext(ctx context.Context, session uint64, c *row.Cursor, m
 	}
 	m.Add(1, uint64(len(data)))
 	return true, nil
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (p Problem) MarshalJSON() ([]byte, error) {
+	type plain Problem
+	return json.Marshal(struct {
+		plain
+		Err string `json:"error,omitempty"`
+	}{plain(p), errorText(p.Err)})
 }

@@ -12,12 +12,12 @@ import (
 type Point struct {
 	// Fingerprint as [Keyring.Fingerprint] returns it. Nobody without an opened
 	// document can make another with this fingerprint.
-	Fingerprint string
+	Fingerprint string `json:"fingerprint"`
 	// Generation of the keyring document: each save is one more.
-	Generation uint64
+	Generation uint64 `json:"generation"`
 	// Sequence counts the changes of the database on top; see [Keyring.Advance]. A
 	// keyring alone leaves it at 0.
-	Sequence uint64
+	Sequence uint64 `json:"sequence"`
 }
 
 // String returns the point on one line.

@@ -46,16 +46,17 @@ func (k EventKind) String() string {
 // Event is something that happened to a keyring. Fields that a kind does not
 // mention are zero. It carries no key material.
 type Event struct {
-	Kind     EventKind
-	Time     time.Time
-	Store    string // store id, 32 hexadecimal digits
-	From, To Status
-	Err      error
-	Key      vault.KeyID
-	Epoch    uint32
-	Left     time.Duration
-	Duration time.Duration // of a check; see KEKChanged
-	Detail   string
+	Kind     EventKind     `json:"kind"`
+	Time     time.Time     `json:"time"`
+	Store    string        `json:"store"` // store id, 32 hexadecimal digits
+	From     Status        `json:"from,omitzero"`
+	To       Status        `json:"to,omitzero"`
+	Err      error         `json:"error"`
+	Key      vault.KeyID   `json:"key,omitzero"`
+	Epoch    uint32        `json:"epoch,omitzero"`
+	Left     time.Duration `json:"left,omitzero"`
+	Duration time.Duration `json:"duration,omitzero"` // of a check; see KEKChanged
+	Detail   string        `json:"detail,omitempty"`
 }
 
 // level is how loud an event is in the log.

@@ -9,16 +9,16 @@ import (
 // Info is what a keyring document says in clear. Without opening the document
 // none of it is authenticated.
 type Info struct {
-	StoreID    StoreID
-	Generation uint64
-	KEK        vault.KeyID // the version that wraps the document
+	StoreID    StoreID     `json:"storeID"`
+	Generation uint64      `json:"generation"`
+	KEK        vault.KeyID `json:"kek"` // the version that wraps the document
 	// KEKs are the KEK versions that the document, or a ByKEK record, is wrapped
 	// by, under the ids that records use.
-	KEKs map[uint32]vault.KeyID
+	KEKs map[uint32]vault.KeyID `json:"keks"`
 	// PublicKeys are the SHA-256 of their public keys (SubjectPublicKeyInfo, DER). Two
 	// versions with the same are one key, wherever they are and whatever they are called.
-	PublicKeys map[vault.KeyID][sha256.Size]byte
-	Size       int // of the whole document, in bytes
+	PublicKeys map[vault.KeyID][sha256.Size]byte `json:"publicKeys"`
+	Size       int                               `json:"size"` // of the whole document, in bytes
 }
 
 // Inspect reads the clear part of a keyring document, without any key. It matches

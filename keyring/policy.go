@@ -5,10 +5,10 @@ import "time"
 // Policy is what the document remembers of [Options], and what holds now, whatever
 // this Open was given.
 type Policy struct {
-	Wrapping     Wrapping
-	EpochMaxDEKs uint64
-	EpochMaxAge  time.Duration // 0: for ever
-	RekeyAfter   time.Duration // 0: never
+	Wrapping     Wrapping      `json:"wrapping"`
+	EpochMaxDEKs uint64        `json:"epochMaxDEKs"`
+	EpochMaxAge  time.Duration `json:"epochMaxAge"` // 0: for ever
+	RekeyAfter   time.Duration `json:"rekeyAfter"`  // 0: never
 }
 
 // Policy returns the policy in force; the zero Policy before the keyring was first

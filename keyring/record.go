@@ -40,9 +40,9 @@ const (
 
 // RecordInfo is what a DEK record says in clear, before it is authenticated.
 type RecordInfo struct {
-	Wrapping Wrapping
-	Epoch    uint32
-	KEK      uint32 // with ByKEK: the id in the keyring document's table
+	Wrapping Wrapping `json:"wrapping"`
+	Epoch    uint32   `json:"epoch"`
+	KEK      uint32   `json:"kek"` // with ByKEK: the id in the keyring document's table
 }
 
 // ParseRecord reads the part of a DEK record that is in clear. It matches

@@ -18,18 +18,19 @@ import (
 type Relocation struct {
 	// Moved are the KEK versions that have another address now, in the order of their ids in
 	// the document; none if each was where it was looked for.
-	Moved []Relocated
+	Moved []Relocated `json:"moved"`
 	// Kept are the versions that are needed and stayed where they are, because the key is not
 	// in the new place, and one of Options.OtherKEKs can be used where it is.
-	Kept []vault.KeyID
+	Kept []vault.KeyID `json:"kept"`
 	// Generation of the document.
-	Generation uint64
+	Generation uint64 `json:"generation"`
 }
 
 // Relocated is a KEK version that has another address.
 type Relocated struct {
-	From, To  vault.KeyID
-	PublicKey [sha256.Size]byte // SHA-256 of its SubjectPublicKeyInfo, the same in both places
+	From      vault.KeyID       `json:"from"`
+	To        vault.KeyID       `json:"to"`
+	PublicKey [sha256.Size]byte `json:"publicKey"` // SHA-256 of its SubjectPublicKeyInfo, the same in both places
 }
 
 // Relocate makes a keyring whose KEK is in another place now open there: the same key, which

@@ -112,8 +112,8 @@ func (r *Keyring) Epochs() ([]uint32, error) {
 
 // EpochInfo is an epoch.
 type EpochInfo struct {
-	ID      uint32
-	Created time.Time // whole seconds; what it wraps may be older, if it was rewrapped
+	ID      uint32    `json:"id"`
+	Created time.Time `json:"created,omitzero"` // whole seconds; what it wraps may be older, if it was rewrapped
 }
 
 // Epochs returns the epochs, by ascending id; the last is the current one.

@@ -41,42 +41,42 @@ func (s Status) String() string {
 
 // State is a keyring's access at one moment.
 type State struct {
-	Status Status
+	Status Status `json:"status"`
 	// Cause is why the status is not Available: the last refusal or failure of
 	// the vault, or the end of the lease. A refusal that locked the keyring stays the
 	// cause until the vault says another, or yes; that it does not answer meanwhile is
 	// in LastCheckErr. Nil when Available.
-	Cause error
+	Cause error `json:"cause"`
 	// Since is when the status began.
-	Since time.Time
+	Since time.Time `json:"since,omitzero"`
 	// LastSuccess is when the unwrap that last renewed the lease was sent; zero
 	// if none succeeded yet.
-	LastSuccess time.Time
+	LastSuccess time.Time `json:"lastSuccess,omitzero"`
 	// LeaseEnd is when the keys become unusable unless an unwrap succeeds before:
 	// the end of the lease or the key's own expiry. Zero when not in use.
-	LeaseEnd time.Time
+	LeaseEnd time.Time `json:"leaseEnd,omitzero"`
 	// LastCheck is when the last check ended, and LastCheckErr how.
-	LastCheck    time.Time
-	LastCheckErr error
+	LastCheck    time.Time `json:"lastCheck,omitzero"`
+	LastCheckErr error     `json:"lastCheckError"`
 
 	// KEK is the key version that wraps the keyring, and KEKExpires its expiry as the
 	// vault last said, which may be past; zero if it has none, or if the vault has not
 	// said since the keyring was opened, which KEKKnown tells.
-	KEK        vault.KeyID
-	KEKExpires time.Time
-	KEKKnown   bool
+	KEK        vault.KeyID `json:"kek"`
+	KEKExpires time.Time   `json:"kekExpires,omitzero"`
+	KEKKnown   bool        `json:"kekKnown"`
 	// Epoch is the current epoch and Epochs how many there are; zero when locked.
-	Epoch  uint32
-	Epochs int
+	Epoch  uint32 `json:"epoch"`
+	Epochs int    `json:"epochs"`
 	// Generation of the document.
-	Generation uint64
+	Generation uint64 `json:"generation"`
 	// Anchor is what Options.Anchor is known to hold, and AnchorErr why the last attempt
 	// to advance it failed; nil if it did not.
-	Anchor    Point
-	AnchorErr error
+	Anchor    Point `json:"anchor"`
+	AnchorErr error `json:"anchorError"`
 	// DroppedEvents counts the events that were lost because OnEvent and the
 	// logger did not keep up.
-	DroppedEvents uint64
+	DroppedEvents uint64 `json:"droppedEvents"`
 }
 
 // String returns the status with its cause and times on one line.

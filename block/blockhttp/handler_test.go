@@ -95,13 +95,13 @@ type view struct {
 	Store string
 	State struct{ Status, Cause, Since string }
 	Lease struct {
-		Left   float64 `json:"left_seconds"`
-		Length float64 `json:"length_seconds"`
+		Left   float64 `json:"leftSeconds"`
+		Length float64 `json:"lengthSeconds"`
 	}
 	Key struct {
 		Name, Version, Expires string
 		Known                  bool
-		Left                   *float64 `json:"left_seconds"`
+		Left                   *float64 `json:"leftSeconds"`
 	}
 	Check struct {
 		Last, Error string

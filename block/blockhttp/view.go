@@ -22,24 +22,24 @@ type view struct {
 	Epochs epochsView `json:"epochs"`
 	Work   []workView `json:"work"`
 	Blocks blocksView `json:"blocks"`
-	Calls  []callView `json:"vault_calls"`
+	Calls  []callView `json:"vaultCalls"`
 	Engine engineView `json:"engine"`
 	Audit  *auditView `json:"audit,omitempty"`
 
 	Events  []eventView `json:"events"` // the latest first
-	Dropped uint64      `json:"events_dropped"`
+	Dropped uint64      `json:"eventsDropped"`
 }
 
 type stateView struct {
 	Status string    `json:"status"`
 	Since  time.Time `json:"since"`
-	For    float64   `json:"for_seconds"`
+	For    float64   `json:"forSeconds"`
 	Cause  string    `json:"cause,omitempty"`
 }
 
 type leaseView struct {
-	Left   float64   `json:"left_seconds"`
-	Length float64   `json:"length_seconds"`
+	Left   float64   `json:"leftSeconds"`
+	Length float64   `json:"lengthSeconds"`
 	End    time.Time `json:"end,omitzero"`
 }
 
@@ -55,7 +55,7 @@ type keyView struct {
 	Created time.Time `json:"created,omitzero"`
 	Known   bool      `json:"known"` // the vault has said the next two since the store was opened
 	Expires time.Time `json:"expires,omitzero"`
-	Left    *float64  `json:"left_seconds,omitempty"` // to the expiry; negative after it
+	Left    *float64  `json:"leftSeconds,omitempty"` // to the expiry; negative after it
 }
 
 // Past is how long ago the key expired, if it has.
@@ -71,8 +71,8 @@ type checkView struct {
 	Last        time.Time `json:"last,omitzero"`
 	Error       string    `json:"error,omitempty"`
 	Unknown     bool      `json:"unknown,omitempty"` // the error is no answer: nothing was learned
-	LastSuccess time.Time `json:"last_success,omitzero"`
-	Every       float64   `json:"every_seconds"`
+	LastSuccess time.Time `json:"lastSuccess,omitzero"`
+	Every       float64   `json:"everySeconds"`
 	OK          uint64    `json:"ok"`
 	Denied      uint64    `json:"denied"`
 	Unanswered  uint64    `json:"unanswered"`
@@ -84,8 +84,8 @@ type epochsView struct {
 	Current    uint32    `json:"current"`
 	Began      time.Time `json:"began,omitzero"`
 	DEKs       uint64    `json:"deks"`
-	MaxDEKs    uint64    `json:"deks_limit"`
-	Generation uint64    `json:"keyring_generation"`
+	MaxDEKs    uint64    `json:"deksLimit"`
+	Generation uint64    `json:"keyringGeneration"`
 }
 
 type workView struct {
@@ -94,7 +94,7 @@ type workView struct {
 	Done    uint64    `json:"done"`
 	Total   uint64    `json:"total,omitempty"`
 	Ratio   *float64  `json:"ratio,omitempty"`
-	Elapsed float64   `json:"elapsed_seconds"`
+	Elapsed float64   `json:"elapsedSeconds"`
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
 	Failed  string    `json:"failed,omitempty"` // the kind of error: its text may name a block
@@ -102,11 +102,11 @@ type workView struct {
 
 type blocksView struct {
 	Puts     uint64            `json:"puts"`
-	Written  uint64            `json:"written_bytes"`
+	Written  uint64            `json:"writtenBytes"`
 	Deletes  uint64            `json:"deletes"`
 	Gets     uint64            `json:"gets"`
-	Read     uint64            `json:"read_bytes"`
-	NotFound uint64            `json:"not_found"`
+	Read     uint64            `json:"readBytes"`
+	NotFound uint64            `json:"notFound"`
 	Scanned  uint64            `json:"scanned"`
 	Failed   map[string]uint64 `json:"failed"` // by kind, those that there are
 }
@@ -114,15 +114,15 @@ type blocksView struct {
 type callView struct {
 	Operation string            `json:"operation"`
 	Ended     uint64            `json:"ended"`
-	Mean      float64           `json:"mean_seconds"`
+	Mean      float64           `json:"meanSeconds"`
 	Outcomes  map[string]uint64 `json:"outcomes"` // those that there are
 }
 
 type engineView struct {
-	Disk       uint64 `json:"disk_bytes"`
-	Debt       uint64 `json:"compaction_debt_bytes"`
-	ReadAmp    int    `json:"read_amplification"`
-	Compacting int    `json:"compactions_running"`
+	Disk       uint64 `json:"diskBytes"`
+	Debt       uint64 `json:"compactionDebtBytes"`
+	ReadAmp    int    `json:"readAmplification"`
+	Compacting int    `json:"compactionsRunning"`
 }
 
 type auditView struct {

@@ -391,7 +391,7 @@ func TestRegisterThatIsNotTheStores(t *testing.T) {
 				r, err := s.Erase(g.ctx, nil)
 				require.NoError(t, err)
 				require.True(t, r.Incomplete)
-				require.Equal(t, "second", r.Keys[len(r.Keys)-1].Name)
+				require.Equal(t, "second", r.Keys[len(r.Keys)-1].Key.Name)
 				kept, found, err := s.LastReceipt(g.ctx)
 				require.NoError(t, err)
 				require.True(t, found)
