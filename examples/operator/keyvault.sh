@@ -137,7 +137,7 @@ expect 0 officer key restore "$work/customer.backup"
 expect 0 officer key show customer
 out "$v1"
 out "$v2, current"
-expect 1 officer key restore "$work/customer.backup"
+expect 3 officer key restore "$work/customer.backup"
 err "exists already"
 
 step "the vault goes away: that is no refusal"
