@@ -109,13 +109,14 @@ func (a *storeAnchor) Advance(ctx context.Context, to keyring.Point) error {
 }
 
 // prove sees to it once that the keyring is the one that this store's records were made under;
-// see [row.Prove].
-func (s *Store) prove(ctx context.Context, h *keyring.Hold) error {
+// see [row.Prove]. It goes on when the caller's context ends, and ends with the store: what is
+// found holds for all who come next.
+func (s *Store) prove(_ context.Context, h *keyring.Hold) error {
 	if s.proven.Load() {
 		return nil
 	}
 	if err := row.Prove(s.ctx, s.part, s.partition, h); err != nil {
-		return err
+		return s.ending(err)
 	}
 	s.proven.Store(true)
 	return nil

@@ -3,8 +3,10 @@ package block_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -78,4 +80,35 @@ func TestPutGetReopen(t *testing.T) {
 			check(g.open())
 		})
 	}
+}
+
+// The first write of a store that is being closed is refused because of that, whoever's context
+// has ended, and is no word about the keyring.
+func TestProofOfAStoreThatIsBeingClosed(t *testing.T) {
+	g := newRig(t)
+	fs := &stopFS{FS: g.opts.FS, lock: g.opts.FS.PathJoin("copy", "LOCK"), at: make(chan struct{}), proceed: make(chan struct{})}
+	g.opts.FS = fs
+	s := g.open()
+	g.putMany(s, "block", 3)
+	require.NoError(t, s.Close())
+	g.vault.SetEnabled(g.key, false)
+	s = g.open()
+	require.Equal(t, keyring.Inaccessible, s.State().Status)
+	copied, closed := make(chan error, 1), make(chan error, 1)
+	go func() { copied <- s.Checkpoint(g.ctx, "copy") }() // which Close waits for
+	<-fs.at
+	g.vault.SetEnabled(g.key, true)
+	require.NoError(t, s.Revalidate(g.ctx))
+	go func() { closed <- s.Close() }()
+	require.Eventually(t, func() bool {
+		ended, end := context.WithCancel(g.ctx)
+		end()
+		return errors.Is(s.RotateEpoch(ended, nil), block.ErrClosed) // it looks first whether the store is being closed
+	}, time.Minute, time.Millisecond)
+	err := s.Put(g.ctx, []byte("a"), []byte("1"))
+	close(fs.proceed)
+	<-copied
+	require.NoError(t, <-closed)
+	require.ErrorIs(t, err, block.ErrClosed)
+	require.NotErrorIs(t, err, block.ErrCorrupt)
 }
