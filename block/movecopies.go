@@ -114,6 +114,17 @@ func (s *Store) tellRegister() {
 	}
 }
 
+// copyTurns is who does what to a store's copies.
+type copyTurns struct {
+	following  chan struct{}    // admits one look at the copies at a time
+	copiesTold map[string]error // why a copy was not moved, by instance, as it was told last; guarded by that turn
+	changing   sync.Mutex       // held by who changes which copies there are
+	moves      copyMoves
+	// copying admits one Checkpoint at a time, from before it takes the files until the
+	// copy is registered: whoever has this turn knows of every copy that was begun before.
+	copying chan struct{}
+}
+
 // copyMoves is which copy is being moved. What is written down of a copy while it is moved
 // must not bring one back that was forgotten; and who forgets a copy may remove its files
 // next, which nobody of this store's may be at then.

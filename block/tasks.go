@@ -64,14 +64,3 @@ func (t *tasks) ending(err error) error {
 	}
 	return err
 }
-
-// copyTurns is who does what to a store's copies.
-type copyTurns struct {
-	following  chan struct{}    // admits one look at the copies at a time
-	copiesTold map[string]error // why a copy was not moved, by instance, as it was told last; guarded by that turn
-	changing   sync.Mutex       // held by who changes which copies there are
-	moves      copyMoves
-	// copying admits one Checkpoint at a time, from before it takes the files until the
-	// copy is registered: whoever has this turn knows of every copy that was begun before.
-	copying chan struct{}
-}
