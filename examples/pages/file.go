@@ -255,8 +255,10 @@ func (f *File) RotateEpoch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	change, err := f.rewrap(ctx, &h)
+	// Before the first record: one may begin by itself while they are rewrapped, and those that
+	// were done by then name this one.
 	epoch := h.CurrentEpoch()
+	change, err := f.rewrap(ctx, &h)
 	h.Release() // before keyring.DropEpochs, which waits for holds
 	if err != nil {
 		return err

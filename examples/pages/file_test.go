@@ -261,6 +261,27 @@ func TestRollback(t *testing.T) {
 
 // A record that was wrapped ByKEK is larger than its slot, and would lie over its
 // neighbours.
+// An epoch that begins by itself while the epoch is rotated takes no page along: those that were
+// rewrapped before it name the one that the rotation began.
+func TestAnEpochBeginsWhileTheEpochIsRotated(t *testing.T) {
+	g := newRig(t)
+	require.NoError(t, g.f.Close())
+	var err error
+	g.f, err = OpenFile(g.ctx, g.dir, g.k, &keyring.Options{EpochMaxDEKs: 5})
+	require.NoError(t, err)
+	want := map[uint32]byte{}
+	for n := range uint32(20) {
+		want[n] = 'a' + byte(n)
+		require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{n: page(want[n])}))
+	}
+	before := g.f.Keys().State().Epoch
+	require.NoError(t, g.f.RotateEpoch(g.ctx))
+	require.Greater(t, g.f.Keys().State().Epoch, before+1, "some have begun by themselves")
+	g.check(want)
+	g.reopen()
+	g.check(want)
+}
+
 func TestByKEKIsRefused(t *testing.T) {
 	g := newRig(t)
 	byKEK := &keyring.Options{Wrapping: keyring.ByKEK}
