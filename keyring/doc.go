@@ -22,6 +22,13 @@
 // locks when the lease ends. Locking waits for the operations in flight, lets
 // none start, and destroys the epoch keys. See [Status].
 //
+// # Rotating epochs
+//
+// Epochs begin by themselves, by count and by age; what an old one wrapped stays as it is.
+// [Keyring.RewrapAll] begins one, has the caller's records rewrapped, each a few microseconds and
+// no call to the vault, and destroys the keys of the epochs before, so that nothing opens any
+// more what was deleted or overwritten until then, in no copy of the data.
+//
 // # Several keyrings on one document
 //
 // Any number of keyrings, in one process or in many, may have one document, as in a

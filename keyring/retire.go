@@ -9,7 +9,12 @@ import (
 
 // DropEpochs destroys the keys of all epochs before the given one: what they
 // wrapped can never be opened again. The caller has made sure that no record that
-// it needs names them. It returns the ids of the epochs that it dropped.
+// it needs names them; [Keyring.RewrapAll] does that for its caller. It returns the ids of the
+// epochs that it dropped.
+//
+// before is an epoch that was the current one before the first record was rewrapped. The one that
+// is current when the last has been may be younger, because one begins by itself by count and by
+// age: records that were rewrapped before that name one which would be dropped.
 //
 // The keys are gone from the document when DropEpochs returns, and from memory
 // when the operations in flight and everything that was pinned before have ended. Another

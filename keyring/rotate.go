@@ -13,18 +13,20 @@ import (
 
 // Rotate begins a new epoch: DEKs from now on are wrapped by a fresh key. The
 // epochs before stay, for the DEKs that they wrapped. The new epoch is in storage
-// before any DEK is wrapped by it. No vault is called.
+// before any DEK is wrapped by it. No vault is called. To be rid of the epochs before, use
+// [Keyring.RewrapAll].
 func (r *Keyring) Rotate(ctx context.Context) error {
-	return r.thenAnchor(ctx, r.rotate(ctx, "on request", func(*body) bool { return true }))
+	_, err := r.rotate(ctx, "on request", func(*body) bool { return true })
+	return r.thenAnchor(ctx, err)
 }
 
-func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) error {
+// rotate begins an epoch if one is due, and returns its id; 0: none was.
+func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) (started uint32, err error) {
 	h, err := r.Acquire()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer h.Release()
-	var started uint32
 	err = r.mutate(ctx, &h, func(b *body) error {
 		started = 0
 		if !due(b) {
@@ -42,7 +44,7 @@ func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) 
 	if err == nil && started != 0 {
 		r.emit(Event{Kind: EpochStarted, Epoch: started, Detail: why})
 	}
-	return err
+	return started, err
 }
 
 // rotateByAge begins a new epoch if the current one is older than the policy allows.
@@ -73,7 +75,7 @@ func (r *Keyring) rotateByAge(now time.Time) {
 	}
 	go func() {
 		defer s.byAge.Store(false)
-		err := r.rotate(r.ctx, fmt.Sprintf("the epoch before was older than %v", maxAge), func(b *body) bool {
+		_, err := r.rotate(r.ctx, fmt.Sprintf("the epoch before was older than %v", maxAge), func(b *body) bool {
 			return old(b.current().created)
 		})
 		if err == nil {

@@ -248,29 +248,18 @@ func (f *File) RotateEpoch(ctx context.Context) error {
 	if f.broken != nil {
 		return f.broken
 	}
-	if err := f.keys.Rotate(ctx); err != nil {
-		return err
-	}
-	h, err := f.keys.Acquire()
-	if err != nil {
-		return err
-	}
-	// Before the first record: one may begin by itself while they are rewrapped, and those that
-	// were done by then name this one.
-	epoch := h.CurrentEpoch()
-	change, err := f.rewrap(ctx, &h)
-	h.Release() // before keyring.DropEpochs, which waits for holds
-	if err != nil {
-		return err
-	}
-	if err := f.commit(change); err != nil {
-		return err
-	}
-	_, err = f.keys.DropEpochs(ctx, epoch)
+	_, err := f.keys.RewrapAll(ctx, func(_ context.Context, rewrap keyring.Rewrap) error {
+		change, err := f.rewrap(rewrap)
+		if err != nil || len(change) == 0 {
+			return err
+		}
+		return f.commit(change)
+	})
 	return err
 }
 
-func (f *File) rewrap(ctx context.Context, h *keyring.Hold) (change []slot, err error) {
+// rewrap returns the slots whose records are to be replaced, with the records for them.
+func (f *File) rewrap(again keyring.Rewrap) (change []slot, err error) {
 	info, err := f.records.Stat()
 	if err != nil {
 		return nil, err
@@ -285,13 +274,13 @@ func (f *File) rewrap(ctx context.Context, h *keyring.Hold) (change []slot, err 
 		if !written {
 			continue
 		}
-		var b keyring.Binding
-		b.Set(number(n))
 		s := slot{n: n}
-		if s.record, err = h.Rewrap(ctx, nil, record, &b); err != nil {
+		if s.record, err = again(record, number(n)); err != nil {
 			return nil, fmt.Errorf("page %d: %w", n, err)
 		}
-		change = append(change, s)
+		if s.record != nil {
+			change = append(change, s)
+		}
 	}
 	return change, nil
 }
