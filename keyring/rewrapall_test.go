@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -201,11 +202,13 @@ func TestRewrapAllBesideWriters(t *testing.T) {
 				s.put(id, record)
 				h.Release()
 				written.Add(1)
+				runtime.Gosched()
 			}
 		})
 	}
-	for range 8 {
+	for range 4 {
 		for from := written.Load(); written.Load() < from+10 && !t.Failed(); {
+			runtime.Gosched()
 		}
 		_, err := r.RewrapAll(t.Context(), s.walk)
 		require.NoError(t, err)

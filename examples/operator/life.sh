@@ -208,7 +208,7 @@ step "somebody copies the store's files; then two blocks are erased"
 cp -r "$work/store" "$work/stolen"
 expect 0 store delete "$work/store" id1 id2
 expect 0 store erase "$work/store" --receipt "$work/receipt" --json
-out "\"Version\": \"$v2\""
+out "/keys/customer/$v2\""
 expect 1 store get "$work/store" id1
 expect 0 store get "$work/store" id3
 mv "$work/store" "$work/aside" # where its store is, the copy is found to be one, and waits

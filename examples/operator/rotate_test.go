@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/test/unclose"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // keyOf is the name of the key in a key identifier.
@@ -107,7 +108,7 @@ func TestErase(t *testing.T) {
 	var r struct {
 		Epochs []uint32
 		Kept   uint64
-		Keys   []struct{ Name, Version string }
+		Keys   []struct{ Key vault.KeyID }
 		Hash   string
 	}
 	b, err := os.ReadFile(g.path("receipt"))
@@ -117,7 +118,7 @@ func TestErase(t *testing.T) {
 	require.EqualValues(t, 1, r.Kept)
 	require.Len(t, r.Hash, 64)
 	require.Len(t, r.Keys, 1)
-	require.Equal(t, "customer", r.Keys[0].Name)
+	require.Equal(t, "customer", r.Keys[0].Key.Name)
 
 	require.Equal(t, "record a", g.ok("store", "get", g.path("stolen"), "a"))
 	g.ok("key", "create", "next")
@@ -127,7 +128,9 @@ func TestErase(t *testing.T) {
 		out := map[string]any{}
 		for _, k := range g.object("store", "erase", dir)["keys"].([]any) {
 			k := k.(map[string]any)
-			out[k["Name"].(string)] = k["state"]
+			id, err := vault.ParseKeyID(k["key"].(string))
+			require.NoError(t, err)
+			out[id.Name] = k["state"]
 		}
 		return out
 	}

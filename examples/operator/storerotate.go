@@ -341,11 +341,11 @@ receipt, and purge those versions when nothing else needs them (store usage).`,
 				for _, k := range r.Keys {
 					switch k.State {
 					case block.KeyExists:
-						t.row("older copies of the files open with", k)
+						t.row("older copies of the files open with", k.Key)
 					case block.KeyNotFound:
-						t.row("older copies of the files opened with", fmt.Sprint(k, " (which the vault does not find)"))
+						t.row("older copies of the files opened with", fmt.Sprint(k.Key, " (which the vault does not find)"))
 					default:
-						t.row("older copies of the files open with", fmt.Sprint(k, " (whether it exists is not known)"))
+						t.row("older copies of the files open with", fmt.Sprint(k.Key, " (whether it exists is not known)"))
 					}
 				}
 				for _, c := range r.Copies {
