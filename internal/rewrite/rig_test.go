@@ -20,12 +20,13 @@ type rig struct {
 	*Rewriter
 	t     testing.TB
 	clock *vaulttest.Clock
+	vault *vaulttest.Vault
 }
 
 func newRig(t testing.TB, o keyring.Options, recordCache int64) rig {
 	g := rig{t: t, clock: vaulttest.NewClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))}
 	v := vaulttest.New(&vaulttest.Options{Clock: g.clock})
-	o.Clock = g.clock
+	o.Clock, g.vault = g.clock, v
 	keys, err := keyring.Create(t.Context(), &keyring.MemStorage{}, kek.New(v, v.CreateKey("customer").Versionless()), &o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, keys.Close()) })
