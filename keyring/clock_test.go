@@ -198,7 +198,7 @@ func TestLeaseGoesOnInASuspension(t *testing.T) {
 	g.vault.SetEnabled(g.key, false)
 	asleep.Store(int64(8 * time.Hour))
 	cause, check := g.locked(t)
-	require.ErrorIs(t, cause, errLeaseEnded)
+	require.ErrorIs(t, cause, ErrLeaseEnded)
 	require.ErrorIs(t, check, vault.ErrKeyDisabled)
 	g.unusable(t)
 }

@@ -15,6 +15,9 @@ var (
 	// ErrInaccessible says that the keyring is locked: the vault said no, or the
 	// lease ended. It wraps the cause.
 	ErrInaccessible = errors.New("inaccessible")
+	// ErrLeaseEnded says that no unwrap succeeded before the end of the lease. It is the
+	// cause of an ErrInaccessible, and of a [State], together with what is known of the vault.
+	ErrLeaseEnded = errors.New("the lease ended")
 	// ErrClosed says that the keyring was closed.
 	ErrClosed = errors.New("closed")
 	// ErrCorrupt says that a document or a wrapped DEK is damaged, was made for
@@ -85,9 +88,8 @@ func ofDocument(err error) error {
 
 // Reasons for being locked that do not come from the vault.
 var (
-	errLeaseEnded = errors.New("the lease ended")
-	errUnchecked  = errors.New("the vault has not been asked yet")
-	errCopy       = errors.New("a copy of a store stays locked until Revalidate succeeds")
+	errUnchecked = errors.New("the vault has not been asked yet")
+	errCopy      = errors.New("a copy of a store stays locked until Revalidate succeeds")
 )
 
 // leaseError is the end of a lease: why, and what is known of the vault.
@@ -103,7 +105,7 @@ const (
 )
 
 func (e *leaseError) Error() string {
-	text := fmt.Sprintf("%v: %s", errLeaseEnded, e.why)
+	text := fmt.Sprintf("%v: %s", ErrLeaseEnded, e.why)
 	if e.last != nil {
 		text += "; the last check: " + e.last.Error()
 	}
@@ -113,7 +115,7 @@ func (e *leaseError) Error() string {
 	return text
 }
 
-func (e *leaseError) Is(target error) bool { return target == errLeaseEnded }
+func (e *leaseError) Is(target error) bool { return target == ErrLeaseEnded }
 
 func (e *leaseError) Unwrap() (out []error) {
 	for _, err := range []error{e.last, e.word} {
@@ -133,5 +135,5 @@ func said(err error) bool { return vault.Denied(err) || errors.Is(err, vault.Err
 // stays the reason until another is found: that the vault does not answer any more takes
 // nothing back.
 func stands(cause error) bool {
-	return vault.Denied(cause) && !errors.Is(cause, errLeaseEnded) || errors.Is(cause, ErrCorrupt) || errors.Is(cause, ErrUnexpected)
+	return vault.Denied(cause) && !errors.Is(cause, ErrLeaseEnded) || errors.Is(cause, ErrCorrupt) || errors.Is(cause, ErrUnexpected)
 }

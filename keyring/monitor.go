@@ -21,6 +21,7 @@ type monitor struct {
 	stopWatch    func() bool
 	stopped      bool
 	awaiting     bool          // a copy: locked until the first Revalidate that succeeds
+	nextTick     time.Duration // Clock.Elapsed at which stopCheck's timer rings
 	nextCheck    time.Duration // Clock.Elapsed before which no check starts by itself
 	warned       map[string]time.Duration
 	newer        string        // a version of the KEK that the last check found
@@ -60,6 +61,7 @@ func (r *Keyring) armCheck(d time.Duration) {
 	if r.stopCheck != nil {
 		r.stopCheck()
 	}
+	r.nextTick = r.clock.Elapsed() + d
 	r.stopCheck = r.clock.AfterFunc(d, r.tick)
 }
 
@@ -95,6 +97,20 @@ func (r *Keyring) tick() {
 // waits for Revalidate. r.mu is held.
 func (r *Keyring) automatic() bool {
 	return !r.awaiting && (r.state.Status != Inaccessible || !r.opts.ManualRevalidation)
+}
+
+// nextDue is when the next check starts by itself, at the latest, and zero if none does:
+// the first tick at which the vault may be asked again. Ticks after the next one are up to
+// CheckEvery apart. r.mu is held.
+func (r *Keyring) nextDue() time.Time {
+	if r.stopped || r.stopCheck == nil || !r.automatic() {
+		return time.Time{}
+	}
+	due := r.nextTick
+	if wait := r.nextCheck - due; wait > 0 {
+		due += (wait + r.opts.CheckEvery - 1) / r.opts.CheckEvery * r.opts.CheckEvery
+	}
+	return r.wallAt(due)
 }
 
 // checkSoon checks at once, or when the check that is under way has ended, because something

@@ -58,6 +58,9 @@ type State struct {
 	// LastCheck is when the last check ended, and LastCheckErr how.
 	LastCheck    time.Time `json:"lastCheck,omitzero"`
 	LastCheckErr error     `json:"lastCheckError"`
+	// NextCheck is when the next check starts by itself, at the latest. Zero if none does:
+	// the keyring waits for Revalidate (ManualRevalidation, AwaitRevalidate), or is closed.
+	NextCheck time.Time `json:"nextCheck,omitzero"`
 
 	// KEK is the key version that wraps the keyring, and KEKExpires its expiry as the
 	// vault last said, which may be past; zero if it has none, or if the vault has not
@@ -98,6 +101,7 @@ func (r *Keyring) State() State {
 	st.KEKExpires, st.KEKKnown = kek.expires, kek.known
 	st.Anchor, st.AnchorErr = r.anchoring.at, r.anchoring.err
 	st.DroppedEvents = r.events.dropped()
+	st.NextCheck = r.nextDue()
 	s := r.session.Load()
 	if s == nil {
 		return st

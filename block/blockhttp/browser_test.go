@@ -112,11 +112,12 @@ var (
 	bad   = color.RGBA{0xb3, 0x26, 0x1e, 0xff}
 )
 
-// rod measures a page: it leaves how high it is, what runs out of the box that it is
-// in, and on how many lines each version of a key is. The page's own policy lets no
+// rod measures a page: it leaves how high it is as it comes and, once all that is folded is
+// open, what runs out of the box that it is in, and on how many lines each version of a key is. The page's own policy lets no
 // script run, so that it is put into a copy without one.
 const rod = `<script>
 const said = [innerWidth + " by " + Math.ceil(document.querySelector("main").getBoundingClientRect().bottom)];
+for (const d of document.querySelectorAll("details")) d.open = true;
 if (document.documentElement.scrollWidth > innerWidth) said.push("wide " + document.documentElement.scrollWidth);
 const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (texts.nextNode()) {
@@ -164,7 +165,7 @@ func (b browser) fits(t *testing.T, h http.Handler, width int) (height int) {
 	require.Equal(t, width, had)
 	require.NotContains(t, said, "wide ", "%d px: the window scrolls sideways", width)
 	require.NotContains(t, said, "over ", "%d px", width)
-	require.Contains(t, said, "lines 1", "%d px: the store and the version are shown", width)
+	require.Contains(t, said, "lines 1", "%d px: store and version are there in full", width)
 	require.NotContains(t, said, "lines 2", "%d px: what people compare is on one line", width)
 	return height
 }
@@ -259,7 +260,7 @@ func busyStore(t *testing.T) (g rig, s *block.Store) {
 func TestStatusPageInABrowser(t *testing.T) {
 	b := newBrowser(t)
 	g, s := busyStore(t)
-	handler := blockhttp.Handler(s, &blockhttp.Options{Audit: func() blockhttp.AuditStatus {
+	handler := blockhttp.Handler(s, &blockhttp.Options{Name: "orders", Audit: func() blockhttp.AuditStatus {
 		return blockhttp.AuditStatus{Head: "1207:" + strings.Repeat("9f86d081", 8)}
 	}})
 	server := httptest.NewServer(handler)

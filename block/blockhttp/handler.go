@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"html/template"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -31,6 +32,14 @@ type Options struct {
 	// Audit adds the audit log to the page. It is called for each page, concurrently, and
 	// the page waits for it. Default: the page has no audit log.
 	Audit func() AuditStatus
+	// Name is what the store is called, in the title and the heading: pages of several
+	// stores are told apart by it. Default: the first 8 digits of the store's instance.
+	Name string
+	// Runbooks is where docs/operations.md can be read, without a fragment: the page links
+	// to the section that the state is about, as Runbooks + "#an-expired-key". Default, and
+	// of an address that is neither relative nor of http or https: no link, and the page has
+	// the section's name.
+	Runbooks string
 }
 
 // AuditStatus is what [Handler] shows of an audit log, such as vault/audit's.
@@ -40,12 +49,12 @@ type AuditStatus struct {
 	Lost    uint64 // records that were lost
 }
 
-// Handler returns a page about a store for the people who operate it: state with its
-// cause, lease, key, checks, epochs, long operations, counters and recent events. It is
+// Handler returns a page about a store for the people who operate it: the state and what
+// to do about it, lease, key, checks, epochs, long operations, counters and recent events. It is
 // read-only, holds no secrets, no contents and no ids of blocks, and asks neither vault
 // nor disk, so that it can be looked at as often as one likes.
 //
-// It answers GET and HEAD with HTML that loads anew every 10 seconds, or with the
+// It answers GET and HEAD with HTML that loads anew every 10 seconds, without "?still", or with the
 // same as JSON: at a path that ends with "/status.json", with "?format=json", or to
 // a client that accepts application/json and no HTML. The page needs no script and
 // loads nothing. The answer is 200 in every state; what a load balancer asks is
@@ -56,7 +65,13 @@ type AuditStatus struct {
 func Handler(s *block.Store, opts *Options) http.Handler {
 	h := &handler{s: s}
 	if opts != nil {
-		h.audit = opts.Audit
+		h.audit, h.name = opts.Audit, opts.Name
+		if linkable(opts.Runbooks) {
+			h.runbooks = opts.Runbooks
+		}
+	}
+	if h.name == "" {
+		h.name = cut(s.Instance())
 	}
 	h.page = template.Must(template.New("page.html").Funcs(pageFuncs()).Parse(pageText))
 	sum := sha256.Sum256([]byte(styleText))
@@ -65,11 +80,20 @@ func Handler(s *block.Store, opts *Options) http.Handler {
 	return h
 }
 
+// linkable reports whether a browser that follows an address only loads a page.
+func linkable(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && (u.Scheme == "" || u.Scheme == "http" || u.Scheme == "https")
+}
+
 type handler struct {
 	s      *block.Store
 	audit  func() AuditStatus
+	name   string
 	page   *template.Template
 	policy string // Content-Security-Policy
+
+	runbooks string // where they are; empty: not known
 }
 
 // ServeHTTP implements [http.Handler].
@@ -102,7 +126,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = e.Encode(v)
 	} else {
 		head.Set("Content-Type", "text/html; charset=utf-8")
-		err = h.page.Execute(&body, pageData{view: v, Style: template.CSS(styleText)})
+		err = h.page.Execute(&body, pageData{view: v, Style: template.CSS(styleText), Still: r.URL.Query().Has("still")})
 	}
 	if err != nil {
 		http.Error(w, "the page could not be made", http.StatusInternalServerError)
@@ -118,6 +142,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type pageData struct {
 	view
 	Style template.CSS
+	Still bool // it does not load anew
 }
 
 // unasked reports whether a path's last element is what browsers and crawlers ask

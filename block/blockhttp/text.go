@@ -14,8 +14,8 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// eventText says in words what an event says in fields.
-func eventText(e keyring.Event) string {
+// eventText says in words what an event says in fields, its error as told.
+func eventText(e keyring.Event, told func(error) string) string {
 	var parts []string
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	if e.To != 0 {
@@ -38,7 +38,7 @@ func eventText(e keyring.Event) string {
 	case e.Kind == keyring.Progressed:
 		add("%s", block.FailureKind(e.Err)) // the text may name a block
 	default:
-		add("%s", e.Err)
+		add("%s", told(e.Err))
 	}
 	return strings.Join(parts, ": ")
 }
@@ -56,9 +56,16 @@ func pageFuncs() template.FuncMap {
 		"percent": func(f *float64) string { return strconv.FormatFloat(math.Floor(*f*1000)/10, 'f', 1, 64) },
 		"ms":      func(s float64) string { return strconv.FormatFloat(s*1000, 'f', 1, 64) },
 		"label":   func(s string) string { return strings.ReplaceAll(s, "_", " ") },
-		"split":   split,
-		"pairs":   pairs,
-		"soon":    func(left *float64) bool { return left != nil && *left < (30*24*time.Hour).Seconds() },
+		"cut":     cut,
+		"short":   func(s string) string { return shortened(s, "") },
+		"until": func(now, t time.Time) string {
+			if !t.After(now) {
+				return ""
+			}
+			return together(span(t.Sub(now).Seconds()))
+		},
+		"pairs": pairs,
+		"soon":  func(left *float64) bool { return left != nil && *left < nearExpiry.Seconds() },
 	}
 }
 
@@ -113,14 +120,41 @@ func number(n uint64) string {
 	return s
 }
 
-// split puts spaces into a long string of digits, so that a person can compare it.
-func split(s string) string {
-	var out []string
-	for ; len(s) > 8; s = s[8:] {
-		out = append(out, s[:8])
+// idDigits is how many digits of an id the page shows where it does not show all.
+const idDigits = 8
+
+// cut is the beginning of an id of hexadecimal digits, which is enough to tell a few apart.
+func cut(id string) string { return id[:min(idDigits, len(id))] }
+
+// shortened is a text with the ids in it cut, and the keys of one vault without that vault: the
+// page has both elsewhere in full.
+func shortened(text, vaultName string) string {
+	if vaultName != "" {
+		text = strings.ReplaceAll(text, vaultName+"/keys/", "")
 	}
-	return strings.Join(append(out, s), " ")
+	var out strings.Builder
+	for len(text) > 0 {
+		n := strings.IndexFunc(text, func(r rune) bool { return !hexadecimal(r) })
+		if n < 0 {
+			n = len(text)
+		}
+		if n >= 4*idDigits {
+			out.WriteString(cut(text) + "\u2026")
+		} else {
+			out.WriteString(text[:n])
+		}
+		text = text[n:]
+		rest := strings.IndexFunc(text, hexadecimal)
+		if rest < 0 {
+			rest = len(text)
+		}
+		out.WriteString(text[:rest])
+		text = text[rest:]
+	}
+	return out.String()
 }
+
+func hexadecimal(r rune) bool { return r >= '0' && r <= '9' || r >= 'a' && r <= 'f' }
 
 // pairs lists counts, the largest first.
 func pairs(m map[string]uint64) string {

@@ -1,6 +1,7 @@
 package blockhttp
 
 import (
+	"strings"
 	"time"
 
 	"github.com/blockseal/blockseal/block"
@@ -12,6 +13,7 @@ import (
 // are RFC 3339 in UTC, and left out if there is none.
 type view struct {
 	Time     time.Time `json:"time"`
+	Name     string    `json:"name"`
 	Store    string    `json:"store"`
 	Instance string    `json:"instance"`
 
@@ -35,6 +37,13 @@ type stateView struct {
 	Since  time.Time `json:"since"`
 	For    float64   `json:"forSeconds"`
 	Cause  string    `json:"cause,omitempty"`
+
+	Kind     string `json:"kind,omitempty"` // of the cause; see causes and headline. Empty: nothing is to be done
+	Headline string `json:"headline"`       // the status and the cause in plain words
+	Do       string `json:"do"`             // what to do about it
+	Runbook  string `json:"runbook,omitempty"`
+	Link     string `json:"runbookLink,omitempty"`
+	Short    string `json:"-"` // Cause with its ids cut
 }
 
 type leaseView struct {
@@ -52,6 +61,7 @@ type keyView struct {
 	Vault   string    `json:"vault"`
 	Name    string    `json:"name"`
 	Version string    `json:"version"`
+	ID      string    `json:"-"` // all three
 	Created time.Time `json:"created,omitzero"`
 	Known   bool      `json:"known"` // the vault has said the next two since the store was opened
 	Expires time.Time `json:"expires,omitzero"`
@@ -70,8 +80,10 @@ func (k keyView) Past() *float64 {
 type checkView struct {
 	Last        time.Time `json:"last,omitzero"`
 	Error       string    `json:"error,omitempty"`
+	Short       string    `json:"-"`                 // Error with its ids cut; empty if the cause of the state says the same
 	Unknown     bool      `json:"unknown,omitempty"` // the error is no answer: nothing was learned
 	LastSuccess time.Time `json:"lastSuccess,omitzero"`
+	Next        time.Time `json:"next,omitzero"` // at the latest; left out if none comes by itself
 	Every       float64   `json:"everySeconds"`
 	OK          uint64    `json:"ok"`
 	Denied      uint64    `json:"denied"`
@@ -83,7 +95,7 @@ type epochsView struct {
 	Count      int       `json:"count"`
 	Current    uint32    `json:"current"`
 	Began      time.Time `json:"began,omitzero"`
-	DEKs       uint64    `json:"deks"`
+	DEKs       uint64    `json:"deks"` // counted in advance: no fewer than were wrapped
 	MaxDEKs    uint64    `json:"deksLimit"`
 	Generation uint64    `json:"keyringGeneration"`
 }
@@ -138,6 +150,7 @@ type eventView struct {
 	Kind  string    `json:"kind"`
 	Grade string    `json:"grade"` // "error", "warning" or "info"
 	Text  string    `json:"text,omitempty"`
+	Short string    `json:"-"` // Text with its ids cut, and without an error that is above it
 }
 
 // Used is how much of the current epoch is used up.
@@ -149,14 +162,14 @@ func (e epochsView) Used() *float64 {
 func (h *handler) look() view {
 	st := h.s.Stats()
 	v := view{
-		Time: utc(st.Time), Store: st.StoreID.String(), Instance: st.Instance, Dropped: st.State.DroppedEvents,
+		Time: utc(st.Time), Name: h.name, Store: st.StoreID.String(), Instance: st.Instance, Dropped: st.State.DroppedEvents,
 		State: stateView{Status: st.State.Status.String(), Since: utc(st.State.Since), For: max(0, st.Time.Sub(st.State.Since).Seconds()),
-			Cause: text(st.State.Cause)},
+			Cause: text(st.State.Cause), Short: shortened(text(st.State.Cause), st.State.KEK.Vault)},
 		Lease: leaseView{Left: st.Keys.LeaseLeft.Seconds(), Length: st.Keys.Lease.Seconds(), End: utc(st.State.LeaseEnd)},
-		Key: keyView{Vault: st.State.KEK.Vault, Name: st.State.KEK.Name, Version: st.State.KEK.Version,
+		Key: keyView{Vault: st.State.KEK.Vault, Name: st.State.KEK.Name, Version: st.State.KEK.Version, ID: st.State.KEK.String(),
 			Created: utc(st.Keys.KEKCreated), Known: st.State.KEKKnown, Expires: utc(st.State.KEKExpires)},
 		Check: checkView{Last: utc(st.State.LastCheck), Error: text(st.State.LastCheckErr), Unknown: vault.Transient(st.State.LastCheckErr), LastSuccess: utc(st.State.LastSuccess),
-			Every: st.Keys.CheckEvery.Seconds(), OK: st.Keys.Checks.OK, Denied: st.Keys.Checks.Denied,
+			Next: utc(st.State.NextCheck), Every: st.Keys.CheckEvery.Seconds(), OK: st.Keys.Checks.OK, Denied: st.Keys.Checks.Denied,
 			Unanswered: st.Keys.Checks.Unanswered, Other: st.Keys.Checks.Other},
 		Epochs: epochsView{Count: st.State.Epochs, Current: st.State.Epoch, Began: utc(st.Keys.Epoch.Created),
 			DEKs: st.Keys.Epoch.DEKs, MaxDEKs: st.Keys.Epoch.MaxDEKs, Generation: st.State.Generation},
@@ -165,6 +178,11 @@ func (h *handler) look() view {
 		Engine: engineView{Disk: st.Engine.DiskBytes, Debt: st.Engine.CompactionDebt, ReadAmp: st.Engine.ReadAmplification,
 			Compacting: st.Engine.CompactionsRunning},
 		Work: []workView{}, Events: []eventView{},
+	}
+	a := headline(st.State, st.Time)
+	v.State.Kind, v.State.Headline, v.State.Do, v.State.Runbook = a.kind, v.State.Status+": "+a.says+".", a.do+".", a.runbook
+	if h.runbooks != "" && a.runbook != "" {
+		v.State.Link = h.runbooks + "#" + anchor(a.runbook)
 	}
 	if !st.State.KEKExpires.IsZero() {
 		left := st.KEKLeft.Seconds()
@@ -183,8 +201,11 @@ func (h *handler) look() view {
 	for _, w := range append(st.Running, st.Last...) {
 		v.Work = append(v.Work, viewWork(w))
 	}
+	said := telling{vault: st.State.KEK.Vault}
+	said.once(st.State.Cause)
+	v.Check.Short, _ = said.once(st.State.LastCheckErr)
 	for _, e := range h.s.RecentEvents() {
-		v.Events = append(v.Events, viewEvent(e))
+		v.Events = append(v.Events, viewEvent(e, &said))
 	}
 	if h.audit != nil {
 		a := auditView(h.audit())
@@ -218,8 +239,42 @@ func viewWork(w block.Work) workView {
 	return v
 }
 
-func viewEvent(e block.RecentEvent) eventView {
-	v := eventView{Time: utc(e.Time), Times: e.Times, Kind: e.Kind.String(), Grade: "info", Text: eventText(e.Event)}
+// telling tells each error once on a page, however many parts of it have it: whoever reads
+// the same line four times looks for the difference.
+type telling struct {
+	vault string
+	told  []string
+}
+
+// once returns an error with its ids cut, or false if it stands above already, alone or as
+// a part of another.
+func (t *telling) once(err error) (string, bool) {
+	if err == nil {
+		return "", false
+	}
+	for _, before := range t.told {
+		if strings.Contains(before, err.Error()) {
+			return "", false
+		}
+	}
+	t.told = append(t.told, err.Error())
+	return shortened(err.Error(), t.vault), true
+}
+
+// inEvent is an error in an event's line: in plain words if it stands above.
+func (t *telling) inEvent(err error) string {
+	if text, ok := t.once(err); ok {
+		return text
+	}
+	if says := adviceOn(err).says; says != "" {
+		return says + " (above)"
+	}
+	return "as above"
+}
+
+func viewEvent(e block.RecentEvent, said *telling) eventView {
+	v := eventView{Time: utc(e.Time), Times: e.Times, Kind: e.Kind.String(), Grade: "info", Text: eventText(e.Event, error.Error),
+		Short: shortened(eventText(e.Event, said.inEvent), said.vault)}
 	if e.Times > 1 {
 		v.First = utc(e.First)
 	}

@@ -149,7 +149,7 @@ func start(ctx context.Context, o options, logger *slog.Logger) (m *monitored, e
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.Handle("/", blockhttp.Handler(m.store, &blockhttp.Options{Audit: func() blockhttp.AuditStatus {
+	mux.Handle("/", blockhttp.Handler(m.store, &blockhttp.Options{Name: "monitoring", Audit: func() blockhttp.AuditStatus {
 		st := m.log.Stats()
 		return blockhttp.AuditStatus{Head: st.Head.String(), Pending: st.Pending, Lost: st.Lost}
 	}}))

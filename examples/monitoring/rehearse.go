@@ -69,7 +69,7 @@ func (m *monitored) says(ctx context.Context, state string) error {
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(page, "<strong>"+state+"</strong>") {
+	if !strings.Contains(page, "<strong>"+state+": ") {
 		return fmt.Errorf("the status page does not say that the store is %s", state)
 	}
 	var status struct{ State struct{ Status string } }
