@@ -38,10 +38,11 @@ func run() error {
 		return err
 	}
 	defer v.Close()
-	if _, err := v.EnsureKey(ctx, "customer", nil); err != nil {
+	key, err := v.EnsureKey(ctx, "customer", nil)
+	if err != nil {
 		return err
 	}
-	s, err := block.Open(ctx, "store", kek.New(v, vault.KeyID{Name: "customer"}), nil)
+	s, err := block.Open(ctx, "store", kek.New(v, key.ID.Versionless()), nil)
 	if err != nil {
 		return err
 	}
@@ -50,12 +51,13 @@ func run() error {
 		return err
 	}
 	data, err := s.Get(ctx, []byte("page/1"), nil)
-	fmt.Println(string(data), err)
+	fmt.Printf("%s %v\n", data, err)
 
-	no := false
-	v.UpdateKey(ctx, vault.KeyID{Name: "customer"}, local.Update{Enabled: &no})
-	s.Revalidate(ctx) // or wait a minute for the regular check
-	_, err = s.Get(ctx, []byte("page/1"), nil)
-	fmt.Println(errors.Is(err, block.ErrInaccessible), errors.Is(err, vault.ErrKeyDisabled))
+	if _, err := v.UpdateKey(ctx, key.ID, local.Update{Enabled: new(bool)}); err != nil {
+		return err
+	}
+	err = s.Revalidate(ctx) // or wait a minute for the regular check
+	_, refused := s.Get(ctx, []byte("page/1"), nil)
+	fmt.Println(errors.Is(err, vault.ErrKeyDisabled), errors.Is(refused, block.ErrInaccessible))
 	return nil
 }

@@ -134,6 +134,22 @@ func TestEngineSeamNamesNoEngine(t *testing.T) {
 	}
 }
 
+// The README's first code is the body of an example that go test compiles and runs.
+func TestREADMEShowsTheExample(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	example, err := os.ReadFile("../../block/example_test.go")
+	require.NoError(t, err)
+	_, after, ok := strings.Cut(string(readme), "```go\n")
+	require.True(t, ok, "the README has no Go code")
+	code, _, ok := strings.Cut(after, "```")
+	require.True(t, ok)
+	require.Greater(t, strings.Count(code, "\n"), 10)
+	indented := "\t" + strings.ReplaceAll(strings.TrimRight(code, "\n"), "\n", "\n\t")
+	require.Contains(t, string(example), strings.ReplaceAll(indented, "\n\t\n", "\n\n"),
+		"the README shows code that block/example_test.go does not compile")
+}
+
 // A file that is longer than this holds more than one concept.
 func TestFilesAreShort(t *testing.T) {
 	const most = 450
