@@ -285,14 +285,19 @@ func TestSeveralProcesses(t *testing.T) {
 		return out
 	}
 	open := func(t *testing.T, path string) *keyring.Keyring {
-		document, err := keyring.Document(t.Context(), keyring.FileStorage(path))
-		require.NoError(t, err)
-		in, err := keyring.Inspect(document)
-		require.NoError(t, err)
-		r, err := keyring.Open(t.Context(), keyring.FileStorage(path), kek.New(pairsVault{}, in.KEK.Versionless()),
-			&keyring.Options{OtherKEKs: keks(), EpochMaxDEKs: most, RequireAccess: true})
-		require.NoError(t, err)
-		return r
+		for {
+			document, err := keyring.Document(t.Context(), keyring.FileStorage(path))
+			require.NoError(t, err)
+			in, err := keyring.Inspect(document)
+			require.NoError(t, err)
+			r, err := keyring.Open(t.Context(), keyring.FileStorage(path), kek.New(pairsVault{}, in.KEK.Versionless()),
+				&keyring.Options{OtherKEKs: keks(), EpochMaxDEKs: most, RequireAccess: true})
+			if errors.Is(err, keyring.ErrWrongKEK) {
+				continue // another process has moved it since it was looked at
+			}
+			require.NoError(t, err)
+			return r
+		}
 	}
 	if path := os.Getenv("BLOCKSEAL_SEVERAL_CHILD"); path != "" {
 		seed, err := strconv.ParseUint(os.Getenv("BLOCKSEAL_SEVERAL_SEED"), 10, 64)
