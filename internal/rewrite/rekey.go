@@ -14,12 +14,8 @@ import (
 
 // Rekey gives the blocks of [start, end) fresh DEKs. One that was cut off goes on where it was,
 // if it is asked for the same range in the same epoch. The caller has the turn.
-func (w *Rewriter) Rekey(ctx context.Context, start, end []byte, report progress.Report) error {
-	return w.rekey(ctx, start, end, report)
-}
-
-// rekey is found on the stack by refuseFromProgress.
-func (w *Rewriter) rekey(ctx context.Context, start, end []byte, report progress.Report) (err error) {
+// refuseFromProgress finds it on the stack.
+func (w *Rewriter) Rekey(ctx context.Context, start, end []byte, report progress.Report) (err error) {
 	h, err := w.Keys.Acquire()
 	if err != nil {
 		return err

@@ -124,7 +124,7 @@ func (w *Rewriter) refuseFromProgress() error {
 		for more := true; more; {
 			var f runtime.Frame
 			f, more = frames.Next()
-			if strings.HasSuffix(f.Function, "/rewrite.(*Rewriter).rotateEpoch") || strings.HasSuffix(f.Function, "/rewrite.(*Rewriter).rekey") {
+			if strings.HasSuffix(f.Function, "/rewrite.(*Rewriter).RotateEpoch") || strings.HasSuffix(f.Function, "/rewrite.(*Rewriter).Rekey") {
 				return errFromProgress
 			}
 		}

@@ -15,13 +15,8 @@ import (
 //
 // It goes on with nothing: who rotates wants an epoch that begins now, because of what happened
 // until now, and whatever says that a rotation is under way may be from before that, or put
-// there by somebody.
+// there by somebody. refuseFromProgress finds it on the stack.
 func (w *Rewriter) RotateEpoch(ctx context.Context, report progress.Report) (dropped []uint32, err error) {
-	return w.rotateEpoch(ctx, report)
-}
-
-// rotateEpoch is found on the stack by refuseFromProgress.
-func (w *Rewriter) rotateEpoch(ctx context.Context, report progress.Report) (dropped []uint32, err error) {
 	h, err := w.Keys.Acquire()
 	if err != nil {
 		return nil, err

@@ -125,8 +125,7 @@ func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 // is applied by it or looked at again.
 //
 // An id in the keyring's table means the KEK that it meant when the record was made,
-// because none is used again while the keyring is open, which is as long as a batch
-// can be. What is in the table now stays in it until dropUnusedKEKs takes it out: that
+// because none is ever given twice. What is in the table now stays in it until dropUnusedKEKs takes it out: that
 // has the floor refuse it first, before it looks for records, so that the batch is either
 // applied before, and seen, or refused. The KEK that wraps the store is exempt: if
 // it was about to be dropped, the store has moved to it since, and it is not dropped.
