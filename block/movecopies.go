@@ -40,11 +40,14 @@ var errTold = errors.New("block: not done, for reasons that were told")
 // look at the copies.
 func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err error) {
 	s.tellRegister()
-	reg, _ := s.storage.View()
+	// The KEK before the register: a copy that was made before the KEK was changed is whole in
+	// it then. And after it: no copy that is younger is moved back.
+	moves := s.keys.KEKMoves()
 	keks, active := s.keys.KEKs()
 	now := keks[active]
+	reg, _ := s.storage.View()
 	to, ok := s.keys.KEKFor(now)
-	if !ok {
+	if !ok || s.keys.KEKMoves() != moves {
 		return 0, nil // changed meanwhile: whoever did that looks at the copies next
 	}
 	told := map[string]error{}
