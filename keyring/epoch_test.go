@@ -323,7 +323,6 @@ func (s *storage) Swap(ctx context.Context, was keyring.Revision, document []byt
 // A keyring that holds as many epochs as it begins by itself goes on with the last, and
 // says so; who rotates to make room has some left.
 func TestTooManyEpochs(t *testing.T) {
-	t.Parallel()
 	bubble(t, func(t *testing.T, g *rig) {
 		g.opts.EpochMaxDEKs, g.opts.MaxEpochs = 1, 256
 		e := g.listen()
@@ -371,7 +370,6 @@ func TestTooManyEpochs(t *testing.T) {
 // A clock that is set back does not make epochs old, neither those that are there nor
 // those that begin: one that does would be followed by another at each look.
 func TestClockSetBackBeginsNoEpochs(t *testing.T) {
-	t.Parallel()
 	for _, step := range []time.Duration{-2 * time.Hour, -90 * 24 * time.Hour, 2 * time.Hour} {
 		t.Run(step.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T, g *rig) {

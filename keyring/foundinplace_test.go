@@ -20,7 +20,6 @@ import (
 // extended any more. When the document is back, so is the keyring. To a keyring that is locked
 // it is why it stays so.
 func TestWhatIsFoundInItsPlace(t *testing.T) {
-	t.Parallel()
 	for name, c := range map[string]struct {
 		put  func(t *testing.T, g *rig, older, now []byte)
 		want error
@@ -70,7 +69,6 @@ func TestWhatIsFoundInItsPlace(t *testing.T) {
 		"nothing": {func(t *testing.T, g *rig, _, _ []byte) { g.storage.MemStorage.Forget() }, keyring.ErrNoDocument},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			bubble(t, func(t *testing.T, g *rig) {
 				g.opts.Instance = keyring.InstanceID{1}
 				e := g.listen()

@@ -3,7 +3,6 @@ package keyring_test
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"slices"
 	"sync"
@@ -13,18 +12,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
-// bubble runs f with a rig of its own in a bubble of package synctest, so that pass
+// bubble runs f with a rig of its own in a bubble of package bubbles, so that pass
 // can wait for what it set off.
 func bubble(t *testing.T, f func(t *testing.T, g *rig)) {
-	// Under fips140 randomness starts with measured times, and those stand still in a bubble.
-	rand.Read(make([]byte, 1))
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		// When all is closed, time goes on for who waits for holds to be rid of an epoch's keys.
 		t.Cleanup(func() { time.Sleep(time.Minute) })
 		g := newRig(t)

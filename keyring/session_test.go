@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -21,7 +22,7 @@ import (
 // two waits for it, and it finds no session: it never has a hold of keys that are being
 // destroyed. Acquire is nothing but the two steps.
 func TestCountedBeforeTheSessionIsLookedAt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		r, _ := newInside(t, nil)
 		c := r.count()
 		locked := make(chan struct{})
@@ -62,7 +63,7 @@ func (c *stoppingClock) Elapsed() time.Duration {
 // give. One that had looked at the session before would give one of a session that has ended,
 // and, had it been stopped before the count, of keys that were destroyed.
 func TestAcquireLooksAtTheSessionLast(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		r, _ := newInside(t, nil)
 		clock := &stoppingClock{Clock: r.clock}
 		r.clock = clock
@@ -202,7 +203,7 @@ func TestLockWaitsForOperationsAtTheVault(t *testing.T) {
 	} {
 		for how, fault := range map[string]vaulttest.Fault{"hangs": {Hang: true, Times: 1}, "stuck": {Stuck: true, Times: 1}} {
 			t.Run(name+"/"+how, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				bubbles.Test(t, func(t *testing.T) {
 					r, v := newInside(t, &Options{Wrapping: ByKEK, DEKCache: -1})
 					var b Binding
 					b.Set([]byte("id"))

@@ -247,7 +247,6 @@ func TestOutOfDateSaysWhatWorks(t *testing.T) {
 // is rotated afterwards: it is closed at that moment, and open again as soon as a check has
 // moved it. Whatever is taken away then ends as every other access does.
 func TestSuccessorAfterTheExpiry(t *testing.T) {
-	t.Parallel()
 	bubble(t, func(t *testing.T, g *rig) {
 		e := g.listen()
 		ends := start.Add(30 * time.Minute)

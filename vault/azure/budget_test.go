@@ -7,16 +7,16 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/stretchr/testify/require"
 )
 
 // In a bubble the system's clock is a fake one: it moves on when all wait.
 func inBubble(t *testing.T, perWindow int, f func(t *testing.T, b *budget)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { f(t, newBudget(systemClock{time.Now()}, perWindow)) })
+	bubbles.Test(t, func(t *testing.T) { f(t, newBudget(systemClock{time.Now()}, perWindow)) })
 }
 
 // at returns the moment so much after now, by the budget's clock.
@@ -53,7 +53,6 @@ func mostInWindow(grants []grant) (most int) {
 // the vault says 429: no 10 seconds see more than the limit. With enough demand they see
 // nearly all of it.
 func TestNeverMoreThanTheBudgetInAnyTenSeconds(t *testing.T) {
-	t.Parallel()
 	for _, perWindow := range []int{MinBudget, 37, 100, 2000} {
 		for seed := range uint64(4) {
 			inBubble(t, perWindow, func(t *testing.T, b *budget) {
@@ -114,7 +113,6 @@ func TestTheRateIsRoundedDown(t *testing.T) {
 // Who gives up leaves nothing behind: the one that comes next is served as if nobody
 // had been there.
 func TestWhoGivesUpSpendsNothing(t *testing.T) {
-	t.Parallel()
 	inBubble(t, 100, func(t *testing.T, b *budget) {
 		var places []*place
 		for range 60 { // 10 a second
@@ -148,7 +146,6 @@ func TestWhoGivesUpSpendsNothing(t *testing.T) {
 
 // First come, first served, after those that go first.
 func TestTurns(t *testing.T) {
-	t.Parallel()
 	inBubble(t, 100, func(t *testing.T, b *budget) {
 		for range 2 {
 			p, err := b.enterFor(1, false, time.Second)
@@ -184,7 +181,6 @@ func TestTurns(t *testing.T) {
 // A caller is told at once that its turn comes too late, and is let in if it leaves it
 // the last quarter of its time.
 func TestWhoseTurnComesTooLate(t *testing.T) {
-	t.Parallel()
 	inBubble(t, 100, func(t *testing.T, b *budget) {
 		start := b.clock.Elapsed()
 		var places []*place
@@ -219,7 +215,6 @@ func TestWhoseTurnComesTooLate(t *testing.T) {
 
 // The time of a place that others keep waiting for ends, too.
 func TestAPlaceEnds(t *testing.T) {
-	t.Parallel()
 	inBubble(t, 100, func(t *testing.T, b *budget) {
 		for range 2 {
 			_, err := b.enterFor(1, false, time.Second)
@@ -240,7 +235,6 @@ func TestAPlaceEnds(t *testing.T) {
 
 // A 429 closes the gate for everybody, for as long as the vault says.
 func TestTheGate(t *testing.T) {
-	t.Parallel()
 	inBubble(t, 100, func(t *testing.T, b *budget) {
 		var gate *closedGate
 		wait := func(has time.Duration) (time.Duration, error) {
@@ -289,7 +283,6 @@ func TestTheGate(t *testing.T) {
 
 // Without a Retry-After the pauses double, up to 16 s, until a request is served.
 func TestPausesDouble(t *testing.T) {
-	t.Parallel()
 	inBubble(t, 2000, func(t *testing.T, b *budget) {
 		left := func() time.Duration {
 			b.mu.Lock()

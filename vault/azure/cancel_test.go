@@ -34,7 +34,6 @@ var troubles = map[string]keyvaulttest.Fault{
 // A call ends in the moment in which its caller gives up, whatever it is in the middle
 // of, and says why. In a bubble a moment is one.
 func TestACallEndsWithItsCaller(t *testing.T) {
-	t.Parallel()
 	for name, fault := range troubles {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
@@ -84,7 +83,6 @@ func (s *stuck) Do(r *http.Request) (*http.Response, error) {
 // So does one whose transport does not end it. WrapKey is made in the caller's goroutine
 // and depends on the transport; a keyring leaves it behind.
 func TestACallEndsWithItsCallerBeforeItsTransport(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		transport := &stuck{Client: r.Client()}
 		v := r.client(func(o *azure.Options) { o.ClientOptions.Transport = transport })
@@ -110,7 +108,6 @@ func TestACallEndsWithItsCallerBeforeItsTransport(t *testing.T) {
 
 // So does one that waits for its turn.
 func TestACallEndsInTheQueue(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		cold := r.wraps(8)
 		v := r.client(func(o *azure.Options) { o.Budget = azure.MinBudget })
@@ -136,7 +133,6 @@ func TestACallEndsInTheQueue(t *testing.T) {
 // A store closes in the moment in which it is told to, with whatever it and its callers
 // are in the middle of at the vault.
 func TestAStoreClosesAtOnce(t *testing.T) {
-	t.Parallel()
 	for name, fault := range troubles {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {

@@ -16,7 +16,6 @@ import (
 // Identical calls that are made together are one request, and each caller has an answer
 // of its own.
 func TestIdenticalCallsAreOneRequest(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		v, ctx := r.client(), t.Context()
 		w, err := v.WrapKey(ctx, r.key, []byte("secret"))
@@ -68,7 +67,6 @@ func TestIdenticalCallsAreOneRequest(t *testing.T) {
 // An answer is at most a second older than the question, and what has been answered is
 // asked anew.
 func TestAnAnswerIsNotOld(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		v, ctx := r.client(), t.Context()
 		_, err := v.GetKey(ctx, r.key)
@@ -98,7 +96,6 @@ func TestAnAnswerIsNotOld(t *testing.T) {
 // Who gives up does not take the others' answer away, and when all have given up the
 // request ends.
 func TestGivingUpTogether(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		v, ctx := r.client(), t.Context()
 		w, err := v.WrapKey(ctx, r.key, []byte("secret"))
@@ -134,7 +131,6 @@ func TestGivingUpTogether(t *testing.T) {
 // A call that keeps access alive does not wait for one that does not, which may be far
 // behind in the queue.
 func TestCallsThatGoFirstHaveTheirOwnRequest(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		v, ctx := r.client(), t.Context()
 		_, err := v.GetKey(ctx, r.key)

@@ -118,7 +118,6 @@ func TestEntraRefuses(t *testing.T) {
 // A store whose token cannot be renewed serves until its lease ends: Microsoft Entra ID
 // out of order is no reason to lock.
 func TestAStoreOutlivesTheTokenEndpoint(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		ctx := t.Context()
 		inner := r.Credential(store)
@@ -159,7 +158,6 @@ func TestAStoreOutlivesTheTokenEndpoint(t *testing.T) {
 // A call ends in time, whatever its credential does. The sign-in goes on for a minute, one
 // for all, and a credential that heeds no context leaves nothing more behind.
 func TestASlowCredential(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		var asked atomic.Int32
 		begun := time.Now()
@@ -212,7 +210,6 @@ func (r *rig) takes(d time.Duration, heeds bool) credentialFunc {
 // ended with is there for the next check. Until then the error names the two options that
 // together give it the time at once.
 func TestACredentialSlowerThanACall(t *testing.T) {
-	t.Parallel()
 	for name, heeds := range map[string]bool{"that heeds its context": true, "that does not": false} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
@@ -300,7 +297,6 @@ func TestWhyASignInIsSlow(t *testing.T) {
 
 // What a sign-in that ended too late for its call failed with is told to the next one.
 func TestTheReasonOfTheSignInBefore(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		cred := credentialFunc(func(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
 			time.Sleep(10 * time.Second)

@@ -110,7 +110,6 @@ func (s *story) locked() time.Time {
 // A refusal that comes and goes, once or several times in a row and to whichever of the
 // three questions, locks nothing and is not even seen by who reads.
 func TestADoubtThatPasses(t *testing.T) {
-	t.Parallel()
 	for name, fault := range doubtful {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
@@ -136,7 +135,6 @@ func TestADoubtThatPasses(t *testing.T) {
 
 // One answer in ten is wrong, for four hours: nothing is locked.
 func TestOneAnswerInTen(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		transport := &tenth{Client: r.Client()}
 		s, e := r.openStore(r.client(func(o *azure.Options) { o.ClientOptions.Transport = transport }))
@@ -179,7 +177,6 @@ func answerWith(req *http.Request, instead *http.Response, status int, body stri
 // the row. What is in doubt takes seconds longer, what is not takes none; both are measured
 // here on a clock that stands still, and once on the real one below.
 func TestARefusalThatRepeatsEndsAccess(t *testing.T) {
-	t.Parallel()
 	ends := func(t *testing.T, lose func(r *rig), client func(r *rig) *azure.Vault, least, most time.Duration, kinds ...error) {
 		bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 			s, e := r.openStore(client(r))
@@ -253,7 +250,6 @@ func (r *rig) signsIn(fails func(n int) error) *azure.Vault {
 
 // A federation that fails now and then fails nobody, at Open neither.
 func TestASignInThatIsRefusedNowAndThen(t *testing.T) {
-	t.Parallel()
 	for _, code := range []string{"AADSTS70021", "AADSTS700211", "AADSTS700213"} {
 		for name, fails := range map[string]func(n int) error{
 			"the first":        func(n int) error { return when(n == 1, entra(code)) },
@@ -337,7 +333,6 @@ func TestADoubtAboutTheWayIsAskedOnANewConnection(t *testing.T) {
 // A doubt that is not resolved is no denial, and the error has both: what came last, and
 // what was said before.
 func TestADoubtThatIsNotResolved(t *testing.T) {
-	t.Parallel()
 	for name, tt := range map[string]struct {
 		then keyvaulttest.Fault
 		says string
@@ -372,7 +367,6 @@ func TestADoubtThatIsNotResolved(t *testing.T) {
 
 // Who gives up while a question is about to be asked again is told both.
 func TestGivingUpInDoubt(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		v := r.client()
 		r.Inject(doubtful["401 AKV10046"])
@@ -389,7 +383,6 @@ func TestGivingUpInDoubt(t *testing.T) {
 
 // However little time a call has, what answers quickly is asked often enough.
 func TestDoubtsInAShortTime(t *testing.T) {
-	t.Parallel()
 	for _, timeout := range []time.Duration{100 * time.Millisecond, time.Second, 9 * time.Second, time.Minute} {
 		t.Run(timeout.String(), func(t *testing.T) {
 			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -68,7 +69,7 @@ func (r *flightRig) start(ctx context.Context, board boarding) chan flightAnswer
 
 // A context that has ended begins nothing, and joins nothing.
 func TestAnEndedContextGoesNowhere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		r := newFlightRig()
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -86,7 +87,7 @@ func TestAnEndedContextGoesNowhere(t *testing.T) {
 
 // Each has its own copy, and what it was copied from is cleared once, when all have theirs.
 func TestTheLastClears(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		r := newFlightRig()
 		one, two := r.start(t.Context(), nil), r.start(t.Context(), nil)
 		require.EqualValues(t, 1, r.began.Load())
@@ -104,7 +105,7 @@ func TestTheLastClears(t *testing.T) {
 
 // So is an answer that comes when nobody waits for it any more.
 func TestAnAnswerForNobodyIsCleared(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		r := newFlightRig()
 		answer, letGo := []byte("answer"), make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -128,7 +129,7 @@ func TestAnAnswerForNobodyIsCleared(t *testing.T) {
 // The first to go ends nothing for the others; the last does, and nobody joins what it
 // ended. A call that was given up does not take the next one's place away when it ends.
 func TestTheLastToGoEndsTheCall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		r := newFlightRig()
 		first, cancelFirst := context.WithCancel(t.Context())
 		second, cancelSecond := context.WithCancel(t.Context())
@@ -154,7 +155,7 @@ func TestTheLastToGoEndsTheCall(t *testing.T) {
 // one that was begun after it is still there to join.
 func TestAnOldCallLeavesTheNewOneAlone(t *testing.T) {
 	for _, givenUp := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		bubbles.Test(t, func(t *testing.T) {
 			r := newFlightRig()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -185,7 +186,7 @@ func TestAnOldCallLeavesTheNewOneAlone(t *testing.T) {
 // The time in which others may join begins when the call is sent, not when it begins to
 // wait for its turn; that it is sent again does not begin it anew.
 func TestWhenACallWasSent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		r := newFlightRig()
 		var cl *call
 		board := func(have *call) (*call, error) {
@@ -217,7 +218,7 @@ func TestWhenACallWasSent(t *testing.T) {
 
 // Who may not board leaves nothing behind, and the others' call goes on.
 func TestWhoMayNotBoard(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		r := newFlightRig()
 		full := errors.New("too late")
 		_, err := r.call(t.Context(), func(*call) (*call, error) { return nil, full })
@@ -233,7 +234,7 @@ func TestWhoMayNotBoard(t *testing.T) {
 
 // Those who joined know the request's id, too.
 func TestRequestIDOfAJoinedCall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		f := newFlights[string, int](wall{time.Now()})
 		letGo := make(chan struct{})
 		run := func(ctx context.Context, _ *call) (int, error) {
@@ -279,7 +280,7 @@ func TestWhatIsProven(t *testing.T) {
 
 // What has been answered is asked anew, also while the answer is still being handed out.
 func TestWhatIsAnsweredIsAskedAnew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		f := newFlights[string, int](wall{time.Now()})
 		var began atomic.Int32
 		handOut := make(chan struct{})

@@ -21,7 +21,6 @@ import (
 // client looks every now and then. That a look goes wrong does not undo what was
 // accepted.
 func TestAdminWaits(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		a, ctx := r.admin(), t.Context()
 		looks := func(op string, f func()) int {
@@ -68,7 +67,6 @@ func TestAdminWaits(t *testing.T) {
 
 // The wait ends, with an error that says that what was asked for goes on.
 func TestAdminDoesNotWaitForEver(t *testing.T) {
-	t.Parallel()
 	for name, f := range map[string]keyvaulttest.Fault{
 		"not there": {Status: 404, Code: "KeyNotFound"}, "no answer": {Status: 503, Code: "ServiceUnavailable"}, "a hang": {Hang: true},
 	} {

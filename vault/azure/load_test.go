@@ -43,7 +43,6 @@ func (s *statuses) Do(r *http.Request) (*http.Response, error) {
 // fair share of what there is. In a bubble no other load on the machine decides who is
 // late.
 func TestLoadUnderALimit(t *testing.T) {
-	t.Parallel()
 	const (
 		limit      = 400
 		goroutines = 64

@@ -39,7 +39,6 @@ func (r *rig) wraps(n int) (all []vault.Wrapped) {
 // once, and who gives up leaves nothing behind. The calls that keep access alive get
 // through, all of them. And the vault, whose limit is the budget, throttles nobody.
 func TestOverload(t *testing.T) {
-	t.Parallel()
 	const (
 		budget = 100 // in 10 seconds
 		lasts  = 60  // seconds
@@ -114,7 +113,6 @@ func TestOverload(t *testing.T) {
 // access, whose checks go first, and get what there is: whether they wait for half a
 // second or for as long as the store does, which fills the queue with seconds of calls.
 func TestOverloadedStoreStaysAvailable(t *testing.T) {
-	t.Parallel()
 	const (
 		budget  = 100
 		readers = 40
@@ -182,7 +180,6 @@ func TestOverloadedStoreStaysAvailable(t *testing.T) {
 // The vault's challenge to a new client is answered before others get their turn: the
 // operation has had its own.
 func TestAChallengeIsAnsweredFirst(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		cold := r.wraps(10)
 		slow := &sends{Client: r.Client(), change: func(_ *http.Request, resp *http.Response) {

@@ -87,7 +87,6 @@ func TestRecordsHaveTheVaultsRequestID(t *testing.T) {
 
 // Those who joined somebody else's request have its name, too.
 func TestWhoJoinsHasTheRequestID(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		transport, seen := ids(r)
 		v := r.client(func(o *azure.Options) { o.ClientOptions.Transport = transport })

@@ -2,7 +2,6 @@ package azure_test
 
 import (
 	"context"
-	"crypto/fips140"
 	"errors"
 	"io/fs"
 	"os"
@@ -11,13 +10,13 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
-	"testing/synctest"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/keyvaulttest"
+	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/blockseal/blockseal/internal/test/testkeys"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/azure"
@@ -183,16 +182,11 @@ func (r *rig) setEnabled(enabled bool) { r.update(r.key, local.Update{Enabled: &
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
-// bubble runs a test in a bubble of package testing/synctest, where time stands still
+// bubble runs a test in a bubble, where time stands still
 // until nothing else is left to do, with a server without a network.
 func bubble(t *testing.T, o keyvaulttest.Options, f func(t *testing.T, r *rig)) {
 	t.Helper()
-	if fips140.Enabled() {
-		// A new generator (SP 800-90A), as each that reads at the same time as others needs
-		// one, is seeded from how a clock jitters: in a bubble it stands still.
-		t.Skip("there is no entropy in a bubble under fips140")
-	}
-	synctest.Test(t, func(t *testing.T) {
+	bubbles.Test(t, func(t *testing.T) {
 		o.InMemory = true
 		f(t, newRig(t, &o))
 	})

@@ -63,7 +63,6 @@ func TestThe401IsQuoted(t *testing.T) {
 // While a call tries again and again its time may be up: the reason for which it does is
 // in the error all the same.
 func TestTheReasonThatWasKnown(t *testing.T) {
-	t.Parallel()
 	for name, tt := range map[string]struct {
 		cut  func(r *rig)
 		says string
@@ -97,7 +96,6 @@ func TestTheReasonThatWasKnown(t *testing.T) {
 // So is an answer that says nothing about the key, 408 as well as 429 and 5xx: what was heard
 // last is told, and not that nothing was.
 func TestTheSilenceThatWasHeard(t *testing.T) {
-	t.Parallel()
 	for status, says := range map[int]string{
 		408: "the vault service failed, try again later [HTTP 408]",
 		429: "too many requests to this vault [HTTP 429]",

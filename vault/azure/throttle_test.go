@@ -61,7 +61,6 @@ func storm(s *sends) func(*azure.Options) {
 // while the pause lasts, whoever comes, and not all at once after it. Then all are
 // served.
 func TestNoRetryStorm(t *testing.T) {
-	t.Parallel()
 	for _, retryAfter := range []string{"", "2"} {
 		t.Run("Retry-After "+retryAfter, func(t *testing.T) {
 			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
@@ -115,7 +114,6 @@ func TestNoRetryStorm(t *testing.T) {
 // A pause that is longer than a caller would wait is told at once, with the time that
 // the vault said, and without asking.
 func TestALongPauseIsTold(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		v, ctx := r.client(patient), t.Context()
 		r.Inject(keyvaulttest.Fault{Op: "get", Times: 1, Status: 429, Code: "Throttled", RetryAfter: "60"})
@@ -140,7 +138,6 @@ func TestALongPauseIsTold(t *testing.T) {
 
 // The headers that say how long, whichever of them the vault sends.
 func TestRetryAfterHeaders(t *testing.T) {
-	t.Parallel()
 	bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 		for _, tt := range []struct {
 			name, value string
@@ -172,7 +169,6 @@ func TestRetryAfterHeaders(t *testing.T) {
 
 // Each call ends when its time is up, with what is known of why.
 func TestTimeout(t *testing.T) {
-	t.Parallel()
 	for name, tt := range map[string]struct {
 		faults []keyvaulttest.Fault
 		says   string

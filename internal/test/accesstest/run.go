@@ -6,11 +6,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
@@ -24,7 +24,7 @@ var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // goes by the given clock; it is called once more than there are scripts, to see
 // which of them it can run.
 //
-// Each script runs in a bubble of package testing/synctest: after each step the
+// Each script runs in a bubble of package bubbles: after each step the
 // interpreter waits until whatever the step set off, such as a check, has come to
 // rest. Nothing sleeps, and nothing is left to chance.
 func Run(t *testing.T, newWorld func(t *testing.T, clock *vaulttest.Clock) World) {
@@ -62,7 +62,7 @@ func run(t *testing.T, newWorld func(t *testing.T, clock *vaulttest.Clock) World
 		}
 		ran++
 		t.Run(strings.TrimSuffix(f.Name(), ".txt"), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubbles.Test(t, func(t *testing.T) {
 				clock := vaulttest.NewClock(start)
 				runScript(t, clock, newWorld(t, clock), lines)
 			})
