@@ -12,45 +12,54 @@ import (
 // it holds. Counters are read one after the other while the store goes on, so that
 // two of them may differ by what happened in between. It has no secrets.
 type Stats struct {
-	Time     time.Time // when it was taken, by the keyring's clock
-	StoreID  keyring.StoreID
-	Instance string // as Store.Instance
+	Time     time.Time       `json:"time"` // when it was taken, by the keyring's clock
+	StoreID  keyring.StoreID `json:"storeID"`
+	Instance string          `json:"instance"` // as Store.Instance
 
 	// State is as Store.State returns it: status, cause, since when, last check, KEK
 	// version, epoch, dropped events. Keys is what the keyring has counted, and how
 	// much of the lease is left.
-	State keyring.State
-	Keys  keyring.Stats
+	State keyring.State `json:"state"`
+	Keys  keyring.Stats `json:"keys"`
 	// KEKAge is how long ago the KEK version that wraps the keyring was made, and
 	// KEKLeft how long it is until it expires, negative after that. Zero: not known,
 	// or never.
-	KEKAge, KEKLeft time.Duration
+	KEKAge  time.Duration `json:"kekAge"`
+	KEKLeft time.Duration `json:"kekLeft"`
 
 	// Blocks and plaintext bytes that were read by Get, of the store and of
 	// snapshots, and Gets that found no block.
-	Gets, ReadBytes, NotFound uint64
+	Gets      uint64 `json:"gets"`
+	ReadBytes uint64 `json:"readBytes"`
+	NotFound  uint64 `json:"notFound"`
 	// Blocks and plaintext bytes that scans came by.
-	Scanned, ScannedBytes uint64
+	Scanned      uint64 `json:"scanned"`
+	ScannedBytes uint64 `json:"scannedBytes"`
 	// Blocks and plaintext bytes that were put, deletions, alone or in a batch, and
 	// batches that were committed.
-	Puts, WrittenBytes, Deletes, Commits uint64
+	Puts         uint64 `json:"puts"`
+	WrittenBytes uint64 `json:"writtenBytes"`
+	Deletes      uint64 `json:"deletes"`
+	Commits      uint64 `json:"commits"`
 	// Failures counts operations that failed, by operation ("get", "has", "scan",
 	// "put", "delete", "commit"; "verify": blocks that it found damaged; "rewrite":
 	// rotations and rekeyings that one stopped) and kind ("inaccessible", "corrupt",
 	// "version", "vault", "closed", "read_only", "stale", "canceled", "other").
 	// Arguments that cannot be right are not counted.
-	Failures map[string]map[string]uint64
+	Failures map[string]map[string]uint64 `json:"failures"`
 
 	// RecordCache is the cache of wrapped DEK records, Rows that of sealed blocks.
-	RecordCache, Rows CacheStats
+	RecordCache CacheStats `json:"recordCache"`
+	Rows        CacheStats `json:"rows"`
 
 	// Running is the long operations that are under way, and Last how the last of
 	// each name ended, the latest first.
-	Running, Last []Work
+	Running []Work `json:"running"`
+	Last    []Work `json:"last"`
 
 	// Engine is a part of what the storage engine says about itself. It is zero when
 	// the store is closed.
-	Engine EngineStats
+	Engine EngineStats `json:"engine"`
 }
 
 // OpenFailures is how many blocks could not be opened, by kind: those of Failures
@@ -73,38 +82,47 @@ func FailureKind(err error) string { return tally.Kind(err) }
 
 // CacheStats is what a cache was asked, and holds.
 type CacheStats struct {
-	Hits, Misses uint64
-	Entries      int
+	Hits    uint64 `json:"hits"`
+	Misses  uint64 `json:"misses"`
+	Entries int    `json:"entries"`
 	// Bytes is the memory that it takes, and Limit the most that it may: the cache of
 	// DEK records has all of its memory from the beginning. Zero: there is none.
-	Bytes, Limit int64
+	Bytes int64 `json:"bytes"`
+	Limit int64 `json:"limit"`
 }
 
 // EngineStats is a part of Pebble's metrics: what an operator looks at. Sizes are in
 // bytes; counts of what happened are since Open.
 type EngineStats struct {
-	DiskBytes     uint64 // all files
-	WALBytes      uint64 // of the log that is still needed
-	WALWritten    uint64 // to the log
-	MemTableBytes uint64
+	DiskBytes     uint64 `json:"diskBytes"`  // all files
+	WALBytes      uint64 `json:"walBytes"`   // of the log that is still needed
+	WALWritten    uint64 `json:"walWritten"` // to the log
+	MemTableBytes uint64 `json:"memTableBytes"`
 
-	CacheBytes, CacheHits, CacheMisses uint64 // of Pebble's cache of sealed blocks
-	FilterHits, FilterMisses           uint64 // of the filters: a hit saved a look into a table
+	CacheBytes   uint64 `json:"cacheBytes"` // of Pebble's cache of sealed blocks
+	CacheHits    uint64 `json:"cacheHits"`
+	CacheMisses  uint64 `json:"cacheMisses"`
+	FilterHits   uint64 `json:"filterHits"` // of the filters: a hit saved a look into a table
+	FilterMisses uint64 `json:"filterMisses"`
 
-	Flushes, Compactions, FailedCompactions uint64
-	CompactionTime                          time.Duration
-	CompactionDebt                          uint64 // what is to be compacted until the tree is at rest
-	CompactionsRunning                      int
-	FlushedBytes, CompactedBytes            uint64 // written, tables and blob files
+	Flushes            uint64        `json:"flushes"`
+	Compactions        uint64        `json:"compactions"`
+	FailedCompactions  uint64        `json:"failedCompactions"`
+	CompactionTime     time.Duration `json:"compactionTime"`
+	CompactionDebt     uint64        `json:"compactionDebt"` // what is to be compacted until the tree is at rest
+	CompactionsRunning int           `json:"compactionsRunning"`
+	FlushedBytes       uint64        `json:"flushedBytes"` // written, tables and blob files
+	CompactedBytes     uint64        `json:"compactedBytes"`
 
-	ReadAmplification int // tables that a look-up may have to go through
-	BlobFiles         uint64
-	BlobBytes         uint64
-	Tombstones        uint64 // deletions that compactions have not yet removed
-	ObsoleteBytes     uint64 // of files that are about to be removed
-	Snapshots         int    // open ones
+	ReadAmplification int    `json:"readAmplification"` // tables that a look-up may have to go through
+	BlobFiles         uint64 `json:"blobFiles"`
+	BlobBytes         uint64 `json:"blobBytes"`
+	Tombstones        uint64 `json:"tombstones"`    // deletions that compactions have not yet removed
+	ObsoleteBytes     uint64 `json:"obsoleteBytes"` // of files that are about to be removed
+	Snapshots         int    `json:"snapshots"`     // open ones
 
-	LevelTables, LevelBytes []uint64 // of each level of the tree, from 0
+	LevelTables []uint64 `json:"levelTables"` // of each level of the tree, from 0
+	LevelBytes  []uint64 `json:"levelBytes"`
 }
 
 // Stats returns the store's statistics. It waits for neither vault nor disk, and

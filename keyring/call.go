@@ -35,7 +35,12 @@ func (c *callCounts) of(op vault.Operation) *atomic.Uint64 {
 
 // Calls is how often a keyring called its vault, by operation, and how many of
 // the calls failed.
-type Calls struct{ Get, Wrap, Unwrap, Failed uint64 }
+type Calls struct {
+	Get    uint64 `json:"get"`
+	Wrap   uint64 `json:"wrap"`
+	Unwrap uint64 `json:"unwrap"`
+	Failed uint64 `json:"failed"`
+}
 
 // VaultCalls returns the counts since the keyring was opened.
 func (r *Keyring) VaultCalls() Calls {

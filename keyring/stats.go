@@ -12,66 +12,71 @@ import (
 type Stats struct {
 	// Calls are the calls to the vault, one entry for each operation, in the order
 	// get, wrapKey, unwrapKey.
-	Calls []CallStats
+	Calls []CallStats `json:"calls"`
 	// InFlight is how many calls are being waited for.
-	InFlight int
+	InFlight int `json:"inFlight"`
 	// Stuck is how many others were given up and are still with a vault client that
 	// ignores its context. At 8 no more are made.
-	Stuck int
+	Stuck int `json:"stuck"`
 
 	// Checks counts the checks of access, by what came of them.
-	Checks CheckCounts
+	Checks CheckCounts `json:"checks"`
 
 	// DEKHits and DEKMisses count the look-ups of DEKs that the vault opened
 	// (ByKEK): a miss is a call to the vault, or the wait for one. DEKs is how many
 	// are in memory.
-	DEKHits, DEKMisses uint64
-	DEKs               int
+	DEKHits   uint64 `json:"dekHits"`
+	DEKMisses uint64 `json:"dekMisses"`
+	DEKs      int    `json:"deks"`
 
 	// Epoch is the current epoch; zero when locked.
-	Epoch EpochStats
+	Epoch EpochStats `json:"epoch"`
 	// KEKCreated is when the KEK version that wraps the keyring was made, and
 	// KEKExpires when it ends, as the vault last said. Zero: not known, or never.
-	KEKCreated, KEKExpires time.Time
+	KEKCreated time.Time `json:"kekCreated,omitzero"`
+	KEKExpires time.Time `json:"kekExpires,omitzero"`
 
 	// Lease and CheckEvery are as configured. LeaseLeft is how long the keys may
 	// still be used without another unwrap: to the end of the lease or the key's
 	// own expiry. It is zero when locked.
-	Lease, CheckEvery, LeaseLeft time.Duration
+	Lease      time.Duration `json:"lease"`
+	CheckEvery time.Duration `json:"checkEvery"`
+	LeaseLeft  time.Duration `json:"leaseLeft"`
 }
 
 // EpochStats is the current epoch.
 type EpochStats struct {
-	ID      uint32
-	Created time.Time
+	ID      uint32    `json:"id"`
+	Created time.Time `json:"created,omitzero"`
 	// DEKs is a bound on how many it has wrapped, in all keyrings that share the document,
 	// as of when this one took up its present state: the document counts them in
 	// advance, and what others have counted and not used counts too. MaxDEKs is when the
 	// next begins.
-	DEKs, MaxDEKs uint64
+	DEKs    uint64 `json:"deks"`
+	MaxDEKs uint64 `json:"maxDEKs"`
 	// MaxAge is when the next begins; zero: never by age.
-	MaxAge time.Duration
+	MaxAge time.Duration `json:"maxAge"`
 }
 
 // CheckCounts counts checks of access by what came of them.
 type CheckCounts struct {
-	OK         uint64 // the lease was renewed
-	Denied     uint64 // the vault said no, or its key is another one
-	Unanswered uint64 // the vault did not answer: nothing was learned
-	Other      uint64 // the caller gave up, or the keyring could not be opened
+	OK         uint64 `json:"ok"`         // the lease was renewed
+	Denied     uint64 `json:"denied"`     // the vault said no, or its key is another one
+	Unanswered uint64 `json:"unanswered"` // the vault did not answer: nothing was learned
+	Other      uint64 `json:"other"`      // the caller gave up, or the keyring could not be opened
 }
 
 // CallStats is the calls of one operation.
 type CallStats struct {
-	Operation vault.Operation
+	Operation vault.Operation `json:"operation"`
 	// Outcomes counts the calls that ended, by outcome; see [Outcomes]. All of
 	// those are there, with zero if none.
-	Outcomes map[string]uint64
+	Outcomes map[string]uint64 `json:"outcomes"`
 	// NotMade counts calls that were not made because Stats.Stuck was at its most.
 	// They are not among those that ended.
-	NotMade uint64
+	NotMade uint64 `json:"notMade"`
 	// Latency is how long the calls took, whatever their outcome.
-	Latency Histogram
+	Latency Histogram `json:"latency"`
 }
 
 // Ended is how many calls have ended.
@@ -84,13 +89,13 @@ func (c CallStats) Ended() (n uint64) {
 
 // Histogram counts durations by upper bounds.
 type Histogram struct {
-	Count uint64
-	Sum   time.Duration
+	Count uint64        `json:"count"`
+	Sum   time.Duration `json:"sum"`
 	// Bounds are the upper bounds, inclusive, ascending. Counts[i] is how many
 	// durations were at most Bounds[i] and more than the bound before; those
 	// beyond the last are in Count alone.
-	Bounds []time.Duration
-	Counts []uint64
+	Bounds []time.Duration `json:"bounds"`
+	Counts []uint64        `json:"counts"`
 }
 
 // LatencyBounds returns the bounds of the histograms of vault calls: from a file

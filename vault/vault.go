@@ -98,6 +98,6 @@ func (k Key) Permits(op Operation) bool { return slices.Contains(k.Operations, o
 
 // Wrapped is a secret encrypted to one version of one key.
 type Wrapped struct {
-	KeyID      KeyID
-	Ciphertext []byte // [WrappedSize] bytes for RSA-2048
+	KeyID      KeyID  `json:"keyID"`
+	Ciphertext []byte `json:"ciphertext"` // [WrappedSize] bytes for RSA-2048
 }

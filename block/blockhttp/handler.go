@@ -44,9 +44,9 @@ type Options struct {
 
 // AuditStatus is what [Handler] shows of an audit log, such as vault/audit's.
 type AuditStatus struct {
-	Head    string // of the last record that was written
-	Pending int    // records that wait to be written
-	Lost    uint64 // records that were lost
+	Head    string `json:"head"`    // of the last record that was written
+	Pending int    `json:"pending"` // records that wait to be written
+	Lost    uint64 `json:"lost"`    // records that were lost
 }
 
 // Handler returns a page about a store for the people who operate it: the state and what

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -76,50 +75,22 @@ func samePath(a, b string) bool {
 	return errA == nil && errB == nil && a == b
 }
 
-type recordView struct {
-	Time      time.Time `json:"time"`
-	Event     string    `json:"event"`
-	Identity  string    `json:"identity,omitempty"`
-	Store     string    `json:"store,omitempty"`
-	Operation string    `json:"operation,omitempty"`
-	Key       string    `json:"key,omitempty"`
-	Version   string    `json:"version,omitempty"`
-	Outcome   string    `json:"outcome,omitempty"`
-	Reason    string    `json:"reason,omitempty"`
-	Code      string    `json:"code,omitempty"`
-	Detail    string    `json:"detail,omitempty"`
-	Duration  string    `json:"duration,omitempty"`
-	Request   string    `json:"request,omitempty"`
-	ByVault   string    `json:"vaultRequest,omitempty"`
-	Count     uint64    `json:"count,omitempty"`
-}
-
-func viewRecord(r audit.Record) recordView {
-	v := recordView{Time: r.Time, Event: string(r.Event), Identity: r.Identity, Store: r.Store, Operation: string(r.Operation),
-		Key: r.Key, Version: r.Version, Outcome: string(r.Outcome), Reason: r.Reason, Code: r.Code, Detail: r.Detail,
-		Request: r.RequestID, ByVault: r.VaultRequestID, Count: r.Count}
-	if r.Duration != 0 {
-		v.Duration = r.Duration.String()
-	}
-	return v
-}
-
-// detail is all that a line has no column for.
-func (v recordView) detail() string {
+// detailOf is all that a line has no column for.
+func detailOf(r audit.Record) string {
 	var parts []string
 	add := func(format, s string) {
 		if s != "" {
 			parts = append(parts, fmt.Sprintf(format, s))
 		}
 	}
-	reason := v.Reason
-	if v.Code != "" {
-		reason = strings.TrimSpace(reason + " [" + v.Code + "]")
+	reason := r.Reason
+	if r.Code != "" {
+		reason = strings.TrimSpace(reason + " [" + r.Code + "]")
 	}
 	add("%s", reason)
-	add("%s", v.Detail)
-	add("request %s", v.Request)
-	add("the vault's request %s", v.ByVault)
+	add("%s", r.Detail)
+	add("request %s", r.RequestID)
+	add("the vault's request %s", r.VaultRequestID)
 	return strings.Join(parts, ", ")
 }
 
@@ -165,7 +136,7 @@ written.`, func(ctx context.Context, args []string) error {
 			return err
 		}
 		defer log.Close()
-		views := []recordView{}
+		found := []audit.Record{}
 		var bad error
 		for r, err := range audit.Records(log, o) {
 			if err != nil {
@@ -177,17 +148,17 @@ written.`, func(ctx context.Context, args []string) error {
 				outcome != "" && string(r.Outcome) != outcome || since.set && r.Time.Before(since.t) {
 				continue
 			}
-			views = append(views, viewRecord(r))
+			found = append(found, r)
 		}
-		return errors.Join(a.show(views, func(t *table) {
+		return errors.Join(a.show(found, func(t *table) {
 			t.row("TIME", "IDENTITY", "OPERATION", "OUTCOME", "KEY", "VERSION", "STORE", "DETAIL")
-			for _, v := range views {
-				what := v.Operation
+			for _, r := range found {
+				what := string(r.Operation)
 				if what == "" {
-					what = v.Event
+					what = string(r.Event)
 				}
-				name := v.Key[strings.LastIndex(v.Key, "/")+1:]
-				t.row(v.Time, dash(v.Identity), what, dash(v.Outcome), dash(name), dash(v.Version), dash(v.Store), v.detail())
+				name := r.Key[strings.LastIndex(r.Key, "/")+1:]
+				t.row(r.Time, dash(r.Identity), what, dash(string(r.Outcome)), dash(name), dash(r.Version), dash(r.Store), detailOf(r))
 			}
 		}), bad)
 	})

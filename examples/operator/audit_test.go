@@ -104,9 +104,9 @@ func TestAuditRecords(t *testing.T) {
 	require.Contains(t, text, "request "+denied["request"].(string))
 	require.Contains(t, text, "key in use, disable; store "+dir+" needs version")
 
-	v := viewRecord(audit.Record{Code: "Forbidden", RequestID: "a", VaultRequestID: "b"})
-	require.Equal(t, "[Forbidden], request a, the vault's request b", v.detail())
-	b, err := json.Marshal(v)
+	r := audit.Record{Code: "Forbidden", RequestID: "a", VaultRequestID: "b"}
+	require.Equal(t, "[Forbidden], request a, the vault's request b", detailOf(r))
+	b, err := json.Marshal(r)
 	require.NoError(t, err)
 	require.Contains(t, string(b), `"code":"Forbidden","request":"a","vaultRequest":"b"`)
 }

@@ -191,8 +191,7 @@ func (k *keyVault) RestoreKey(ctx context.Context, backup []byte) (vault.Key, er
 
 // listed is what Key Vault lists of a version: properties, without the key.
 func listed(i azure.KeyInfo) local.KeyVersion {
-	return local.KeyVersion{Key: vault.Key{ID: i.ID, Enabled: i.Enabled, NotBefore: i.NotBefore, Expires: i.Expires, Created: i.Created},
-		Created: i.Created, Updated: i.Updated}
+	return local.KeyVersion{Key: vault.Key{ID: i.ID, Enabled: i.Enabled, NotBefore: i.NotBefore, Expires: i.Expires, Created: i.Created}, Updated: i.Updated}
 }
 
 // ListKeys asks for each key's versions, too: Key Vault's list of keys does not say which is

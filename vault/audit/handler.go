@@ -50,7 +50,7 @@ func (e entry) slogRecord() slog.Record {
 	for _, a := range []struct{ name, value string }{
 		{"identity", r.Identity},
 		{"store", r.Store},
-		{"op", string(r.Operation)},
+		{"operation", string(r.Operation)},
 		{"key", r.Key},
 		{"version", r.Version},
 		{"outcome", string(r.Outcome)},
@@ -58,14 +58,14 @@ func (e entry) slogRecord() slog.Record {
 		{"code", r.Code},
 		{"detail", r.Detail},
 		{"request", r.RequestID},
-		{"vault_request", r.VaultRequestID},
+		{"vaultRequest", r.VaultRequestID},
 	} {
 		if a.value != "" {
 			out.AddAttrs(slog.String(a.name, clean(a.value)))
 		}
 	}
 	if r.Event == EventOperation {
-		out.AddAttrs(slog.Int64("duration_ns", max(r.Duration.Nanoseconds(), 0)))
+		out.AddAttrs(slog.Duration("duration", max(r.Duration, 0)))
 	}
 	if r.Count > 0 {
 		out.AddAttrs(slog.Uint64("count", r.Count))

@@ -14,27 +14,27 @@ import (
 
 // A log is a sequence of lines, each a JSON object (RFC 8259) and a line feed:
 //
-//	{"v":2,"log":"7c…","seq":2,"prev":"3f…","time":"…","event":"operation",…,"hash":"a0…"}\n
+//	{"v":3,"log":"7c…","seq":2,"prev":"3f…","time":"…","event":"operation",…,"hash":"a0…"}\n
 //	|                                                                      |
 //	+----------------- hash is the SHA-256 of these bytes -----------------+
 //
-//	v         2, the version of this format
+//	v         3, the version of this format
 //	log       the log's identity, 32 digits: random, and the same in each of its records
 //	seq       1, 2, 3, ... without a gap, also from one file to the next
 //	prev      the hash of the record before; of the first record, 64 zeros
 //	time      RFC 3339, UTC, always nine digits of a second
 //	event     see Event; all that follows but hash is left out when empty
-//	identity  store  op  key  version  outcome  reason  code  detail
-//	duration_ns  request  vault_request  count
+//	identity  store  operation  key  version  outcome  reason  code  detail
+//	duration  request  vaultRequest  count
 //	hash      SHA-256 of the line up to the comma before "hash"; 64 digits
 //
 // Members stand in this order and there is one spelling of each record, without
 // spaces: decode refuses any other. So the chain can be checked with a shell
 // alone: cut each line at ,"hash":" and give what is before it to sha256sum.
 //
-// None of this may change under version 2.
+// None of this may change under version 3.
 const (
-	formatVersion = 2
+	formatVersion = 3
 	hashMember    = `,"hash":"`
 	lineEnd       = "\"}\n"
 	tailSize      = len(hashMember) + 2*sha256.Size + len(lineEnd)
@@ -54,16 +54,16 @@ type wireRecord struct {
 	Event        Event   `json:"event"`
 	Identity     string  `json:"identity,omitempty"`
 	Store        string  `json:"store,omitempty"`
-	Op           string  `json:"op,omitempty"`
+	Operation    string  `json:"operation,omitempty"`
 	Key          string  `json:"key,omitempty"`
 	Version      string  `json:"version,omitempty"`
 	Outcome      Outcome `json:"outcome,omitempty"`
 	Reason       string  `json:"reason,omitempty"`
 	Code         string  `json:"code,omitempty"`
 	Detail       string  `json:"detail,omitempty"`
-	DurationNS   int64   `json:"duration_ns,omitempty"`
+	Duration     int64   `json:"duration,omitempty"`
 	Request      string  `json:"request,omitempty"`
-	VaultRequest string  `json:"vault_request,omitempty"`
+	VaultRequest string  `json:"vaultRequest,omitempty"`
 	Count        uint64  `json:"count,omitempty"`
 }
 
@@ -78,14 +78,14 @@ func encode(prev Head, r Record) (line []byte, head Head) {
 		Event:        Event(clean(string(r.Event))),
 		Identity:     clean(r.Identity),
 		Store:        clean(r.Store),
-		Op:           clean(string(r.Operation)),
+		Operation:    clean(string(r.Operation)),
 		Key:          clean(r.Key),
 		Version:      clean(r.Version),
 		Outcome:      Outcome(clean(string(r.Outcome))),
 		Reason:       clean(r.Reason),
 		Code:         clean(r.Code),
 		Detail:       clean(r.Detail),
-		DurationNS:   max(r.Duration.Nanoseconds(), 0),
+		Duration:     max(r.Duration.Nanoseconds(), 0),
 		Request:      clean(r.RequestID),
 		VaultRequest: clean(r.VaultRequestID),
 		Count:        r.Count,
@@ -153,9 +153,9 @@ func (w wireRecord) record() (Record, error) {
 		return Record{}, errors.New("its time is not one")
 	}
 	return Record{
-		Time: when, Event: w.Event, Identity: w.Identity, Store: w.Store, Operation: vault.Operation(w.Op),
+		Time: when, Event: w.Event, Identity: w.Identity, Store: w.Store, Operation: vault.Operation(w.Operation),
 		Key: w.Key, Version: w.Version, Outcome: w.Outcome, Reason: w.Reason, Code: w.Code, Detail: w.Detail,
-		Duration: time.Duration(w.DurationNS), RequestID: w.Request, VaultRequestID: w.VaultRequest, Count: w.Count,
+		Duration: time.Duration(w.Duration), RequestID: w.Request, VaultRequestID: w.VaultRequest, Count: w.Count,
 	}, nil
 }
 

@@ -155,9 +155,9 @@ func (l *Log) flush(ctx context.Context) error {
 
 // Stats is the state of a log.
 type Stats struct {
-	Head    Head   // of the last record that was written
-	Pending int    // records that wait in memory for the log to become writable
-	Lost    uint64 // records that were lost since the log was opened
+	Head    Head   `json:"head"`    // of the last record that was written
+	Pending int    `json:"pending"` // records that wait in memory for the log to become writable
+	Lost    uint64 `json:"lost"`    // records that were lost since the log was opened
 }
 
 // Stats returns the state of the log.

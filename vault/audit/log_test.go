@@ -236,7 +236,7 @@ func TestHandlerLog(t *testing.T) {
 		lines.WriteString(attrs["record"].(string) + "\n")
 		levels = append(levels, attrs["level"].(string)+" "+attrs["msg"].(string)+" "+attrs["event"].(string))
 	}
-	golden, err := os.ReadFile("testdata/v2.jsonl")
+	golden, err := os.ReadFile("testdata/v3.jsonl")
 	require.NoError(t, err)
 	require.Equal(t, string(golden), lines.String(), "the lines are those of any log")
 	require.Equal(t, []string{
@@ -244,8 +244,8 @@ func TestHandlerLog(t *testing.T) {
 		"WARN audit event lost", "WARN audit event state",
 	}, levels)
 	second := strings.Split(out.String(), "\n")[1]
-	require.Contains(t, second, `"seq":2,"event":"operation","identity":"ingest","store":"store-1","op":"wrapKey","key":"https://contoso.vault.azure.net/keys/kek"`)
-	require.Contains(t, second, `"outcome":"ok","request":"req-7","vault_request":"b1f0","duration_ns":1500000,"record":"`)
+	require.Contains(t, second, `"seq":2,"event":"operation","identity":"ingest","store":"store-1","operation":"wrapKey","key":"https://contoso.vault.azure.net/keys/kek"`)
+	require.Contains(t, second, `"outcome":"ok","request":"req-7","vaultRequest":"b1f0","duration":1500000,"record":"`)
 }
 
 // failing is a handler that fails as told.

@@ -39,26 +39,26 @@ const (
 // A string is recorded up to [MaxField] bytes, cut off with an ellipsis beyond,
 // and with U+FFFD where it is not UTF-8.
 type Record struct {
-	Time  time.Time // when the operation began; recorded in UTC, to the nanosecond. Zero is now
-	Event Event
+	Time  time.Time `json:"time"` // when the operation began; recorded in UTC, to the nanosecond. Zero is now
+	Event Event     `json:"event"`
 
 	// With EventOperation, and with others as far as they apply:
-	Identity       string          // who asked, from the options or the context
-	Store          string          // for which store, likewise
-	Operation      vault.Operation // what was asked
-	Key            string          // of which key: "VAULT/keys/NAME", without the version
-	Version        string          // the version that was used, if the vault said, else that was asked for
-	Outcome        Outcome         // how it ended
-	Reason         string          // the kind of error, such as "key disabled"; "" with OutcomeOK
-	Code           string          // the vault's own code for it
-	Detail         string          // what the vault said to do about it, or what is odd about its answer; of an [Action], its detail before that
-	Duration       time.Duration   // how long the vault took, or the [Action]; recorded in nanoseconds
-	RequestID      string          // the caller's name for its request, from the context
-	VaultRequestID string          // the vault's
+	Identity       string          `json:"identity,omitempty"`     // who asked, from the options or the context
+	Store          string          `json:"store,omitempty"`        // for which store, likewise
+	Operation      vault.Operation `json:"operation,omitempty"`    // what was asked
+	Key            string          `json:"key,omitempty"`          // of which key: "VAULT/keys/NAME", without the version
+	Version        string          `json:"version,omitempty"`      // the version that was used, if the vault said, else that was asked for
+	Outcome        Outcome         `json:"outcome,omitempty"`      // how it ended
+	Reason         string          `json:"reason,omitempty"`       // the kind of error, such as "key disabled"; "" with OutcomeOK
+	Code           string          `json:"code,omitempty"`         // the vault's own code for it
+	Detail         string          `json:"detail,omitempty"`       // what the vault said to do about it, or what is odd about its answer; of an [Action], its detail before that
+	Duration       time.Duration   `json:"duration,omitempty"`     // how long the vault took, or the [Action]; recorded in nanoseconds
+	RequestID      string          `json:"request,omitempty"`      // the caller's name for its request, from the context
+	VaultRequestID string          `json:"vaultRequest,omitempty"` // the vault's
 
 	// With EventLost the number of records; with EventOpened the number of bytes
 	// of an unfinished record that was cut off the end, which Detail holds.
-	Count uint64
+	Count uint64 `json:"count,omitempty"`
 }
 
 // MaxField is the most bytes of one string that a record holds.

@@ -197,7 +197,7 @@ func TestNoteRequestID(t *testing.T) {
 	}}, audit.NewLog(&out, nil), nil)
 	_, err := v.GetKey(t.Context(), vault.KeyID{Name: "kek"})
 	require.ErrorIs(t, err, vault.ErrThrottled)
-	require.Contains(t, out.String(), `"vault_request":"second try"`)
+	require.Contains(t, out.String(), `"vaultRequest":"second try"`)
 	audit.NoteRequestID(t.Context(), "outside an operation") // does nothing
 }
 

@@ -51,10 +51,10 @@ type VerifyOptions struct {
 
 // Result is what [Verify] found.
 type Result struct {
-	Records uint64 // records in order
-	Head    Head   // of the last of them: keep it, for the next time
-	Lost    uint64 // records that the log says were lost
-	Torn    int    // bytes of an unfinished record at the end
+	Records uint64 `json:"records"`   // records in order
+	Head    Head   `json:"head"`      // of the last of them: keep it, for the next time
+	Lost    uint64 `json:"lost"`      // records that the log says were lost
+	Torn    int    `json:"tornBytes"` // bytes of an unfinished record at the end
 }
 
 // Verify reads a log and checks that every record is as it was written, where it

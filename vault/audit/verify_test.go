@@ -64,7 +64,7 @@ func TestVerify(t *testing.T) {
 		{"archived up to now", none, &VerifyOptions{After: head, Head: head}, ""},
 
 		{"first record removed", lines[1:], nil, "line 1 (at byte 0, after record 0): it is record 2"},
-		{"record removed", slices.Concat(lines[:4], lines[5:]), nil, "line 5 (at byte 1296, after record 4): it is record 6"},
+		{"record removed", slices.Concat(lines[:4], lines[5:]), nil, "line 5 (at byte 1324, after record 4): it is record 6"},
 		{"record doubled", slices.Concat(lines[:4], lines[3:]), nil, "it is record 4"},
 		{"two records swapped", slices.Concat(lines[:4], lines[5:6], lines[4:5], lines[6:]), nil, "it is record 6"},
 		{"last record replaced, nothing kept", slices.Concat(lines[:9], other[9:]), nil, ""}, // the limit of a chain without a kept head

@@ -16,13 +16,16 @@ import (
 // key. The properties of a key are those of its current version, whose name is not
 // given.
 type KeyInfo struct {
-	ID                 vault.KeyID
-	Enabled            bool
-	NotBefore, Expires time.Time // zero: not set
-	Created, Updated   time.Time
+	ID        vault.KeyID `json:"id"`
+	Enabled   bool        `json:"enabled"`
+	NotBefore time.Time   `json:"notBefore,omitzero"` // zero: not set
+	Expires   time.Time   `json:"expires,omitzero"`   // likewise
+	Created   time.Time   `json:"created,omitzero"`
+	Updated   time.Time   `json:"updated,omitzero"`
 	// Deleted says when the key was deleted, and PurgeAt when it is gone for good;
 	// both are zero for a key that is not deleted.
-	Deleted, PurgeAt time.Time
+	Deleted time.Time `json:"deleted,omitzero"`
+	PurgeAt time.Time `json:"purgeAt,omitzero"`
 }
 
 func (a *Admin) info(op vault.Operation, kid *azkeys.ID, at *azkeys.KeyAttributes) (KeyInfo, error) {

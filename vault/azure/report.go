@@ -38,7 +38,7 @@ type Check struct {
 	Status Status        `json:"status"`
 	Detail string        `json:"detail"`           // what was found
 	Remedy string        `json:"remedy,omitempty"` // what to do; "" if it passed
-	Took   time.Duration `json:"took_ns,omitempty"`
+	Took   time.Duration `json:"took,omitempty"`
 }
 
 // Report is what a preflight found, in the order in which it looked.

@@ -20,16 +20,16 @@ import (
 type RotationPolicy struct {
 	// RotateAfter rotates that long after the current version was made, at least 7
 	// days. Default: never. Either this or RotateBeforeExpiry.
-	RotateAfter time.Duration
+	RotateAfter time.Duration `json:"rotateAfter,omitzero"`
 	// RotateBeforeExpiry rotates that long before the current version expires, at least
 	// 7 days. It needs ExpiresAfter. Default: never.
-	RotateBeforeExpiry time.Duration
+	RotateBeforeExpiry time.Duration `json:"rotateBeforeExpiry,omitzero"`
 	// ExpiresAfter is when new versions expire, at least 28 days from their creation.
 	// Default: never.
-	ExpiresAfter time.Duration
+	ExpiresAfter time.Duration `json:"expiresAfter,omitzero"`
 	// NotifyBefore is how long before expiry Key Vault sends the event KeyNearExpiry, if
 	// the version expires. Default: 30 days.
-	NotifyBefore time.Duration
+	NotifyBefore time.Duration `json:"notifyBefore,omitzero"`
 }
 
 const day = 24 * time.Hour

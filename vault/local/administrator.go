@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -290,17 +291,29 @@ func (u *Update) apply(v *version) (err error) {
 // KeyVersion is a version with all its properties.
 type KeyVersion struct {
 	vault.Key
-	Created, Updated time.Time
+	Updated time.Time // when its properties were changed last
+}
+
+// MarshalJSON writes the key's members, as [vault.Key] does, and updated: without it, the
+// embedded key would write itself alone.
+func (k KeyVersion) MarshalJSON() ([]byte, error) {
+	b, err := json.Marshal(k.Key)
+	if err != nil || k.Updated.IsZero() {
+		return b, err
+	}
+	updated, err := json.Marshal(k.Updated)
+	return slices.Concat(b[:len(b)-1], []byte(`,"updated":`), updated, []byte("}")), err
 }
 
 // KeyInfo is a key with its current version.
 type KeyInfo struct {
-	Current  KeyVersion
-	Versions int // how many it has
-	Policy   RotationPolicy
+	Current  KeyVersion     `json:"current"`
+	Versions int            `json:"versions"` // how many it has
+	Policy   RotationPolicy `json:"policy"`
 	// Deleted says when the key was deleted, and PurgeAt before when it is not gone for
 	// good unless it is purged; see Maintain. Both are zero for a key that is not deleted.
-	Deleted, PurgeAt time.Time
+	Deleted time.Time `json:"deleted,omitzero"`
+	PurgeAt time.Time `json:"purgeAt,omitzero"`
 }
 
 // ListKeys returns the keys that are not deleted, by ascending name.
@@ -353,7 +366,6 @@ func (a *Administrator) Versions(ctx context.Context, name string) ([]KeyVersion
 func (v *version) info(vaultName, name string) KeyVersion {
 	return KeyVersion{
 		Key:     v.describe(vault.KeyID{Vault: vaultName, Name: name}),
-		Created: fromUnix(v.Created),
 		Updated: fromUnix(v.Updated),
 	}
 }

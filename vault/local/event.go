@@ -34,31 +34,25 @@ func (k EventKind) String() string {
 // Event is something that the vault did, or noticed, by itself. Fields that a kind
 // does not mention are zero. It carries no key material.
 type Event struct {
-	Kind EventKind
-	Time time.Time
-	Key  vault.KeyID
-	Left time.Duration
-	Err  error
+	Kind EventKind     `json:"kind"`
+	Time time.Time     `json:"time"`
+	Key  vault.KeyID   `json:"key,omitzero"`
+	Left time.Duration `json:"left,omitzero"`
+	Err  error         `json:"error"`
 }
 
 // MarshalText is String, so that an encoder writes the name.
 func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// MarshalJSON writes kind and key as text, what is left as Go writes a duration, and the
-// error's text.
+// MarshalJSON writes kind and key as text, what is left in nanoseconds, and the error's text.
 func (e Event) MarshalJSON() ([]byte, error) {
+	type plain Event
 	out := struct {
-		Kind  EventKind `json:"kind"`
-		Time  time.Time `json:"time"`
-		Key   string    `json:"key"`
-		Left  string    `json:"left,omitempty"`
-		Error string    `json:"error,omitempty"`
-	}{Kind: e.Kind, Time: e.Time, Key: e.Key.String()}
-	if e.Left != 0 {
-		out.Left = e.Left.String()
-	}
+		plain
+		Err string `json:"error,omitempty"`
+	}{plain: plain(e)}
 	if e.Err != nil {
-		out.Error = e.Err.Error()
+		out.Err = e.Err.Error()
 	}
 	return json.Marshal(out)
 }

@@ -46,14 +46,14 @@ func (a KDFAlgorithm) String() string {
 // With GODEBUG=fips140=on the default is PBKDF2, and what was made with argon2id opens,
 // by code outside the FIPS 140-3 module. With fips140=only it does not ([ErrFIPS]).
 type KDF struct {
-	Algorithm KDFAlgorithm
+	Algorithm KDFAlgorithm `json:"algorithm"`
 	// Passes over the memory (argon2id, 1 to 64), or iterations (PBKDF2, 1 to
 	// 100,000,000).
-	Passes uint32
+	Passes uint32 `json:"passes"`
 	// Memory in KiB (argon2id, 8 for each lane to 2,097,152); 0 for PBKDF2.
-	Memory uint32
+	Memory uint32 `json:"memoryKiB,omitzero"`
 	// Lanes (argon2id, 1 to 64), which is how many threads can work on it; 0 for PBKDF2.
-	Lanes uint8
+	Lanes uint8 `json:"lanes,omitzero"`
 }
 
 // The bounds keep an edited file from making Open run out of memory or time.

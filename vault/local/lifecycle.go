@@ -103,12 +103,12 @@ func (v *Vault) EnablePurgeProtection(ctx context.Context) error {
 
 // Info is what a vault is.
 type Info struct {
-	ID              string
-	Created         time.Time
-	Generation      uint64 // 1 more at each change
-	KDF             KDF
-	RetentionDays   int
-	PurgeProtection bool
+	ID              string    `json:"id"`
+	Created         time.Time `json:"created"`
+	Generation      uint64    `json:"generation"` // 1 more at each change
+	KDF             KDF       `json:"kdf"`
+	RetentionDays   int       `json:"retentionDays"`
+	PurgeProtection bool      `json:"purgeProtection"`
 }
 
 // Info returns the vault's properties.

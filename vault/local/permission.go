@@ -150,8 +150,8 @@ func (v *Vault) regrant(ctx context.Context, identity string, ops []Permission, 
 
 // IdentityInfo is an identity and its grants, in ascending order.
 type IdentityInfo struct {
-	Name   string
-	Grants []Permission
+	Name   string       `json:"name"`
+	Grants []Permission `json:"grants"`
 }
 
 // Identities returns all identities that have grants, by ascending name.

@@ -22,17 +22,17 @@ import (
 type RotationPolicy struct {
 	// RotateAfter rotates when the current version is that old, at least 1 hour.
 	// Default: never.
-	RotateAfter time.Duration
+	RotateAfter time.Duration `json:"rotateAfter,omitzero"`
 	// RotateBeforeExpiry rotates when the current version expires within that time,
 	// at least 1 hour. Default: never.
-	RotateBeforeExpiry time.Duration
+	RotateBeforeExpiry time.Duration `json:"rotateBeforeExpiry,omitzero"`
 	// ExpiresAfter is when new versions expire, from their creation on; longer than
 	// RotateBeforeExpiry. Default: never, or as the version's own options say.
-	ExpiresAfter time.Duration
+	ExpiresAfter time.Duration `json:"expiresAfter,omitzero"`
 	// NotifyBefore is how long before the current version's expiry notice is given
 	// ([KeyNearExpiry]), and again at 7 days and at 1 day. Default: 30 days; negative:
 	// no notices.
-	NotifyBefore time.Duration
+	NotifyBefore time.Duration `json:"notifyBefore,omitzero"`
 }
 
 const minRotation = time.Hour
