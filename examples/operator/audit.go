@@ -151,14 +151,25 @@ written.`, func(ctx context.Context, args []string) error {
 			found = append(found, r)
 		}
 		return errors.Join(a.show(found, func(t *table) {
-			t.row("TIME", "IDENTITY", "OPERATION", "OUTCOME", "KEY", "VERSION", "STORE", "DETAIL")
+			t.row("TIME", "IDENTITY", "OPERATION", "OUTCOME", "KEY, STORE, DETAIL")
 			for _, r := range found {
 				what := string(r.Operation)
 				if what == "" {
 					what = string(r.Event)
 				}
-				name := r.Key[strings.LastIndex(r.Key, "/")+1:]
-				t.row(r.Time, dash(r.Identity), what, dash(string(r.Outcome)), dash(name), dash(r.Version), dash(r.Store), detailOf(r))
+				var about []string
+				if name := r.Key[strings.LastIndex(r.Key, "/")+1:]; name != "" && r.Version != "" {
+					about = append(about, name+"/"+t.id(r.Version))
+				} else if name != "" {
+					about = append(about, name)
+				}
+				if r.Store != "" {
+					about = append(about, "store "+t.id(r.Store))
+				}
+				if detail := detailOf(r); detail != "" {
+					about = append(about, detail)
+				}
+				t.row(r.Time, dash(r.Identity), what, dash(string(r.Outcome)), dash(strings.Join(about, ", ")))
 			}
 		}), bad)
 	})
@@ -220,7 +231,7 @@ record is unfinished: then the program was stopped while writing it, or is at wo
 			t.row("files", view.Files)
 			t.row("records in order", view.Records)
 			t.row("records lost", view.Lost)
-			t.row("head", view.Head)
+			t.row("head", t.head(r.Head))
 		}), bad)
 	})
 	h.add(c)

@@ -52,7 +52,7 @@ func TestPlanAndRegister(t *testing.T) {
 	require.Contains(t, g.fails(exitVerification, "is not whole", "store", "usage", dir), "the keyring")
 	require.Contains(t, g.fails(exitVerification, "not all", "store", "usage", dir, "--open"), "the keyring")
 	g.fails(exitRefused, "its register of them is not whole", "key", "disable", "customer/"+old)
-	require.Contains(t, g.ok("store", "inspect", dir), "some may be missing")
+	require.Contains(t, g.ok("store", "inspect", dir), "versions may be missing")
 	g.ok("key", "rotate", "customer")
 	require.Contains(t, g.ok("store", "rotate", "kek", dir), "may be needed by copies that the store does not know")
 	require.Contains(t, g.ok("store", "erase", dir), "KEK versions or copies may be missing above")

@@ -256,7 +256,7 @@ recovered.`,
 						}
 						t.row(k.Name, versions, k.Deleted, k.PurgeAt)
 					} else {
-						t.row(k.Name, k.Versions, k.Current.Version, k.Current.State, k.Current.Expires)
+						t.row(k.Name, k.Versions, t.id(k.Current.Version), k.Current.State, k.Current.Expires)
 					}
 				}
 			})

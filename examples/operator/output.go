@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/blockseal/blockseal/vault"
@@ -18,23 +17,10 @@ func (a *app) show(v any, text func(w *table)) error {
 		e.SetIndent("", "  ")
 		return e.Encode(v)
 	}
-	t := &table{w: tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)}
+	t := &table{width: a.tableWidth(), whole: a.whole}
 	text(t)
-	return t.w.Flush()
-}
-
-// table writes columns.
-type table struct{ w *tabwriter.Writer }
-
-// row writes cells side by side.
-func (t *table) row(cells ...any) {
-	for i, c := range cells {
-		if i > 0 {
-			io.WriteString(t.w, "\t")
-		}
-		fmt.Fprint(t.w, shown(c))
-	}
-	io.WriteString(t.w, "\n")
+	_, err := io.WriteString(a.out, t.String())
+	return err
 }
 
 // shown is how a value looks in text.

@@ -49,9 +49,15 @@ func (a *app) showCopies(ctx context.Context, s *openStore) error {
 		return err
 	}
 	return a.show(copies, func(t *table) {
-		t.row("INSTANCE", "MADE", "GENERATION", "PATH", "STATE")
-		for _, c := range copies {
-			t.row(c.Instance, c.Made, c.Generation, c.Path, copyState(c))
+		for i, c := range copies {
+			if i > 0 {
+				t.row()
+			}
+			t.row("copy", c.Path)
+			t.row("  instance", c.Instance)
+			t.row("  made", c.Made)
+			t.row("  generation", c.Generation)
+			t.row("  state", copyState(c))
 		}
 	})
 }

@@ -130,7 +130,7 @@ is known only to whoever opened the store.`,
 					t.row("older copies may need", k)
 				}
 				if w.Incomplete {
-					t.row("copies and older KEK versions", "some may be missing: the store's register of them is not whole")
+					t.row("incomplete", "copies and older KEK versions may be missing: the store's register of them is not whole")
 				}
 				for _, u := range w.Unfinished {
 					t.row("unfinished", u)
@@ -184,7 +184,7 @@ func (a *app) showUses(uses []block.KeyUse) error {
 				t.row("in the vault " + u.Key.Vault + ":")
 				t.row("KEY/VERSION", "NEEDED FOR")
 			}
-			t.row(u.Key.Name+"/"+u.Key.Version, w[i].For)
+			t.row(u.Key.Name+"/"+t.id(u.Key.Version), w[i].For)
 		}
 	})
 }

@@ -124,7 +124,8 @@ func (a *app) showRelocation(rel block.Relocation) error {
 			t.row("still needed", id)
 		}
 		for _, c := range w.Copies {
-			t.row("copy "+c.Path, copyState(c))
+			t.row("copy", c.Path)
+			t.row("  state", copyState(c))
 		}
 	})
 	return errors.Join(err, behind)

@@ -80,10 +80,12 @@ func (a *app) afterMove(ctx context.Context, s *openStore, from string, rewrap b
 		t.row("to", w.To)
 		t.row("DEKs rewrapped", w.Rewrapped)
 		for _, c := range w.Copies {
-			t.row("copy "+c.Path, copyState(c))
+			t.row("copy", c.Path)
+			t.row("  state", copyState(c))
 		}
 		for _, u := range w.Remaining {
-			t.row("still needed: "+u.KEK, u.For)
+			t.row("still needed", u.KEK)
+			t.row("  for", u.For)
 		}
 		if w.Incomplete {
 			t.row("others", "may be needed by copies that the store does not know")
@@ -341,15 +343,15 @@ receipt, and purge those versions when nothing else needs them (store usage).`,
 				for _, k := range r.Keys {
 					switch k.State {
 					case block.KeyExists:
-						t.row("older copies of the files open with", k.Key)
+						t.row("older copies", fmt.Sprint("of the files open with ", k.Key))
 					case block.KeyNotFound:
-						t.row("older copies of the files opened with", fmt.Sprint(k.Key, " (which the vault does not find)"))
+						t.row("older copies", fmt.Sprint("of the files opened with ", k.Key, " (which the vault does not find)"))
 					default:
-						t.row("older copies of the files open with", fmt.Sprint(k.Key, " (whether it exists is not known)"))
+						t.row("older copies", fmt.Sprint("of the files open with ", k.Key, " (whether it exists is not known)"))
 					}
 				}
 				for _, c := range r.Copies {
-					t.row("registered copy", strings.TrimSuffix(c.Path+": "+c.Doubt, ": "))
+					t.row("copy", strings.TrimSuffix(c.Path+": "+c.Doubt, ": "))
 				}
 				if r.Incomplete {
 					t.row("incomplete", "KEK versions or copies may be missing above")
