@@ -125,6 +125,11 @@ func (s *Store) Erase(ctx context.Context, p Progress) (Receipt, error) {
 }
 
 func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
+	// Before anything is destroyed: without it a receipt cannot be made, whatever is done.
+	purger, ok := s.part.(engine.Purger)
+	if !ok {
+		return r, fmt.Errorf("the store's engine cannot promise that its files forget; nothing was destroyed: %w", errors.ErrUnsupported)
+	}
 	// The engine keeps what an open snapshot or scan sees, in its files too. What was
 	// begun after this look is open, or is noticed, when Purge comes to its end.
 	if n := s.keys.Pins(); n > 0 {
@@ -142,10 +147,6 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 		return r, ErrClosed
 	}
 	defer s.use.End()
-	purger, ok := s.part.(engine.Purger)
-	if !ok {
-		return r, fmt.Errorf("the epochs were destroyed, and the store's engine cannot promise that its files forget: %w", errors.ErrUnsupported)
-	}
 	err = purger.Purge(ctx, func() error {
 		return engine.SetMeta(ctx, s.part, metaErased, []byte(s.keys.Now().UTC().Format(time.RFC3339)))
 	}, func() bool { return s.keys.Pins() > 0 })

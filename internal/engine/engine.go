@@ -55,6 +55,8 @@ var (
 // common: what is done in one changes nothing that is seen in another. It is safe for
 // concurrent use, but for Close.
 //
+// What a call is given, ids, records, bounds and values, is the caller's again when it returns.
+//
 // A call that is given a context that has ended returns its error and changes nothing. One that
 // ends meanwhile ends what waits for somebody else's reading, as a purge does; what waits for the
 // disk, or for a change that does, it may not be able to end. LoadMeta waits for neither.

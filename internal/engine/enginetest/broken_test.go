@@ -63,6 +63,36 @@ var brokenEngines = []struct {
 			return p.Partition.Apply(ctx, b, g, sync)
 		}
 	}},
+	{"a batch keeps the record that it puts alone", "what is given is not kept", func(p *brokenPartition) {
+		var id, record []byte
+		p.batch = func(b *brokenBatch) {
+			b.putRecord = func(i, r []byte) error { id, record = i, r; return nil }
+		}
+		p.replace = func(ctx context.Context, b engine.Batch, was []engine.Was) (int, error) {
+			if id != nil {
+				_ = b.PutRecord(id, record)
+			}
+			return p.Partition.Replace(ctx, b, was)
+		}
+	}},
+	{"a cursor keeps its bounds", "what is given is not kept", func(p *brokenPartition) {
+		p.cursor = func(ctx context.Context, part engine.Parts, lower, upper []byte) (engine.Cursor, error) {
+			c, err := p.Partition.Cursor(ctx, part, lower, upper)
+			return &lateCursor{c, p, part, lower, upper}, err
+		}
+	}},
+	{"the KEKs that are refused are the caller's", "what is given is not kept", func(p *brokenPartition) {
+		var kept []uint32
+		p.refuse = func(ctx context.Context, keks []uint32) error {
+			kept = keks
+			return p.Partition.RefuseKEKs(ctx, keks)
+		}
+		p.floor = func() engine.Floor {
+			f := p.Partition.Floor()
+			f.KEKs = kept
+			return f
+		}
+	}},
 	{"a view is the partition", "a view is one state", func(p *brokenPartition) {
 		p.view = func(context.Context) (engine.View, error) { return openView{p.Partition}, nil }
 	}},

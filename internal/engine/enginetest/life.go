@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"bytes"
 	"context"
 
 	"github.com/stretchr/testify/require"
@@ -222,6 +223,51 @@ func lifeParts() []part {
 			r.is(v, "a", "2", "two")
 			require.NoError(t, v.Close())
 			require.NoError(t, p.Purge(r.ctx, touch, func() bool { return false }))
+		}},
+		{"what was purged is in no file", func(t T, s Subject) {
+			r := newRig(t, s)
+			p, ok := r.p.(engine.Purger)
+			if !ok {
+				return
+			}
+			require.NotNil(t, s.Bytes, "an engine that purges shows its bytes")
+			gone := map[string]string{
+				"deleted":             "a record whose row is deleted",
+				"overwritten":         "a record that is overwritten by another",
+				"rewrapped":           "a record in whose place another is put",
+				"meta record deleted": "a meta record that is deleted",
+				"meta record changed": "a meta record that is changed",
+			}
+			const stays = "a record that stays"
+			r.put("a", gone["deleted"], "sealed", "b", gone["overwritten"], "sealed", "c", gone["rewrapped"], "sealed", "d", stays, "sealed")
+			for _, name := range []string{"meta record deleted", "meta record changed"} {
+				_, err := r.swap(name, 0, []byte(gone[name]))
+				require.NoError(t, err)
+			}
+			for what, text := range gone {
+				require.True(t, bytes.Contains(s.Bytes(t, r.e), []byte(text)), "it can be found before: %s", what)
+			}
+			r.delete("a")
+			r.put("b", "now", "sealed")
+			b := r.p.NewBatch()
+			require.NoError(t, b.PutRecord([]byte("c"), []byte("now")))
+			_, err := r.p.Replace(r.ctx, b, []engine.Was{{ID: []byte("c"), Record: []byte(gone["rewrapped"])}})
+			require.NoError(t, err)
+			require.NoError(t, b.Close())
+			_, err = r.p.SwapMeta(r.ctx, engine.Swap{Name: "meta record deleted", Revision: engine.AnyRevision},
+				engine.Swap{Name: "meta record changed", Revision: engine.AnyRevision, Value: []byte("now")})
+			require.NoError(t, err)
+			require.NoError(t, p.Purge(r.ctx, func() error {
+				_, err := r.swap("touched", engine.AnyRevision, []byte("now"))
+				return err
+			}, func() bool { return false }))
+			left := s.Bytes(t, r.e)
+			for what, text := range gone {
+				require.False(t, bytes.Contains(left, []byte(text)), "%s", what)
+			}
+			require.True(t, bytes.Contains(left, []byte(stays)))
+			r.is(r.p, "c", "now", "sealed")
+			r.is(r.p, "d", stays, "sealed")
 		}},
 	}
 }

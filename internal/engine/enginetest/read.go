@@ -122,6 +122,49 @@ func readParts() []part {
 			row.Record[0] = 'x' // the caller's
 			row.Release()
 			r.is(r.p, "a", "record", "")
+
+			id, record = []byte("b"), []byte("record")
+			b = r.p.NewBatch()
+			room, err := b.Put(id, record, 6)
+			require.NoError(t, err)
+			copy(room, "sealed")
+			require.NoError(t, r.p.Apply(r.ctx, b, r.guard(0), true))
+			require.NoError(t, b.Wait())
+			id[0], record[0] = 'x', 'x'
+			require.NoError(t, b.Close())
+			r.is(r.p, "b", "record", "sealed")
+			r.absent(r.p, "x")
+			id, record = []byte("b"), []byte("another")
+			b = r.p.NewBatch()
+			require.NoError(t, b.PutRecord(id, record))
+			id[0], record[0] = 'x', 'x'
+			was := []engine.Was{{ID: []byte("b"), Record: []byte("record")}}
+			lost, err := r.p.Replace(r.ctx, b, was)
+			require.NoError(t, err)
+			require.Zero(t, lost)
+			was[0].ID[0], was[0].Record[0] = 'x', 'x'
+			require.NoError(t, b.Close())
+			r.is(r.p, "b", "another", "sealed")
+
+			lower, upper := []byte("b"), []byte("c")
+			c, err := r.p.Cursor(r.ctx, engine.Record, lower, upper)
+			require.NoError(t, err)
+			cloned, err := c.Clone(engine.Sealed, lower, upper)
+			require.NoError(t, err)
+			lower[0], upper[0] = 'a', 'a'
+			require.Equal(t, []string{"b", "another"}, r.rest(c, c.First()))
+			require.Equal(t, []string{"b", "sealed"}, r.rest(cloned, cloned.First()))
+			seek := []byte("b")
+			require.True(t, c.SeekGE(seek))
+			seek[0] = 'x'
+			require.Equal(t, "b", string(c.ID()))
+			require.NoError(t, cloned.Close())
+			require.NoError(t, c.Close())
+
+			keks := []uint32{3}
+			require.NoError(t, r.p.RefuseKEKs(r.ctx, keks))
+			keks[0] = 4
+			require.Equal(t, []uint32{3}, r.p.Floor().KEKs)
 		}},
 		{"a view is one state", func(t T, s Subject) {
 			r := newRig(t, s)

@@ -23,6 +23,9 @@ type Subject struct {
 	// Copy returns a copy of an engine that New returned, to be read: see engine.Checkpointer,
 	// which is called with taken. If nil, no copies are made.
 	Copy func(t T, e engine.Engine, taken func(raise func(partition, epoch uint32))) engine.Engine
+	// Bytes returns all that is in the files of an engine that New returned. An engine that has
+	// an engine.Purger has this: what a purge promises is about those bytes.
+	Bytes func(t T, e engine.Engine) []byte
 }
 
 // T is what the suite needs of a *testing.T.

@@ -90,12 +90,23 @@ func TestSuiteFindsBrokenEngines(t *testing.T) {
 		s := Subject{New: func(T) engine.Engine { return &brokenPurge{memory.New()} }}
 		require.NotEmpty(t, fails(named(t, "a purge leaves what is there"), s))
 	})
+	t.Run("a purge takes too little", func(t *testing.T) {
+		for _, good := range []bool{true, false} {
+			s := Subject{
+				New:   func(T) engine.Engine { return remembering{memory.New(), good, new([]byte)} },
+				Bytes: func(_ T, e engine.Engine) []byte { return *e.(remembering).given },
+			}
+			require.Equal(t, good, len(fails(named(t, "what was purged is in no file"), s)) == 0)
+			s.Bytes = nil
+			require.NotEmpty(t, fails(named(t, "what was purged is in no file"), s), "nobody looks")
+		}
+	})
 }
 
 // Each part of the suite has an engine that it finds, but for the one that is left out here.
 func TestEveryPartFindsSomething(t *testing.T) {
 	finds := map[string]bool{"what is durable survives a crash": true, "a copy has what was before it was decided": true,
-		"a purge leaves what is there": true, "partitions have nothing in common": true, "a batch that is not applied changes nothing": true}
+		"a purge leaves what is there": true, "what was purged is in no file": true, "partitions have nothing in common": true, "a batch that is not applied changes nothing": true}
 	for _, b := range brokenEngines {
 		finds[b.part] = true
 	}

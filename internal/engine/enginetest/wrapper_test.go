@@ -40,6 +40,11 @@ type brokenPartition struct {
 	load    func(context.Context, string) ([]byte, uint64, error)
 	list    func(context.Context, string, func(string, []byte) error) error
 	swap    func(context.Context, ...engine.Swap) ([]uint64, error)
+	floor   func() engine.Floor
+}
+
+func (p *brokenPartition) Floor() engine.Floor {
+	return or(p.floor, p.Partition.Floor, p.floor != nil)()
 }
 
 // lose waits until somebody else was faster, if there is somebody.
@@ -165,6 +170,23 @@ func (c brokenCursor) Clone(part engine.Parts, lower, upper []byte) (engine.Curs
 	return c.p.Partition.Cursor(context.Background(), part, lower, upper)
 }
 
+// lateCursor looks at its bounds when it is moved.
+type lateCursor struct {
+	engine.Cursor
+	p            *brokenPartition
+	part         engine.Parts
+	lower, upper []byte
+}
+
+func (c *lateCursor) First() bool {
+	fresh, err := c.p.Partition.Cursor(context.Background(), c.part, c.lower, c.upper)
+	if err != nil {
+		return false
+	}
+	c.Cursor = fresh
+	return fresh.First()
+}
+
 // shortCursor seeks to the row before that which it is to seek to.
 type shortCursor struct{ engine.Cursor }
 
@@ -197,6 +219,54 @@ type purging struct{ engine.Partition }
 func (p *purging) Purge(ctx context.Context, touch func() error, _ func() bool) error {
 	b := p.NewBatch()
 	return errors.Join(touch(), b.Delete([]byte("a")), p.Apply(ctx, b, engine.Guard{Floor: p.Floor().Revision}, true))
+}
+
+// remembering is an engine that keeps all that it was ever given, and forgets it in a purge if it
+// is a good one.
+type remembering struct {
+	*memory.Engine
+	good  bool
+	given *[]byte
+}
+
+func (e remembering) Partition(number uint32) engine.Partition {
+	p := &brokenPartition{Partition: e.Engine.Partition(number)}
+	p.batch = func(b *brokenBatch) {
+		b.put = func(id, record []byte, size int) ([]byte, error) {
+			*e.given = append(*e.given, record...)
+			return b.Batch.Put(id, record, size)
+		}
+	}
+	p.swap = func(ctx context.Context, changes ...engine.Swap) ([]uint64, error) {
+		for _, c := range changes {
+			*e.given = append(*e.given, c.Value...)
+		}
+		return p.Partition.SwapMeta(ctx, changes...)
+	}
+	return rememberingPartition{p, e}
+}
+
+type rememberingPartition struct {
+	*brokenPartition
+	e remembering
+}
+
+func (p rememberingPartition) Purge(ctx context.Context, touch func() error, _ func() bool) error {
+	if p.e.good {
+		*p.e.given = nil
+		c, err := p.Cursor(ctx, engine.Record, nil, nil)
+		if err != nil {
+			return err
+		}
+		for ok := c.First(); ok; ok = c.Next() {
+			record, _ := c.Value()
+			*p.e.given = append(*p.e.given, record...)
+		}
+		if err := c.Close(); err != nil {
+			return err
+		}
+	}
+	return touch()
 }
 
 // errorsOf is an error, or another one.

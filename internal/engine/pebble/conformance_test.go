@@ -1,8 +1,11 @@
 package pebble
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"os"
 	"sync/atomic"
 	"testing"
 
@@ -58,6 +61,23 @@ func TestPebbleConforms(t *testing.T) {
 					dir := fmt.Sprintf("copy%d", copies.Add(1))
 					require.NoError(t, e.(engine.Checkpointer).Checkpoint(t.(*testing.T).Context(), dir, taken))
 					return openOn(t, e.(onFS).fs, dir, Options{ReadOnly: true})
+				},
+				Bytes: func(t enginetest.T, e engine.Engine) (all []byte) {
+					fs := e.(onFS).fs
+					names, err := fs.List("db")
+					require.NoError(t, err)
+					for _, name := range names {
+						f, err := fs.Open("db/" + name)
+						if errors.Is(err, os.ErrNotExist) {
+							continue // Pebble has removed it meanwhile
+						}
+						require.NoError(t, err)
+						b, err := io.ReadAll(f)
+						require.NoError(t, err)
+						require.NoError(t, f.Close())
+						all = append(all, b...)
+					}
+					return all
 				},
 			})
 		})

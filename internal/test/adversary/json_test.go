@@ -135,7 +135,7 @@ func TestJSONHasOneStyle(t *testing.T) {
 // whose texts are written.
 func written(t *testing.T) map[string]bool {
 	noData := map[string]bool{
-		"block.Block": true, // contents
+		"block.Block": true,                                                                                                             // contents
 		"block.Range": true, "keyring.Expect": true, "vault/audit.Action": true, "vault/local.Update": true, "vault/azure.Update": true, // arguments
 		"vault/audit.Head": true, "vault.KeyID": true, // texts; see TestTextsAreReadBack
 		"vault/azure.Admin": true, "vault/local.Identity": true, "vault/local.Vault": true, "vault/local.Escrow": true, // in use, not written down
