@@ -80,6 +80,12 @@ const nearExpiry = 30 * 24 * time.Hour
 func headline(st keyring.State, now time.Time) advice {
 	switch st.Status {
 	case keyring.Available:
+		// Before an expiry that is near: an older copy is accepted now, and the key's card has the
+		// date all the same.
+		if st.AnchorErr != nil {
+			return advice{kind: "anchor_lags", says: "the anchor lags, so that an older copy of the store would be accepted",
+				do: "Make it writable again; the store advances it by itself", runbook: "A lagging anchor"}
+		}
 		if left := st.KEKExpires.Sub(now); !st.KEKExpires.IsZero() && left <= nearExpiry {
 			return advice{kind: "key_near_expiry", says: "the key expires in " + span(max(0, left).Seconds()),
 				do: "Rotate it in the vault before", runbook: "Rotation"}

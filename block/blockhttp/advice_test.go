@@ -1,10 +1,15 @@
 package blockhttp_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"html"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +47,79 @@ func seen(t *testing.T, s *block.Store, opts *blockhttp.Options) string {
 	return strings.Join(strings.Fields(html.UnescapeString(page)), " ")
 }
 
+// fullAnchor is an anchor whose disk is full while it is said to be.
+type fullAnchor struct {
+	full atomic.Bool
+	mu   sync.Mutex
+	at   keyring.Point
+}
+
+var errFull = errors.New("no space left on the anchor's disk")
+
+func (a *fullAnchor) Load(context.Context) (keyring.Point, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.at, nil
+}
+
+func (a *fullAnchor) Advance(_ context.Context, to keyring.Point) error {
+	if a.full.Load() {
+		return errFull
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.at = to
+	return nil
+}
+
+// leaveBehind has the store change while its anchor cannot be written. The cleanup lets it be
+// written again.
+func leaveBehind(g *storerig.Rig, s *block.Store) {
+	a := g.Opts.Keyring.Anchor.(*fullAnchor)
+	a.full.Store(true)
+	g.T.Cleanup(func() { a.full.Store(false) }) // before the store is closed
+	require.NoError(g.T, s.RotateEpoch(g.Ctx, nil))
+	require.Eventually(g.T, func() bool { return s.State().AnchorErr != nil }, time.Minute, time.Millisecond)
+}
+
+// The page has what the anchor holds, and why it lags, once.
+func TestAnchorOnThePage(t *testing.T) {
+	g := storerig.New(t)
+	s := g.Open()
+	require.NotContains(t, seen(t, s, nil), "Anchor", "there is none")
+
+	g = storerig.New(t)
+	g.Opts.Keyring.Anchor = &fullAnchor{}
+	s = g.Open()
+	look := func() (v struct {
+		Anchor struct {
+			Lags                 *bool
+			Error                string
+			Generation, Sequence uint64
+		}
+	}) {
+		require.NoError(t, json.Unmarshal([]byte(body(t, fetch(blockhttp.Handler(s, nil), "GET", "/status.json"))), &v))
+		return v
+	}
+	require.NoError(t, s.RotateEpoch(g.Ctx, nil))
+	require.Eventually(t, func() bool { return s.State().Anchor.Generation == s.State().Generation }, time.Minute, time.Millisecond)
+	v := look()
+	require.NotNil(t, v.Anchor.Lags)
+	require.False(t, *v.Anchor.Lags)
+	require.Equal(t, s.State().Generation, v.Anchor.Generation)
+	require.Regexp(t, fmt.Sprintf("Anchor advanced keyring ?generation %d writes ?sequence number", v.Anchor.Generation), seen(t, s, nil))
+
+	leaveBehind(g, s)
+	v = look()
+	require.True(t, *v.Anchor.Lags)
+	require.Contains(t, v.Anchor.Error, errFull.Error())
+	require.Less(t, v.Anchor.Generation, s.State().Generation)
+	page := seen(t, s, nil)
+	require.Contains(t, page, "Runbook: “A lagging anchor” in docs/operations.md")
+	require.Contains(t, page, "Anchor lags")
+	require.Equal(t, 1, strings.Count(page, errFull.Error()), page)
+}
+
 // Whatever the vault says or does not say, the headline is what it means and what to do.
 func TestHeadlineOfEachCause(t *testing.T) {
 	start := storerig.Start()
@@ -64,6 +142,18 @@ func TestHeadlineOfEachCause(t *testing.T) {
 			g.Vault.SetDates(g.Key, time.Time{}, start.Add(20*24*time.Hour))
 			require.NoError(g.T, s.Revalidate(g.Ctx))
 		}, "key_near_expiry", "Available: the key expires in 20 d 0 h. Rotate it in the vault before.", "Rotation"},
+		{"the anchor lags", func(g *storerig.Rig, s *block.Store) { leaveBehind(g, s) }, "anchor_lags",
+			"Available: the anchor lags, so that an older copy of the store would be accepted. Make it writable again; the store advances it by itself.", "A lagging anchor"},
+		{"the anchor lags, and the key is near its expiry", func(g *storerig.Rig, s *block.Store) {
+			g.Vault.SetDates(g.Key, time.Time{}, start.Add(20*24*time.Hour))
+			require.NoError(g.T, s.Revalidate(g.Ctx))
+			leaveBehind(g, s)
+		}, "anchor_lags", "Available: the anchor lags, so that an older copy of the store would be accepted. Make it writable again; the store advances it by itself.", "A lagging anchor"},
+		{"the anchor lags, and the key is disabled", func(g *storerig.Rig, s *block.Store) {
+			leaveBehind(g, s)
+			g.Vault.SetEnabled(g.Key, false)
+			require.Error(g.T, s.Revalidate(g.Ctx))
+		}, "key_disabled", "Inaccessible: the key is disabled. Enable it in the vault.", "Causes"},
 		{"closed", func(g *storerig.Rig, s *block.Store) { require.NoError(g.T, s.Close()) }, "",
 			"Closed: the program closed the store. Nothing is to be done.", ""},
 		{"disabled", func(g *storerig.Rig, s *block.Store) {
@@ -107,6 +197,7 @@ func TestHeadlineOfEachCause(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := storerig.New(t)
+			g.Opts.Keyring.Anchor = &fullAnchor{}
 			s := g.Open()
 			c.happens(g, s)
 			st := lookAtState(t, s, nil)

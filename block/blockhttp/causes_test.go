@@ -36,6 +36,24 @@ func TestEveryCauseHasAdvice(t *testing.T) {
 	}
 }
 
+// So have the states that have no cause.
+func TestStatesHaveRunbooks(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/operations.md")
+	require.NoError(t, err)
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, st := range []keyring.State{
+		{Status: keyring.Available, AnchorErr: errors.New("no space")},
+		{Status: keyring.Available, KEKExpires: now},
+		{Status: keyring.Inaccessible},
+		{Status: keyring.Inaccessible, NextCheck: now},
+		{Status: keyring.Inaccessible, NextCheck: now, LastCheck: now},
+	} {
+		a := headline(st, now)
+		require.Regexp(t, `(?m)^###? `+a.runbook+`$`, string(manual))
+		require.Contains(t, string(manual), "(#"+anchor(a.runbook)+")")
+	}
+}
+
 // A failure that nobody foresaw is told as one.
 func TestHeadlineOfAnUnknownCause(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

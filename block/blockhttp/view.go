@@ -1,6 +1,7 @@
 package blockhttp
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -17,16 +18,17 @@ type view struct {
 	Store    string    `json:"store"`
 	Instance string    `json:"instance"`
 
-	State  stateView  `json:"state"`
-	Lease  leaseView  `json:"lease"`
-	Key    keyView    `json:"key"`
-	Check  checkView  `json:"check"`
-	Epochs epochsView `json:"epochs"`
-	Work   []workView `json:"work"`
-	Blocks blocksView `json:"blocks"`
-	Calls  []callView `json:"vaultCalls"`
-	Engine engineView `json:"engine"`
-	Audit  *auditView `json:"audit,omitempty"`
+	State  stateView   `json:"state"`
+	Lease  leaseView   `json:"lease"`
+	Key    keyView     `json:"key"`
+	Check  checkView   `json:"check"`
+	Epochs epochsView  `json:"epochs"`
+	Anchor *anchorView `json:"anchor,omitempty"` // left out if the store has none
+	Work   []workView  `json:"work"`
+	Blocks blocksView  `json:"blocks"`
+	Calls  []callView  `json:"vaultCalls"`
+	Engine engineView  `json:"engine"`
+	Audit  *auditView  `json:"audit,omitempty"`
 
 	Events  []eventView `json:"events"` // the latest first
 	Dropped uint64      `json:"eventsDropped"`
@@ -153,6 +155,15 @@ type eventView struct {
 	Short string    `json:"-"` // Text with its ids cut, and without an error that is above it
 }
 
+// anchorView is what the anchor holds, as far as the store knows.
+type anchorView struct {
+	Lags       bool   `json:"lags"`
+	Error      string `json:"error,omitempty"` // why, at the last attempt
+	Short      string `json:"-"`               // Error with its ids cut; empty if it stands above
+	Generation uint64 `json:"generation"`
+	Sequence   uint64 `json:"sequence"`
+}
+
 // Used is how much of the current epoch is used up.
 func (e epochsView) Used() *float64 {
 	f := float64(e.DEKs) / float64(max(e.MaxDEKs, 1))
@@ -204,6 +215,11 @@ func (h *handler) look() view {
 	said := telling{vault: st.State.KEK.Vault}
 	said.once(st.State.Cause)
 	v.Check.Short, _ = said.once(st.State.LastCheckErr)
+	if at := st.State.Anchor; at != (keyring.Point{}) || st.State.AnchorErr != nil {
+		v.Anchor = &anchorView{Lags: st.State.AnchorErr != nil, Error: text(st.State.AnchorErr), Generation: at.Generation, Sequence: at.Sequence}
+		v.Anchor.Short, _ = said.once(st.State.AnchorErr)
+		said.anchor = st.State.AnchorErr
+	}
 	for _, e := range h.s.RecentEvents() {
 		v.Events = append(v.Events, viewEvent(e, &said))
 	}
@@ -242,8 +258,9 @@ func viewWork(w block.Work) workView {
 // telling tells each error once on a page, however many parts of it have it: whoever reads
 // the same line four times looks for the difference.
 type telling struct {
-	vault string
-	told  []string
+	vault  string
+	anchor error // why the anchor lags; it stands above
+	told   []string
 }
 
 // once returns an error with its ids cut, or false if it stands above already, alone or as
@@ -263,6 +280,10 @@ func (t *telling) once(err error) (string, bool) {
 
 // inEvent is an error in an event's line: in plain words if it stands above.
 func (t *telling) inEvent(err error) string {
+	// How far the anchor was to come is another number at each attempt; what hinders it is not.
+	if cause := errors.Unwrap(err); cause != nil && t.anchor != nil && errors.Is(t.anchor, cause) {
+		return "as above"
+	}
 	if text, ok := t.once(err); ok {
 		return text
 	}
