@@ -212,6 +212,11 @@ func TestDirectoryFaults(t *testing.T) {
 						require.NoError(t, err)
 						require.Equal(t, numbered(9), readAll(t, dir)[1:], "nothing is lost, nothing twice")
 						require.Equal(t, Stats{Head: log.Head()}, log.Stats())
+						for _, name := range names(t, dir) {
+							info, err := os.Stat(filepath.Join(dir, name))
+							require.NoError(t, err)
+							require.LessOrEqual(t, info.Size(), smallFiles.MaxFileSize, "a file that could not be begun is not made up for by another")
+						}
 						return
 					}
 					synced := log.Head() // by a caller that was told so
@@ -227,6 +232,89 @@ func TestDirectoryFaults(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A log that could not be opened says so, and is opened when nothing fails any more; its lock and
+// its file are let go of.
+func TestOpenDirFaults(t *testing.T) {
+	torn := func(t *testing.T, dir string) {
+		last := filepath.Join(dir, names(t, dir)[0])
+		b, err := os.ReadFile(last)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(last, append(b, `{"v":`...), 0o600))
+	}
+	for what, tt := range map[string]struct {
+		there bool
+		alter func(t *testing.T, dir string)
+		fails faults
+		only  string // of files whose names begin so
+	}{
+		"the name of a new directory is not synced": {fails: faults{syncDir: errFull}},
+		"the first file is not made":                {fails: faults{open: errFull}},
+		"the last file is not opened":               {there: true, fails: faults{open: errFull}},
+		"what is torn is not kept":                  {there: true, alter: torn, fails: faults{sync: errFull}},
+		"what is torn is not cut off":               {there: true, alter: torn, fails: faults{sync: errFull}, only: "audit-"},
+		"that it was opened is not recorded":        {there: true, fails: faults{write: errFull}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "audit")
+			records := 1 // that it was opened
+			if tt.there {
+				log := openLog(t, dir, smallFiles)
+				add(t, log, record(1))
+				require.NoError(t, log.Close())
+				records = 3
+			}
+			if tt.alter != nil {
+				tt.alter(t, dir)
+			}
+			now := &tt.fails
+			fs := countedFiles{faultyFiles{system{}, now}, tt.only, new(int)}
+			log, err := openDir(dir, smallFiles, fs)
+			require.ErrorIs(t, err, errFull)
+			require.Nil(t, log)
+			require.Zero(t, *fs.left, "files that are left open")
+			*now = faults{}
+			log, err = openDir(dir, smallFiles, fs)
+			require.NoError(t, err)
+			require.NoError(t, log.Close())
+			require.Zero(t, *fs.left)
+			result, err := verifyDir(t, dir, &VerifyOptions{Head: log.Head()})
+			require.NoError(t, err)
+			require.EqualValues(t, records, result.Records)
+		})
+	}
+}
+
+// countedFiles counts the files that are open, and fails with those alone whose names begin as
+// only says.
+type countedFiles struct {
+	faultyFiles
+	only string
+	left *int
+}
+
+func (c countedFiles) open(path string, create bool) (file, error) {
+	from := files(c.faultyFiles)
+	if !strings.HasPrefix(filepath.Base(path), c.only) {
+		from = c.files
+	}
+	f, err := from.open(path, create)
+	if err == nil {
+		*c.left++
+		f = countedFile{f, c.left}
+	}
+	return f, err
+}
+
+type countedFile struct {
+	file
+	left *int
+}
+
+func (f countedFile) Close() error {
+	*f.left--
+	return f.file.Close()
 }
 
 // FuzzReopen holds that OpenDir, whatever the end of the last file, either

@@ -251,3 +251,39 @@ func TestReadDirReadsInPieces(t *testing.T) {
 	}
 	require.Equal(t, string(want), string(got))
 }
+
+// A record goes into the file that it just fits into, whether it comes alone or with others, and a
+// byte less is too little.
+func TestAFileIsFilledToItsLastByte(t *testing.T) {
+	size := func(dir string, n int) int64 {
+		info, err := os.Stat(filepath.Join(dir, names(t, dir)[n]))
+		require.NoError(t, err)
+		return info.Size()
+	}
+	dir := t.TempDir()
+	add(t, openLog(t, dir, &DirOptions{Clock: fixedClock{epoch}}), numbered(3)...)
+	full := size(dir, 0)
+	for _, tt := range []struct {
+		most  int64
+		files int
+	}{{full, 1}, {full - 1, 2}} {
+		o := &DirOptions{MaxFileSize: tt.most, Clock: fixedClock{epoch}}
+		alone := t.TempDir()
+		add(t, openLog(t, alone, o), numbered(3)...)
+		require.Len(t, names(t, alone), tt.files, "one after the other, at most %d bytes", tt.most)
+
+		together := t.TempDir()
+		hurdle := new(faults)
+		log, err := openDir(together, o, faultyFiles{system{}, hurdle})
+		require.NoError(t, err)
+		t.Cleanup(func() { log.Close() })
+		hurdle.write = errFull
+		for _, r := range numbered(2) { // they wait
+			require.Error(t, log.Record(t.Context(), r))
+		}
+		hurdle.write = nil
+		add(t, log, numbered(3)[2])
+		require.Len(t, names(t, together), tt.files, "together, at most %d bytes", tt.most)
+		require.Equal(t, size(alone, 0), size(together, 0))
+	}
+}

@@ -248,3 +248,47 @@ func FuzzRecord(f *testing.F) {
 		require.Equal(t, count, got.Count)
 	})
 }
+
+// A reader of records gets each once, and the error last, whatever it does: it may stop early, and
+// it may go on after an error, at which there is nothing more.
+func TestRecordsEnd(t *testing.T) {
+	lines, head := chainLines(origin, numbered(5)...)
+	whole := bytes.Join(lines, nil)
+	read := func(log []byte, opts *VerifyOptions, most int) (n int, last error) {
+		for r, err := range Records(bytes.NewReader(log), opts) {
+			if last = err; err != nil {
+				require.Equal(t, Record{}, r)
+				continue // not break: the next step must not come
+			}
+			require.NotEqual(t, Record{}, r, "a record that is none")
+			if n++; n == most {
+				break
+			}
+		}
+		return n, last
+	}
+	for _, tt := range []struct {
+		what string
+		log  []byte
+		opts *VerifyOptions
+		most int
+		n    int
+		is   error
+	}{
+		{"to the end", whole, &VerifyOptions{Head: head}, 9, 5, nil},
+		{"stopped early", whole, nil, 2, 2, nil},
+		{"altered", bytes.Replace(whole, []byte("kek"), []byte("kex"), 1), nil, 9, 0, ErrCorrupt},
+		{"torn", whole[:len(whole)-7], nil, 9, 4, ErrTorn},
+		{"torn, and the kept head is in what was torn off", whole[:len(whole)-7], &VerifyOptions{Head: head}, 9, 4, ErrCorrupt},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			n, err := read(tt.log, tt.opts, tt.most)
+			require.Equal(t, tt.n, n)
+			if tt.is == nil {
+				require.NoError(t, err)
+			} else {
+				require.ErrorIs(t, err, tt.is)
+			}
+		})
+	}
+}
