@@ -2,6 +2,8 @@ package place
 
 import (
 	"errors"
+	"math/rand/v2"
+	"os"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -153,4 +155,22 @@ func TestHasRefusesWhatIsNoStore(t *testing.T) {
 	_, err = Has(fs, "other")
 	require.ErrorIs(t, err, ErrNotStore)
 	require.ErrorContains(t, err, `there is "file" in other`)
+}
+
+// A directory that somebody made, who may have died before it was durable where it is, is durable
+// when a store was made in it.
+func TestADirectoryThatWasThereIsDurable(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	require.NoError(t, fs.MkdirAll("a", 0o755))
+	require.NoError(t, syncDir(fs, "/"))
+	require.NoError(t, fs.MkdirAll("a/store", 0o755))
+	crash := func() *vfs.MemFS {
+		return fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0, RNG: rand.New(rand.NewPCG(1, 2))})
+	}
+	_, err := crash().Stat("a/store")
+	require.ErrorIs(t, err, os.ErrNotExist, "it is not, so far")
+	closed(t, fs, "a/store")
+	some, err := Has(crash(), "a/store")
+	require.NoError(t, err)
+	require.True(t, some)
 }

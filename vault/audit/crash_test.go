@@ -348,3 +348,43 @@ func FuzzReopen(f *testing.F) {
 		require.Equal(t, before.Records+1, result.Records)
 	})
 }
+
+// A last file that cannot be read is no empty log: nothing is begun beside it.
+func TestALastFileThatCannotBeRead(t *testing.T) {
+	for _, n := range []int{1, 9} { // records, in one file and in several
+		dir := t.TempDir()
+		log := openLog(t, dir, smallFiles)
+		add(t, log, numbered(n)...)
+		head := log.Head()
+		require.NoError(t, log.Close())
+		last := filepath.Join(dir, names(t, dir)[len(names(t, dir))-1])
+		require.NoError(t, os.Rename(last, last+".away"))
+		if err := os.Symlink("nowhere", last); err != nil {
+			t.Skip("there are no links here: ", err)
+		}
+		before := len(names(t, dir))
+		_, err := OpenDir(dir, smallFiles)
+		require.ErrorIs(t, err, os.ErrNotExist)
+		require.Len(t, names(t, dir), before)
+		require.NoError(t, os.Rename(last+".away", last))
+		require.Equal(t, head.Seq+1, openLog(t, dir, smallFiles).Head().Seq)
+	}
+}
+
+// closingFiles opens files whose Close fails.
+type closingFiles struct{ system }
+
+func (c closingFiles) open(path string, create bool) (file, error) {
+	f, err := c.system.open(path, create)
+	return closingFile{f}, err
+}
+
+type closingFile struct{ file }
+
+func (f closingFile) Close() error { return errors.Join(f.file.Close(), errFull) }
+
+func TestCloseSaysThatItFailed(t *testing.T) {
+	log, err := openDir(t.TempDir(), smallFiles, closingFiles{})
+	require.NoError(t, err)
+	require.ErrorIs(t, log.Close(), errFull)
+}
