@@ -26,7 +26,7 @@ type message struct {
 	From      string    `json:"from,omitempty"`
 	To        string    `json:"to,omitempty"`
 	Key       string    `json:"key,omitempty"`
-	LeftHours float64   `json:"left_hours,omitempty"` // to the key's expiry
+	LeftHours float64   `json:"leftHours,omitempty"` // to the key's expiry
 	Detail    string    `json:"detail,omitempty"`     // the copy, for one that could not be moved
 	Reason    string    `json:"reason,omitempty"`
 }

@@ -143,7 +143,7 @@ func TestMessages(t *testing.T) {
 		{keyring.Event{Kind: keyring.StateChanged, Time: at, Store: "s", From: keyring.Available, To: keyring.Degraded, Err: errors.New("no answer")},
 			`{"event":"StateChanged","time":"2026-03-01T12:00:00Z","store":"s","from":"Available","to":"Degraded","reason":"no answer"}`},
 		{keyring.Event{Kind: keyring.KeyNearExpiry, Time: at, Store: "s", Key: key, Left: 36 * time.Hour},
-			`{"event":"KeyNearExpiry","time":"2026-03-01T12:00:00Z","store":"s","key":"` + key.String() + `","left_hours":36}`},
+			`{"event":"KeyNearExpiry","time":"2026-03-01T12:00:00Z","store":"s","key":"` + key.String() + `","leftHours":36}`},
 		{keyring.Event{Kind: keyring.CopyNotRewrapped, Time: at, Store: "s", Key: key, Detail: "/copies/monday", Err: errors.New("not there")},
 			`{"event":"CopyNotRewrapped","time":"2026-03-01T12:00:00Z","store":"s","key":"` + key.String() + `","detail":"/copies/monday","reason":"not there"}`},
 	} {

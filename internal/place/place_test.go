@@ -4,11 +4,13 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -173,4 +175,71 @@ func TestADirectoryThatWasThereIsDurable(t *testing.T) {
 	some, err := Has(crash(), "a/store")
 	require.NoError(t, err)
 	require.True(t, some)
+}
+
+// orderFS notes files that were removed since their directory was synced.
+type orderFS struct {
+	vfs.FS
+	removed, unsynced atomic.Int64
+	renamed           func(to string)
+}
+
+func (f *orderFS) Remove(name string) error {
+	f.removed.Add(1)
+	f.unsynced.Add(1)
+	return f.FS.Remove(name)
+}
+
+func (f *orderFS) Rename(from, to string) error {
+	f.renamed(to)
+	return f.FS.Rename(from, to)
+}
+
+func (f *orderFS) OpenDir(name string) (vfs.File, error) {
+	d, err := f.FS.OpenDir(name)
+	return orderDir{d, f}, err
+}
+
+type orderDir struct {
+	vfs.File
+	fs *orderFS
+}
+
+func (d orderDir) Sync() error {
+	before := d.fs.unsynced.Load()
+	err := d.File.Sync()
+	d.fs.unsynced.Add(-before)
+	return err
+}
+
+// On a disk that does not keep the order of a directory's entries, a file that the engine removed
+// does not come back beside an identity that lists the files: the store would be refused for it.
+// The directory is synced between the two.
+func TestRemovalsAreDurableBeforeTheList(t *testing.T) {
+	listed := 0
+	fs := &orderFS{FS: vfs.NewMem()}
+	closing := false
+	fs.renamed = func(to string) {
+		if closing && fs.PathBase(to) == identityName {
+			require.Zero(t, fs.unsynced.Load(), "files that may come back")
+			listed++
+		}
+	}
+	closed(t, fs, "store")
+	for range 3 {
+		p := New(fs, "store", false)
+		require.NoError(t, errors.Join(p.Lock(), p.Survey(), p.Enter(pebble.Opening)))
+		db, err := p.OpenEngine(pebble.Options{})
+		require.NoError(t, err)
+		require.NoError(t, p.Enter(pebble.Opened))
+		part := db.Partition(0)
+		_, err = part.SwapMeta(t.Context(), engine.Swap{Name: "name", Revision: engine.AnyRevision, Value: []byte("value")})
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
+		require.NotZero(t, fs.removed.Swap(0), "the engine removed some")
+		closing = true
+		require.NoError(t, errors.Join(p.Leave(1, nil), p.Unlock()))
+		closing = false
+	}
+	require.Equal(t, 3, listed)
 }

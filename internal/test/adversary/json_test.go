@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"go/types"
+	"io/fs"
 	"maps"
 	"math/big"
+	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -206,4 +209,42 @@ func TestTextsAreReadBack(t *testing.T) {
 		`{"Log":"0"}`, `{"Head":"nothing"}`} {
 		require.Error(t, json.Unmarshal([]byte(bad), &got), bad)
 	}
+}
+
+// What is written by types that are not exported, as the status page's and the operator's tool's
+// are, has names of that style too. Files that speak a format of others, or of a file, are none of
+// it.
+func TestJSONNamesInTheSource(t *testing.T) {
+	others := []string{
+		"vault/local/state.go",     // the vault's file, docs/format.md
+		"examples/transitvault/",   // HashiCorp Vault's answers
+		"internal/keyvaulttest/",   // Key Vault's
+		"internal/keyfile/byok.go", // a key transfer blob
+		"bench/",                   // results that are kept
+	}
+	tag := regexp.MustCompile("json:\"([^\",]+)[^\"]*\"`")
+	name := regexp.MustCompile(`^(-|[a-z][A-Za-z0-9]*)$`)
+	found := 0
+	require.NoError(t, filepath.WalkDir("../../..", func(path string, d fs.DirEntry, err error) error {
+		rel := strings.TrimPrefix(filepath.ToSlash(path), "../../../")
+		other := slices.ContainsFunc(others, func(o string) bool { return strings.HasPrefix(rel+"/", o) || rel == o })
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (other || strings.HasPrefix(d.Name(), ".git") || d.Name() == "testdata"):
+			return fs.SkipDir
+		case d.IsDir() || other || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range tag.FindAllSubmatch(b, -1) {
+			found++
+			require.Regexp(t, name, string(m[1]), rel)
+		}
+		return nil
+	}))
+	require.Greater(t, found, 200, "the search finds nothing")
 }
