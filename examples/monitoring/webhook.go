@@ -27,7 +27,7 @@ type message struct {
 	To        string    `json:"to,omitempty"`
 	Key       string    `json:"key,omitempty"`
 	LeftHours float64   `json:"leftHours,omitempty"` // to the key's expiry
-	Detail    string    `json:"detail,omitempty"`     // the copy, for one that could not be moved
+	Detail    string    `json:"detail,omitempty"`    // the copy, for one that could not be moved
 	Reason    string    `json:"reason,omitempty"`
 }
 

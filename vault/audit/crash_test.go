@@ -388,3 +388,45 @@ func TestCloseSaysThatItFailed(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, log.Close(), errFull)
 }
+
+// Nor is the file before one that has no records yet.
+func TestALastFileWithoutRecordsAndOneBeforeThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	log := openLog(t, dir, smallFiles)
+	add(t, log, numbered(5)...) // and that it was opened: two files that are full
+	head := log.Head()
+	require.NoError(t, log.Close())
+	files := names(t, dir)
+	require.Len(t, files, 2)
+	last := filepath.Join(dir, files[1])
+	require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf(fileFormat, head.Seq+1)), nil, 0o600))
+	require.NoError(t, os.Rename(last, last+".away"))
+	if err := os.Symlink("nowhere", last); err != nil {
+		t.Skip("there are no links here: ", err)
+	}
+	_, err := OpenDir(dir, smallFiles)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.NotErrorIs(t, err, ErrCorrupt)
+	require.NoError(t, os.Rename(last+".away", last))
+	require.Equal(t, head.Seq+1, openLog(t, dir, smallFiles).Head().Seq)
+}
+
+// A file may be larger than what is read of its end, and what is torn off at it as large as a
+// record can be; one byte more was never a record.
+func TestReopenALargeFile(t *testing.T) {
+	lines, head := chainLines(origin, numbered(2*maxLine/300)...)
+	whole := bytes.Join(lines, nil)
+	require.Greater(t, len(whole), 2*maxLine+1)
+	for _, torn := range []int{0, maxLine, maxLine + 1} {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf(fileFormat, 1)), append(bytes.Clone(whole), bytes.Repeat([]byte("x"), torn)...), 0o600))
+		log, err := OpenDir(dir, smallFiles)
+		if torn > maxLine {
+			require.ErrorIs(t, err, ErrCorrupt)
+			continue
+		}
+		require.NoError(t, err, "%d bytes are torn off", torn)
+		require.Equal(t, head.Seq+1, log.Head().Seq)
+		require.NoError(t, log.Close())
+	}
+}
