@@ -9,11 +9,12 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// bars draws groups of bars, one for each set, with the value above each and a line from
+// bars draws groups of bars, one for each set, with the value at the end of each and a line from
 // the lowest to the highest round. A bar without values is left out: it is not 0.
 type bars struct {
 	sets  []set
 	style text.Style
+	from  float64 // where bars begin: 0, or 1 for ratios on a logarithmic scale
 }
 
 // set is a bar in each group.
@@ -41,24 +42,35 @@ func (b bars) Plot(c draw.Canvas, p *plot.Plot) {
 			v := s.values[g]
 			x0 := left + width*vg.Length(i)
 			x1 := x0 + width
-			square(c, s.color, x0+0.75, x1-0.75, c.Min.Y, y(v.median))
+			square(c, s.color, x0+0.75, x1-0.75, y(b.from), y(v.median))
 			if v.n > 1 {
 				c.StrokeLine2(draw.LineStyle{Color: soft, Width: 1}, (x0+x1)/2, y(v.low), (x0+x1)/2, y(v.high))
 			}
 			style := b.style
 			style.XAlign = text.XCenter
-			c.FillText(style, vg.Point{X: (x0 + x1) / 2, Y: y(v.high) + 3}, number(v.median))
+			at := vg.Point{X: (x0 + x1) / 2, Y: max(y(v.high), y(b.from)) + 3}
+			if v.median < b.from { // the bar points down
+				style.YAlign = text.YTop
+				at.Y = min(y(v.low), y(b.from)) - 3
+			}
+			c.FillText(style, at, number(v.median))
 		}
 	}
 }
 
 func (b bars) DataRange() (xmin, xmax, ymin, ymax float64) {
+	ymin, ymax = b.from, b.from
 	for _, s := range b.sets {
 		for _, v := range s.values {
-			ymax = max(ymax, v.high)
+			if v.n > 0 {
+				ymin, ymax = min(ymin, v.low), max(ymax, v.high)
+			}
 		}
 	}
-	return -0.5, float64(b.groups()) - 0.5, 0, ymax * 1.12
+	if b.from == 0 {
+		ymin = 0
+	}
+	return -0.5, float64(b.groups()) - 0.5, ymin / 1.35, ymax * 1.12
 }
 
 // level is a line across the chart: what the bars are measured against.

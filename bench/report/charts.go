@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 
 	"gonum.org/v1/plot"
 )
@@ -38,17 +40,35 @@ type source struct {
 func (s *source) need(name, impl, unit string) []sample {
 	v := s.get(name, impl, unit)
 	if len(v) == 0 {
-		s.missing = append(s.missing, name+" "+impl)
+		s.lacks(name, impl)
 	}
 	return v
 }
 
+func (s *source) lacks(name, impl string) {
+	if row := name + " " + impl; !slices.Contains(s.missing, row) {
+		s.missing = append(s.missing, row)
+	}
+}
+
+// rate returns blockseal's rate in times of another's, as the targets have it.
+func (s *source) rate(name, other string) spread {
+	its, others := s.pair(name, ours, other, seconds)
+	if len(its) == 0 {
+		s.lacks(name, ours)
+	}
+	if len(others) == 0 {
+		s.lacks(name, other)
+	}
+	return over(ratios(others, its))
+}
+
 func charts() []chart {
 	return []chart{
-		{"seal.png", "Sealing a block under a fresh key. The floor is what the standard library takes for 32 random bytes, their set-up and one Seal. Raw AES-GCM seals under one key that is set up already: what the processor does, and no scheme. The peers wrap a fresh key under one in memory, as blockseal does.", sealing},
-		{"open.png", "Opening a sealed block with its wrapped key at hand. The floor sets up the key and opens; it unwraps nothing.", opening},
-		{"put.png", "Rate of Put. Plain Pebble runs with the engine options that a store gives it; Badger with its own encryption, which authenticates nothing. Thin lines go from the lowest round to the highest.", puts},
-		{"get.png", "Rate of reading blocks of 4 KiB that are all in caches. Records not cached: blockseal without its caches for DEK records and sealed blocks, so that each Get looks up both.", gets},
+		{"seal.png", "Sealing a block under a fresh key. Above the line at 1 blockseal is faster. The floor is what the standard library takes for 32 random bytes, their set-up and one Seal. Raw AES-GCM seals under one key that is set up already: what the processor does, and no scheme. The peers wrap a fresh key under one in memory, as blockseal does.", sealing},
+		{"open.png", "Opening a sealed block with its wrapped key at hand. Above the line at 1 blockseal is faster. The floor sets up the key and opens; it unwraps nothing.", opening},
+		{"put.png", "Put. Above the line at 1 blockseal is faster. Plain Pebble runs with the engine options that a store gives it; Badger with its own encryption, which authenticates nothing. Thin lines go from the lowest round to the highest.", puts},
+		{"get.png", "Reading blocks of 4 KiB that are all in caches. Above the line at 1 blockseal is faster. Records not cached: blockseal without its caches for DEK records and sealed blocks, so that each Get looks up both.", gets},
 		{"scaling.png", "What a second goroutine gives. Twice the rate is what a second core gives if nothing is shared that they wait for, and nobody else uses the machine.", scaling},
 		{"blocks-calls.png", "Calls to the vault to open a closed store and read one block, and to rotate its KEK, by how many blocks it has.", callsByBlocks},
 		{"blocks-time.png", "The time of the same, with a vault in memory: what a real one takes for its calls comes on top.", timeByBlocks},
@@ -108,42 +128,39 @@ func discard(dir, file string) error {
 	return nil
 }
 
-// curve names the rows of a line in a chart by block size.
-type curve struct{ bench, impl string }
+// rival is what a line compares blockseal with, by block size, and in which benchmark.
+type rival struct{ bench, impl string }
 
 func sealing(s *source) (panel, bool) {
-	return throughput(s, "Sealing a block, by its size", []curve{{"Seal", "cipher"}, {"Seal", "floor"},
-		{"SealWrapped", "tink"}, {"SealWrapped", "go-kms-wrapping"}, {"SealWrapped", "sio"}, {"Seal", ours}})
+	return bySize(s, "Sealing a block, by its size", []rival{{"Seal", "cipher"}, {"Seal", "floor"},
+		{"SealWrapped", "tink"}, {"SealWrapped", "go-kms-wrapping"}, {"SealWrapped", "sio"}})
 }
 
 func opening(s *source) (panel, bool) {
-	return throughput(s, "Opening a block, by its size", []curve{{"Open", "cipher"}, {"Open", "floor"},
-		{"UnwrapOpen", "tink"}, {"UnwrapOpen", "go-kms-wrapping"}, {"UnwrapOpen", "sio"}, {"Open", ours}})
+	return bySize(s, "Opening a block, by its size", []rival{{"Open", "cipher"}, {"Open", "floor"},
+		{"UnwrapOpen", "tink"}, {"UnwrapOpen", "go-kms-wrapping"}, {"UnwrapOpen", "sio"}})
 }
 
-func throughput(s *source, title string, curves []curve) (panel, bool) {
-	p := newPlot()
+const inTimesOfTheirs = "blockseal's rate in times of theirs, higher is better"
+
+// bySize draws blockseal's rate in times of others', which are equal at 1.
+func bySize(s *source, title string, rivals []rival) (panel, bool) {
 	l := lines{style: textStyle(10.5, ink, false)}
-	ok := false
-	for _, c := range curves {
-		line := series{label: label(c.impl), color: colour(c.impl), width: 1.5, dashed: c.impl == "cipher"}
-		if c.impl == ours {
-			line.width = 3
-		}
+	for _, c := range rivals {
+		line := series{label: label(c.impl), color: colour(c.impl), width: 2, dashed: c.impl == "cipher"}
 		for _, n := range sizes() {
-			v := over(values(s.need(fmt.Sprintf("%s/size=%d", c.bench, n), c.impl, seconds)))
-			if v.n > 0 && v.low > 0 {
-				line.points = append(line.points, point{float64(n), v.each(func(sec float64) float64 { return float64(n) / sec / 1e9 })})
+			if v := s.rate(fmt.Sprintf("%s/size=%d", c.bench, n), c.impl); v.n > 0 && v.low > 0 {
+				line.points = append(line.points, point{float64(n), v})
 			}
 		}
 		if len(line.points) > 0 {
 			l.series = append(l.series, line)
-			ok = ok || c.impl == ours
 		}
 	}
-	if !ok {
+	if len(l.series) == 0 {
 		return panel{}, false
 	}
+	p := newPlot()
 	p.X.Scale = plot.LogScale{}
 	var ticks plot.ConstantTicks
 	for _, n := range sizes() {
@@ -151,51 +168,73 @@ func throughput(s *source, title string, curves []curve) (panel, bool) {
 	}
 	p.X.Tick.Marker = ticks
 	p.X.Label.Text = "block size"
-	p.Add(l)
-	p.X.Min, p.X.Max, p.Y.Min = 420, 65536*1.08, 0
-	return panel{title: title, sub: "GB/s of one goroutine, higher is better", plot: p, right: l.room()}, true
+	p.Add(level{1, colour(ours)}, l)
+	p.X.Min, p.X.Max = 420, 65536*1.08
+	doubling(p, l)
+	return panel{title: title, sub: inTimesOfTheirs, keys: equal(), plot: p, right: l.room()}, true
+}
+
+// equal is the legend of the line at 1.
+func equal() []key { return []key{{label: "equally fast", color: colour(ours), line: true}} }
+
+// doubling makes an axis of ratios, on which twice as much is as far from 1 as half as much.
+func doubling(p *plot.Plot, d plot.DataRanger) {
+	_, _, low, high := d.DataRange()
+	var ticks plot.ConstantTicks
+	p.Y.Min, p.Y.Max = 0.5, 2
+	for ; p.Y.Min > low; p.Y.Min /= 2 {
+	}
+	for ; p.Y.Max < high; p.Y.Max *= 2 {
+	}
+	for v := p.Y.Min; v <= p.Y.Max; v *= 2 {
+		ticks = append(ticks, plot.Tick{Value: v, Label: strconv.FormatFloat(v, 'g', -1, 64)})
+	}
+	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, ticks
 }
 
 // bar is a group of bars: a benchmark, by store.
 type bar struct{ name, label string }
 
 func puts(s *source) (panel, bool) {
-	return besidePebble(s, "Put, beside plain Pebble", []bar{{"PutNoSync/size=4096", "4 KiB\nnot synced"}, {"PutNoSync/size=65536", "64 KiB\nnot synced"},
+	return besideStores(s, "Put, beside other stores", []bar{{"PutNoSync/size=4096", "4 KiB\nnot synced"}, {"PutNoSync/size=65536", "64 KiB\nnot synced"},
 		{"PutSync/size=4096/batch=1", "4 KiB\nsynced"}, {"PutSync/size=4096/batch=16", "16 × 4 KiB\nsynced"},
 		{"PutSync/size=65536/batch=1", "64 KiB\nsynced"}, {"PutSync/size=65536/batch=16", "16 × 64 KiB\nsynced"}})
 }
 
 func gets(s *source) (panel, bool) {
-	return besidePebble(s, "Get and scan, beside plain Pebble", []bar{
+	return besideStores(s, "Get and scan, beside other stores", []bar{
 		{"Get/size=4096/cache=hot/goroutines=1", "Get\nhot"}, {"Get/size=4096/cache=hot/goroutines=2", "Get, hot\n2 goroutines"},
 		{"Get/size=4096/cache=norecords/goroutines=1", "Get, records\nnot cached"}, {"Get/size=4096/cache=norecords/goroutines=2", "not cached\n2 goroutines"},
 		{"Scan/size=4096", "scan\nin order"}})
 }
 
 func summary(s *source) (panel, bool) {
-	return besidePebble(s, "Put, Get and scan of 4 KiB", []bar{{"PutNoSync/size=4096", "Put\nnot synced"}, {"PutSync/size=4096/batch=1", "Put\nsynced"},
+	return besideStores(s, "Put, Get and scan of 4 KiB", []bar{{"PutNoSync/size=4096", "Put\nnot synced"}, {"PutSync/size=4096/batch=1", "Put\nsynced"},
 		{"Get/size=4096/cache=hot/goroutines=1", "Get\nhot"}, {"Get/size=4096/cache=norecords/goroutines=1", "Get, records\nnot cached"}, {"Scan/size=4096", "scan\nin order"}})
 }
 
-// besidePebble draws rates in times of plain Pebble's, which is the line at 1.
-func besidePebble(s *source, title string, groups []bar) (panel, bool) {
-	b := bars{style: textStyle(9.5, ink, false)}
+// besideStores draws blockseal's rate in times of other stores', which are equal at 1.
+func besideStores(s *source, title string, groups []bar) (panel, bool) {
+	b := bars{style: textStyle(9.5, ink, false), from: 1}
 	var names []string
-	for _, impl := range []string{ours, "badger"} {
-		b.sets = append(b.sets, set{label: label(impl), color: colour(impl)})
-	}
+	b.sets = []set{{label: "beside plain Pebble", color: colour("pebble")}, {label: "beside encrypted Badger", color: colour("badger")}}
 	ok := false
 	for _, g := range groups {
-		base := s.need(g.name, "pebble", seconds)
 		names = append(names, g.label)
-		for i, impl := range []string{ours, "badger"} {
-			v := over(ratios(base, s.need(g.name, impl, seconds)))
+		for i, other := range []string{"pebble", "badger"} {
+			v := s.rate(g.name, other)
 			b.sets[i].values = append(b.sets[i].values, v)
-			ok = ok || impl == ours && v.n > 0
+			ok = ok || v.n > 0
 		}
 	}
-	return barPanel(title, "rate in times of plain Pebble's, higher is better", b, names,
-		&level{1, colour("pebble")}, label("pebble")), ok
+	if !ok {
+		return panel{}, false
+	}
+	p := barPanel(title, inTimesOfTheirs, b, names, nil, "")
+	p.plot.Add(level{1, colour(ours)})
+	p.keys = append(p.keys, equal()...)
+	doubling(p.plot, b)
+	return p, true
 }
 
 // barPanel puts bars under a legend, with a line to measure them against if there is one.

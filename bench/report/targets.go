@@ -20,6 +20,7 @@ type target struct {
 	atMost  bool // or at least
 	limit   float64
 	measure func(*results) ([]float64, string) // by round, and a remark
+	least   string                             // the implementation that does the least work, or ""
 
 	name, other, unit string // of a comparison: the benchmark, blockseal's rival, the metric
 }
@@ -33,6 +34,7 @@ type group struct {
 // verdict is a target beside what was measured.
 type verdict struct {
 	Label, Want, Measured, Range, Note, Verdict string
+	Least                                       string // what the least work reaches, if that was measured
 }
 
 // verdicts are those of a group.
@@ -62,13 +64,20 @@ func comparison(t target) target {
 	return t
 }
 
-// ratios are what an implementation reaches of a comparison's target. What the other took in
-// turns with it is better than what it took by itself.
-func (t target) ratios(r *results, impl string) []float64 {
-	its, others := r.get(t.name, impl, t.unit), r.get(t.name, impl, t.other+"-"+t.unit)
+// pair returns a metric of an implementation and of the one that it is compared with. What the
+// other took in turns with it is better than what it took by itself. Tables and charts take
+// each comparison from here, so that they say the same.
+func (r *results) pair(name, impl, other, unit string) (its, others []sample) {
+	its, others = r.get(name, impl, unit), r.get(name, impl, other+"-"+unit)
 	if len(others) == 0 {
-		others = r.get(t.name, t.other, t.unit)
+		others = r.get(name, other, unit)
 	}
+	return its, others
+}
+
+// ratios are what an implementation reaches of a comparison's target.
+func (t target) ratios(r *results, impl string) []float64 {
+	its, others := r.pair(t.name, impl, t.other, t.unit)
 	if t.atMost {
 		return ratios(its, others)
 	}
@@ -113,15 +122,24 @@ func (r *results) counts(bench string) (out []int) {
 	return out
 }
 
+// The headings of the groups of targets.
+const (
+	floorTitle  = "Beside the floor: time, in times of the standard library's with a fresh key"
+	pebbleTitle = "Beside plain Pebble: rate, in times of Pebble's"
+	growthTitle = "With cores and blocks"
+	peerTitle   = "Beside other envelope encryption: rate, in times of theirs"
+	badgerTitle = "Beside Badger with its encryption: rate, in times of Badger's"
+)
+
 // allTargets are the project's own. Each comparison that is measured is here, those that
 // blockseal loses too.
 func allTargets() []group {
 	return []group{
-		{"Beside the floor: time, in times of the standard library's with a fresh key", floorTargets()},
-		{"Beside plain Pebble: rate, in times of Pebble's", pebbleTargets()},
-		{"With cores and blocks", growthTargets()},
-		{"Beside other envelope encryption: rate, in times of theirs", peerTargets()},
-		{"Beside Badger with its encryption: rate, in times of Badger's", badgerTargets()},
+		{floorTitle, floorTargets()},
+		{pebbleTitle, pebbleTargets()},
+		{growthTitle, growthTargets()},
+		{peerTitle, peerTargets()},
+		{badgerTitle, badgerTargets()},
 	}
 }
 
@@ -171,10 +189,11 @@ func pebbleTargets() (t []target) {
 	return append(t, atMost(1.05, "write amplification, in times of Pebble's", "WriteAmplification/size=4096", "pebble", "writeamp").limitedBy("promised"))
 }
 
-// limitedBy adds to the remark of a comparison what a third implementation, which has a part
-// of blockseal's work to do, reaches.
+// limitedBy names a third implementation, which has a part of blockseal's work to do: what it
+// reaches stands beside the target, and in the remark.
 func (t target) limitedBy(impl string) target {
 	measure := t.measure
+	t.least = impl
 	t.measure = func(r *results) ([]float64, string) {
 		got, note := measure(r)
 		if s := over(t.ratios(r, impl)); s.n > 0 {
@@ -246,6 +265,9 @@ func (t target) judge(r *results) verdict {
 		return v
 	}
 	v.Note, v.Verdict, v.Measured = note, notMet, beside(s.median, t.limit)
+	if least := over(t.ratios(r, t.least)); t.least != "" && least.n > 0 {
+		v.Least = fmt.Sprintf("%.2f", least.median)
+	}
 	if s.n > 1 {
 		v.Range = fmt.Sprintf("%.2f to %.2f", s.low, s.high)
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -39,6 +41,33 @@ func TestTables(t *testing.T) {
 		require.Contains(t, out.String(), want)
 	}
 	require.Error(t, measurements{}.write(&out))
+}
+
+var update = flag.Bool("update", false, "write the tables into docs/performance.md")
+
+// The tables of docs/performance.md are what results/sizing.json says.
+func TestPageHasTheMeasuredTables(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "results", "sizing.json"))
+	require.NoError(t, err)
+	var m measurements
+	require.NoError(t, json.Unmarshal(b, &m))
+	var tables strings.Builder
+	require.NoError(t, m.write(&tables))
+
+	name := filepath.Join("..", "..", "docs", "performance.md")
+	page, err := os.ReadFile(name)
+	require.NoError(t, err)
+	const begin, end = "<!-- bench/sizing -->\n", "<!-- end -->\n"
+	before, rest, ok := strings.Cut(string(page), begin)
+	require.True(t, ok, "there is no place for the tables")
+	got, after, ok := strings.Cut(rest, end)
+	require.True(t, ok, "the tables have no end")
+	want := "\n" + tables.String() + "\n"
+	if *update {
+		require.NoError(t, os.WriteFile(name, []byte(before+begin+want+end+after), 0o644))
+		return
+	}
+	require.Equal(t, want, got, "go -C bench test ./sizing -run TestPage -update")
 }
 
 // A small run, from filling stores to the tables, and the tables again from the file.
