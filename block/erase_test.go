@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"testing"
 
@@ -29,8 +28,12 @@ func files(t *testing.T, fs vfs.FS, dir string) map[string][]byte {
 			continue
 		}
 		require.NoError(t, err)
-		out[n], err = io.ReadAll(f)
+		st, err := f.Stat()
 		require.NoError(t, err)
+		b := bytes.NewBuffer(make([]byte, 0, st.Size()+bytes.MinRead)) // which grows if the file does
+		_, err = b.ReadFrom(f)
+		require.NoError(t, err)
+		out[n] = b.Bytes()
 		require.NoError(t, f.Close())
 	}
 	return out

@@ -57,6 +57,7 @@ func TestReadersBetweenChanges(t *testing.T) {
 						for old := least.Load(); old < n && !least.CompareAndSwap(old, n); old = least.Load() {
 						}
 						reads.Add(1)
+						runtime.Gosched() // or the writer has its turn after thousands of reads
 					}
 				})
 			}

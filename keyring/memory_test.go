@@ -22,6 +22,7 @@ import (
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/internal/secret"
 	"github.com/blockseal/blockseal/internal/test/memscan"
+	"github.com/blockseal/blockseal/internal/test/seldom"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"
@@ -42,6 +43,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	seldom.Collect()
 	os.Exit(m.Run())
 }
 

@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/test/seldom"
 )
 
 // asChild, if set in the environment, makes the test binary the tool itself.
@@ -23,6 +25,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asChild) != "" {
 		main()
 	}
+	seldom.Collect()
 	os.Exit(m.Run())
 }
 

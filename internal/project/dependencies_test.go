@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,22 +19,30 @@ type pkg struct {
 	imports, tests []string
 }
 
+// everything is what go list says of all that the module's packages and their tests need,
+// asked once.
+var everything = sync.OnceValues(func() ([]string, error) {
+	return listed("-test", "-deps", "-f", `{{.ImportPath}}	{{with .Module}}{{.Path}}	{{.Dir}}	{{.Main}}{{else}}			{{end}}	{{.DepOnly}}	{{join .Imports " "}}	{{join .TestImports " "}} {{join .XTestImports " "}}`, "./...")
+})
+
 // packages returns the module's packages, and the modules of all that they and their
 // tests need, by the path of the package.
 func packages(t *testing.T) (own []pkg, module map[string]string, dirs map[string]string) {
 	t.Helper()
 	module, dirs = map[string]string{}, map[string]string{}
-	for _, line := range goList(t, "-test", "-deps", "-f", "{{.ImportPath}}\t{{with .Module}}{{.Path}}\t{{.Dir}}\t{{.Main}}{{end}}", "./...") {
+	lines, err := everything()
+	require.NoError(t, err)
+	for _, line := range lines {
 		f := strings.Split(line, "\t")
-		path, _, _ := strings.Cut(f[0], " ") // "p [p.test]" is p as its test sees it
-		if len(f) == 4 && f[3] == "false" {
+		path, test, _ := strings.Cut(f[0], " ") // "p [p.test]" is p as its test sees it
+		switch {
+		case f[3] == "false":
 			module[path], dirs[f[1]] = f[1], f[2]
+		case f[3] == "true" && f[4] == "false" && test == "" && !strings.HasSuffix(path, ".test"):
+			own = append(own, pkg{path: path, imports: strings.Fields(f[5]), tests: strings.Fields(f[6])})
 		}
 	}
-	for _, line := range goList(t, "-f", `{{.ImportPath}}	{{join .Imports " "}}	{{join .TestImports " "}} {{join .XTestImports " "}}`, "./...") {
-		f := strings.Split(line, "\t")
-		own = append(own, pkg{path: f[0], imports: strings.Fields(f[1]), tests: strings.Fields(f[2])})
-	}
+	require.Greater(t, len(own), 40)
 	return own, module, dirs
 }
 

@@ -4,6 +4,7 @@ package project
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,13 +56,21 @@ func imports() map[string][]string {
 
 func goList(t *testing.T, args ...string) []string {
 	t.Helper()
+	out, err := listed(args...)
+	require.NoError(t, err)
+	return out
+}
+
+func listed(args ...string) ([]string, error) {
 	cmd := exec.Command("go", append([]string{"list"}, args...)...)
 	cmd.Dir = "../.."
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	require.NoError(t, err, stderr.String())
-	return strings.Split(strings.TrimSpace(string(out)), "\n")
+	if err != nil {
+		return nil, fmt.Errorf("go list %s: %w: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n"), nil
 }
 
 func TestImportsGoOneWay(t *testing.T) {

@@ -3,15 +3,18 @@ package local
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"errors"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/test/testkeys"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -32,8 +35,12 @@ type changed struct {
 func newChanged(t *testing.T) *changed {
 	t.Helper()
 	c := &changed{t: t, files: &watched{}, dir: filepath.Join(t.TempDir(), "v")}
-	c.opts = &Options{InsecureKDF: true, KDF: weak, files: c.files}
-	var err error
+	pairs, err := testkeys.Pairs()
+	require.NoError(t, err)
+	var next atomic.Int64
+	c.opts = &Options{InsecureKDF: true, KDF: weak, files: c.files, generate: func() (*rsa.PrivateKey, error) {
+		return pairs[int(next.Add(1)-1)%len(pairs)], nil
+	}}
 	c.Vault, err = Create(c.dir, []byte("old"), c.opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })

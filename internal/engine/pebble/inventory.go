@@ -58,6 +58,7 @@ func Inventory(dir string, fs vfs.FS) ([]File, error) {
 		return nil, err
 	}
 	var files []File
+	buf := make([]byte, 1<<18) // for all of them: most have a few hundred bytes
 	slices.Sort(names)
 	for _, name := range names {
 		if !listed(name) {
@@ -69,7 +70,7 @@ func Inventory(dir string, fs vfs.FS) ([]File, error) {
 			}
 			continue
 		}
-		f, err := readFile(fs, fs.PathJoin(dir, name))
+		f, err := readFile(fs, fs.PathJoin(dir, name), buf)
 		if err != nil {
 			return nil, err
 		}
@@ -79,14 +80,14 @@ func Inventory(dir string, fs vfs.FS) ([]File, error) {
 	return files, nil
 }
 
-func readFile(fs vfs.FS, path string) (f File, err error) {
+func readFile(fs vfs.FS, path string, buf []byte) (f File, err error) {
 	r, err := fs.Open(path, vfs.SequentialReadsOption)
 	if err != nil {
 		return f, err
 	}
 	defer r.Close()
 	sum := sha256.New()
-	n, err := io.CopyBuffer(sum, onlyReader{r}, make([]byte, 1<<18))
+	n, err := io.CopyBuffer(sum, onlyReader{r}, buf)
 	if err != nil {
 		return f, err
 	}

@@ -266,6 +266,7 @@ func TestLookupsAreLinearizable(t *testing.T) {
 					errs <- err
 					return
 				}
+				runtime.Gosched() // or the writer has its turn after thousands of reads
 			}
 		})
 	}

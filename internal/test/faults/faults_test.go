@@ -46,6 +46,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/test/ledger"
 	"github.com/blockseal/blockseal/internal/test/load"
+	"github.com/blockseal/blockseal/internal/test/seldom"
 )
 
 var (
@@ -95,6 +96,7 @@ func TestMain(m *testing.M) {
 		}))
 		o.Writes, o.Once = 6, true
 	})
+	seldom.Collect()
 	os.Exit(m.Run())
 }
 

@@ -1,0 +1,12 @@
+package audit
+
+import (
+	"testing"
+
+	"github.com/blockseal/blockseal/internal/test/seldom"
+)
+
+func TestMain(m *testing.M) {
+	seldom.Collect()
+	m.Run()
+}
