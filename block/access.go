@@ -8,10 +8,10 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Revalidate asks the vault now, whatever the state: the way back from
-// Inaccessible when Options.Keyring.ManualRevalidation is set, and the first thing
-// that a copy waits for. A copy that succeeds is a store of its own from then on: it has
-// begun an epoch of its own, so that its source does not open what it writes.
+// Revalidate asks the vault now, whatever the state. It is the way back from Inaccessible if
+// Options.Keyring.ManualRevalidation is set, and what a copy waits for. A copy that succeeds is a
+// store of its own from then on, with an epoch of its own, so that its source does not open what it
+// writes.
 func (s *Store) Revalidate(ctx context.Context) error {
 	if err := s.keys.Revalidate(ctx); err != nil {
 		return err
@@ -20,8 +20,8 @@ func (s *Store) Revalidate(ctx context.Context) error {
 		return nil
 	}
 	defer s.use.End()
-	// Before it is a store of its own it has an epoch of its own, which is in the document
-	// of a keyring that opens what is there.
+	// Before the copy becomes a store, its document has an epoch of its own, under a keyring that
+	// opens what is there.
 	if err := s.proveNow(ctx); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
@@ -34,15 +34,14 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	return nil
 }
 
-// RotateKEK wraps the store's keyring with the newest version of its KEK: three
-// vault calls, one write, whatever the data. Registered copies that can be reached
-// are moved along, at six calls each, if the store made them ([Copy].Doubt); which those are
-// is an event each (keyring.CopyDue) before the first is touched, what becomes of each is
-// another, and [Store.Copies] says what the others need. The store goes on looking for those by
-// itself, each minute and less and less often up to each hour.
+// RotateKEK wraps the store's keyring with the newest version of its KEK: three vault calls and one
+// write, whatever the data. It also moves the registered copies that the store made ([Copy].Doubt)
+// and can reach, at six calls each. An event names each of them (keyring.CopyDue) before the first
+// is moved, another says what became of each, and [Store.Copies] says what the others need. The
+// store tries those again by itself, each minute at first and each hour at last.
 //
-// A store that is Inaccessible because its KEK version is out of date is moved to a newer
-// version, and is Available then: see [keyring.Keyring.RotateKEK].
+// A store that is Inaccessible because its KEK version is out of date moves to a newer version and
+// is Available then; see [keyring.Keyring.RotateKEK].
 func (s *Store) RotateKEK(ctx context.Context) error {
 	if err := s.mayChangeKEK(ctx); err != nil {
 		return fmt.Errorf("block: rotate KEK: %w", err)
@@ -53,13 +52,11 @@ func (s *Store) RotateKEK(ctx context.Context) error {
 	return s.followKEK(ctx)
 }
 
-// ChangeKEK wraps the store's keyring with another key, of this vault or another:
-// three vault calls, one write, whatever the data. The new wrap is proven by an
-// unwrap and durable before the old one is let go. Registered copies are moved
-// along as by RotateKEK.
+// ChangeKEK wraps the store's keyring with another key, of this vault or another: three vault calls
+// and one write, whatever the data. The new wrap is proven by an unwrap, and durable, before the
+// store drops the old one. Registered copies are moved as by RotateKEK.
 //
-// DEKs that were wrapped ByKEK are rewrapped in the background; see
-// [Store.RewrapDEKs].
+// DEKs that were wrapped ByKEK are rewrapped in the background; see [Store.RewrapDEKs].
 func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error {
 	if err := s.mayChangeKEK(ctx); err != nil {
 		return fmt.Errorf("block: change KEK: %w", err)
@@ -71,21 +68,20 @@ func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error {
 	return s.followKEK(ctx)
 }
 
-// mayChangeKEK refuses what would make a store of a copy, and what would write a keyring
-// document that opens none of the records that are there. Without access that cannot be
-// looked at: a KEK version that is out of date is left for its successor all the same.
+// mayChangeKEK refuses what would make a store of a copy, and what would write a keyring document
+// that opens no record of this store. Without access nobody can check the second; a KEK version
+// that is out of date may be left all the same.
 func (s *Store) mayChangeKEK(ctx context.Context) error {
 	if err := s.notWaiting(); err != nil {
 		return err
 	}
-	if err := s.proveNow(ctx); err != nil && !noRecord(err) {
+	if err := s.proveNow(ctx); err != nil && !cannotWrite(err) {
 		return err
 	}
 	return nil
 }
 
-// notWaiting refuses what would make a copy available that waits for Revalidate, which makes
-// it a store.
+// notWaiting refuses what would make a copy available that waits for Revalidate.
 func (s *Store) notWaiting() error {
 	if !s.place.IsCopy() || s.keys.State().Status != keyring.Inaccessible {
 		return nil
@@ -93,9 +89,8 @@ func (s *Store) notWaiting() error {
 	return fmt.Errorf("%w: it is a copy, of which the KEK is changed by RewrapCheckpoint, or after Revalidate: %w", ErrInaccessible, s.keys.State().Cause)
 }
 
-// followKEK moves along what was wrapped by the KEK before: the copies now, and
-// ByKEK records in the background. A copy with DEKs that the vault wrapped can take
-// hours, so that ctx and Close end it.
+// followKEK moves what the former KEK wraps: copies now, ByKEK records in the background. A copy
+// with such records can last for hours, so that ctx and Close end it.
 func (s *Store) followKEK(ctx context.Context) error {
 	s.upkeep.hurry()
 	if _, err := s.lookAtCopies(ctx, true); err != nil {
@@ -104,9 +99,9 @@ func (s *Store) followKEK(ctx context.Context) error {
 	return nil
 }
 
-// lookAtCopies is rewrapCopies, in turn, until ctx ends or the store is being closed.
+// lookAtCopies is rewrapCopies in a turn of its own, until ctx ends or Close begins.
 func (s *Store) lookAtCopies(ctx context.Context, asked bool) (behind int, err error) {
-	if err := s.takeTurn(ctx, s.following); err != nil {
+	if err := s.acquireTurn(ctx, s.following); err != nil {
 		return 0, err
 	}
 	defer func() { <-s.following }()

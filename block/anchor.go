@@ -22,62 +22,59 @@ const DefaultAnchorEvery = time.Second
 // anchorMost is the longest time between two attempts to advance an anchor that fails.
 const anchorMost = time.Minute
 
-// The write sequence number counts the changes of the store, beside those of the keyring
-// document, which has its generation. It is counted when a change has been applied, and a
-// tagged record holds it:
+// The sequence number counts the writes that were applied to the store. Saves of the keyring
+// document are not among them: they have the generation. A tagged record holds the number:
 //
 //	offset  size  field
 //	     0     1  version, 1
-//	     1     8  changes applied before the record was
+//	     1     8  writes applied before the record was
 //
-// The engine's log is replayed as a prefix, and tables take over what is in it in its
-// order: whatever has the record has all the changes that it counts. So the record is
-// written, and synced, before an anchor is advanced to its number. It is not counted
-// itself. On disk, and must not change.
+// The engine replays its log as a prefix, and its tables follow the log's order: a store with the
+// record has all the writes that it counts. So the record is saved, durably, before an anchor is
+// advanced to its number. The record does not count itself. On disk, and must not change.
 const (
 	metaSequence          = "sequence"
 	sequenceRecordVersion = 1
 	sequenceRecordSize    = 9
 )
 
-// sequence is the store's write sequence number, and what it does with its anchor.
+// sequence is the store's sequence number, and its anchor.
 type sequence struct {
-	n atomic.Uint64 // changes applied
-	_ [56]byte      // to the end of the cache line, which every writer writes
+	n atomic.Uint64 // writes applied
+	_ [56]byte      // to the end of the cache line, which every writer writes to
 
-	writing  sync.Mutex // held by who writes the record, and taken before a hold
-	recorded uint64     // what the record holds; guarded by writing
+	saving sync.Mutex // held while the number is saved; acquired before a hold
+	saved  uint64     // what the record holds; guarded by saving
 
-	found    []byte // the record as it was at Open; does not change once the keyring is opened
+	found    []byte // the record as it was at Open; fixed once the keyring is opened
 	admitted atomic.Bool
-	anchor   *storeAnchor // nil: none
+	anchor   *storeAnchor // nil: no anchor
 	hurry    chan struct{}
 }
 
-// Sequence returns the write sequence number: how many changes were ever applied to the
-// store and, before it was made, to the one that it is a copy of. The keyring document's
-// are counted by its generation instead. After a crash it goes on from the last number
-// that was written down: at Close, at a Checkpoint, and for an anchor
+// Sequence returns the sequence number: how many writes were ever applied to the store and, before
+// it was made, to the one that it is a copy of. A Put, a Delete and the Commit of a batch are one
+// write each; a save of the keyring document counts in its generation instead. After a crash the
+// number goes on from the last one that was saved: at Close, at a Checkpoint, or for an anchor
 // (Options.Keyring.Anchor). It is 0 until the store was available once.
 func (s *Store) Sequence() uint64 { return s.sequence.n.Load() }
 
-// changed counts a change that was applied, and not one that is yet to be: what is written
-// down must not count a change that may come behind it in the log.
-func (s *Store) changed() { s.sequence.n.Add(1) }
+// wrote counts a write after it was applied: a number that is saved must not count a write that may
+// follow it in the log.
+func (s *Store) wrote() { s.sequence.n.Add(1) }
 
-// created counts the creation of the store, as its first change.
+// created counts the creation of the store as its first write.
 func (s *Store) created() { s.sequence.n.CompareAndSwap(0, 1) }
 
-// storeAnchor is the anchor as the store gives it to its keyring. One that holds something
-// has said which document can be opened at all. One that is empty takes what it is given
-// first, and refuses everything else from then on; so it is given nothing
+// storeAnchor is the caller's anchor as the keyring sees it. An anchor that holds something has
+// said which document may be opened. An empty one accepts what it is given first and refuses all
+// else from then on. So an empty one is given nothing
 //
-//   - before the document is in the engine: a new store's keyring is made in memory, and
-//     what a crash leaves must not be refused for it;
-//   - before the keyring was seen to open a record of this store: see prove.
+//   - before the document is in the engine: a new store's keyring is made in memory, and what a
+//     crash leaves must not be refused for it;
+//   - before the keyring has opened a record of this store: see prove.
 //
-// What is left out while the store is being opened is made up for at the end of Open: the
-// sequence number is ahead then.
+// The end of Open gives it what was left out: the sequence number is ahead then.
 type storeAnchor struct {
 	keyring.Anchor
 	least  atomic.Pointer[keyring.Point] // what was loaded
@@ -94,8 +91,8 @@ func (a *storeAnchor) Load(ctx context.Context) (keyring.Point, error) {
 	return p, err
 }
 
-// Advance implements [keyring.Anchor]. A document that was found in the engine is durable:
-// Pebble has written out what was in its log when it was opened, synced before or not.
+// Advance implements [keyring.Anchor]. A document that was found in the engine is durable: Pebble
+// has written out its log when it was opened, synced before or not.
 func (a *storeAnchor) Advance(ctx context.Context, to keyring.Point) error {
 	if least := a.least.Load(); least == nil || least.Fingerprint == "" {
 		if !a.opened.Load() {
@@ -108,9 +105,9 @@ func (a *storeAnchor) Advance(ctx context.Context, to keyring.Point) error {
 	return a.Anchor.Advance(ctx, to)
 }
 
-// prove sees to it once that the keyring is the one that this store's records were made under;
-// see [row.Prove]. It goes on when the caller's context ends, and ends with the store: what is
-// found holds for all who come next.
+// prove checks once that the keyring is the one that this store's records were made under; see
+// [row.Prove]. The end of the caller's context does not end it, because the result serves all later
+// callers; Close does.
 func (s *Store) prove(_ context.Context, h *keyring.Hold) error {
 	if s.proven.Load() {
 		return nil
@@ -122,7 +119,6 @@ func (s *Store) prove(_ context.Context, h *keyring.Hold) error {
 	return nil
 }
 
-// proveNow is prove, with a hold of its own.
 func (s *Store) proveNow(ctx context.Context) error {
 	if s.proven.Load() {
 		return nil
@@ -135,8 +131,7 @@ func (s *Store) proveNow(ctx context.Context) error {
 	return s.prove(ctx, &h)
 }
 
-// watchSequence puts the store's own look at its number, and its hands on the anchor,
-// between the caller's options and the keyring.
+// watchSequence puts the store's own checks between the caller's Anchor and Admit and the keyring.
 func (s *Store) watchSequence() {
 	s.sequence.hurry = make(chan struct{}, 1)
 	s.storage.Saved = func() {
@@ -164,7 +159,7 @@ func (s *Store) watchSequence() {
 	}
 }
 
-// findSequence reads the record of a store that is being opened.
+// findSequence reads the sequence record of a store that is being opened.
 func (s *Store) findSequence(ctx context.Context) (err error) {
 	s.sequence.found, err = engine.ReadMeta(ctx, s.part, metaSequence)
 	if errors.Is(err, engine.ErrNotFound) {
@@ -173,17 +168,17 @@ func (s *Store) findSequence(ctx context.Context) (err error) {
 	return row.Damage(err)
 }
 
-// decodeSequence reads a tagged record of a number. ok is false for one that has none.
-func decodeSequence(b []byte) (n uint64, tag, record []byte, ok bool) {
-	tag, record, ok = tagged.Split(b)
-	if !ok || len(record) != sequenceRecordSize || record[0] != sequenceRecordVersion {
+// decodeSequence reads a tagged sequence record; ok is false if b is none.
+func decodeSequence(b []byte) (n uint64, tag, content []byte, ok bool) {
+	tag, content, ok = tagged.Split(b)
+	if !ok || len(content) != sequenceRecordSize || content[0] != sequenceRecordVersion {
 		return 0, nil, nil, false
 	}
-	return binary.BigEndian.Uint64(record[1:]), tag, record, true
+	return binary.BigEndian.Uint64(content[1:]), tag, content, true
 }
 
-// admit looks, before any key can be used, whether the number that was found is authentic
-// and not less than the anchor's; later it is the store's own.
+// admit checks, before any key can be used, that the number that was found is authentic and not
+// less than the anchor's.
 func (s *Store) admit(tag func(string, []byte) [keyring.TagSize]byte) error {
 	q := &s.sequence
 	if q.admitted.Load() {
@@ -192,9 +187,9 @@ func (s *Store) admit(tag func(string, []byte) [keyring.TagSize]byte) error {
 	if err := s.place.CheckTag(tag); err != nil {
 		return err
 	}
-	n, given, record, ok := decodeSequence(q.found)
+	n, given, content, ok := decodeSequence(q.found)
 	if ok {
-		want := tag(metaSequence, record)
+		want := tag(metaSequence, content)
 		ok = hmac.Equal(given, want[:])
 	}
 	if !ok {
@@ -203,20 +198,20 @@ func (s *Store) admit(tag func(string, []byte) [keyring.TagSize]byte) error {
 	if err := s.sequenceExpected(n); err != nil {
 		return err
 	}
-	recorded := n
+	saved := n
 	if n == 0 && q.anchor != nil {
-		n = 1 // what is there counts as one change, so that there is something to anchor
+		n = 1 // what is there counts as one write, so that there is something to anchor
 	}
 	q.n.Store(n)
-	q.writing.Lock()
-	q.recorded = recorded
-	q.writing.Unlock()
+	q.saving.Lock()
+	q.saved = saved
+	q.saving.Unlock()
 	q.admitted.Store(true)
 	return nil
 }
 
-// expectClaimed looks at the number that is in clear, of a store that is open without access:
-// of one that is too small nothing else needs to be known.
+// expectClaimed checks the number in clear, for a store that is open without access: if it is too
+// small, nothing else needs to be known.
 func (s *Store) expectClaimed() error {
 	if s.sequence.admitted.Load() {
 		return nil
@@ -234,47 +229,47 @@ func (s *Store) sequenceExpected(n uint64) error {
 	if least == nil || n >= least.Sequence {
 		return nil
 	}
-	return fmt.Errorf("block: the write sequence number of %s is %d, at least %d was expected: an older copy was put in its place, "+
-		"or changes that were durable are missing: %w; to accept it on purpose, give it an empty anchor: move the file of a FileAnchor away",
+	return fmt.Errorf("block: the sequence number of %s is %d, at least %d was expected: an older copy was put in its place, "+
+		"or writes that were durable are missing: %w; to accept it on purpose, give it an empty anchor: move the file of a FileAnchor away",
 		s.place.Dir(), n, least.Sequence, keyring.ErrUnexpected)
 }
 
-// recordedSequence is the number that is written down.
-func (s *Store) recordedSequence() uint64 {
-	s.sequence.writing.Lock()
-	defer s.sequence.writing.Unlock()
-	return s.sequence.recorded
+// savedSequence is the number that the record holds.
+func (s *Store) savedSequence() uint64 {
+	s.sequence.saving.Lock()
+	defer s.sequence.saving.Unlock()
+	return s.sequence.saved
 }
 
-// recordSequence writes down the number, if it has grown, and returns what is written down.
-// It is durable then, and with it every change that it counts.
-func (s *Store) recordSequence(ctx context.Context) (uint64, error) {
+// saveSequence saves the number, if it has grown, and returns it. It is durable then, and with it
+// every write that it counts.
+func (s *Store) saveSequence(ctx context.Context) (uint64, error) {
 	q := &s.sequence
-	q.writing.Lock()
-	defer q.writing.Unlock()
+	q.saving.Lock()
+	defer q.saving.Unlock()
 	h, err := s.writeHold(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer h.Release()
 	n := q.n.Load()
-	if n == q.recorded {
+	if n == q.saved {
 		return n, nil
 	}
-	record := binary.BigEndian.AppendUint64([]byte{sequenceRecordVersion}, n)
-	value, err := tagged.Record(&h, metaSequence, record)
+	content := binary.BigEndian.AppendUint64([]byte{sequenceRecordVersion}, n)
+	value, err := tagged.Record(&h, metaSequence, content)
 	if err == nil {
 		err = engine.SetMeta(ctx, s.part, metaSequence, value)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("block: write down the write sequence number: %w", err)
+		return 0, fmt.Errorf("block: save the sequence number: %w", err)
 	}
-	q.recorded = n
+	q.saved = n
 	return n, nil
 }
 
-// AnchorPoint makes durable what was changed so far, and returns the point that an anchor may
-// hold from now on: for a program that keeps it in a way of its own, or gives the store an
+// AnchorPoint makes durable what was written so far, and returns the point that an anchor may hold
+// from now on. It is for a program that keeps the point in a way of its own, or gives the store an
 // anchor that it did not have. The store must be available. Errors: [ErrInaccessible],
 // [ErrReadOnly], [ErrClosed].
 func (s *Store) AnchorPoint(ctx context.Context) (keyring.Point, error) {
@@ -282,66 +277,65 @@ func (s *Store) AnchorPoint(ctx context.Context) (keyring.Point, error) {
 		return keyring.Point{}, fmt.Errorf("block: anchor point: %w", err)
 	}
 	generation := s.keys.State().Generation
-	n, err := s.recordSequence(ctx)
+	n, err := s.saveSequence(ctx)
 	if err != nil {
 		return keyring.Point{}, fmt.Errorf("block: anchor point: %w", err)
 	}
 	return keyring.Point{Fingerprint: s.Fingerprint(), Generation: generation, Sequence: n}, nil
 }
 
-// noRecord says of an error of recordSequence that nothing has failed: there is nothing that
-// could be written.
-func noRecord(err error) bool {
+// cannotWrite reports whether an error only says that the store cannot be written to now.
+func cannotWrite(err error) bool {
 	return errors.Is(err, ErrInaccessible) || errors.Is(err, ErrClosed) || errors.Is(err, ErrReadOnly)
 }
 
-// advance writes down the number and moves the anchor there, if there is one.
+// advance saves the number and moves the anchor, if there is one, to it.
 func (s *Store) advance(ctx context.Context) error {
-	n, err := s.recordSequence(ctx)
+	n, err := s.saveSequence(ctx)
 	if err != nil || s.sequence.anchor == nil {
 		return err
 	}
 	return s.keys.Advance(ctx, n)
 }
 
-// noteSequence is recordSequence, where it can be done, for a Checkpoint, whose copy goes on
-// from there. Under a keyring that was not seen to open a record nothing is written.
+// noteSequence is saveSequence for a Checkpoint, whose copy goes on from the number. It does
+// nothing if the number cannot be saved, or the keyring was not proven.
 func (s *Store) noteSequence(ctx context.Context) error {
 	if !s.proven.Load() {
 		return nil
 	}
-	if _, err := s.recordSequence(ctx); err != nil && !noRecord(err) {
+	if _, err := s.saveSequence(ctx); err != nil && !cannotWrite(err) {
 		return err
 	}
 	return nil
 }
 
-// endSequence is advance for Close, where it can be done.
+// endSequence is advance for Close. It does nothing if the number cannot be saved, or the keyring
+// was not proven.
 func (s *Store) endSequence() error {
 	if !s.proven.Load() {
 		return nil
 	}
 	err := s.advance(context.Background())
-	if noRecord(err) || s.keys.State().AnchorErr != nil { // which Close of the keyring returns
+	if cannotWrite(err) || s.keys.State().AnchorErr != nil { // Close of the keyring returns AnchorErr
 		return nil
 	}
 	return err
 }
 
-// startAnchoring advances the anchor to a store that was opened or made, and then as it
-// changes.
+// startAnchoring advances the anchor to the store that was opened or made, and then as the store is
+// written to.
 func (s *Store) startAnchoring(ctx context.Context) {
 	if s.sequence.anchor == nil || s.opts.ReadOnly {
 		return
 	}
 	s.sequence.anchor.opened.Store(true)
-	_ = s.advance(ctx) // which has told of it
+	_ = s.advance(ctx) // the keyring has told of a failure
 	s.spawn(s.keepAnchored)
 }
 
-// keepAnchored advances the anchor while there are changes, at a bounded rate, and at once
-// when the keyring document has changed. What fails is told by the keyring, and tried again
-// less often.
+// keepAnchored advances the anchor while the store is written to, at a bounded rate, and at once
+// when the keyring document was saved. After a failure it tries again, less and less often.
 func (s *Store) keepAnchored() {
 	wait, told := s.opts.AnchorEvery, false
 	for {
@@ -350,10 +344,10 @@ func (s *Store) keepAnchored() {
 			return
 		}
 		switch err := s.advance(s.ctx); {
-		case err == nil || noRecord(err):
+		case err == nil || cannotWrite(err):
 			wait, told = s.opts.AnchorEvery, false
 		default:
-			// Of the anchor's own failures the keyring has told.
+			// The keyring tells of the anchor's own failures.
 			if s.keys.State().AnchorErr == nil && !told {
 				s.keys.Emit(keyring.Event{Kind: keyring.AnchorNotAdvanced, Err: err})
 				told = true

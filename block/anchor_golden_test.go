@@ -14,7 +14,7 @@ import (
 	"github.com/blockseal/blockseal/internal/tagged"
 )
 
-// The record of the write sequence number, as it is in docs/format.md: in the golden store
+// The record of the sequence number, as it is in docs/format.md: in the golden store
 // by-keyring, whose secret makes its tag. The store takes it for its number.
 func TestGoldenSequence(t *testing.T) {
 	const number = 1<<40 + 7

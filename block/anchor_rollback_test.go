@@ -29,7 +29,7 @@ func TestAnchorRefusesWhatIsOlder(t *testing.T) {
 		text    string
 		none    bool // no store is left that could be accepted
 	}{
-		"older blocks under the same document": {func(w world) { w.copyDir("older blocks", w.dir) }, "the write sequence number of store is 5, at least 9 was expected", false},
+		"older blocks under the same document": {func(w world) { w.copyDir("older blocks", w.dir) }, "the sequence number of store is 5, at least 9 was expected", false},
 		"an older document":                    {func(w world) { w.copyDir("older document", w.dir) }, "at least 6 was expected: an older copy", false},
 		"another store": {func(w world) {
 			other := newRig(t)
@@ -47,10 +47,10 @@ func TestAnchorRefusesWhatIsOlder(t *testing.T) {
 		"the log's end cut off after a crash": {func(w world) {
 			w.copyDir("crashed", w.dir)
 			w.emptyLogs()
-		}, "the write sequence number of store is 5, at least 9 was expected", false},
+		}, "the sequence number of store is 5, at least 9 was expected", false},
 		"the record alone removed": {func(w world) {
 			w.edit(func(db *pebble.DB) { require.NoError(t, db.Delete([]byte(sequenceKey), pebble.Sync)) })
-		}, "the write sequence number of store is 0, at least 9 was expected", false},
+		}, "the sequence number of store is 0, at least 9 was expected", false},
 		"the directory emptied": {func(w world) { require.NoError(t, w.opts.FS.RemoveAll(w.dir)) }, "there is none", true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// given is the KEKs that the store was given.
+// given has the KEKs that the store was given.
 type given struct {
 	mu  sync.Mutex
 	ids []vault.KeyID
@@ -29,27 +29,27 @@ func (g *given) add(keks ...*kek.KEK) {
 	}
 }
 
-// nowhere reports whether a KEK of the name was given without saying in which vault.
+// nowhere reports whether a KEK of this name was given without a vault.
 func (g *given) nowhere(name string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.ContainsFunc(g.ids, func(id vault.KeyID) bool { return id.Vault == "" && id.Name == name })
 }
 
-// askForKEKs asks the vaults whether KEK versions exist. A vault that once does not
-// answer is not asked for the others: that would only take longer.
+// askForKEKs asks the vaults whether KEK versions exist. A vault that does not answer once is not
+// asked again.
 func (s *Store) askForKEKs(ctx context.Context, ids []vault.KeyID) []ReceiptKey {
 	now := s.keys.State().KEK
 	silent := map[string]bool{}
 	out := make([]ReceiptKey, 0, len(ids))
 	for _, id := range ids {
 		state := KeyUnknown
-		if k, ok := s.keys.KEKFor(id); ok && !silent[id.Vault] && s.rewriter.Budget.Take(ctx, 1) == nil {
+		if k, ok := s.keys.KEKFor(id); ok && !silent[id.Vault] && s.rewriter.Budget.Wait(ctx, 1) == nil {
 			var answered bool
 			state, answered = s.askForKEK(ctx, k)
 			silent[id.Vault] = !answered
 		}
-		// Of a key of another vault every vault says that there is none.
+		// Every vault says of another vault's key that there is none.
 		if state == KeyNotFound && id.Versionless() != now.Versionless() && s.given.nowhere(id.Name) {
 			state = KeyUnknown
 		}
@@ -58,8 +58,8 @@ func (s *Store) askForKEKs(ctx context.Context, ids []vault.KeyID) []ReceiptKey 
 	return out
 }
 
-// askForKEK asks for one, for as long as a vault has time to answer. A client that goes
-// on after that is left behind.
+// askForKEK asks for one version, for the time that a vault has to answer. It leaves a client
+// behind that goes on after that.
 func (s *Store) askForKEK(ctx context.Context, k *kek.KEK) (state KeyState, answered bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -88,8 +88,8 @@ func (s *Store) askForKEK(ctx context.Context, k *kek.KEK) (state KeyState, answ
 	}
 }
 
-// tell says of the keys of a receipt which key each is. A version that is gone while
-// another that is the same key is not, is not gone: what it wrapped opens with the other.
+// tell sets which key each version of a receipt is. If a version is gone, and another with the same
+// public key is not, the key is not gone: the other opens what the first has wrapped.
 func tell(p register.PublicKeys, keys []ReceiptKey) {
 	states := map[register.PublicKey][]KeyState{}
 	for _, k := range keys {

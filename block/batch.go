@@ -11,23 +11,22 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// MaxBatch bounds the sum of a batch's ids, blocks and records, in bytes.
+// MaxBatch bounds the sum of a batch's ids, blocks and DEK records, in bytes.
 const MaxBatch = engine.MaxBatch
 
-// Batch is a set of changes that happen together or not at all. It belongs to one
-// goroutine. Later changes of a block win over earlier ones in the batch.
+// Batch is puts and deletions that are applied together or not at all. It belongs to one goroutine.
+// Of several on one block the last wins.
 //
-// Blocks are sealed as they are put, so that a batch holds no plaintext. A batch
-// ends with the stretch of access in which its first block was put: if the store
-// went Inaccessible since, Put and Commit return [ErrInaccessible], and the batch
-// is to be made again.
+// Blocks are sealed as they are put, so that a batch holds no plaintext. A batch ends with the
+// session in which it was first used: if the store went Inaccessible since, Put, Delete and Commit
+// return [ErrInaccessible], and the batch has to be made again.
 type Batch struct {
 	s       *Store
 	b       engine.Batch
 	state   batchState
-	session uint64 // of the first change; 0: none yet
-	oldest  uint32 // the least epoch that a record in the batch names
-	unpin   func() // lets go of the epochs that the batch was sealed under
+	session uint64 // of the first use; 0: not used yet
+	oldest  uint32 // the least epoch that a DEK record of the batch names
+	unpin   func() // releases the epochs that the batch was sealed under
 	err     error  // what spoiled the batch
 	tally   tally.Batch
 }
@@ -40,11 +39,11 @@ const (
 	batchClosed
 )
 
-// NewBatch returns an empty batch. Commit or Close it; it may be made before the
-// store is available.
+// NewBatch returns an empty batch, which may be made before the store is available. The caller
+// commits or closes it.
 func (s *Store) NewBatch() *Batch { return &Batch{s: s, oldest: row.NoEpoch} }
 
-// hold returns a hold in the batch's session, which the first call determines.
+// hold returns a hold in the batch's session, which the first call sets.
 func (b *Batch) hold(ctx context.Context) (keyring.Hold, error) {
 	switch {
 	case b.state == batchCommitted:
@@ -67,8 +66,8 @@ func (b *Batch) hold(ctx context.Context) (keyring.Hold, error) {
 	return h, nil
 }
 
-// spoil makes every later call return err: a batch that could not take a change
-// must not commit the rest.
+// spoil makes every later call return err: a batch that lacks a put or a deletion must not commit
+// the rest.
 func (b *Batch) spoil(op tally.Op, id []byte, err error) error {
 	if b.err == nil && b.state == batchOpen {
 		b.err = err
@@ -79,8 +78,8 @@ func (b *Batch) spoil(op tally.Op, id []byte, err error) error {
 	return wrapErr("batch "+tally.OpNames()[op], id, err)
 }
 
-// Put adds a block to the batch; see [Store.Put] for its limits and errors. After
-// an error the batch cannot be committed.
+// Put adds a block to the batch; see [Store.Put] for its limits and errors. After an error the
+// batch cannot be committed.
 func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 	if err := row.CheckBlock(id, data); err != nil {
 		return b.spoil(tally.Put, id, err)
@@ -105,8 +104,8 @@ func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 	return nil
 }
 
-// room refuses a change of a block that would make the batch larger than MaxBatch. Both
-// of the block's keys have its id; 512 bytes are more than all else that a change takes.
+// room refuses what would make the batch larger than MaxBatch. Both keys of a row have the id; 512
+// bytes are more than all else that one op has.
 func (b *Batch) room(id []byte, size int) error {
 	if grown := b.b.Size() + 2*len(id) + size + 512; grown > MaxBatch {
 		return fmt.Errorf("the batch would have %d bytes, the most is %d: %w", grown, MaxBatch, ErrTooLarge)
@@ -114,8 +113,8 @@ func (b *Batch) room(id []byte, size int) error {
 	return nil
 }
 
-// Delete adds the deletion of a block to the batch, which counts towards [MaxBatch] as a
-// block of 0 bytes does. After an error the batch cannot be committed.
+// Delete adds the deletion of a block to the batch. It counts towards [MaxBatch] like a block of 0
+// bytes. After an error the batch cannot be committed.
 func (b *Batch) Delete(ctx context.Context, id []byte) error {
 	if err := row.CheckID(id); err != nil {
 		return b.spoil(tally.Delete, id, err)
@@ -138,9 +137,8 @@ func (b *Batch) Delete(ctx context.Context, id []byte) error {
 	return nil
 }
 
-// Commit makes the changes happen, atomically, and durably unless Options.NoSync.
-// A batch is committed once; it needs no Close afterwards. An empty batch commits
-// nothing.
+// Commit applies the batch, durably unless Options.NoSync is set. A batch is committed once; it
+// needs no Close afterwards. An empty batch commits nothing.
 func (b *Batch) Commit(ctx context.Context) error {
 	if err := b.s.counts.Fail(tally.Commit, ctx.Err()); err != nil {
 		return fmt.Errorf("block: commit: %w", err)
@@ -165,8 +163,7 @@ func (b *Batch) Commit(ctx context.Context) error {
 	return nil
 }
 
-// Close forgets a batch that was not committed. It is not needed after Commit, and
-// does no harm.
+// Close discards a batch that was not committed. After Commit it does nothing.
 func (b *Batch) Close() error {
 	if b.state != batchOpen {
 		return nil

@@ -17,11 +17,10 @@ const (
 	MaxBlock = row.MaxBlock
 )
 
-// Get appends the block with the given id to dst and returns the extended slice.
-// On error it returns nil, and dst's spare capacity may have been written to.
+// Get appends the block with the given id to dst and returns the extended slice. On error it
+// returns nil; dst's spare capacity may have been written to.
 //
-// Errors: [ErrNotFound], [ErrInaccessible], [ErrCorrupt], [ErrInvalidID],
-// [ErrClosed].
+// Errors: [ErrNotFound], [ErrInaccessible], [ErrCorrupt], [ErrInvalidID], [ErrClosed].
 func (s *Store) Get(ctx context.Context, id, dst []byte) ([]byte, error) {
 	if err := s.mayRead(ctx, tally.Get, id); err != nil {
 		return nil, wrapErr("get", id, err)
@@ -47,8 +46,8 @@ func (s *Store) mayRead(ctx context.Context, op tally.Op, id []byte) error {
 	return s.counts.Fail(op, ctx.Err())
 }
 
-// Has reports whether there is a block with the given id. It opens nothing: a
-// damaged block is there too.
+// Has reports whether there is a block with the given id. It opens nothing, so that it finds
+// damaged blocks too.
 func (s *Store) Has(ctx context.Context, id []byte) (bool, error) {
 	if err := s.mayRead(ctx, tally.Has, id); err != nil {
 		return false, wrapErr("has", id, err)
@@ -65,19 +64,17 @@ func (s *Store) Has(ctx context.Context, id []byte) (bool, error) {
 	return ok, nil
 }
 
-// Put stores data, 0 to [MaxBlock] bytes, as the block with the given id, 1 to
-// [MaxID] bytes, in place of an older one. When it returns nil the block is
-// durable (unless Options.NoSync); when it returns an error the store holds either
-// the old block or the new one.
+// Put stores data, 0 to [MaxBlock] bytes, as the block with the given id, 1 to [MaxID] bytes, in
+// place of an older one. When it returns nil the block is durable (unless Options.NoSync is set);
+// when it returns an error the store has either the old block or the new one.
 //
-// It keeps no reference to id or data. Errors: [ErrInvalidID], [ErrTooLarge],
-// [ErrInaccessible], [ErrReadOnly], [ErrClosed].
+// It keeps no reference to id or data. Errors: [ErrInvalidID], [ErrTooLarge], [ErrInaccessible],
+// [ErrReadOnly], [ErrClosed].
 //
-// When blocks come faster than the disk takes them Put waits for it, which neither ctx nor
-// Close ends, and a lock of the store waits for Put. When the disk is full, and what is in
-// memory has filled the memtables, changes are refused with the file system's error, and
-// nothing is lost. Only one that waits already when the disk begins to fail goes on waiting
-// until there is room.
+// When blocks come faster than the disk writes them, Put waits for the disk. Neither ctx nor Close
+// ends that wait, and a lock of the store waits for Put. When the disk and the memtables are full,
+// writes are refused with the file system's error, and nothing is lost; only a write that already
+// waits when the disk begins to fail waits until there is room.
 func (s *Store) Put(ctx context.Context, id, data []byte) error {
 	if err := row.CheckBlock(id, data); err != nil {
 		return wrapErr("put", id, err)
@@ -98,15 +95,14 @@ func (s *Store) Put(ctx context.Context, id, data []byte) error {
 	return nil
 }
 
-// PutIf is Put, if the block is as the caller last saw it: if its contents are old, which nil
-// says of a block that is not there, and an empty slice of a block of 0 bytes. Else it returns
-// [ErrChanged] and changes nothing. So of several callers that read a block, and each put what
-// they made of it, none undoes what another did; who gets ErrChanged reads again.
+// PutIf is Put if the block's contents are old; nil says that there is no block, an empty slice
+// that it has 0 bytes. Else PutIf returns [ErrChanged] and writes nothing. So if several callers
+// read a block and put what they made of it, none overwrites what another did; who gets ErrChanged
+// reads again.
 //
-// It costs a Get that uses no cache, and a Put that waits for other changes of the store as they
-// wait for it. With ByKEK it calls the vault to read and to write. A block that is damaged is not
-// replaced ([ErrCorrupt]), nor one of a later release ([ErrVersion]). Its errors are those of Put
-// besides.
+// PutIf costs a Get that uses no cache, and a Put that excludes all other writes of the store for a
+// moment. With ByKEK it calls the vault to read and to write. It does not replace a block that is
+// damaged ([ErrCorrupt]) or of a later release ([ErrVersion]). Its other errors are those of Put.
 func (s *Store) PutIf(ctx context.Context, id, old, data []byte) error {
 	if err := row.CheckBlock(id, data); err != nil {
 		return wrapErr("put if", id, err)
@@ -119,7 +115,7 @@ func (s *Store) PutIf(ctx context.Context, id, old, data []byte) error {
 		defer func() { h.Release() }()
 		err = s.table.PutIf(ctx, &h, id, old, data)
 	}
-	if !errors.Is(err, ErrChanged) { // which is an answer, and no failure
+	if !errors.Is(err, ErrChanged) { // ErrChanged is an answer and no failure
 		s.counts.Put(len(data), err)
 	}
 	if err != nil {
@@ -128,9 +124,9 @@ func (s *Store) PutIf(ctx context.Context, id, old, data []byte) error {
 	return nil
 }
 
-// Delete removes the block with the given id, and its DEK. It is not an error if
-// there is none. What the files still hold of a deleted block goes with
-// compaction, and with the epoch key; see docs/threat-model.md.
+// Delete removes the block with the given id, and its DEK. It is not an error if there is none. The
+// files keep traces of a deleted block until compaction, and the end of its epoch key, remove them;
+// see docs/threat-model.md.
 func (s *Store) Delete(ctx context.Context, id []byte) error {
 	if err := row.CheckID(id); err != nil {
 		return wrapErr("delete", id, err)
@@ -150,7 +146,7 @@ func (s *Store) Delete(ctx context.Context, id []byte) error {
 	return nil
 }
 
-// writeHold is a hold for a change.
+// writeHold is a hold for a write.
 func (s *Store) writeHold(ctx context.Context) (keyring.Hold, error) {
 	h, err := s.keys.Acquire()
 	if err != nil {

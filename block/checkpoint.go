@@ -14,28 +14,29 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Checkpoint makes a copy of the store in dir, which must not exist, with every
-// change that was acknowledged before the call, while the store goes on serving.
-// Files that do not change any more are linked where the file system can, so that
-// a copy beside the store costs little. On another file system they are copied, and
-// changes wait for as long: make the copy beside the store, and copy it from there (see
-// [HoldCheckpoint]). It needs no access: a store that is Inaccessible can be copied.
+// Checkpoint makes a copy of the store in dir, which must not exist, with every write that was
+// acknowledged before the call, while the store serves. It links files that do not change any more
+// where the file system can, so that a copy beside the store costs little. It copies them to
+// another file system, and writes wait for as long: make the copy beside the store, and copy it
+// from there (see [HoldCheckpoint]). Checkpoint needs no access: an Inaccessible store can be
+// copied.
 //
-// The copy is a store with the same keys and an instance of its own. What either of the two
-// writes from then on is wrapped by an epoch that the other does not have: here one begins
-// with the next change, there with its Revalidate. Each is 52 bytes of the keyring document,
-// until RotateEpoch; when there are nearly keyring.MaxEpochs none begins any more, of which
-// there is an event, and the copy can open what is written here until RotateEpoch there. It opens
-// Inaccessible and waits for [Store.Revalidate] with the vault client that its
-// Open was given; from then on it can be given another KEK with
-// [Store.ChangeKEK], so that the source's can be destroyed. The store remembers
-// the copy and where it was made, as an absolute path; see [Store.Copies]. It remembers
-// 4,096 (keyring.ErrLimit). Without access it cannot sign what it remembers: a copy that is
-// made then is in doubt, and not moved along, if the store is closed before access comes back.
+// The copy is a store with the same keys and an instance of its own. It opens Inaccessible and
+// waits for [Store.Revalidate] with the vault client that its Open was given; from then on
+// [Store.ChangeKEK] can give it another KEK, so that the source's can be destroyed.
 //
-// It waits for what is in memory to be written out, and ends with ctx, and with Close,
-// while that fails, as on a full disk. A store that was opened read only cannot be copied
-// ([ErrReadOnly]): the engine writes out what is in its log first. Open it for writing.
+// What either of the two writes from then on is wrapped by an epoch that the other does not have:
+// one begins here with the next write, and there with Revalidate. Each epoch is 52 bytes of the
+// keyring document until RotateEpoch. When there are nearly keyring.MaxEpochs, none begins any
+// more: an event says so, and the copy can open what is written here until one of the two rotates.
+//
+// The store remembers the copy and the absolute path where it was made ([Store.Copies]), at most
+// 4,096 copies (keyring.ErrLimit). Without access it cannot sign that: if it is closed before
+// access comes back, the copy is in doubt and is not moved to another KEK.
+//
+// Checkpoint waits until memory is written out. While that fails, as on a full disk, ctx and Close
+// end it. It refuses a store that was opened read only ([ErrReadOnly]), whose log the engine would
+// have to write out: open that for writing.
 func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
@@ -47,7 +48,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
-	if err := s.takeTurn(ctx, s.copying); err != nil {
+	if err := s.acquireTurn(ctx, s.copying); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
 	defer func() { <-s.copying }()
@@ -69,22 +70,22 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 		err = fmt.Errorf("block: checkpoint: %w", s.ending(row.Damage(err)))
 		if made {
 			if again := s.opts.FS.RemoveAll(dir); again != nil {
-				return errors.Join(err, again) // and the store goes on remembering it
+				return errors.Join(err, again) // the store goes on remembering the copy
 			}
-		} // else the engine has removed what it made, and what is there is somebody else's
+		} // else the engine has removed what it made; what is there is somebody else's
 		return errors.Join(err, s.forget(context.WithoutCancel(ctx), instance.String()))
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
 	return nil
 }
 
-// copyTo makes an announced copy, and reports whether the engine's part of it was made.
-// Without its identity file, which comes last and lists the others, the copy is not a
-// store, so that one that was cut off cannot be taken for a whole one.
+// copyTo makes an announced copy, and reports whether the engine's part of it was made. The
+// identity file, which lists the others, comes last: without it the copy is not a store, so that
+// one that was cut off cannot pass for a whole one.
 func (s *Store) copyTo(ctx context.Context, dir string, instance keyring.InstanceID) (made bool, err error) {
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
-	sequence := s.recordedSequence()
+	sequence := s.savedSequence()
 	db, ok := s.db.(engine.Checkpointer)
 	if !ok {
 		return false, fmt.Errorf("the store's engine makes no copies: %w", errors.ErrUnsupported)
@@ -100,18 +101,17 @@ func (s *Store) copyTo(ctx context.Context, dir string, instance keyring.Instanc
 	return true, s.place.LeaveCopy(dir, instance, sequence, tagger)
 }
 
-// apart is called when a copy has its files, before anything else is applied, and sees to it
-// that what is applied from then
-// on is wrapped by an epoch that the copy does not have, also by an operation that has its
-// DEK already (see judge). That the store has shared its epochs is in the document when
-// the copy is registered, before it is whole.
+// apart is called when a copy has its files, before anything else is applied. From then on all that
+// is applied is wrapped by an epoch that the copy does not have, even by an operation that already
+// has its DEK (see judge). The document says that the store shares its epochs when the copy is
+// registered, before the copy is whole.
 func (s *Store) apart(raise func(partition, epoch uint32)) {
 	if epoch := s.keys.Share(); epoch > 0 {
 		raise(s.partition, epoch+1)
 	}
 }
 
-// isFree refuses a directory that exists, and says what is in it where that is known.
+// isFree refuses a directory that exists, and says what is in it if that is known.
 func (s *Store) isFree(dir string) error {
 	if _, err := s.opts.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -130,18 +130,17 @@ func (s *Store) isFree(dir string) error {
 	return fmt.Errorf("%s: %w: name a directory that does not exist", dir, fs.ErrExist)
 }
 
-// HoldCheckpoint keeps the files of an offline copy, or of any store that is closed, as
-// they are until release is called: for whoever copies them elsewhere, one after the other.
-// Meanwhile nobody can open it for writing, and a store that would move the copy to another
-// KEK gets [ErrLocked], and does it later. Other readers are not disturbed. Of opts only FS
-// matters.
+// HoldCheckpoint keeps the files of a copy, or of any store that is closed, unchanged until release
+// is called, while somebody copies them elsewhere. Meanwhile nobody can open it for writing. A
+// store that would move the copy to another KEK gets [ErrLocked], and tries again later. Other
+// readers are not affected. Of opts only FS matters.
 //
-// It refuses what is not whole, so that what arrives elsewhere is, if every file but LOCK
-// was copied; Open of it, [Inspect] and [InspectKeyring] say so. The identity file,
-// BLOCKSEAL, is best copied last: without it the directory is not a store.
+// It refuses a copy that is not whole. So what arrives elsewhere is whole if every file but LOCK
+// was copied; Open, [Inspect] and [InspectKeyring] check that. Copy the identity file, BLOCKSEAL,
+// last: without it the directory is not a store.
 //
-// To release twice does nothing. Errors: [ErrNotStore], [ErrLocked], [ErrVersion],
-// [ErrCorrupt], and one for a store that was not closed.
+// To release twice does nothing. Errors: [ErrNotStore], [ErrLocked], [ErrVersion], [ErrCorrupt],
+// and one for a store that was not closed.
 func HoldCheckpoint(dir string, opts *Options) (release func() error, err error) {
 	o, err := opts.withDefaults()
 	if err != nil {

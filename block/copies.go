@@ -17,20 +17,20 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// Copy is a checkpoint that a store remembers having made.
+// Copy is a checkpoint that a store has made.
 type Copy struct {
 	Instance   string      `json:"instance"`      // of the copy, 32 hexadecimal digits
 	Path       string      `json:"path"`          // where it was made
 	Made       time.Time   `json:"made,omitzero"` // whole seconds
 	KEK        vault.KeyID `json:"kek"`
 	Generation uint64      `json:"generation"` // of its keyring document
-	// KEKs are all KEK versions that the copy needs, sorted by their identifiers: KEK,
-	// which wraps its document, and those that wrap records of it (ByKEK).
+	// KEKs are all KEK versions that the copy needs, sorted by their identifiers: KEK, which wraps
+	// its document, and those that wrap DEK records of it (ByKEK).
 	KEKs []vault.KeyID `json:"keks"`
-	// Doubt says why the store does not vouch for having made the copy; empty: it does.
-	// What is in doubt is not moved to another KEK: whoever can write the disk can have
-	// put it there. It counts as a use of its KEKs all the same. Without access since the
-	// store was opened every copy is, because nobody can tell.
+	// Doubt says why the store does not vouch for having made the copy; empty: it does. Whoever can
+	// write the disk may have put a doubtful copy there, so that the store does not move it to
+	// another KEK. It counts as a use of its KEKs all the same. Until the store was available once
+	// since Open every copy is in doubt.
 	Doubt string `json:"doubt,omitempty"`
 }
 
@@ -39,9 +39,8 @@ func (c Copy) NeedsOnly(id vault.KeyID) bool {
 	return register.Copy(c).NeedsOnly(id)
 }
 
-// Copies returns the checkpoints that the store remembers, with the KEK versions that
-// each was last known to need, sorted by their instances. It needs no access; but without
-// access since the store was opened all of them are in doubt ([Copy].Doubt).
+// Copies returns the checkpoints that the store has made, with the KEK versions that each was last
+// known to need, sorted by their instances. It needs no access, but see [Copy].Doubt.
 func (s *Store) Copies(ctx context.Context) ([]Copy, error) {
 	if err := s.use.Begin(); err != nil {
 		return nil, fmt.Errorf("block: copies: %w", ErrClosed)
@@ -51,7 +50,7 @@ func (s *Store) Copies(ctx context.Context) ([]Copy, error) {
 	return copies, nil
 }
 
-// copies is Copies for those who keep the engine open. whole is whether it is known that
+// copies is Copies for callers that keep the engine open. whole reports whether it is known that
 // none is missing.
 func (s *Store) copies() (out []Copy, whole bool) {
 	r, known := s.storage.View()
@@ -61,11 +60,11 @@ func (s *Store) copies() (out []Copy, whole bool) {
 	return out, known && !r.Lost
 }
 
-// changeCopies saves a keyring document with other copies: which there are changes with the
-// document alone, so that nobody can bring back what was before.
-func (s *Store) changeCopies(ctx context.Context, f func(r register.Register) []register.Entry) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
+// saveCopies saves a keyring document with other copies. Which copies there are changes only with
+// the document, so that nobody can bring an old list back.
+func (s *Store) saveCopies(ctx context.Context, f func(r register.Register) []register.Entry) error {
+	s.listing.Lock()
+	defer s.listing.Unlock()
 	if err := s.proveNow(ctx); err != nil {
 		return err
 	}
@@ -74,10 +73,10 @@ func (s *Store) changeCopies(ctx context.Context, f func(r register.Register) []
 	return s.keys.Save(ctx)
 }
 
-// ForgetCopy makes the store forget a checkpoint, because it was destroyed or is
-// none of the store's concern any more. If the store is moving it to another KEK, that is
-// ended first: when ForgetCopy has returned the copy's files can be removed. It takes access,
-// so that nobody can bring back what was forgotten: [ErrInaccessible].
+// ForgetCopy makes the store forget a checkpoint, because it was destroyed or is no concern of the
+// store's any more. If the store is moving it to another KEK, ForgetCopy first ends that: when it
+// has returned, the copy's files can be removed. It needs access, so that nobody can bring back
+// what was forgotten: [ErrInaccessible].
 func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
 	if err := s.use.Begin(); err != nil {
 		return fmt.Errorf("block: forget copy: %w", ErrClosed)
@@ -93,23 +92,23 @@ func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
 	return nil
 }
 
-// forget takes a copy from the register, which is saved with the next document, or its
+// forget removes a copy from the register, by saving the next document, or removes its
 // announcement.
 func (s *Store) forget(ctx context.Context, instance string) error {
-	if record, ok := s.storage.Announced(instance); ok {
-		if err := s.writeMeta(ctx, record, nil); err != nil {
+	if name, ok := s.storage.Announced(instance); ok {
+		if err := s.writeMeta(ctx, name, nil); err != nil {
 			return err
 		}
 		if s.storage.Unannounce(instance) {
 			return nil
-		} // else a document has just taken it over
+		} // else a document has just adopted it
 	}
 	if r, _ := s.storage.View(); !r.Has(instance) {
 		return nil
 	}
-	err := s.changeCopies(ctx, func(r register.Register) []register.Entry { return r.Without(instance) })
+	err := s.saveCopies(ctx, func(r register.Register) []register.Entry { return r.Without(instance) })
 	if err == nil {
-		s.changed()
+		s.wrote()
 	}
 	return err
 }
@@ -119,12 +118,12 @@ func (s *Store) writeMeta(ctx context.Context, name string, value []byte) error 
 	if err := engine.SetMeta(ctx, s.part, name, value); err != nil {
 		return err
 	}
-	s.changed()
+	s.wrote()
 	return nil
 }
 
-// announce remembers a copy that is about to be made, with the KEK versions that it may
-// need, so that there is none, whole or not, that the store does not remember.
+// announce remembers a copy that is about to be made, with the KEK versions that it may need. So
+// there is no copy, whole or not, that the store does not remember.
 func (s *Store) announce(ctx context.Context, dir string, instance keyring.InstanceID) error {
 	keks, active := s.keys.KEKs()
 	c := s.newEntry(dir, instance)
@@ -141,20 +140,19 @@ func (s *Store) newEntry(dir string, instance keyring.InstanceID) register.Entry
 	return register.Entry{Copy: register.Copy{Instance: instance.String(), Path: dir, Made: s.keys.Now().UTC().Truncate(time.Second)}, Vouched: true, Mine: true}
 }
 
-// remember registers a copy, or what is known of it now. Without access it announces it: this
-// process knows that it has made it, and says so with the next document; a later one can not.
+// remember registers a copy, or what is known of it now. Without access it announces the copy: this
+// process vouches for it with the next document, and a later process cannot.
 func (s *Store) remember(ctx context.Context, c register.Entry) error {
-	defer s.changed()
-	err := s.changeCopies(ctx, func(r register.Register) []register.Entry { return r.With(c) })
-	if err == nil || !noRecord(err) && !errors.Is(err, ErrCorrupt) {
+	defer s.wrote()
+	err := s.saveCopies(ctx, func(r register.Register) []register.Entry { return r.With(c) })
+	if err == nil || !cannotWrite(err) && !errors.Is(err, ErrCorrupt) {
 		return err
 	}
 	return s.storage.Announce(ctx, c)
 }
 
-// register remembers a copy that was just made. Reading the document back from the
-// copy shows which KEK versions it needs, whatever was rotated meanwhile, and that the
-// copy opens.
+// register remembers a copy that was just made. It reads the document back from the copy, which
+// shows that the copy opens, and which KEK versions it needs, whatever was rotated meanwhile.
 func (s *Store) register(ctx context.Context, dir string, instance keyring.InstanceID) error {
 	document, err := s.copyDocument(ctx, dir)
 	if err != nil {
@@ -166,11 +164,11 @@ func (s *Store) register(ctx context.Context, dir string, instance keyring.Insta
 	}
 	c := s.newEntry(dir, instance)
 	c.Document = sha256.Sum256(document)
-	c.Take(in)
+	c.Update(in)
 	return s.remember(ctx, c)
 }
 
-// copyDocument reads the keyring document of a copy that has no identity yet.
+// copyDocument reads the keyring document of a copy that has no identity file yet.
 func (s *Store) copyDocument(ctx context.Context, dir string) (document []byte, err error) {
 	lock, err := pebble.LockDir(dir, s.opts.FS, true)
 	if err != nil {

@@ -27,37 +27,33 @@ type Receipt struct {
 	Epochs     []uint32        `json:"epochs"`     // whose keys were destroyed
 	Kept       uint64          `json:"kept"`       // DEK records that are left, all under a newer epoch
 
-	// Keys are the KEK versions that ever wrapped a keyring document of the store,
-	// oldest first, with what the vault said of each. Whoever made a copy of the store's
-	// files before can open what was erased as long as one of these exists and serves
-	// them: purge those that nothing else needs; see KeyUsage. A version that the vault
-	// has not found for a year is named no more.
+	// Keys are the KEK versions that ever wrapped a keyring document of the store, oldest first,
+	// with what the vault said of each. Whoever copied the store's files before can open what was
+	// erased while one of these exists and serves them: purge those that nothing else needs; see
+	// KeyUsage. A version that the vault has not found for a year is not listed.
 	Keys []ReceiptKey `json:"keys"`
-	// Incomplete is whether versions may be missing from Keys, or copies from Copies: there
-	// were more than 1,024 versions, or the store's register of both was at some time not
-	// authentic, or not there.
+	// Incomplete says that versions may be missing from Keys, or copies from Copies: there were
+	// more than 1,024 versions, or the store's register of both was once missing or not authentic.
 	Incomplete bool `json:"incomplete,omitempty"`
-	// Copies are the registered checkpoints, which hold what they held. One with a Doubt is
-	// none that the store knows to have made.
+	// Copies are the registered checkpoints, which still hold what they held. One with a Doubt may
+	// not be the store's.
 	Copies []Copy `json:"copies"`
-	// Pinned is whether snapshots, scans or batches were begun while Erase was at work
-	// and kept it from its end: what they see may be in the files, and as long as they
-	// are open in memory, until the next Erase. One that was closed in time did not; if it
-	// may have kept something, the files were gone through once more.
+	// Pinned says that snapshots, scans or batches which began during Erase kept it from its end.
+	// What they see may be in the files until the next Erase, and in memory while they are open.
+	// One that was closed in time does not count: Erase then went through the files once more.
 	Pinned bool `json:"pinned"`
 	// Hash is the SHA-256 of the receipt's JSON with an empty hash.
 	Hash string `json:"hash"`
 }
 
-// receiptVersion is that of the receipts that Erase makes.
 const receiptVersion = 3
 
 // ReceiptKey is a KEK version with which copies of the files may open.
 type ReceiptKey struct {
 	Key   vault.KeyID `json:"key"`
 	State KeyState    `json:"state,omitempty"`
-	// PublicKey is the SHA-256 of its public key (SubjectPublicKeyInfo, DER), 64 hexadecimal
-	// digits; empty: not known. Versions with the same are the same key.
+	// PublicKey is the SHA-256 of the version's public key (SubjectPublicKeyInfo, DER), 64
+	// hexadecimal digits; empty: not known. Versions with the same PublicKey are the same key.
 	PublicKey string `json:"publicKey,omitempty"`
 }
 
@@ -65,22 +61,22 @@ type ReceiptKey struct {
 type KeyState string
 
 const (
-	// KeyExists: the version exists, usable or not. A key that the vault says is deleted
-	// exists, because it can be recovered until it is purged.
+	// KeyExists says that the version exists, usable or not. A key that the vault calls deleted
+	// exists: it can be recovered until it is purged.
 	KeyExists KeyState = "exists"
-	// KeyNotFound: the vault has no such version. It was purged; or it was deleted, and
-	// the vault does not tell the two apart, as Key Vault: then it can be recovered until
-	// it is purged. Who has a backup of a purged key can restore it.
+	// KeyNotFound says that the vault has no such version: it was purged. Some vaults, such as Key
+	// Vault, say the same of a deleted key, which can be recovered until it is purged. Who has a
+	// backup of a purged key can restore it.
 	KeyNotFound KeyState = "notFound"
-	// KeyElsewhere: the vault has no such version, but another version that the receipt
-	// names exists and has the same public key: it is the same key, and opens the same.
+	// KeyElsewhere says that the vault has no such version, but that another version in the receipt
+	// exists and has the same public key: it is the same key and opens the same.
 	KeyElsewhere KeyState = "elsewhere"
-	// KeyUnknown: the vault did not answer, or not that, or the store was given no client
-	// for it; or that is so of another version that is the same key.
+	// KeyUnknown says that the vault gave no certain answer, or that the store has no client for
+	// it. It also says so of a version that is not found, if another with the same key is unknown.
 	KeyUnknown KeyState = "unknown"
 )
 
-// seal fills in the hash.
+// seal sets the hash.
 func (r *Receipt) seal() error {
 	r.Hash = ""
 	b, err := json.Marshal(r)
@@ -92,31 +88,28 @@ func (r *Receipt) seal() error {
 	return nil
 }
 
-// Erase makes everything that was deleted or overwritten so far unreadable: it
-// rotates the epoch, destroys the epoch keys before, and compacts the DEK records
-// and the keyring documents that could open them out of the store's files. Blocks
-// that are left are not touched; the ciphertext of deleted ones goes with the
+// Erase makes all that was deleted or overwritten so far unreadable. It rotates the epoch, destroys
+// the earlier epoch keys, and compacts the DEK records and keyring documents that could open it out
+// of the store's files. It does not rewrite blocks; the ciphertext of deleted ones goes with the
 // engine's own compactions, and nothing opens it.
 //
-// It refuses with [ErrPinned] while snapshots, scans or batches are open, also those of
-// before the store went Inaccessible and came back: nothing can be read from them any
-// more, and until they are closed the engine keeps what they saw.
+// It refuses with [ErrPinned] while snapshots, scans or batches are open, even those from before
+// the store went Inaccessible: until they are closed the engine keeps what they saw.
 //
-// It can be called again after a crash; the receipt of one that had come to its end
-// is kept, see [Store.LastReceipt]. What was erased can still be opened from copies of
-// the files that somebody made before, with the KEK versions that the receipt names;
-// see docs/threat-model.md. That the file system or the medium forgets the bytes
-// of deleted files is theirs to say.
+// After a crash it can be called again; the receipt of one that had ended is kept, see
+// [Store.LastReceipt]. Earlier copies of the files, made by whomever, still open what was erased,
+// with the KEK versions that the receipt names; see docs/threat-model.md. Whether the file system
+// or the medium forgets the bytes of deleted files is up to them.
 //
-// It takes one vault call, GetKey, for each KEK version that the receipt names, to say
-// whether it exists, and does the same without an answer. It waits for walks over the
-// store that are under way, such as KeyUsage, and for a Checkpoint. On a full disk it
-// ends with ctx, and with Close, and can be called again.
+// Erase makes one vault call, GetKey, for each KEK version that the receipt names, to say whether
+// it exists; it goes on without an answer. It waits for walks over the store that are under way,
+// such as KeyUsage, and for a Checkpoint. On a full disk ctx and Close end it, and it can be called
+// again.
 func (s *Store) Erase(ctx context.Context, p Progress) (Receipt, error) {
-	if err := s.rewriter.TakeTurn(ctx, "erase"); err != nil {
+	if err := s.rewriter.AcquireTurn(ctx, "erase"); err != nil {
 		return Receipt{}, err
 	}
-	defer s.rewriter.GiveTurn()
+	defer s.rewriter.ReleaseTurn()
 	r, err := s.erase(ctx, p)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("block: erase: %w", err)
@@ -130,8 +123,8 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if !ok {
 		return r, fmt.Errorf("the store's engine cannot promise that its files forget; nothing was destroyed: %w", errors.ErrUnsupported)
 	}
-	// The engine keeps what an open snapshot or scan sees, in its files too. What was
-	// begun after this look is open, or is noticed, when Purge comes to its end.
+	// The engine keeps what an open snapshot or scan sees, in its files too. Purge finds those that
+	// begin after this look, if they are still open at its end or were counted meanwhile.
 	if n := s.keys.Pins(); n > 0 {
 		return r, fmt.Errorf("%w: %d of them; close them and erase again", ErrPinned, n)
 	}
@@ -154,8 +147,8 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	if err != nil && !held {
 		return r, row.Damage(err)
 	}
-	s.changed() // when it was, above
-	// What has come to wrap the document since they were asked for is there.
+	s.wrote() // touch has written
+	// A version that has come to wrap the document since the vault was asked exists.
 	past := s.storage.Past()
 	for _, id := range past.IDs() {
 		if !slices.ContainsFunc(keys, func(k ReceiptKey) bool { return k.Key == id }) {
@@ -169,7 +162,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 		Epochs: dropped, Keys: keys, Pinned: held || s.keys.Pins() > 0,
 	}
 	// A copy that is being made has the files of before, and is registered next.
-	if err := s.takeTurn(ctx, s.copying); err != nil {
+	if err := s.acquireTurn(ctx, s.copying); err != nil {
 		return r, err
 	}
 	copies, whole := s.copies()
@@ -199,7 +192,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 		err = s.storage.NoteKEKs(ctx, t, said, s.keys.Now())
 		t.Destroy()
 	}
-	if err != nil && !noRecord(err) {
+	if err != nil && !cannotWrite(err) {
 		return r, err
 	}
 	s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "erased what was deleted or overwritten; receipt " + r.Hash})
@@ -207,7 +200,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 }
 
 const (
-	// metaReceipt is the receipt of the last Erase, as JSON, before any of the KEK versions
+	// metaReceipt is the receipt of the last Erase, as JSON. It is saved before any KEK version
 	// that it names is forgotten.
 	metaReceipt = "receipt"
 	// metaErased is when Erase last ran, RFC 3339, for people.
@@ -222,9 +215,9 @@ func (s *Store) writeReceipt(ctx context.Context, r Receipt) error {
 	return s.writeMeta(ctx, metaReceipt, b)
 }
 
-// LastReceipt returns the receipt of the last Erase, if there was one: for a program
-// that was cut off before it could keep what Erase returned. It is not authenticated.
-// A copy has its source's, until its own first Erase. It needs no access.
+// LastReceipt returns the receipt of the last Erase, if there was one: for a program that was cut
+// off before it could keep what Erase returned. The receipt is not authenticated. A copy has its
+// source's until its own first Erase. LastReceipt needs no access.
 func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err error) {
 	if err := s.use.Begin(); err != nil {
 		return r, false, fmt.Errorf("block: last receipt: %w", ErrClosed)
@@ -237,7 +230,7 @@ func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err err
 	if err != nil {
 		return r, false, fmt.Errorf("block: last receipt: %w", row.Damage(err))
 	}
-	var is struct{ Version int } // of which the rest depends
+	var is struct{ Version int } // the version says how to read the rest
 	if err = json.Unmarshal(b, &is); err == nil && is.Version != receiptVersion {
 		return Receipt{}, false, fmt.Errorf("block: last receipt: %w", ErrVersion)
 	}

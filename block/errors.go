@@ -10,51 +10,49 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// The errors of a store. Match with [errors.Is]; the causes beneath, such as
-// vault.ErrKeyDisabled under ErrInaccessible, stay findable.
+// These are the errors of a store. Match them with [errors.Is]; a cause beneath, such as
+// vault.ErrKeyDisabled under ErrInaccessible, matches too.
 var (
 	// ErrNotFound says that there is no block with this id.
 	ErrNotFound = row.ErrNotFound
-	// ErrInaccessible says that the keys may not be used: the vault said no, or
-	// has not answered for longer than the lease.
+	// ErrInaccessible says that the keys may not be used: the vault said no, or has not answered
+	// for longer than the lease.
 	ErrInaccessible = keyring.ErrInaccessible
 	// ErrCorrupt says that something on disk is damaged, moved or forged.
 	ErrCorrupt = keyring.ErrCorrupt
 	// ErrClosed says that the store, snapshot or batch was closed.
 	ErrClosed = keyring.ErrClosed
-	// ErrReadOnly says that a read-only store was asked for a change.
+	// ErrReadOnly says that a read-only store was asked to write.
 	ErrReadOnly = keyring.ErrReadOnly
-	// ErrVersion says that the directory or something in it has a format version
-	// that this release does not know.
+	// ErrVersion says that the directory or something in it has a format version that this release
+	// does not know.
 	ErrVersion = keyring.ErrVersion
 	// ErrInvalidID says that a block id is empty or longer than MaxID.
 	ErrInvalidID = row.ErrInvalidID
 	// ErrTooLarge says that a block is larger than MaxBlock, or a batch than MaxBatch.
 	ErrTooLarge = row.ErrTooLarge
-	// ErrChanged says that PutIf found another block than it was to replace, or one where there
-	// was to be none, or none.
+	// ErrChanged says that PutIf found other contents than it should replace, a block where there
+	// should be none, or no block.
 	ErrChanged = row.ErrChanged
 	// ErrNotStore says that a directory has files and is not a store.
 	ErrNotStore = place.ErrNotStore
-	// ErrLocked says that another process, or another Store, has the directory open, and
-	// that one of the two is for writing.
+	// ErrLocked says that another process, or another Store, has the directory open, and that one
+	// of the two is for writing.
 	ErrLocked = place.ErrLocked
-	// ErrStale says that a batch's DEKs were wrapped by a KEK (ByKEK) that the store
-	// has moved away from since. Make the batch again.
+	// ErrStale says that a batch's DEKs were wrapped by a KEK (ByKEK) that the store has since
+	// moved away from. Make the batch again.
 	ErrStale = row.ErrStale
-	// ErrPinned says that Erase found snapshots, scans or batches open, which keep
-	// what is to be erased.
+	// ErrPinned says that open snapshots, scans or batches keep what Erase should erase.
 	ErrPinned = errors.New("snapshots, scans or batches are open")
-	// ErrIncomplete says that what the store knows of its copies is not all, or is not
-	// known to be: its register is not authentic or was taken away, or nobody can tell
-	// because the keys were not accessible yet. Nothing that it does not name may be taken
-	// for unneeded.
+	// ErrIncomplete says that the store may have copies that it does not know: its register was
+	// missing or not authentic, or nobody can tell because the keys were not accessible yet.
+	// Something that it does not list may still be needed.
 	ErrIncomplete = register.ErrIncomplete
 	// ErrForeign says that a store holds the keyring of another store.
 	ErrForeign = register.ErrForeign
 )
 
-// wrapErr says which operation on which block failed.
+// wrapErr adds the operation and the block to an error.
 func wrapErr(op string, id []byte, err error) error {
 	return fmt.Errorf("block: %s %s: %w", op, row.Shown(id), err)
 }

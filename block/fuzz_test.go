@@ -46,7 +46,7 @@ func FuzzSealedBlock(f *testing.F) {
 }
 
 // FuzzMeta holds that a record of the meta space that decodes re-encodes to itself: markers
-// of long operations, and the write sequence number. The register has FuzzRegister.
+// of long operations, and the sequence number. The register has FuzzRegister.
 func FuzzMeta(f *testing.F) {
 	for _, g := range append(readGolden(f), readGoldenMeta(f)) {
 		for _, p := range g.Pairs {

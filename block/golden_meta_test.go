@@ -70,7 +70,7 @@ func writeGoldenMeta(t *testing.T) {
 	require.NoError(t, err)
 	other := goldenEntry(goldenID("1"))
 	other.Instance, other.Path, other.Vouched = goldenOther, "/backup/2", false
-	require.NoError(t, s.changeCopies(t.Context(), func(r register.Register) []register.Entry {
+	require.NoError(t, s.saveCopies(t.Context(), func(r register.Register) []register.Entry {
 		r.Copies = r.With(goldenEntry(goldenID("0"), goldenID("1")))
 		return r.With(other)
 	}))
@@ -96,7 +96,7 @@ func atRest(t *testing.T, s *Store, change func(engine.Partition)) {
 	db, err := s.place.OpenEngine(pebble.Options{})
 	require.NoError(t, err)
 	change(db.Partition(s.partition))
-	require.NoError(t, errors.Join(db.Close(), s.place.Enter(pebble.Opened), s.place.Leave(s.recordedSequence(), nil), s.place.Unlock()))
+	require.NoError(t, errors.Join(db.Close(), s.place.Enter(pebble.Opened), s.place.Leave(s.savedSequence(), nil), s.place.Unlock()))
 }
 
 func readGoldenMeta(t testing.TB) (g goldenStore) {

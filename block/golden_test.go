@@ -264,7 +264,7 @@ func writeGolden(t *testing.T) {
 		require.NoError(t, s.writeMeta(ctx, rewrite.MarkerRotateEpoch, marker.Encode()))
 		marker.End, marker.Epoch, marker.Work = nil, 0, keyring.WorkID([]byte("0123456789abcdef"))
 		require.NoError(t, s.writeMeta(ctx, rewrite.MarkerRekey, marker.Encode()))
-		require.NoError(t, s.changeCopies(ctx, func(r register.Register) []register.Entry { return r.With(goldenEntry(goldenID("1"))) }))
+		require.NoError(t, s.saveCopies(ctx, func(r register.Register) []register.Entry { return r.With(goldenEntry(goldenID("1"))) }))
 		require.NoError(t, s.Close())
 		g.keep(t, o.FS)
 		s = openGolden(t, g)

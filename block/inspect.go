@@ -15,52 +15,50 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// Inspection is what a store's files say without any key. The keyring document and
-// the DEK records say it in clear; only opening them would authenticate it.
+// Inspection is what a store's files say without any key. Nothing of it is authenticated; that
+// would take opening the keyring document and the DEK records.
 type Inspection struct {
 	Instance string `json:"instance"` // tells the store from its copies, 32 hexadecimal digits
 	CopyOf   string `json:"copyOf"`   // the instance that it is a copy of, until it is revalidated; or ""
 
-	// Keyring is what the document says: the store's id, its generation, the KEK
-	// version that wraps it, all KEK versions that something is wrapped by, its size.
+	// Keyring is what the document says: the store's id, its generation, the KEK version that wraps
+	// it, all KEK versions that wrap something, its size.
 	Keyring keyring.Info `json:"keyring"`
 
-	// Sequence is the write sequence number that was written down last; see
-	// [Store.Sequence].
+	// Sequence is the sequence number that was saved last; see [Store.Sequence].
 	Sequence uint64 `json:"sequence"`
 
 	Records     uint64            `json:"records"`     // DEK records, one for each block
 	RecordBytes uint64            `json:"recordBytes"` // of them together
 	Epochs      map[uint32]uint64 `json:"epochs"`      // DEK records by the epoch that wraps them
 
-	// Keys says what each KEK version is needed for, as [Store.KeyUsage] does, but for
-	// how many epochs: that is not in clear.
+	// Keys says what each KEK version is needed for, as [Store.KeyUsage] does, except for the
+	// number of epochs, which is not in clear.
 	Keys []KeyUse `json:"keys"`
-	// PastKEKs are the KEK versions that ever wrapped a keyring document, oldest first, but
-	// for those that have been gone for so long that no vault can bring them back; see
-	// [Receipt].
+	// PastKEKs are the KEK versions that ever wrapped a keyring document, oldest first, without
+	// those that have been gone for so long that no vault can recover them; see [Receipt].
 	PastKEKs []vault.KeyID `json:"pastKEKs"`
-	// Incomplete is whether copies or KEK versions may be missing from Keys and PastKEKs: the
-	// store's register of them is not there, is damaged, is not of this keyring document,
-	// or says so itself. That it is whole is not known without a key: only an open store
-	// knows whether the register is its own ([Store.KeyUsage]).
+	// Incomplete says that copies or KEK versions may be missing from Keys and PastKEKs: the
+	// store's register of them is missing or damaged, does not belong to this keyring document, or
+	// says so itself. False proves nothing: only an open store knows whether the register is its
+	// own ([Store.KeyUsage]).
 	Incomplete bool `json:"incomplete"`
-	// Unfinished names the rewriting operations that were cut off: "rekey" goes on with its
-	// next call, the next RotateEpoch finishes "rotate-epoch" with its own, and "renew"
-	// (Options.Keyring.RekeyAfter) begins anew by itself.
+	// Unfinished names the rewriting operations that were cut off: "rekey" goes on with its next
+	// call, the next RotateEpoch finishes "rotate-epoch", and "renew" (Options.Keyring.RekeyAfter)
+	// begins anew by itself.
 	Unfinished []string `json:"unfinished"`
 
 	Files uint64 `json:"files"` // in the directory
 	Bytes uint64 `json:"bytes"` // of them together
 }
 
-// Inspect reads what the store in dir says in clear, without a key or a vault and
-// whatever its state. It reads every DEK record and no block, and changes nothing
-// but that the file LOCK is made if it is missing. Of opts only FS and Fatal matter.
+// Inspect reads what the store in dir says in clear, without a key or a vault and in every state.
+// It reads every DEK record and no block. It changes nothing, but makes the file LOCK if that is
+// missing. Of opts only FS and Fatal matter.
 //
-// The store may be open elsewhere if that is read only (see [Options].ReadOnly); one that
-// is open for writing says more itself ([Store.KeyUsage], [Store.State]). Errors: [ErrNotStore], [ErrLocked], [ErrVersion], [ErrForeign],
-// [ErrCorrupt].
+// The store may be open elsewhere if that is read only (see [Options].ReadOnly). A store that is
+// open for writing says more itself ([Store.KeyUsage], [Store.State]). Errors: [ErrNotStore],
+// [ErrLocked], [ErrVersion], [ErrForeign], [ErrCorrupt].
 func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err error) {
 	s, info, err := openClear(dir, opts)
 	if err != nil {
@@ -96,9 +94,8 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 	return in, nil
 }
 
-// InspectKeyring reads what the keyring document of the store in dir says in clear:
-// which KEK to open the store with, for one. It is [Inspect] without the walk over
-// the DEK records.
+// InspectKeyring reads what the keyring document of the store in dir says in clear, such as which
+// KEK opens the store. It is [Inspect] without the walk over the DEK records.
 func InspectKeyring(dir string, opts *Options) (keyring.Info, error) {
 	s, info, err := openClear(dir, opts)
 	if err != nil {
@@ -110,8 +107,8 @@ func InspectKeyring(dir string, opts *Options) (keyring.Info, error) {
 	return info, nil
 }
 
-// openClear opens an existing store's engine, to be read only, and no keyring: the
-// caller releases the store and uses nothing of it that needs one.
+// openClear opens an existing store's engine for reading, without a keyring. The caller releases
+// the store and calls nothing that needs a keyring.
 func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 	o, err := opts.withDefaults()
 	if err != nil {

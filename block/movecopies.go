@@ -16,10 +16,10 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// The copies follow the KEK of the store: RotateKEK and ChangeKEK move them along, and so
-// does the store by itself, which looks whether one needs another KEK version than the one
-// that wraps the store now. It does not go by what happened, since a version may be taken
-// up while the store is opened, and an event may be lost.
+// The copies follow the KEK of the store: RotateKEK and ChangeKEK move them, and so does the store
+// by itself, when it finds that one needs another KEK version than the store's. It compares
+// versions and relies on no event: the store may adopt a version while it is opened, and an event
+// may be dropped.
 
 // followWithCopies moves the copies that are behind, if there are any.
 func (s *Store) followWithCopies(ctx context.Context) error {
@@ -30,25 +30,24 @@ func (s *Store) followWithCopies(ctx context.Context) error {
 	return err
 }
 
-// errTold says that something was not done, for reasons of which there are events.
+// errTold says that something was not done, for reasons that events have told.
 var errTold = errors.New("block: not done, for reasons that were told")
 
-// rewrapCopies moves the copies that can be reached to the KEK that wraps the store
-// now, says of the others what they need, and returns how many those are. If nobody asked
-// for it, it says so only if that is news; and with Options.ManualRewrap it then leaves a
-// copy alone of which just the records are behind. The caller has the turn of those who
-// look at the copies.
+// rewrapCopies moves the copies that can be reached to the KEK that wraps the store, tells of the
+// others, and returns how many those are. If nobody asked for it, it tells only what is news and,
+// with Options.ManualRewrap, leaves a copy alone whose records alone are behind. The caller has the
+// turn s.following.
 func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err error) {
 	s.tellRegister()
-	// The KEK before the register: a copy that was made before the KEK was changed is whole in
-	// it then. And after it: no copy that is younger is moved back.
+	// The KEK is read before the register, so that a copy that was made before a KEK change is
+	// whole in it; KEKMoves is compared after it, so that no younger copy is moved back.
 	moves := s.keys.KEKMoves()
 	keks, active := s.keys.KEKs()
 	now := keks[active]
 	reg, _ := s.storage.View()
 	to, ok := s.keys.KEKFor(now)
 	if !ok || s.keys.KEKMoves() != moves {
-		return 0, nil // changed meanwhile: whoever did that looks at the copies next
+		return 0, nil // whoever changed the KEK looks at the copies next
 	}
 	told := map[string]error{}
 	defer func() { s.copiesTold = told }()
@@ -66,21 +65,21 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 		case c.Doubt != "":
 			notMoved(c, doubted(c.Copy))
 		case !c.Whole():
-			// It is being made, or was cut off. What it is, its registration says, which must
-			// not be written over by what is known of it now.
+			// The copy is being made, or was cut off. Its registration says what it is, and must
+			// not be overwritten by what is known now.
 			notMoved(c, elsewhere(c.Copy))
 		default:
 			due = append(due, c)
 		}
 	}
-	// A register is as authentic as the keyring document, which anybody can make who has the
-	// KEK's public key: nothing is moved because of one that opens no record of this store.
+	// A register is as authentic as the keyring document, which anybody with the KEK's public key
+	// can make. Nothing is moved for a document that opens no record of this store.
 	if len(due) > 0 {
 		if err := s.proveNow(ctx); err != nil {
 			return behind, err
 		}
 	}
-	// All of them, before the first is touched; by itself, as far as that is news.
+	// Tell of all of them before the first is touched; if nobody asked, of those that are news.
 	for _, c := range due {
 		if _, before := s.copiesTold[c.Instance]; asked || !before {
 			s.keys.Emit(keyring.Event{Kind: keyring.CopyDue, Key: now, Detail: c.Path})
@@ -109,7 +108,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 	return behind, nil
 }
 
-// tellRegister says once that what was found of copies and KEK versions is not whole.
+// tellRegister tells once that the register was not believed.
 func (s *Store) tellRegister() {
 	if doubt := s.storage.Wrong(); doubt != "" {
 		s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "the register of copies and KEK versions was not believed",
@@ -117,20 +116,20 @@ func (s *Store) tellRegister() {
 	}
 }
 
-// copyTurns is who does what to a store's copies.
+// copyTurns has the turns of those who work with a store's copies.
 type copyTurns struct {
 	following  chan struct{}    // admits one look at the copies at a time
-	copiesTold map[string]error // why a copy was not moved, by instance, as it was told last; guarded by that turn
-	changing   sync.Mutex       // held by who changes which copies there are
+	copiesTold map[string]error // why a copy was not moved, by instance, as it was told last; guarded by following
+	listing    sync.Mutex       // held while the list of copies is changed
 	moves      copyMoves
-	// copying admits one Checkpoint at a time, from before it takes the files until the
-	// copy is registered: whoever has this turn knows of every copy that was begun before.
+	// copying admits one Checkpoint at a time, until the copy is registered: whoever has this turn
+	// knows of every copy that was begun before.
 	copying chan struct{}
 }
 
-// copyMoves is which copy is being moved. What is written down of a copy while it is moved
-// must not bring one back that was forgotten; and who forgets a copy may remove its files
-// next, which nobody of this store's may be at then.
+// copyMoves is which copy is being moved. What is saved of a copy during its move must not bring
+// back one that was forgotten. And who forgets a copy may remove its files next, when nobody of
+// this store may be using them.
 type copyMoves struct {
 	mu       sync.Mutex
 	instance string // "": none is
@@ -138,8 +137,8 @@ type copyMoves struct {
 	ended    chan struct{}
 }
 
-// beginMove begins the move of a copy, unless it was forgotten since it was listed, and
-// returns what is known of it now. The context ends as well when it is forgotten; end follows.
+// beginMove begins the move of a copy, unless it was forgotten since it was listed, and returns
+// what is known of it now. Its context also ends when the copy is forgotten. The caller calls end.
 func (s *Store) beginMove(ctx context.Context, instance string) (_ context.Context, c register.Entry, end func(), ok bool) {
 	m := &s.moves
 	m.mu.Lock()
@@ -160,8 +159,8 @@ func (s *Store) beginMove(ctx context.Context, instance string) (_ context.Conte
 	}, true
 }
 
-// endMove runs f when the copy is not being moved, nor will be before f has ended; a move
-// that is under way is stopped.
+// endMove stops a move of the copy that is under way, and runs f when the copy is not being moved,
+// nor will be before f has returned.
 func (s *Store) endMove(ctx context.Context, instance string, f func() error) error {
 	m := &s.moves
 	for {
@@ -181,22 +180,21 @@ func (s *Store) endMove(ctx context.Context, instance string, f func() error) er
 	}
 }
 
-// RewrapCheckpoint moves an offline copy of a store from the KEK that wraps it to
-// another, without touching its blocks: for copies that a KEK change did not
-// reach. The copy goes on waiting for its own Revalidate. Records wrapped ByKEK are
-// rewrapped too, at three vault calls each. Cut off by a crash or by ctx, it goes on
-// with the next call.
+// RewrapCheckpoint moves an offline copy of a store from one KEK to another, without touching its
+// blocks: for copies that a KEK change did not reach. The copy goes on waiting for its own
+// Revalidate. Records wrapped ByKEK are rewrapped too, at three vault calls each. After a crash or
+// the end of ctx the next call goes on.
 //
-// If from is gone or refused the error names the key version that the copy needs. It is
-// [ErrLocked] while somebody has the copy open, as its store has while it moves it along.
+// If from is gone or refused, the error names the key version that the copy needs. [ErrLocked] says
+// that somebody has the copy open, as its store has while it moves it.
 func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *Options) error {
 	_, err := moveCopy(ctx, dir, from, to, opts, nil)
 	return err
 }
 
-// moveCopy is RewrapCheckpoint; for a store that moves a copy of its own it moves nothing
-// else, and not what needs no move, and notes the copy's document in of. It returns what the
-// copy's keyring says in the end, if it could be opened.
+// moveCopy is RewrapCheckpoint. With of, a store moves that copy of its own and nothing else: it
+// leaves alone what needs no move, and sets of.Document. It returns what the copy's keyring says in
+// the end, if it could be opened.
 func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options, of *register.Entry) (in *keyring.Info, err error) {
 	var o Options
 	if opts != nil {
@@ -204,18 +202,18 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 	}
 	o.ReadOnly, o.atRest = false, true
 	if of != nil {
-		as := *of // a check of the copy's own keyring looks at it while of is changed
+		as := *of // the copy's own keyring reads it while of is changed
 		o.moving = &as
 	}
-	// The anchor of the options, if there is one, is the store's: a copy is older.
+	// An anchor in the options is the store's, and a copy is older.
 	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
 	if found, err := place.Has(o.fs(), dir); err != nil || !found {
 		return nil, errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
 	}
 	s, err := openCopy(ctx, dir, from, &o)
 	if errors.Is(err, keyring.ErrWrongKEK) || from.ID().Vault == "" && vault.Denied(err) {
-		// Perhaps it was moved before, and cut off before its records were; to a key of
-		// the same name, if from does not say which vault it is in.
+		// Perhaps it was moved before, and cut off before its records were moved; to a key of the
+		// same name, if from does not say in which vault it is.
 		o.Keyring.OtherKEKs = append(slices.Clone(o.Keyring.OtherKEKs), from)
 		if again, errTo := openCopy(ctx, dir, to, &o); errTo == nil {
 			s, err = again, nil
@@ -240,21 +238,20 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 	return &info, err
 }
 
-// keyringInfo is what a copy's record takes over.
+// keyringInfo is what the register keeps of a copy's keyring.
 func (s *Store) keyringInfo() keyring.Info {
 	keks, active := s.keys.KEKs()
 	return keyring.Info{KEK: keks[active], KEKs: keks, Generation: s.keys.State().Generation}
 }
 
-// outOfDate reports whether a refusal is for a KEK version's dates.
+// outOfDate reports whether a KEK version was refused for its dates.
 func outOfDate(err error) bool {
 	kind := vault.Kind(err)
 	return kind == vault.ErrKeyExpired || kind == vault.ErrKeyNotYetValid
 }
 
-// openCopy opens a copy and makes it available, but leaves it a copy. One that is on a KEK
-// version that is out of date comes back locked: a change of the KEK moves it, if there is a
-// successor, or says why not.
+// openCopy opens a copy and makes it available, but leaves it a copy. If its KEK version is out of
+// date, it comes back locked: a change of the KEK then moves it to a successor, or says why not.
 func openCopy(ctx context.Context, dir string, k *kek.KEK, o *Options) (*Store, error) {
 	s, err := Open(ctx, dir, k, o)
 	if err != nil {
@@ -266,18 +263,17 @@ func openCopy(ctx context.Context, dir string, k *kek.KEK, o *Options) (*Store, 
 	return s, nil
 }
 
-// rewrapCopy moves a copy to a KEK, and keeps written down what it needs, also when it
-// does not come to its end. What it finds at the copy's path is not the copy before it has
-// shown that: until then what it says in clear is believed where it needs more, and nowhere
-// else.
+// rewrapCopy moves a copy to a KEK, and saves what the copy needs, even if the move fails. What
+// lies at the copy's path may be anything until it has proven to be the copy. Until then, what it
+// says in clear may only add to what the copy needs.
 func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) error {
 	o := s.copyOptions()
 	in, err := s.inspectCopy(*c, &o)
 	if err != nil {
 		return err
 	}
-	// Before it is moved, so that nobody takes the new version for unneeded in between; and
-	// a crash may have come between an earlier move and writing that down.
+	// Save this before the move, so that nobody takes the new version for unneeded in between. A
+	// crash may also have come between an earlier move and its note.
 	c.Need(append(slices.Collect(maps.Values(in.KEKs)), in.KEK, to.ID())...)
 	if err := s.noteCopy(ctx, *c); err != nil {
 		return err
@@ -297,16 +293,16 @@ func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) 
 	if now == nil {
 		return err
 	}
-	c.Take(*now)
+	c.Update(*now)
 	return errors.Join(err, s.noteCopy(ctx, *c))
 }
 
-// copyOptions opens a copy to move it.
+// copyOptions returns the options to open a copy with.
 func (s *Store) copyOptions() Options {
 	return Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
 }
 
-// inspectCopy returns what is in clear at a copy's path, if that has the copy's names.
+// inspectCopy returns what is in clear at a copy's path, if its ids are the copy's.
 func (s *Store) inspectCopy(c register.Entry, o *Options) (in keyring.Info, err error) {
 	if found, err := place.Has(s.opts.FS, c.Path); err != nil || !found {
 		return in, errors.Join(err, elsewhere(c.Copy))
@@ -324,13 +320,13 @@ func (s *Store) inspectCopy(c register.Entry, o *Options) (in keyring.Info, err 
 	return in, err
 }
 
-// doubted says of a copy why it is not moved.
+// doubted is the error of a doubtful copy that is not moved.
 func doubted(c register.Copy) error {
 	return fmt.Errorf("block: copy %s at %s, on %s: %s; look at it, and forget it or move it by a call of its own (RewrapCheckpoint, Relocate): %w",
 		c.Instance, c.Path, named(c.KEKs), c.Doubt, ErrIncomplete)
 }
 
-// noteCopy writes down what is known of a copy.
+// noteCopy saves what is known of a copy.
 func (s *Store) noteCopy(ctx context.Context, c register.Entry) error {
 	t, err := s.taggerFor(register.Name)
 	if err != nil {
@@ -340,16 +336,15 @@ func (s *Store) noteCopy(ctx context.Context, c register.Entry) error {
 	if err := s.storage.NoteCopy(ctx, t, c); err != nil {
 		return err
 	}
-	s.changed()
+	s.wrote()
 	return nil
 }
 
-// elsewhere says of a copy that it is not where it was made.
+// elsewhere is the error of a copy that is not where it was made.
 func elsewhere(c register.Copy) error {
 	return fmt.Errorf("block: copy %s is not at %s any more, or was not made whole; where it is, it needs %s", c.Instance, c.Path, named(c.KEKs))
 }
 
-// named lists key versions.
 func named(ids []vault.KeyID) string {
 	var texts []string
 	for _, id := range ids {

@@ -11,91 +11,81 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// The defaults of Options.RecordCache and Options.RowCache in bytes.
+// These are the defaults of Options.RecordCache and Options.RowCache, in bytes.
 const (
 	DefaultRecordCache = 32 << 20
 	DefaultRowCache    = 64 << 20
 )
 
-// Options configure a store. A nil *Options, and each zero field, means the
-// default that the field states.
+// Options configure a store. A nil *Options, and each zero field, means the default that the field
+// states.
 type Options struct {
-	// Keyring configures keys, lease, checks, rotation, events and logging. Its
-	// AwaitRevalidate, ReadOnly, RequireAccess and Shared are set by the store as well, and its
-	// Instance by the store alone.
+	// Keyring configures keys, lease, checks, rotation, events and logging. The store may also set
+	// its AwaitRevalidate, ReadOnly, RequireAccess and Shared, and always sets its Instance.
 	Keyring keyring.Options
 
-	// RequireAccess makes Open fail if the vault refuses or does not answer.
-	// Default: Open returns a store in state Inaccessible, with the reason.
+	// RequireAccess makes Open fail if the vault refuses or does not answer. Default: Open returns
+	// a store in state Inaccessible, with the reason.
 	RequireAccess bool
-	// ReadOnly opens an existing store, such as a copy, and changes nothing in
-	// its directory, but that the file LOCK is made if it is missing. Several can be
-	// open at once, in one process or in many, and [Inspect] beside them; none beside
-	// a store that writes. On a read-only medium LOCK may be missing: nothing can be
-	// written through that mount, and whoever mounts the medium for writing elsewhere
-	// must not do so meanwhile.
+	// ReadOnly opens an existing store, such as a copy, and changes nothing in its directory, but
+	// makes the file LOCK if that is missing. Any number can be open at once, in one process or in
+	// many, and [Inspect] beside them, but not beside a store that writes. On a read-only medium
+	// LOCK may be missing. It then does not keep out who mounts the medium for writing elsewhere.
 	ReadOnly bool
-	// NoSync lets Put, Delete and Commit return before the change is durable: a
-	// crash of the machine may lose the last of them, never part of one. Default:
-	// what they acknowledged survives.
+	// NoSync lets Put, Delete and Commit return before the write is durable: a crash of the machine
+	// may lose the last of them, never part of one. Default: what they acknowledged survives.
 	NoSync bool
 
-	// VaultRate bounds RewrapDEKs and, with ByKEK, Rekey, in vault calls per 10
-	// seconds together. Default: 1,000.
+	// VaultRate bounds RewrapDEKs and, with ByKEK, Rekey and renewal, in vault calls per 10 seconds
+	// together. Default: 1,000.
 	VaultRate int
-	// ManualRewrap leaves DEKs that are wrapped by an older KEK (ByKEK) to an
-	// explicit RewrapDEKs, and a copy in which nothing else is behind to RotateKEK,
-	// ChangeKEK and RewrapCheckpoint. Default: they are rewrapped in the background after
-	// a change of the KEK.
+	// ManualRewrap leaves DEKs that an older KEK wraps (ByKEK) to RewrapDEKs, and a copy of which
+	// only such DEKs are behind to RotateKEK, ChangeKEK and RewrapCheckpoint. Default: the store
+	// rewraps them in the background after a change of the KEK.
 	ManualRewrap bool
-	// RewriteRate bounds Rekey, and the renewal of DEKs that are older than
-	// Keyring.RekeyAfter, in bytes of blocks a second. Default: unbounded.
+	// RewriteRate bounds Rekey and renewal (Keyring.RekeyAfter), in bytes of blocks per second.
+	// Default: unbounded.
 	RewriteRate int64
 
-	// AnchorEvery is how often Keyring.Anchor is advanced at the most while the store
-	// changes, beside at Open and Close and when the keyring document has changed: each
-	// time costs a synced write of a record of 42 bytes, and the anchor's own. What was
-	// acknowledged since the last time can be lost to a rollback unseen. Default: 1 second.
+	// AnchorEvery is the least time between two advances of Keyring.Anchor while the store is
+	// written to. It is also advanced at Open, at Close, and when the keyring document was saved.
+	// Each advance costs a synced write of a 42-byte record, and what the anchor costs. A rollback
+	// of what was acknowledged since the last advance goes unnoticed. Default: 1 second.
 	AnchorEvery time.Duration
 
-	// RecordCache is the memory in bytes for wrapped DEK records, taken at Open
-	// and used as blocks are read and written: 73 bytes a block. It holds no
-	// secrets and survives a lock. Default: 32 MiB; negative: none.
+	// RecordCache is the memory in bytes for wrapped DEK records, allocated at Open and filled as
+	// blocks are read and written, at 73 bytes a block. It holds no secrets and survives a lock.
+	// Default: 32 MiB; negative: none.
 	RecordCache int64
-	// RowCache is the memory in bytes for sealed blocks that were read more than
-	// once lately, taken as it is used: a Get of one costs no look-up in Pebble. It
-	// holds no plaintext and no DEKs, and survives a lock. With ByKEK it is not
-	// used. Default: 64 MiB; negative: none.
+	// RowCache is the most memory in bytes for sealed blocks that were read more than once lately,
+	// allocated as it is used. A Get of one costs no look-up in Pebble. It holds no plaintext and
+	// no DEKs, and survives a lock. It is not used with ByKEK. Default: 64 MiB; negative: none.
 	RowCache int64
-	// BlockCache is the memory in bytes for Pebble's cache of sealed blocks.
-	// Default: 64 MiB.
+	// BlockCache is the memory in bytes for Pebble's cache of sealed blocks. Default: 64 MiB.
 	BlockCache int64
-	// MemTable is the size in bytes of one of Pebble's memtables, of which there
-	// may be four. Default: 64 MiB.
+	// MemTable is the size in bytes of one of Pebble's memtables, of which there may be four.
+	// Default: 64 MiB.
 	MemTable uint64
-	// ValueSeparation is the size in bytes from which a sealed block is kept in a
-	// blob file of its own kind, which writes less and reads one step further.
-	// Default: 1,024; negative: never.
+	// ValueSeparation is the least size in bytes of a sealed block that lies in a blob file, which
+	// writes less and reads one step further. Default: 1,024; negative: never.
 	ValueSeparation int
 
-	// FS is the file system. Default: the operating system's. Tests give others. One
-	// that wraps the operating system's has its locks too, besides its own; any other
-	// has its own alone, under which a directory is open once, read only or not.
+	// FS is the file system. Default: the operating system's. A file system that wraps the
+	// operating system's has its locks too, besides its own; any other has its own alone, under
+	// which a directory is open once, read only or not.
 	FS vfs.FS
-	// Fatal is called when the storage engine cannot go on because a write of its
-	// log failed; it must end the process or the goroutine. Default: the message
-	// goes to the logger and to standard error, and the process ends with status
-	// 1. Nothing acknowledged is lost.
+	// Fatal is called when the storage engine cannot go on because a write of its log failed; it
+	// must end the process or the goroutine. Default: the message goes to the logger and to
+	// standard error, and the process ends with status 1. Nothing acknowledged is lost.
 	Fatal func(msg string)
 
-	// atRest is for a copy that is moved to another KEK: the store does nothing by itself,
-	// neither renews DEKs that are due nor rewraps any. What is due is the business of who
-	// opens the copy to use it.
+	// atRest is for a copy that is moved to another KEK: the store does nothing by itself. Renewals
+	// and rewraps that are due wait until somebody opens the copy to use it.
 	atRest bool
-	// relocate, if not nil, is for Relocate: what is done before the keyring is opened.
+	// relocate, if not nil, is what Relocate does before the keyring is opened.
 	relocate func(ctx context.Context, s *Store, ko keyring.Options) error
-	// moving is the copy that is moved by its store, which nothing else may be at its place.
-	// Nobody changes what it points to.
+	// moving is the copy that its store is moving; nothing else may be in its place. Nobody writes
+	// to what it points to.
 	moving *register.Entry
 }
 

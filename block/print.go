@@ -5,10 +5,9 @@ import (
 	"io"
 )
 
-// String, GoString and Format name a store by its directory, and a batch and a snapshot by
-// their store. Without them a print would walk through everything that a store holds,
-// while it is in use. They are methods of the values of batches and snapshots, which a
-// program may print as well.
+// String, GoString and Format print a store by its directory, and a batch and a snapshot by their
+// store. A print would otherwise walk through everything that a store holds, while it is in use.
+// Batch and Snapshot have them on the value, which a program may print as well.
 
 func (s *Store) String() string {
 	if s == nil || s.place == nil {

@@ -10,22 +10,22 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// recentEvents is how many events a store keeps for people who look at it.
+// recentEvents is the number of events that a store keeps for people who look at it.
 const recentEvents = 64
 
-// RecentEvent is an event that the store remembers. Checks that end in the same way
-// one after the other are one of them.
+// RecentEvent is an event that the store remembers. Consecutive checks with the same result are one
+// RecentEvent.
 type RecentEvent struct {
 	keyring.Event           // the latest of them
 	First         time.Time `json:"first,omitzero"` // when the first was
 	Times         int       `json:"times"`          // how many there were, 1 or more
 }
 
-// recent is the latest events, in a ring. It is safe for concurrent use.
+// recent is a ring of the latest events. It is safe for concurrent use.
 type recent struct {
 	mu   sync.Mutex
 	ring [recentEvents]RecentEvent
-	n    int // how many were put into it; the latest is at n-1
+	n    int // number of events ever added; the latest is at n-1
 }
 
 func (r *recent) add(e keyring.Event) {
@@ -42,7 +42,7 @@ func (r *recent) add(e keyring.Event) {
 	r.n++
 }
 
-// sameCheck reports whether two events are checks that say the same.
+// sameCheck reports whether two events are checks with the same result.
 func sameCheck(a, b keyring.Event) bool {
 	if a.Kind != b.Kind || a.Key != b.Key || (a.Kind != keyring.CheckSucceeded && a.Kind != keyring.CheckFailed) {
 		return false
@@ -60,7 +60,7 @@ func sameReason(a, b error) bool {
 	return a.Error() == b.Error() || kind != nil && kind == vault.Kind(b)
 }
 
-// events returns the events that are left, the latest first.
+// events returns the events in the ring, the latest first.
 func (r *recent) events() []RecentEvent {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,8 +72,8 @@ func (r *recent) events() []RecentEvent {
 	return out
 }
 
-// RecentEvents returns the latest events, at most 64, the latest first. It is for
-// people who look at a store; a program listens to Options.Keyring.OnEvent.
+// RecentEvents returns the latest events, at most 64, the latest first. It is for people who look
+// at a store; a program sets Options.Keyring.OnEvent.
 func (s *Store) RecentEvents() []RecentEvent { return s.recent.events() }
 
 // MarshalJSON implements [json.Marshaler].

@@ -27,33 +27,30 @@ type Relocation struct {
 // RelocatedCopy is a registered copy that was relocated too, or was not.
 type RelocatedCopy struct {
 	Copy
-	// Err is why not; nil: its keys are where Copy says. A copy that is elsewhere is relocated
-	// where it is, by a call of its own.
+	// Err is why not; nil: its keys are where Copy says. A copy that is elsewhere needs a call of
+	// its own.
 	Err error `json:"error"`
 }
 
-// Relocate makes the store in dir, whose KEK is in another place now, open there: the same
-// key, restored from a backup or imported, in another vault or under another name, as after
-// the loss of a vault. The vault of before is not asked, and may be gone. It does what
-// [keyring.Relocate] does, in one atomic write: whatever happens meanwhile, the store is on
-// the keys of before, all of them, or in the new place. It takes a constant number of vault
-// calls for each KEK version that the document and the DEK records name, and for each version
-// of k, and reads every DEK record. Open with k works from then on.
+// Relocate makes the store in dir open with k after its KEK has moved: the same key was restored or
+// imported, in another vault or under another name, as after the loss of a vault. It does not ask
+// the former vault, which may be gone. It does what [keyring.Relocate] does, in one atomic write:
+// whatever happens meanwhile, all of the store's keys are in the former place or all are in the new
+// one. It makes a constant number of vault calls for each KEK version that the document and the DEK
+// records name, and for each version of k, and reads every DEK record.
 //
-// The registered copies that can be reached are relocated too; what became of each is in the
-// result, and an event. A copy goes on waiting for its own Revalidate. Called again, Relocate
-// goes on with what is left, and with everything in place it changes nothing. A copy, wherever
-// it is, can be given as dir.
+// The registered copies that can be reached are relocated too; the result and an event say what
+// became of each. A copy goes on waiting for its own Revalidate. Called again, Relocate goes on
+// with what is left; if all is in place, it changes nothing. dir may be a copy, wherever it is.
 //
 // The store must not be open elsewhere ([ErrLocked]), and is closed when Relocate returns.
-// Options.Keyring.Anchor is looked at, and advanced afterwards; leave it out for a copy, which
-// is older. An error of the store itself (of a KEK version that is not there, it matches
-// vault.ErrKeyNotFound and names the version) says that no identifier was changed, unless it
-// says that the store was relocated.
+// Options.Keyring.Anchor is checked, and advanced afterwards; leave it out for a copy, which is
+// older. An error says that no identifier was changed, unless it says that the store was relocated.
+// If a KEK version does not exist, the error names it and matches vault.ErrKeyNotFound.
 //
-// Erase knows a key by its public key: all places of one are in its receipt, also of the
-// versions that wrapped the store in the past and are found in the new place, as they are after
-// a restore. Destroying one of them destroys nothing.
+// Erase knows a key by its public key: its receipt has all places of one, also of earlier versions
+// that are found in the new place, as after a restore. Destroying the key in one place destroys
+// nothing.
 func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Relocation, error) {
 	var o Options
 	if opts != nil {
@@ -78,7 +75,7 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 	}
 	err = s.keys.Revalidate(ctx)
 	if err == nil {
-		err = s.proveNow(ctx) // if nothing was relocated it was not yet
+		err = s.proveNow(ctx) // it was not yet, if nothing was relocated
 	}
 	if err == nil {
 		err = s.notePlaces(ctx, s.keys.KEK())
@@ -108,9 +105,9 @@ func relocate(ctx context.Context, dir string, k *kek.KEK, o Options) (rel keyri
 	return rel, s, err
 }
 
-// relocate makes the relocated document beside the engine, opens it there, and saves it when
-// it has turned out to be this store's: nothing is written under a keyring that opens none of
-// its records, and what opens there opens afterwards.
+// relocate makes the relocated document beside the engine, opens it there, and saves it once it has
+// opened records of this store. So nothing is written under a keyring that opens none, and what
+// opens there opens afterwards.
 func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (rel keyring.Relocation, err error) {
 	before, was, err := s.storage.Load(ctx)
 	if err != nil {
@@ -154,12 +151,12 @@ func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (r
 	}
 	_, err = s.storage.SwapTagged(ctx, was, after, keyring.Opened{
 		Tag:        func(_ string, record []byte) [keyring.TagSize]byte { return t.Tag(record) },
-		Generation: rel.Generation, Instance: s.opts.Keyring.Instance, // which Relocate made it
+		Generation: rel.Generation, Instance: s.opts.Keyring.Instance, // Relocate made it of this instance
 	})
 	return rel, err
 }
 
-// unnamedKEKs returns the ids of the KEKs of a document that no DEK record names.
+// unnamedKEKs returns the ids of a document's KEKs that no DEK record names.
 func (s *Store) unnamedKEKs(ctx context.Context, document []byte) (unused []uint32, err error) {
 	in, err := keyring.Inspect(document)
 	if err != nil {
@@ -180,9 +177,9 @@ func (s *Store) unnamedKEKs(ctx context.Context, document []byte) (unused []uint
 	return unused, err
 }
 
-// notePlaces writes down which versions in the new place are keys that wrapped the store in
-// the past: a copy from then opens with them there too. It asks for all versions of the key; if
-// the vault does not list them, for those that are called as before.
+// notePlaces saves which versions in the new place are keys that wrapped the store in the past: a
+// copy from then opens with them there too. It asks for all versions of the key; if the vault does
+// not list them, for those with the former names.
 func (s *Store) notePlaces(ctx context.Context, k *kek.KEK) error {
 	past := s.storage.Past()
 	var found []register.PastKEK
@@ -240,7 +237,7 @@ func (s *Store) vaultTime(ctx context.Context) (context.Context, func()) {
 	return ctx, func() { stop(); cancel() }
 }
 
-// relocateCopies relocates the registered copies, and writes down where their keys are now.
+// relocateCopies relocates the registered copies, and saves where their keys are now.
 func (s *Store) relocateCopies(ctx context.Context, k *kek.KEK) ([]RelocatedCopy, error) {
 	reg, _ := s.storage.View()
 	var out []RelocatedCopy
@@ -269,21 +266,21 @@ func (s *Store) relocateCopy(ctx context.Context, c *register.Entry, k *kek.KEK)
 	}
 	ko := s.opts.Keyring
 	o.Keyring = keyring.Options{Clock: ko.Clock, VaultTimeout: ko.VaultTimeout, OtherKEKs: ko.OtherKEKs}
-	as := *c // a check of the copy's own keyring looks at it while c is changed
+	as := *c // the copy's own keyring reads it while c is changed
 	o.moving = &as
 	_, copied, err := relocate(ctx, c.Path, k, o)
 	var in keyring.Info
 	if err == nil {
-		// It stays a copy: only its files are listed as the store's own, which takes the keys.
+		// It stays a copy. Access is only needed to tag its list of files.
 		err = copied.keys.Revalidate(ctx)
 		in, c.Document = copied.keyringInfo(), copied.storage.Sum()
 		err = errors.Join(err, copied.Close())
 	}
 	if err == nil {
-		c.Take(in)
+		c.Update(in)
 		return s.noteCopy(ctx, *c)
 	}
-	// It may have got as far as its document, which in clear is believed where it needs more.
+	// Its document may have been saved. In clear it may only add to what the copy needs.
 	if in, again := s.inspectCopy(*c, &o); again == nil {
 		c.Need(append(slices.Collect(maps.Values(in.KEKs)), in.KEK)...)
 		err = errors.Join(err, s.noteCopy(ctx, *c))

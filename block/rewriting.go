@@ -14,71 +14,66 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// DefaultVaultRate is the default of Options.VaultRate: half of what Key Vault
-// serves of RSA-2048 HSM operations in 10 seconds (2,000 a vault and region), so
-// that the other half stays for those who read and write.
+// DefaultVaultRate is the default of Options.VaultRate: half of the RSA-2048 HSM operations that
+// Key Vault serves in 10 seconds (2,000 a vault and region). The other half stays for readers and
+// writers.
 const DefaultVaultRate = 1000
 
-// RotateEpoch begins a new epoch, rewraps every DEK record under it, and destroys
-// the epoch keys before. Blocks are not touched: about 100 bytes are written for
-// each. It runs while the store serves; what is written meanwhile is under the new
-// epoch already. No vault is called, whatever the data.
+// RotateEpoch begins a new epoch, rewraps every DEK record under it, and destroys the earlier epoch
+// keys. It does not touch blocks; it writes about 100 bytes for each. The store serves meanwhile,
+// and what is written is already under the new epoch. It calls no vault, whatever the data.
 //
-// Each call begins an epoch, and when it returns nil everything from before is gone. What
-// a call left that was cut off, by a crash or by ctx, the next one finishes with its own.
-// Two rewriting operations run one after the other.
+// When it returns nil, all earlier epochs are gone. The next call finishes what one left that was
+// cut off, by a crash or by ctx. Two rewriting operations run one after the other.
 //
-// Records that only an attacker's earlier copy of the files holds can still be
-// opened with that copy's keyring document; see docs/threat-model.md.
+// Records in an attacker's earlier copy of the files still open with that copy's keyring document;
+// see docs/threat-model.md.
 func (s *Store) RotateEpoch(ctx context.Context, p Progress) error {
-	if err := s.rewriter.TakeTurn(ctx, "rotate epoch"); err != nil {
+	if err := s.rewriter.AcquireTurn(ctx, "rotate epoch"); err != nil {
 		return err
 	}
-	defer s.rewriter.GiveTurn()
+	defer s.rewriter.ReleaseTurn()
 	if _, err := s.rewriter.RotateEpoch(ctx, p.report()); err != nil {
 		return fmt.Errorf("block: rotate epoch: %w", err)
 	}
 	return nil
 }
 
-// Rekey gives the blocks of r fresh DEKs: it opens each, seals it under a new key,
-// and writes it in place of the old one unless somebody else has written it in
-// between. It runs while the store serves, at most Options.RewriteRate bytes a
-// second; with ByKEK, at most Options.VaultRate vault calls in 10 seconds, of which a
-// block takes two, and one more if its DEK is not in the cache.
+// Rekey gives the blocks of r fresh DEKs: it opens each, seals it under a new key, and writes it in
+// place of the old one unless somebody else has written it meanwhile. The store serves meanwhile.
+// It seals at most Options.RewriteRate bytes per second; with ByKEK it makes at most
+// Options.VaultRate vault calls in 10 seconds: two for each block, and one more if its DEK is not
+// in the cache.
 //
-// An operation that was cut off, by a crash or by ctx, goes on where it was when it
-// is called again with the same range in the same epoch. Blocks that are put while it runs may or may
-// not be given one more DEK; they have a fresh one anyway.
+// If it was cut off, by a crash or by ctx, it goes on where it was when it is called again with the
+// same range in the same epoch. Blocks that are put meanwhile may get one more fresh DEK.
 //
-// It refuses with [ErrInvalidID], before anything is written, a range that starts after
-// its end, or with a bound of more than [MaxID] bytes and one.
+// It refuses a range that starts after its end, or has a bound of more than [MaxID] bytes and one,
+// with [ErrInvalidID] before it writes anything.
 func (s *Store) Rekey(ctx context.Context, r Range, p Progress) error {
 	if err := row.CheckRange(r.Start, r.End); err != nil {
 		return fmt.Errorf("block: rekey: %w", err)
 	}
-	if err := s.rewriter.TakeTurn(ctx, "rekey"); err != nil {
+	if err := s.rewriter.AcquireTurn(ctx, "rekey"); err != nil {
 		return err
 	}
-	defer s.rewriter.GiveTurn()
+	defer s.rewriter.ReleaseTurn()
 	if err := s.rewriter.Rekey(ctx, r.Start, r.End, p.report()); err != nil {
 		return fmt.Errorf("block: rekey: %w", err)
 	}
 	return nil
 }
 
-// RewrapDEKs wraps the DEKs that are wrapped by an older KEK (ByKEK) with the one
-// that wraps the store now: an unwrap, a wrap and the unwrap that proves it each, at
-// most Options.VaultRate calls in 10 seconds, waiting as long as the vault asks when it throttles. It runs
-// while the store serves; writers win. Cut off by a crash or by ctx, it goes on
-// with the next call where it was, because what it has done needs nothing more.
-// When it has ended, older KEK versions are not needed by the store any more.
+// RewrapDEKs wraps the DEKs that an older KEK wraps (ByKEK) with the KEK that wraps the store: an
+// unwrap, a wrap, and an unwrap that proves it, at most Options.VaultRate calls in 10 seconds. If
+// the vault throttles, it waits as long as the vault asks. The store serves meanwhile, and writers
+// win. If it was cut off, by a crash or by ctx, the next call goes on where it was. Once it has
+// returned nil, the store needs no older KEK version.
 //
-// How many records need it [Store.KeyUsage] says. The store starts it by itself, in the
-// background, after a change of the KEK and at Open, unless Options.ManualRewrap: then it runs
-// when it is called, and ctx is what stops it.
+// [Store.KeyUsage] says how many records need it. The store calls it by itself, in the background,
+// after a change of the KEK and at Open, unless Options.ManualRewrap is set.
 //
-// A record whose DEK does not open its block is left as it is, and its KEK version stays
+// It leaves a record alone whose DEK does not open its block, and that record's KEK version stays
 // needed: RewrapDEKs goes on with the others and returns [ErrCorrupt] at the end.
 func (s *Store) RewrapDEKs(ctx context.Context, p Progress) error {
 	if err := s.rewriter.RewrapDEKs(ctx, p.report()); err != nil {
@@ -87,30 +82,30 @@ func (s *Store) RewrapDEKs(ctx context.Context, p Progress) error {
 	return nil
 }
 
-// newRewriter returns what rewrites the store, and tells the store's board.
+// newRewriter returns the store's Rewriter, and makes the store's board.
 func (s *Store) newRewriter() *rewrite.Rewriter {
 	s.board = progress.NewBoard(s.ctx, s.keys, s.spawn, func(name string, err error) {
-		// What stops a rotation because it does not open would stop who reads it; a
-		// verification counts what it finds itself.
+		// What stops a rotation because it does not open would stop readers too. A verification
+		// counts what it finds itself.
 		if name != workVerify && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion)) {
 			s.counts.Fail(tally.Rewrite, err)
 		}
 	})
 	return rewrite.New(rewrite.Config{Table: s.table, Use: &s.use, Keys: s.keys, Board: s.board, Ctx: s.ctx,
-		MayWrite: s.mayWrite, Changed: s.changed, ReadOnly: s.opts.ReadOnly, VaultRate: s.opts.VaultRate, RewriteRate: s.opts.RewriteRate})
+		MayWrite: s.mayWrite, Wrote: s.wrote, ReadOnly: s.opts.ReadOnly, VaultRate: s.opts.VaultRate, RewriteRate: s.opts.RewriteRate})
 }
 
 // Step is how far a long operation has come.
 type Step struct {
 	Done  uint64 `json:"done"`  // records that are done
-	Bytes uint64 `json:"bytes"` // plaintext bytes that are done, where the operation reads blocks
-	Total uint64 `json:"total"` // records there are; 0 if not known
+	Bytes uint64 `json:"bytes"` // plaintext bytes that are done, if the operation reads blocks
+	Total uint64 `json:"total"` // records in all; 0 if not known
 
-	VaultCalls uint64        `json:"vaultCalls"` // that RewrapDEKs has made
+	VaultCalls uint64        `json:"vaultCalls"` // of RewrapDEKs
 	Elapsed    time.Duration `json:"elapsed"`
 }
 
-// Rate is how many records are done a second; 0 if not known.
+// Rate is the number of records done per second; 0 if not known.
 func (p Step) Rate() float64 {
 	if p.Elapsed <= 0 {
 		return 0
@@ -118,7 +113,7 @@ func (p Step) Rate() float64 {
 	return float64(p.Done) / p.Elapsed.Seconds()
 }
 
-// Left is how much longer it takes at the rate so far; not ok if that is not known.
+// Left is the time that is left at the rate so far; not ok if that is not known.
 func (p Step) Left() (left time.Duration, ok bool) {
 	if p.Total == 0 || p.Done == 0 || p.Elapsed <= 0 {
 		return 0, false
@@ -129,15 +124,14 @@ func (p Step) Left() (left time.Duration, ok bool) {
 	return time.Duration(float64(p.Elapsed) / float64(p.Done) * float64(p.Total-p.Done)), true
 }
 
-// Progress is told how far a long operation has come, between two of its steps, from time
-// to time, and at its end, on the operation's own goroutine, which goes on when Progress
-// returns. A nil Progress is told nothing.
+// Progress is called between two steps of a long operation, from time to time, and at its end, on
+// the operation's own goroutine, which goes on when Progress returns. A nil Progress is not called.
 //
-// It may block, and may call any method of the store. While it blocks the operation stands
-// still and keeps neither the store from locking nor anybody from reading and writing; but
-// RotateEpoch, Rekey and Erase keep their turn, and other rewriting operations wait for it.
-// One that Progress itself calls, on its own goroutine, while its caller has the turn would
-// wait for ever, and is refused. If Progress calls Close, the operation ends with [ErrClosed].
+// Progress may block, and may call any method of the store. While it blocks, the operation stands
+// still, and keeps neither the store from locking nor anybody from reading and writing; but
+// RotateEpoch, Rekey and Erase keep their turn, and other rewriting operations wait for it. A call
+// of one from Progress itself, on its goroutine, would wait for ever and is refused. If Progress
+// calls Close, the operation ends with [ErrClosed].
 type Progress func(Step)
 
 func (p Progress) report() progress.Report {
@@ -147,21 +141,21 @@ func (p Progress) report() progress.Report {
 	return func(s progress.Step) { p(Step(s)) }
 }
 
-// Work is a long operation that is under way, or the last that ended.
+// Work is a long operation that is under way, or the last of its name that has ended.
 type Work struct {
-	// Name says which: "rotate_epoch", "rekey", "rewrap_deks" or "verify", which is
-	// what WorkNames returns. An Erase is a rotate_epoch.
+	// Name is one of WorkNames: "rotate_epoch", "rekey", "rewrap_deks" or "verify". An Erase is a
+	// rotate_epoch.
 	Name string `json:"name"`
 	Step
 	Started time.Time `json:"started,omitzero"`
-	// Ended is when it ended, and Err with what: nil if it did all it had to. Ended
-	// is zero while it is under way. The text of Err may name a block.
+	// Ended is when it ended, zero while it is under way. Err is its error; nil if it did all it
+	// had to. The text of Err may name a block.
 	Ended time.Time `json:"ended,omitzero"`
 	Err   error     `json:"error"`
 }
 
-// Fraction is how much of the work is done, from 0 to 1; not ok as long as nobody
-// knows how much there is.
+// Fraction is how much of the work is done, from 0 to 1; not ok while nobody knows how much there
+// is.
 func (w Work) Fraction() (f float64, ok bool) {
 	switch {
 	case !w.Ended.IsZero() && w.Err == nil:
@@ -174,14 +168,14 @@ func (w Work) Fraction() (f float64, ok bool) {
 
 const workVerify = "verify"
 
-// WorkNames returns every name that a [Work] can have. The names are stable: blockprom
-// has them as values of a metric's label.
+// WorkNames returns every name that a [Work] can have. The names are stable: they are values of a
+// metric's label.
 func WorkNames() []string {
 	return []string{rewrite.WorkRotateEpoch, rewrite.WorkRekey, rewrite.WorkRewrap, workVerify}
 }
 
-// works returns what is under way, in the order in which it began, and then the
-// last of each name, the latest first.
+// works returns the works that are under way, in the order in which they began, and the last of
+// each name, the latest first.
 func (s *Store) works() (running, last []Work) {
 	work := func(from []progress.Work) (to []Work) {
 		for _, w := range from {
@@ -193,8 +187,8 @@ func (s *Store) works() (running, last []Work) {
 	return work(r), work(l)
 }
 
-// eachRecord calls f for each DEK record, until f returns false. It needs no access and keeps
-// the engine open meanwhile.
+// eachRecord calls f for each DEK record, until f returns false. It needs no access, and keeps the
+// engine open meanwhile.
 func (s *Store) eachRecord(ctx context.Context, f func(id, record []byte, in keyring.RecordInfo) (bool, error)) error {
 	if err := s.use.Begin(); err != nil {
 		return err

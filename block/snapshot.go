@@ -11,26 +11,26 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Snapshot is the store at one moment. It is safe for concurrent use. It ends with
-// the stretch of access in which it was taken: if the store went Inaccessible
-// since, or was when it was taken, everything returns [ErrInaccessible].
+// Snapshot is the store at one moment. It is safe for concurrent use. It ends with the session in
+// which it was made: if the store went Inaccessible since, or was then, everything returns
+// [ErrInaccessible].
 type Snapshot struct {
 	s       *Store
 	snap    engine.View // nil if err is set
 	session uint64
-	unpin   func() // lets go of the epochs that the snapshot reads
+	unpin   func() // releases the epochs that the snapshot reads
 	err     error
 }
 
-// Snapshot returns the store as it is now. Close it: until then the engine keeps
-// what is overwritten and deleted.
+// Snapshot returns the store as it is now. The caller closes it: until then the engine keeps what
+// is overwritten and deleted.
 func (s *Store) Snapshot() *Snapshot {
 	h, err := s.keys.Acquire()
 	if err != nil {
 		return &Snapshot{s: s, err: err}
 	}
 	defer h.Release()
-	view, err := s.part.View(context.Background()) // which is there at once
+	view, err := s.part.View(context.Background()) // View does not wait
 	if err != nil {
 		return &Snapshot{s: s, err: err}
 	}
@@ -38,8 +38,8 @@ func (s *Store) Snapshot() *Snapshot {
 	return &Snapshot{s: s, snap: view, session: h.Session(), unpin: sync.OnceFunc(h.Pin())}
 }
 
-// hold returns a hold in the snapshot's session. Inside it the engine's snapshot
-// is open, unless the caller closed it.
+// hold returns a hold in the snapshot's session. Within it the engine's view stays open, unless the
+// caller closed the snapshot before.
 func (sn *Snapshot) hold() (keyring.Hold, error) {
 	if sn.err != nil {
 		return keyring.Hold{}, sn.err
@@ -101,14 +101,13 @@ func (sn *Snapshot) IDs(ctx context.Context, r Range) iter.Seq2[[]byte, error] {
 	return sn.s.ids(ctx, r, sn.then)
 }
 
-// then is the store as it was, for a walk to begin with.
+// then begins a walk over the snapshot.
 func (sn *Snapshot) then() (keyring.Hold, engine.Reader, error) {
 	h, err := sn.hold()
 	return h, sn.snap, err
 }
 
-// Close releases the snapshot. It must not be called while another goroutine uses
-// the snapshot. Closing twice does nothing.
+// Close releases the snapshot. Nobody may use the snapshot meanwhile. Closing twice does nothing.
 func (sn *Snapshot) Close() error {
 	if sn.snap == nil {
 		return nil

@@ -8,62 +8,58 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Stats is a store at one moment: its access, what it has done since Open, and what
-// it holds. Counters are read one after the other while the store goes on, so that
-// two of them may differ by what happened in between. It has no secrets.
+// Stats is a store at one moment: its access, what it has done since Open, and what it holds. Its
+// counters are read one after the other while the store serves, so that two of them may differ by
+// what happened in between. It has no secrets.
 type Stats struct {
-	Time     time.Time       `json:"time"` // when it was taken, by the keyring's clock
+	Time     time.Time       `json:"time"` // by the keyring's clock
 	StoreID  keyring.StoreID `json:"storeID"`
 	Instance string          `json:"instance"` // as Store.Instance
 
-	// State is as Store.State returns it: status, cause, since when, last check, KEK
-	// version, epoch, dropped events. Keys is what the keyring has counted, and how
-	// much of the lease is left.
+	// State is Store.State: status, cause, since when, last check, KEK version, epoch, dropped
+	// events. Keys is what the keyring has counted, and how much of the lease is left.
 	State keyring.State `json:"state"`
 	Keys  keyring.Stats `json:"keys"`
-	// KEKAge is how long ago the KEK version that wraps the keyring was made, and
-	// KEKLeft how long it is until it expires, negative after that. Zero: not known,
-	// or never.
+	// KEKAge is the age of the KEK version that wraps the keyring, and KEKLeft the time to its
+	// expiry, negative after that. Zero: not known, or never.
 	KEKAge  time.Duration `json:"kekAge"`
 	KEKLeft time.Duration `json:"kekLeft"`
 
-	// Blocks and plaintext bytes that were read by Get, of the store and of
-	// snapshots, and Gets that found no block.
+	// Blocks and plaintext bytes that Get has read, from the store and from snapshots, and Gets
+	// that found no block.
 	Gets      uint64 `json:"gets"`
 	ReadBytes uint64 `json:"readBytes"`
 	NotFound  uint64 `json:"notFound"`
-	// Blocks and plaintext bytes that scans came by.
+	// Blocks and plaintext bytes that scans have yielded.
 	Scanned      uint64 `json:"scanned"`
 	ScannedBytes uint64 `json:"scannedBytes"`
-	// Blocks and plaintext bytes that were put, deletions, alone or in a batch, and
-	// batches that were committed.
+	// Blocks and plaintext bytes that were put, and deletions, alone or in a batch; and batches
+	// that were committed.
 	Puts         uint64 `json:"puts"`
 	WrittenBytes uint64 `json:"writtenBytes"`
 	Deletes      uint64 `json:"deletes"`
 	Commits      uint64 `json:"commits"`
-	// Failures counts operations that failed, by operation ("get", "has", "scan",
-	// "put", "delete", "commit"; "verify": blocks that it found damaged; "rewrite":
-	// rotations and rekeyings that one stopped) and kind ("inaccessible", "corrupt",
-	// "version", "vault", "closed", "read_only", "stale", "canceled", "other").
-	// Arguments that cannot be right are not counted.
+	// Failures counts operations that failed, by operation ("get", "has", "scan", "put", "delete",
+	// "commit"; "verify": blocks that it found damaged; "rewrite": rotations and rekeyings that
+	// damage stopped) and kind ("inaccessible", "corrupt", "version", "vault", "closed",
+	// "read_only", "stale", "canceled", "other"). Invalid arguments are not counted.
 	Failures map[string]map[string]uint64 `json:"failures"`
 
 	// RecordCache is the cache of wrapped DEK records, Rows that of sealed blocks.
 	RecordCache CacheStats `json:"recordCache"`
 	Rows        CacheStats `json:"rows"`
 
-	// Running is the long operations that are under way, and Last how the last of
-	// each name ended, the latest first.
+	// Running has the long operations that are under way, and Last the last of each name that has
+	// ended, the latest first.
 	Running []Work `json:"running"`
 	Last    []Work `json:"last"`
 
-	// Engine is a part of what the storage engine says about itself. It is zero when
-	// the store is closed.
+	// Engine is a part of the storage engine's metrics. It is zero when the store is closed.
 	Engine EngineStats `json:"engine"`
 }
 
-// OpenFailures is how many blocks could not be opened, by kind: those of Failures
-// that are about reading ("get", "scan", "verify", "rewrite").
+// OpenFailures is the number of blocks that could not be opened, by kind: the Failures of reading
+// ("get", "scan", "verify", "rewrite").
 func (s Stats) OpenFailures() map[string]uint64 {
 	out := map[string]uint64{}
 	for _, op := range []tally.Op{tally.Get, tally.Scan, tally.Verify, tally.Rewrite} {
@@ -74,25 +70,25 @@ func (s Stats) OpenFailures() map[string]uint64 {
 	return out
 }
 
-// FailureKind returns the kind under which [Stats].Failures counts an error of a store:
-// "inaccessible", "corrupt", "version", "vault", "closed", "read_only", "stale",
-// "canceled" or, for every other error, "other". The kind can be shown where an error's
-// text, which may name a block, must not be. It is empty for nil.
+// FailureKind returns the kind under which [Stats].Failures counts a store's error: "inaccessible",
+// "corrupt", "version", "vault", "closed", "read_only", "stale", "canceled" or, for every other
+// error, "other"; it is empty for nil. A kind can be shown where an error's text, which may name a
+// block, must not be.
 func FailureKind(err error) string { return tally.Kind(err) }
 
-// CacheStats is what a cache was asked, and holds.
+// CacheStats counts the look-ups in a cache and what it holds.
 type CacheStats struct {
 	Hits    uint64 `json:"hits"`
 	Misses  uint64 `json:"misses"`
 	Entries int    `json:"entries"`
-	// Bytes is the memory that it takes, and Limit the most that it may: the cache of
-	// DEK records has all of its memory from the beginning. Zero: there is none.
+	// Bytes is the memory in use, and Limit the most that may be: the cache of DEK records has all
+	// of its memory from the beginning. Both are zero if there is no cache.
 	Bytes int64 `json:"bytes"`
 	Limit int64 `json:"limit"`
 }
 
-// EngineStats is a part of Pebble's metrics: what an operator looks at. Sizes are in
-// bytes; counts of what happened are since Open.
+// EngineStats is a part of Pebble's metrics, for operators. Sizes are in bytes; counts of events
+// begin at Open.
 type EngineStats struct {
 	DiskBytes     uint64 `json:"diskBytes"`  // all files
 	WALBytes      uint64 `json:"walBytes"`   // of the log that is still needed
@@ -102,19 +98,19 @@ type EngineStats struct {
 	CacheBytes   uint64 `json:"cacheBytes"` // of Pebble's cache of sealed blocks
 	CacheHits    uint64 `json:"cacheHits"`
 	CacheMisses  uint64 `json:"cacheMisses"`
-	FilterHits   uint64 `json:"filterHits"` // of the filters: a hit saved a look into a table
+	FilterHits   uint64 `json:"filterHits"` // of the filters: a hit saves a look into a table
 	FilterMisses uint64 `json:"filterMisses"`
 
 	Flushes            uint64        `json:"flushes"`
 	Compactions        uint64        `json:"compactions"`
 	FailedCompactions  uint64        `json:"failedCompactions"`
 	CompactionTime     time.Duration `json:"compactionTime"`
-	CompactionDebt     uint64        `json:"compactionDebt"` // what is to be compacted until the tree is at rest
+	CompactionDebt     uint64        `json:"compactionDebt"` // bytes to compact until the tree is at rest
 	CompactionsRunning int           `json:"compactionsRunning"`
 	FlushedBytes       uint64        `json:"flushedBytes"` // written, tables and blob files
 	CompactedBytes     uint64        `json:"compactedBytes"`
 
-	ReadAmplification int    `json:"readAmplification"` // tables that a look-up may have to go through
+	ReadAmplification int    `json:"readAmplification"` // tables that a look-up may have to read
 	BlobFiles         uint64 `json:"blobFiles"`
 	BlobBytes         uint64 `json:"blobBytes"`
 	Tombstones        uint64 `json:"tombstones"`    // deletions that compactions have not yet removed
@@ -125,8 +121,8 @@ type EngineStats struct {
 	LevelBytes  []uint64 `json:"levelBytes"`
 }
 
-// Stats returns the store's statistics. It waits for neither vault nor disk, and
-// works in every state, also after Close. It takes some microseconds.
+// Stats returns the store's statistics. It waits for neither vault nor disk, and works in every
+// state, also after Close. It lasts some microseconds.
 func (s *Store) Stats() Stats {
 	n := s.counts.Sums()
 	st := Stats{

@@ -21,14 +21,14 @@ import (
 
 // Store is an open store. All its methods are safe for concurrent use.
 //
-// Every use of the engine happens inside a hold of the keyring or under use, so
-// that Close, which ends both, finds the engine at rest.
+// Every use of the engine is inside a hold of the keyring or under use. Close ends both and then
+// finds the engine at rest.
 type Store struct {
 	opts  Options
 	place *place.Place
 	db    engine.Engine
-	part  engine.Partition // the store's rows and meta records in it
-	// partition is the number of part, which each block is bound to.
+	part  engine.Partition // the store's rows and meta records in db
+	// partition is the number of part, to which each block is bound.
 	partition uint32
 	use       row.Use
 	keys      *keyring.Keyring
@@ -37,33 +37,32 @@ type Store struct {
 	rewriter  *rewrite.Rewriter
 	board     *progress.Board // the long operations that are under way
 
-	// proven is whether the keyring was seen to open a record of this store. A
-	// keyring document can be made by anyone who has the KEK's public key; it
-	// would open nothing that is here, and must not be written under.
+	// proven says that the keyring has opened records of this store. Anyone who has the KEK's
+	// public key can make a keyring document, which would open nothing here. Nothing may be written
+	// under it.
 	proven atomic.Bool
 
 	tasks
 	copyTurns
 	upkeep   upkeep // what the store does by itself
 	sequence sequence
-	counts   tally.Counts // what Stats counts
-	recent   recent       // events, for RecentEvents
+	counts   tally.Counts // for Stats
+	recent   recent       // for RecentEvents
 	given    given        // the KEKs that Open and ChangeKEK were given
 }
 
-// Open opens the store in dir, creating it if dir does not exist or is empty, with
-// k as the KEK that wraps its keyring.
+// Open opens the store in dir, with k as the KEK that wraps its keyring. It creates a store if dir
+// does not exist or is empty.
 //
-// If the vault refuses or does not answer, an existing store opens all the same, in
-// state Inaccessible and with the reason, unless Options.RequireAccess; a new one
-// is not created and dir is left as it was. A copy made by Checkpoint waits in
-// state Inaccessible for Revalidate.
+// If the vault refuses or does not answer, an existing store opens in state Inaccessible with the
+// reason, unless Options.RequireAccess is set; a new one is not created, and dir is left as it was.
+// A copy made by Checkpoint waits in state Inaccessible for Revalidate.
 //
-// One store that writes, or any number that are read only, have a directory open, in all
-// processes and under all its names together (see [Options].FS). Open does not wait for
-// the others: [ErrLocked] says that they are there and nothing else. A lock that cannot be
-// taken for another reason (a read-only medium, a full disk, permissions, too many open
-// files) is that reason, for errors.Is.
+// One store that writes, or any number that are read only, have a directory open, in all processes
+// and under all its names together (see [Options].FS). Open does not wait for the others:
+// [ErrLocked] says that they exist, and nothing else. If the directory cannot be locked for another
+// reason (a read-only medium, a full disk, permissions, too many open files), errors.Is finds that
+// reason.
 //
 // Errors: [ErrNotStore], [ErrLocked], [ErrVersion], [ErrForeign], [ErrCorrupt],
 // keyring.ErrWrongKEK, keyring.ErrUnexpected, and those of package vault.
@@ -75,7 +74,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if k == nil {
 		return nil, errors.New("block: open: a KEK is required")
 	}
-	// So that a program that goes to another directory later takes none of it along.
+	// An absolute path stays right when the program changes its working directory.
 	if dir, err = place.Absolute(o.FS, dir); err != nil {
 		return nil, fmt.Errorf("block: open: %w", err)
 	}
@@ -96,7 +95,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	return s, nil
 }
 
-// newStore returns a store that has neither a keyring nor an engine yet.
+// newStore returns a store without a keyring and an engine.
 func newStore(o Options, dir string, k *kek.KEK) *Store {
 	s := &Store{opts: o, storage: &register.Storage{}, place: place.New(o.FS, dir, o.ReadOnly), upkeep: newUpkeep(),
 		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
@@ -110,18 +109,18 @@ func newStore(o Options, dir string, k *kek.KEK) *Store {
 // start makes a store that has both ready for use.
 func (s *Store) start(ctx context.Context) {
 	s.table = row.New(row.Config{Part: s.part, Number: s.partition, Keys: s.keys, Use: &s.use,
-		RecordCache: s.opts.RecordCache, RowCache: s.opts.RowCache, NoSync: s.opts.NoSync, Changed: s.changed})
+		RecordCache: s.opts.RecordCache, RowCache: s.opts.RowCache, NoSync: s.opts.NoSync, Wrote: s.wrote})
 	s.rewriter = s.newRewriter()
 	s.startUpkeep()
 	s.startAnchoring(ctx)
 }
 
-// watchKEK puts the store's own ear before the caller's OnEvent.
+// watchKEK puts the store's own listener before the caller's OnEvent.
 func (s *Store) watchKEK() {
 	given := s.opts.Keyring.OnEvent
 	s.opts.Keyring.OnEvent = func(e keyring.Event) {
 		s.recent.add(e)
-		// Events may be dropped: what follows is done at the next look in any case.
+		// Events may be dropped; the next look does this in any case.
 		if e.Kind == keyring.KEKChanged || e.Kind == keyring.StateChanged && e.To == keyring.Available {
 			s.upkeep.hurry()
 		}
@@ -163,7 +162,7 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *register.Storag
 	return s.finishCreation(ctx, storage)
 }
 
-// finishCreation saves the keyring of a new store, with which there is one.
+// finishCreation saves the keyring of a new store. From then on there is a store.
 func (s *Store) finishCreation(ctx context.Context, storage *register.Storage) error {
 	if err := storage.Attach(ctx, s.part); err != nil {
 		return fmt.Errorf("block: create %s: %w", s.place.Dir(), err)
@@ -210,8 +209,8 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *register.
 	}
 	ko := s.opts.Keyring
 	ko.AwaitRevalidate = ko.AwaitRevalidate || s.place.IsCopy()
-	// With the first document that is saved, as Open may do, the copies are in the register and
-	// announced no more.
+	// The first save, which may be Open's, registers the announced copies and ends their
+	// announcements.
 	ko.Shared = ko.Shared || storage.MayBeShared()
 	if s.opts.relocate != nil {
 		if err := s.opts.relocate(ctx, s, ko); err != nil {
@@ -226,11 +225,11 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *register.
 	}
 	h, err := s.keys.Acquire()
 	if err != nil {
-		return nil // inaccessible: proven before the first write
+		return nil // Inaccessible: prove runs before the first write
 	}
 	defer h.Release()
 	if s.opts.ReadOnly {
-		return nil // nothing is going to be written, and each block that is read is authenticated
+		return nil // nothing is written, and each block that is read authenticates
 	}
 	if err := s.prove(ctx, &h); err != nil {
 		return fmt.Errorf("block: open %s: %w; what opens of it can be read with ReadOnly", s.place.Dir(), err)
@@ -238,9 +237,9 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *register.
 	return nil
 }
 
-// goOnCreating makes the keyring of a store whose creation was cut off before it was
-// saved. Nothing can have been written before; if something is there, or the creation had
-// come to its end, the keyring has been lost.
+// goOnCreating makes the keyring of a store whose creation was cut off before it was saved. Nothing
+// can have been written before. If something is there, or the creation had ended, the keyring is
+// lost.
 func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *register.Storage) error {
 	some, err := engine.HoldsAnything(ctx, s.part)
 	if err != nil {
@@ -258,7 +257,7 @@ func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *register.
 	return s.finishCreation(ctx, storage)
 }
 
-// survey looks at the directory, and makes the store whose it is.
+// survey checks the directory, and sets the store's instance from it.
 func (s *Store) survey() error {
 	if err := s.place.Survey(); err != nil {
 		return err
@@ -268,7 +267,7 @@ func (s *Store) survey() error {
 	return nil
 }
 
-// be makes the keyring one of the store's instance.
+// be sets the instance of the store's keyring.
 func (s *Store) be() {
 	s.storage.Own = s.place.Instance()
 	s.opts.Keyring.Instance = s.storage.Own
@@ -286,8 +285,8 @@ func (s *Store) openEngine() error {
 	return nil
 }
 
-// tagger returns what tags an identity, also after the keyring was closed; nil if the
-// keys are not accessible.
+// tagger returns the Tagger for an identity file, which also works after the keyring was closed;
+// nil if the keys are not accessible.
 func (s *Store) tagger() *keyring.Tagger {
 	if s.keys == nil || s.opts.ReadOnly {
 		return nil
@@ -308,7 +307,7 @@ func (s *Store) taggerFor(purpose string) (*keyring.Tagger, error) {
 	return h.Tagger(purpose)
 }
 
-// StoreID returns the store's id, which its copies share.
+// StoreID returns the store's id. Copies have the same.
 func (s *Store) StoreID() keyring.StoreID { return s.keys.StoreID() }
 
 // Instance returns 32 hexadecimal digits that tell this store from its copies.
@@ -317,16 +316,15 @@ func (s *Store) Instance() string { return s.place.Instance().String() }
 // Fingerprint is for an anchor; see [keyring.Keyring.Fingerprint].
 func (s *Store) Fingerprint() string { return s.keys.Fingerprint() }
 
-// VaultCalls counts the calls to the vault since Open.
+// VaultCalls returns the number of calls to the vault since Open.
 func (s *Store) VaultCalls() keyring.Calls { return s.keys.VaultCalls() }
 
-// State returns whether the store serves, and why not. It reaches no vault.
+// State returns whether the store serves, and why not. It calls no vault.
 func (s *Store) State() keyring.State { return s.keys.State() }
 
-// Close waits for the operations in flight, closes snapshots and scans that are
-// open, and closes the store. Their next use, and everything else, then returns
-// [ErrClosed]. Closing twice does nothing. A Checkpoint and an Erase that wait for a full
-// disk end; of changes, see [Store.Put].
+// Close waits for the operations in flight, closes open snapshots and scans, and closes the store.
+// Their next use, and everything else, then returns [ErrClosed]. Closing twice does nothing. Close
+// ends a Checkpoint and an Erase that wait for a full disk, but not a write; see [Store.Put].
 func (s *Store) Close() error {
 	s.end()
 	err := s.endSequence()
@@ -345,7 +343,7 @@ func (s *Store) release() error {
 	if s.db != nil {
 		err := s.db.Close()
 		if err == nil {
-			err = s.place.Leave(s.recordedSequence(), tagger)
+			err = s.place.Leave(s.savedSequence(), tagger)
 		}
 		errs = append(errs, err)
 	}

@@ -17,8 +17,7 @@ type tasks struct {
 
 func (t *tasks) begin() { t.ctx, t.cancel = context.WithCancel(context.Background()) }
 
-// spawn runs f in the background, unless the store is being closed, and reports
-// whether it does.
+// spawn runs f in the background, or returns false if the store has begun to close.
 func (t *tasks) spawn(f func()) bool {
 	t.spawning.Lock()
 	defer t.spawning.Unlock()
@@ -37,8 +36,8 @@ func (t *tasks) end() {
 	t.running.Wait()
 }
 
-// takeTurn takes one of the store's turns; give it back by receiving from it.
-func (t *tasks) takeTurn(ctx context.Context, turn chan struct{}) error {
+// acquireTurn acquires one of the store's turns; receiving from turn releases it.
+func (t *tasks) acquireTurn(ctx context.Context, turn chan struct{}) error {
 	select {
 	case turn <- struct{}{}:
 		return nil
@@ -49,15 +48,15 @@ func (t *tasks) takeTurn(ctx context.Context, turn chan struct{}) error {
 	}
 }
 
-// whileOpen returns a context that also ends when the store begins to close, for what
-// keeps the engine open and may take long.
+// whileOpen returns a context that also ends when the store begins to close: for long work that
+// keeps the engine open.
 func (t *tasks) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(t.ctx, cancel)
 	return ctx, func() { stop(); cancel() }
 }
 
-// ending says of what failed because the store is being closed that it is.
+// ending adds ErrClosed to an error, if the store has begun to close.
 func (t *tasks) ending(err error) error {
 	if err != nil && t.ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", ErrClosed, err)

@@ -8,25 +8,23 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// upkeepEvery is how often the store looks whether there is something to do by
-// itself, besides when something happens that gives it reason to hurry. After a failure it
-// waits twice as long each time, up to upkeepMost. While the store is Inaccessible it does
-// nothing, and looks as often whether that is still so: nothing depends on an event.
+// upkeepEvery is how often the store looks whether there is something to do by itself, besides when
+// hurry is called. After a failure it waits twice as long each time, up to upkeepMost. While it is
+// Inaccessible it only looks, as often, whether that is still so: it relies on no event.
 const (
 	upkeepEvery = time.Minute
 	upkeepMost  = time.Hour
 )
 
-// upkeep is what the store does by itself, each on a goroutine of its own: rewrapping
-// DEKs of an older KEK, replacing DEKs that are too old, and moving copies to the KEK that
-// wraps the store.
+// upkeep is what the store does by itself, each on a goroutine of its own: rewrapping DEKs of an
+// older KEK, replacing DEKs that are too old, and moving copies to the KEK that wraps the store.
 type upkeep struct{ rewrap, renew, copies chan struct{} }
 
 func newUpkeep() upkeep {
 	return upkeep{rewrap: make(chan struct{}, 1), renew: make(chan struct{}, 1), copies: make(chan struct{}, 1)}
 }
 
-// startUpkeep begins it. A store that is read only does nothing by itself.
+// startUpkeep starts upkeep. A read-only store has none.
 func (s *Store) startUpkeep() {
 	if s.opts.ReadOnly || s.opts.atRest {
 		return
@@ -38,12 +36,12 @@ func (s *Store) startUpkeep() {
 	}
 }
 
-// hurry has it look now.
+// hurry has upkeep look now.
 func (u *upkeep) hurry() {
 	for _, c := range []chan struct{}{u.rewrap, u.renew, u.copies} {
 		select {
 		case c <- struct{}{}:
-		default: // it is about to, or nobody is there
+		default: // it is about to look, or has ended
 		}
 	}
 }
@@ -72,8 +70,8 @@ func (s *Store) keepUp(hurry <-chan struct{}, f func(context.Context) error) {
 	}
 }
 
-// waitFor waits until d has elapsed on the keyring's clock, there is reason to hurry,
-// or the store is closed.
+// waitFor waits until d has elapsed on the keyring's clock, hurry is sent to, or the store is
+// closed.
 func (s *Store) waitFor(hurry <-chan struct{}, d time.Duration) {
 	rang := make(chan struct{})
 	defer s.keys.AfterFunc(d, func() { close(rang) })()
@@ -98,6 +96,5 @@ func (s *Store) followWithDEKs(ctx context.Context) error {
 	return err
 }
 
-// Policy returns the policy in force, which the keyring document keeps; see
-// [keyring.Keyring.Policy].
+// Policy returns the policy in the keyring document; see [keyring.Keyring.Policy].
 func (s *Store) Policy() keyring.Policy { return s.keys.Policy() }

@@ -15,32 +15,30 @@ import (
 // KeyUse is what still needs a KEK version.
 type KeyUse struct {
 	Key vault.KeyID `json:"key"`
-	// PublicKey is the SHA-256 of its public key (SubjectPublicKeyInfo, DER), 64 hexadecimal
-	// digits; empty: not known. SameAs are the other versions that the store was ever wrapped
-	// by, or is, and that have the same: they are the same key, and destroying it takes
-	// destroying them all.
+	// PublicKey is the SHA-256 of the version's public key (SubjectPublicKeyInfo, DER), 64
+	// hexadecimal digits; empty: not known. SameAs are the other versions, past or present, that
+	// have the same: they are the same key, which is destroyed only when all of them are.
 	PublicKey string        `json:"publicKey"`
 	SameAs    []vault.KeyID `json:"sameAs"`
 
-	Document bool   `json:"document"` // it wraps the store's keyring, and with it all epochs, or did when the question was asked
-	Epochs   int    `json:"epochs"`   // how many those are; 0 if the store is Inaccessible
+	Document bool   `json:"document"` // it wraps the store's keyring, and with it all epochs, or did when KeyUsage began
+	Epochs   int    `json:"epochs"`   // number of those epochs; 0 if the store is Inaccessible
 	Records  uint64 `json:"records"`  // DEK records that are wrapped by it (ByKEK)
-	Copies   []Copy `json:"copies"`   // registered checkpoints that need it, for their document or for records
+	Copies   []Copy `json:"copies"`   // registered checkpoints that need it, for their document or for DEK records
 }
 
 // Needed reports whether anything needs the version.
 func (u KeyUse) Needed() bool { return u.Document || u.Records > 0 || len(u.Copies) > 0 }
 
-// KeyUsage returns the KEK versions that something of the store still needs,
-// sorted by their identifiers. A version that is not listed, or is not
-// [KeyUse.Needed], can be disabled without the store or a registered copy losing
-// anything. It reads every DEK record, calls no vault, and needs no access.
+// KeyUsage returns the KEK versions that the store or a registered copy still needs, sorted by
+// their identifiers. A version that is not listed, or is not [KeyUse.Needed], can be disabled
+// without loss to them. KeyUsage reads every DEK record, calls no vault, and needs no access.
 //
-// If it is not known that the store knows all of its copies, KeyUsage returns what it found
-// and an error that matches [ErrIncomplete]: then a version that is not listed may be needed
-// all the same. That is so until the store was available once since it was opened (and was
-// seen then to have its own keyring, of which KeyUsage convinces itself while it is); and of a
-// store whose register of copies was found not to be its own, or missing, for good.
+// If the store may have copies that it does not know, KeyUsage returns what it found and an error
+// that matches [ErrIncomplete]: a version that is not listed may be needed then. That is so until
+// the store was available once since Open and its keyring has opened records of the store, which
+// KeyUsage checks itself; and for good, if the register of copies was once missing or not the
+// store's own.
 func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	keks, active := s.keys.KEKs()
 	uses := map[vault.KeyID]*KeyUse{}
@@ -57,7 +55,7 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 		}
 		key, ok := keks[in.KEK]
 		if !ok {
-			// The table may have grown since: a record of the newest KEK.
+			// The list may have grown since: the record may name the newest KEK.
 			if keks, _ = s.keys.KEKs(); keks[in.KEK] == (vault.KeyID{}) {
 				return false, fmt.Errorf("block %s names KEK %d, which the keyring does not list: %w", row.Shown(id), in.KEK, ErrCorrupt)
 			}
@@ -75,8 +73,8 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 			use(id).Copies = append(use(id).Copies, c)
 		}
 	}
-	// The document may have moved during the walk. The version before stays marked:
-	// records may have been wrapped by it behind the walk, up to then.
+	// The KEK may have been changed during the walk. The former version stays marked: until then
+	// records may have been wrapped by it behind the walk.
 	keks, active = s.keys.KEKs()
 	use(keks[active]).Document = true
 	use(keks[active]).Epochs = s.keys.State().Epochs
@@ -84,15 +82,15 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	if !whole {
 		return out, fmt.Errorf("block: key usage: versions that are not named may be needed by copies: %w", ErrIncomplete)
 	}
-	// A register is the store's as far as the keyring is.
+	// A register is as much the store's own as the keyring is.
 	if err := s.proveNow(ctx); err != nil {
 		return out, fmt.Errorf("block: key usage: versions that are not named may be needed by copies: %w: the keyring was not seen to be the store's own: %w", ErrIncomplete, err)
 	}
 	return out, nil
 }
 
-// sortUses returns what was found of the versions' use, sorted, with which of them are the
-// same key.
+// sortUses returns what was found of each version, sorted, with its public key and the versions
+// that are the same key.
 func sortUses(p register.PublicKeys, found map[vault.KeyID]*KeyUse) (out []KeyUse) {
 	for _, u := range found {
 		u.PublicKey, u.SameAs = p[u.Key].String(), p.Same(u.Key)

@@ -13,7 +13,7 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// maxProblems is how many problems a Report describes; it counts them all.
+// maxProblems is the most problems that a Report describes; it counts all of them.
 const maxProblems = 100
 
 // Report is what Verify found.
@@ -22,11 +22,9 @@ type Report struct {
 	Bytes  uint64 `json:"bytes"`  // of their plaintext
 	// DEKs counts the DEK records by the epoch that wraps them.
 	DEKs map[uint32]uint64 `json:"deks"`
-	// ByKEK counts the DEK records wrapped by the vault, by KEK id; see
-	// keyring.Info.
+	// ByKEK counts the DEK records that the vault wraps, by KEK id; see keyring.Info.
 	ByKEK map[uint32]uint64 `json:"byKEK"`
-	// Problems describes the first 100 things that are wrong, and Damaged counts
-	// all of them.
+	// Problems describes the first 100 things that are wrong, and Damaged counts all of them.
 	Problems []Problem `json:"problems"`
 	Damaged  uint64    `json:"damaged"`
 }
@@ -37,10 +35,10 @@ type Problem struct {
 	Err error  `json:"error"` // matches ErrCorrupt or ErrVersion
 }
 
-// Verify opens every DEK record and authenticates every block, as they are when it
-// begins, while the store goes on serving. It returns an error that matches
-// [ErrCorrupt] if anything is wrong, with all of it in the report, and any other
-// error if it could not finish. Records wrapped by the vault cost a call each.
+// Verify opens every DEK record and authenticates every block, as they are when it begins, while
+// the store serves. If anything is wrong, it returns an error that matches [ErrCorrupt] and all of
+// it in the report; any other error says that it could not finish. Records that the vault wraps
+// cost a call each.
 func (s *Store) Verify(ctx context.Context, p Progress) (rep Report, err error) {
 	rep = Report{DEKs: map[uint32]uint64{}, ByKEK: map[uint32]uint64{}}
 	h, err := s.keys.Acquire()
@@ -49,7 +47,7 @@ func (s *Store) Verify(ctx context.Context, p Progress) (rep Report, err error) 
 	}
 	session := h.Session()
 	defer h.Pin()()
-	begin := context.WithoutCancel(ctx) // one that has ended ends what is metered
+	begin := context.WithoutCancel(ctx) // a ctx that has ended ends Verify below, where it is measured
 	view, err := s.part.View(begin)
 	if err != nil {
 		h.Release()

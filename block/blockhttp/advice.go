@@ -10,19 +10,19 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// advice is what a cause is called, what it says to somebody who has not read the
-// manual, and what to do about it.
+// advice is a cause's name, what it says to somebody who has not read the manual, and what to do
+// about it.
 type advice struct {
 	cause   error
-	kind    string // as the JSON has it
+	kind    string // in the JSON
 	says    string // a clause that goes on after "Inaccessible: "
-	do      string // a sentence without its stop
+	do      string // a sentence without its full stop
 	runbook string // a heading of docs/operations.md
 }
 
-// causes is the advice on each cause. The first that matches holds: the end of a lease
-// carries what is known of the vault, and the vault's answers come before damage, because
-// a key that was replaced opens nothing either.
+// causes returns the advice on each cause. The first that matches holds: the end of a lease carries
+// what is known of the vault, and the vault's answers come before damage, because a key that was
+// replaced opens nothing either.
 func causes() []advice {
 	return []advice{
 		{keyring.ErrLeaseEnded, "lease_ended", "the lease ended before the vault agreed again",
@@ -63,7 +63,7 @@ func causes() []advice {
 	}
 }
 
-// adviceOn returns the advice on an error; it has no kind if there is none.
+// adviceOn returns the advice on an error; its kind is empty if there is none.
 func adviceOn(err error) advice {
 	for _, a := range causes() {
 		if errors.Is(err, a.cause) {
@@ -73,10 +73,11 @@ func adviceOn(err error) advice {
 	return advice{}
 }
 
-// nearExpiry is how long before a key's expiry the page says so: as the first KeyNearExpiry.
+// nearExpiry is the time before a key's expiry at which the page says so, that of the first
+// KeyNearExpiry.
 const nearExpiry = 30 * 24 * time.Hour
 
-// headline is the state in words, and what to do.
+// headline returns the state in words, and what to do.
 func headline(st keyring.State, now time.Time) advice {
 	switch st.Status {
 	case keyring.Available:
@@ -98,7 +99,7 @@ func headline(st keyring.State, now time.Time) advice {
 	waits := st.Status == keyring.Inaccessible && st.NextCheck.IsZero()
 	switch {
 	case a.kind != "":
-	case st.LastCheck.IsZero() && waits: // a copy, or what was opened with AwaitRevalidate
+	case st.LastCheck.IsZero() && waits: // a copy, or a store opened with AwaitRevalidate
 		return advice{kind: "awaits_revalidate", says: "it waits to be revalidated, as a copy of a store does",
 			do: "Call Revalidate", runbook: "Restore from a checkpoint"}
 	case st.LastCheck.IsZero():
@@ -115,5 +116,5 @@ func headline(st keyring.State, now time.Time) advice {
 	return a
 }
 
-// anchor is the fragment under which a heading of docs/operations.md is found.
+// anchor returns the fragment of a heading of docs/operations.md.
 func anchor(heading string) string { return strings.ReplaceAll(strings.ToLower(heading), " ", "-") }

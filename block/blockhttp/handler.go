@@ -1,5 +1,4 @@
-// Package blockhttp is a page about a store, for the people who operate it, and the same
-// as JSON.
+// Package blockhttp serves a page about a store to the people who operate it, and the same as JSON.
 //
 //	mux.Handle("/", blockhttp.Handler(store, nil)) // where only operators get
 //
@@ -27,18 +26,17 @@ var pageText string
 //go:embed page/style.css
 var styleText string
 
-// Options of [Handler]. Nil means the defaults.
+// Options configure [Handler]. Nil means the defaults.
 type Options struct {
-	// Audit adds the audit log to the page. It is called for each page, concurrently, and
-	// the page waits for it. Default: the page has no audit log.
+	// Audit returns the status of the audit log for the page. It is called for each page,
+	// concurrently, and the page waits for it. Default: the page has no audit log.
 	Audit func() AuditStatus
-	// Name is what the store is called, in the title and the heading: pages of several
-	// stores are told apart by it. Default: the first 8 digits of the store's instance.
+	// Name is the store's name in the title and the heading, which tells the pages of several
+	// stores apart. Default: the first 8 digits of the store's instance.
 	Name string
-	// Runbooks is where docs/operations.md can be read, without a fragment: the page links
-	// to the section that the state is about, as Runbooks + "#an-expired-key". Default, and
-	// of an address that is neither relative nor of http or https: no link, and the page has
-	// the section's name.
+	// Runbooks is the address of docs/operations.md, without a fragment: the page links to the
+	// section that the state is about, as Runbooks + "#an-expired-key". Default, and if the address
+	// is neither relative nor of http or https: the page has the section's name and no link.
 	Runbooks string
 }
 
@@ -49,19 +47,19 @@ type AuditStatus struct {
 	Lost    uint64 `json:"lost"`    // records that were lost
 }
 
-// Handler returns a page about a store for the people who operate it: the state and what
-// to do about it, lease, key, checks, epochs, long operations, counters and recent events. It is
-// read-only, holds no secrets, no contents and no ids of blocks, and asks neither vault
-// nor disk, so that it can be looked at as often as one likes.
+// Handler returns a page about a store for the people who operate it: the state and what to do
+// about it, lease, key, checks, epochs, long operations, counters and recent events. It is
+// read-only, shows no secrets, contents or block ids, and asks neither vault nor disk, so that it
+// can be loaded as often as one likes.
 //
-// It answers GET and HEAD with HTML that loads anew every 10 seconds, without "?still", or with the
-// same as JSON: at a path that ends with "/status.json", with "?format=json", or to
-// a client that accepts application/json and no HTML. The page needs no script and
-// loads nothing. The answer is 200 in every state; what a load balancer asks is
-// [block.Store.State]. Icons that browsers ask for by themselves are 404.
+// It answers GET and HEAD with HTML that reloads every 10 seconds, unless the query has "still". It
+// answers with JSON at a path that ends with "/status.json", with "?format=json", or to a client
+// that accepts application/json and no HTML. The page needs no script and loads nothing. The status
+// is 200 in every state; a load balancer uses [block.Store.State]. Icons that browsers ask for by
+// themselves are 404.
 //
-// It asks nobody who they are: mount it where only operators get. It may be called
-// concurrently, and goes on to answer after the store was closed.
+// It authenticates nobody: mount it where only operators get. It may be called concurrently, and
+// answers even after the store was closed.
 func Handler(s *block.Store, opts *Options) http.Handler {
 	h := &handler{s: s}
 	if opts != nil {
@@ -80,7 +78,7 @@ func Handler(s *block.Store, opts *Options) http.Handler {
 	return h
 }
 
-// linkable reports whether a browser that follows an address only loads a page.
+// linkable reports whether following an address only loads a page.
 func linkable(address string) bool {
 	u, err := url.Parse(address)
 	return err == nil && (u.Scheme == "" || u.Scheme == "http" || u.Scheme == "https")
@@ -93,7 +91,7 @@ type handler struct {
 	page   *template.Template
 	policy string // Content-Security-Policy
 
-	runbooks string // where they are; empty: not known
+	runbooks string // their address; empty: not known
 }
 
 // ServeHTTP implements [http.Handler].
@@ -138,16 +136,15 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// pageData is what the page is made of.
 type pageData struct {
 	view
 	Style template.CSS
-	Still bool // it does not load anew
+	Still bool // it does not reload
 }
 
-// unasked reports whether a path's last element is what browsers and crawlers ask
-// for by themselves, which comes here where the page is mounted at the root. Other
-// names with a dot are those of a mount.
+// unasked reports whether a path's last element is what browsers and crawlers ask for by
+// themselves, which comes here if the page is mounted at the root. Other names with a dot may be a
+// mount's.
 func unasked(last string) bool {
 	return last == "favicon.ico" || last == "robots.txt" ||
 		strings.HasPrefix(last, "apple-touch-icon") && strings.HasSuffix(last, ".png")

@@ -14,7 +14,7 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// eventText says in words what an event says in fields, its error as told.
+// eventText returns an event in words; told returns the words of its error.
 func eventText(e keyring.Event, told func(error) string) string {
 	var parts []string
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
@@ -43,7 +43,7 @@ func eventText(e keyring.Event, told func(error) string) string {
 	return strings.Join(parts, ": ")
 }
 
-// pageFuncs is what the page's template calls.
+// pageFuncs returns the functions of the page's template.
 func pageFuncs() template.FuncMap {
 	return template.FuncMap{
 		"span": func(s float64) string { return together(span(s)) },
@@ -72,7 +72,7 @@ func pageFuncs() template.FuncMap {
 // together keeps a quantity on one line.
 func together(s string) string { return strings.ReplaceAll(s, " ", "\u00a0") }
 
-// span is a duration in its two largest units.
+// span returns a duration in its two largest units.
 func span(seconds float64) string {
 	if seconds < 0 {
 		return "-" + span(-seconds)
@@ -90,7 +90,7 @@ func span(seconds float64) string {
 	return fmt.Sprintf("%s d %d h", number(uint64(s/day)), s%day/hour)
 }
 
-// size is a number of bytes with three digits.
+// size returns a number of bytes in three digits.
 func size(n uint64) string {
 	if n < 1000 {
 		return fmt.Sprintf("%d B", n)
@@ -111,7 +111,7 @@ func size(n uint64) string {
 	return strconv.FormatFloat(f, 'f', digits, 64) + " " + unit
 }
 
-// number is n with its thousands apart.
+// number returns n with its thousands apart.
 func number(n uint64) string {
 	s := strconv.FormatUint(n, 10)
 	for i := len(s) - 3; i > 0; i -= 3 {
@@ -120,14 +120,14 @@ func number(n uint64) string {
 	return s
 }
 
-// idDigits is how many digits of an id the page shows where it does not show all.
+// idDigits is the number of digits of an id that the page shows where it does not show all.
 const idDigits = 8
 
-// cut is the beginning of an id of hexadecimal digits, which is enough to tell a few apart.
+// cut returns the beginning of a hexadecimal id, enough to tell a few apart.
 func cut(id string) string { return id[:min(idDigits, len(id))] }
 
-// shortened is a text with the ids in it cut, and the keys of one vault without that vault: the
-// page has both elsewhere in full.
+// shortened returns a text with its ids cut, and without the name of vaultName's vault in its keys:
+// the page has both in full elsewhere.
 func shortened(text, vaultName string) string {
 	if vaultName != "" {
 		text = strings.ReplaceAll(text, vaultName+"/keys/", "")

@@ -10,8 +10,8 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// view is what the page shows, and its JSON. Names are stable; times
-// are RFC 3339 in UTC, and left out if there is none.
+// view is what the page shows, and its JSON. Names are stable; times are RFC 3339 in UTC, and
+// absent if there is none.
 type view struct {
 	Time     time.Time `json:"time"`
 	Name     string    `json:"name"`
@@ -40,7 +40,7 @@ type stateView struct {
 	For    float64   `json:"forSeconds"`
 	Cause  string    `json:"cause,omitempty"`
 
-	Kind     string `json:"kind,omitempty"` // of the cause; see causes and headline. Empty: nothing is to be done
+	Kind     string `json:"kind,omitempty"` // of the cause; see causes and headline. Empty: nothing to do
 	Headline string `json:"headline"`       // the status and the cause in plain words
 	Do       string `json:"do"`             // what to do about it
 	Runbook  string `json:"runbook,omitempty"`
@@ -54,8 +54,8 @@ type leaseView struct {
 	End    time.Time `json:"end,omitzero"`
 }
 
-// Low and High are where the page's meter changes its colour: below half a lease
-// several checks have gone without an answer.
+// Low and High are where the page's meter changes its colour: below half a lease several checks
+// have had no answer.
 func (l leaseView) Low() float64  { return l.Length / 4 }
 func (l leaseView) High() float64 { return l.Length / 2 }
 
@@ -63,14 +63,14 @@ type keyView struct {
 	Vault   string    `json:"vault"`
 	Name    string    `json:"name"`
 	Version string    `json:"version"`
-	ID      string    `json:"-"` // all three
+	ID      string    `json:"-"` // vault, name and version
 	Created time.Time `json:"created,omitzero"`
-	Known   bool      `json:"known"` // the vault has said the next two since the store was opened
+	Known   bool      `json:"known"` // the vault has told the next two since Open
 	Expires time.Time `json:"expires,omitzero"`
 	Left    *float64  `json:"leftSeconds,omitempty"` // to the expiry; negative after it
 }
 
-// Past is how long ago the key expired, if it has.
+// Past is the time since the key's expiry, or nil.
 func (k keyView) Past() *float64 {
 	if k.Left == nil || *k.Left > 0 {
 		return nil
@@ -82,10 +82,10 @@ func (k keyView) Past() *float64 {
 type checkView struct {
 	Last        time.Time `json:"last,omitzero"`
 	Error       string    `json:"error,omitempty"`
-	Short       string    `json:"-"`                 // Error with its ids cut; empty if the cause of the state says the same
-	Unknown     bool      `json:"unknown,omitempty"` // the error is no answer: nothing was learned
+	Short       string    `json:"-"`                 // Error with its ids cut; empty if the state's cause says the same
+	Unknown     bool      `json:"unknown,omitempty"` // the error is no answer
 	LastSuccess time.Time `json:"lastSuccess,omitzero"`
-	Next        time.Time `json:"next,omitzero"` // at the latest; left out if none comes by itself
+	Next        time.Time `json:"next,omitzero"` // at the latest; absent if none comes by itself
 	Every       float64   `json:"everySeconds"`
 	OK          uint64    `json:"ok"`
 	Denied      uint64    `json:"denied"`
@@ -97,7 +97,7 @@ type epochsView struct {
 	Count      int       `json:"count"`
 	Current    uint32    `json:"current"`
 	Began      time.Time `json:"began,omitzero"`
-	DEKs       uint64    `json:"deks"` // counted in advance: no fewer than were wrapped
+	DEKs       uint64    `json:"deks"` // counted in advance: at least as many as were wrapped
 	MaxDEKs    uint64    `json:"deksLimit"`
 	Generation uint64    `json:"keyringGeneration"`
 }
@@ -122,14 +122,14 @@ type blocksView struct {
 	Read     uint64            `json:"readBytes"`
 	NotFound uint64            `json:"notFound"`
 	Scanned  uint64            `json:"scanned"`
-	Failed   map[string]uint64 `json:"failed"` // by kind, those that there are
+	Failed   map[string]uint64 `json:"failed"` // by kind, without zeros
 }
 
 type callView struct {
 	Operation string            `json:"operation"`
 	Ended     uint64            `json:"ended"`
 	Mean      float64           `json:"meanSeconds"`
-	Outcomes  map[string]uint64 `json:"outcomes"` // those that there are
+	Outcomes  map[string]uint64 `json:"outcomes"` // without zeros
 }
 
 type engineView struct {
@@ -164,7 +164,7 @@ type anchorView struct {
 	Sequence   uint64 `json:"sequence"`
 }
 
-// Used is how much of the current epoch is used up.
+// Used is the part of the current epoch that is used up.
 func (e epochsView) Used() *float64 {
 	f := float64(e.DEKs) / float64(max(e.MaxDEKs, 1))
 	return &f
@@ -255,16 +255,16 @@ func viewWork(w block.Work) workView {
 	return v
 }
 
-// telling tells each error once on a page, however many parts of it have it: whoever reads
-// the same line four times looks for the difference.
+// telling shows each error once on a page, however many parts of the page have it: a reader who
+// sees the same line four times looks for the difference.
 type telling struct {
 	vault  string
 	anchor error // why the anchor lags; it stands above
 	told   []string
 }
 
-// once returns an error with its ids cut, or false if it stands above already, alone or as
-// a part of another.
+// once returns an error with its ids cut, or false if the page shows it above, alone or as part of
+// another.
 func (t *telling) once(err error) (string, bool) {
 	if err == nil {
 		return "", false
@@ -278,7 +278,7 @@ func (t *telling) once(err error) (string, bool) {
 	return shortened(err.Error(), t.vault), true
 }
 
-// inEvent is an error in an event's line: in plain words if it stands above.
+// inEvent returns an error for an event's line: in plain words if the page shows it above.
 func (t *telling) inEvent(err error) string {
 	// How far the anchor was to come is another number at each attempt; what hinders it is not.
 	if cause := errors.Unwrap(err); cause != nil && t.anchor != nil && errors.Is(t.anchor, cause) {
@@ -308,8 +308,7 @@ func viewEvent(e block.RecentEvent, said *telling) eventView {
 	return v
 }
 
-// utc is t without a zone, which JSON and people would have to read, and without
-// more digits than they can use.
+// utc returns t in UTC, without more digits than people can use.
 func utc(t time.Time) time.Time {
 	if t.IsZero() {
 		return t

@@ -1,10 +1,9 @@
-// Package blockprom gives what a store counts to Prometheus.
+// Package blockprom exports a store's statistics to Prometheus.
 //
 //	prometheus.MustRegister(blockprom.New(store, nil))
 //
-// docs/metrics.md lists the metrics. A program that does not import this package has
-// none of its code; that Pebble, beneath every store, imports Prometheus's client for
-// itself is said in docs/dependencies.md.
+// docs/metrics.md lists the metrics. A program that does not import this package links none of its
+// code; but Pebble, beneath every store, imports Prometheus's client (docs/dependencies.md).
 package blockprom
 
 import (
@@ -17,22 +16,21 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Options of [New]. Nil means the defaults.
+// Options configure [New]. Nil means the defaults.
 type Options struct {
-	// Labels are added to every metric, as they are: they tell a copy from its
-	// original, which has the same id, or one tenant's store from another's. A label
-	// "store" among them takes the place of the store's id. A name that is no label's,
-	// or that a metric has already, is an error when the collector is registered.
+	// Labels are added to every metric as they are: they tell a copy from its original, which has
+	// the same id, or tenants' stores apart. A label "store" replaces the store's id. Registering
+	// the collector fails if a name is no label name or a metric has it already.
 	Labels prometheus.Labels
 }
 
-// New returns the metrics of a store for Prometheus: what [block.Store.Stats] has, under
-// names that start with blockseal_, each with the label store, the store's id.
+// New returns the metrics of a store for Prometheus: what [block.Store.Stats] returns, under names
+// that start with blockseal_, each with the store's id as the label store.
 //
-// Collecting costs some microseconds, waits for neither vault nor disk, works in every
-// state, and may be done concurrently. A store whose metrics cannot be made is an error
-// of the scrape, never a panic. Unregister the collector when the store is closed and
-// opened anew: the new one has a collector of its own.
+// Collecting costs some microseconds, waits for neither vault nor disk, works in every state, and
+// may be done concurrently. If a metric cannot be made, the scrape has an error; nothing panics.
+// Unregister the collector when the store is closed; a store that is opened anew has a collector of
+// its own.
 func New(s *block.Store, opts *Options) prometheus.Collector {
 	labels := prometheus.Labels{"store": s.StoreID().String()}
 	if opts != nil {
@@ -66,8 +64,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// emitter sends metrics. One that cannot be made, such as one with a label that is not
-// UTF-8, is sent as its error: the registry gives it to who scrapes.
+// emitter sends metrics. If one cannot be made, as with a label that is not UTF-8, it sends the
+// error, which the registry returns to the scraper.
 type emitter struct{ ch chan<- prometheus.Metric }
 
 func (e emitter) send(d *prometheus.Desc, m prometheus.Metric, err error) {
@@ -97,7 +95,7 @@ func yes(b bool) float64 {
 	return 0
 }
 
-// access is state, lease, key and epoch.
+// access sends state, lease, key and epoch.
 func (c *collector) access(e emitter, st block.Stats) {
 	m := c.m
 	for _, s := range []keyring.Status{keyring.Available, keyring.Degraded, keyring.Inaccessible, keyring.Closed} {
@@ -106,8 +104,8 @@ func (c *collector) access(e emitter, st block.Stats) {
 	e.gauge(m.stateSince, seconds(st.State.Since))
 	e.gauge(m.leaseLeft, st.Keys.LeaseLeft.Seconds())
 	e.gauge(m.lease, st.Keys.Lease.Seconds())
-	// A time that is not known is a metric that is not there: zero would be 1970,
-	// and set off every alert about old things.
+	// A time that is not known sends no metric: zero would be 1970 and set off every alert about
+	// old things.
 	if t := st.State.LastCheck; !t.IsZero() {
 		e.gauge(m.lastCheck, seconds(t))
 	}
@@ -133,7 +131,7 @@ func (c *collector) access(e emitter, st block.Stats) {
 	e.count(m.eventsDropped, st.State.DroppedEvents)
 }
 
-// vault is what the keyring asked its vault.
+// vault sends what the keyring asked its vault.
 func (c *collector) vault(e emitter, st keyring.Stats) {
 	m := c.m
 	for _, call := range st.Calls {
@@ -160,7 +158,7 @@ func (c *collector) vault(e emitter, st keyring.Stats) {
 	e.gauge(m.deks, float64(st.DEKs))
 }
 
-// blocks is what the program did.
+// blocks sends what the program did.
 func (c *collector) blocks(e emitter, st block.Stats) {
 	m := c.m
 	e.count(m.gets, st.Gets, "found")
@@ -189,7 +187,7 @@ func (c *collector) blocks(e emitter, st block.Stats) {
 	}
 }
 
-// work is rotations and other long operations.
+// work sends long operations.
 func (c *collector) work(e emitter, st block.Stats) {
 	m := c.m
 	running := map[string]block.Work{}

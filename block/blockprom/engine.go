@@ -8,7 +8,7 @@ import (
 	"github.com/blockseal/blockseal/block"
 )
 
-// engine is Pebble's own metrics.
+// engine sends Pebble's own metrics.
 func (c *collector) engine(e emitter, st block.EngineStats) {
 	m := c.m
 	e.gauge(m.engineDisk, float64(st.DiskBytes))

@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the descriptions of a store's metrics. Names and labels are stable,
-// and docs/metrics.md lists them.
+// metrics has the descriptions of a store's metrics. Names and labels are stable; docs/metrics.md
+// lists them.
 type metrics struct {
 	all    []*prometheus.Desc
 	labels prometheus.Labels
@@ -121,5 +121,5 @@ func (m *metrics) describeEngine() {
 	m.engineTableBytes = d("table_bytes", "Bytes of the tables in a level.", "level")
 }
 
-// seconds is a time as Prometheus has it.
+// seconds returns a time as Prometheus has it.
 func seconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// HoldsAnything reports whether a partition has a meta record, or a row or a part of one.
+// HoldsAnything reports whether a partition has a meta record or a part of a row.
 func HoldsAnything(ctx context.Context, p Partition) (some bool, err error) {
 	found := errors.New("found")
 	if err := p.ListMeta(ctx, "", func(string, []byte) error { return found }); errors.Is(err, found) {

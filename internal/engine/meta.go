@@ -7,39 +7,39 @@ import (
 	"strings"
 )
 
-// Meta is the meta records of a partition: at most some thousands, of at most some MiB, under
-// names of 1 to [MaxName] bytes, none of them zero.
+// Meta has the meta records of a partition: some thousands at most, of some MiB at most, under
+// names of 1 to [MaxName] bytes without a zero byte.
 //
-// A record has a revision, which changes whenever the record does and is never given twice. It
-// is not 0, which is that of a record that is not there. It may mean nothing any more once the
-// engine has been closed.
+// A meta record has a revision, which is another whenever the record swaps, and is never given
+// twice. It is not 0, which is the revision of a record that does not exist. It may lose its
+// meaning when the engine is closed.
 type Meta interface {
-	// LoadMeta returns a copy of a record, or ErrNotFound, with revision 0.
+	// LoadMeta returns a copy of a meta record, or ErrNotFound and revision 0.
 	LoadMeta(ctx context.Context, name string) (value []byte, revision uint64, err error)
-	// ListMeta calls f for each record whose name begins with prefix, in the order of their
-	// names and of one state, until it returns an error. value is valid within f.
+	// ListMeta calls f for each meta record whose name begins with prefix, in the order of the
+	// names and of one state, until f returns an error. value is valid within f.
 	ListMeta(ctx context.Context, prefix string, f func(name string, value []byte) error) error
-	// SwapMeta makes changes of records, all or none, if each record still has the revision that
-	// the change names; else it returns ErrConflict. When it returns nil they are durable, and
-	// what was applied before. It returns the new revisions, in the order of the changes, each of
-	// which is of another record.
-	SwapMeta(ctx context.Context, changes ...Swap) (revisions []uint64, err error)
+	// SwapMeta does all swaps if each record has the revision that its swap names; else it does
+	// none and returns ErrConflict. When it returns nil the swaps are durable, as is all that was
+	// applied before. It returns the new revisions, in the order of the swaps. No two swaps may
+	// name one record.
+	SwapMeta(ctx context.Context, swaps ...Swap) (revisions []uint64, err error)
 }
 
-// Swap is a change of a meta record.
+// Swap replaces or deletes a meta record.
 type Swap struct {
 	Name     string
-	Revision uint64 // that the record has: 0 if there must be none; or AnyRevision
-	Value    []byte // nil: delete it
+	Revision uint64 // the present one; 0 if there must be no record; or AnyRevision
+	Value    []byte // nil: delete the record
 }
 
-// AnyRevision is for changes whose caller does not care what was there.
+// AnyRevision is for callers that replace whatever is there.
 const AnyRevision = math.MaxUint64
 
-// MaxName is the size of the longest name of a meta record, in bytes.
+// MaxName is the most bytes of a meta record's name.
 const MaxName = 255
 
-// CheckName refuses what is no name of a meta record.
+// CheckName refuses what is not a meta record's name.
 func CheckName(name string) error {
 	if len(name) == 0 || len(name) > MaxName || strings.IndexByte(name, 0) >= 0 {
 		return fmt.Errorf("engine: %q is no name of a meta record: it has %d bytes, want 1 to %d, none of them zero", name, len(name), MaxName)
@@ -47,15 +47,15 @@ func CheckName(name string) error {
 	return nil
 }
 
-// CheckSwaps refuses what no engine takes: names that are none, and two changes of one record.
-func CheckSwaps(changes []Swap) error {
-	seen := make(map[string]bool, len(changes))
-	for _, c := range changes {
+// CheckSwaps refuses bad names, and two swaps of one meta record.
+func CheckSwaps(swaps []Swap) error {
+	seen := make(map[string]bool, len(swaps))
+	for _, c := range swaps {
 		if err := CheckName(c.Name); err != nil {
 			return err
 		}
 		if seen[c.Name] {
-			return fmt.Errorf("engine: two changes of meta record %s at once", c.Name)
+			return fmt.Errorf("engine: two swaps of meta record %s at once", c.Name)
 		}
 		seen[c.Name] = true
 	}
@@ -68,9 +68,9 @@ func ReadMeta(ctx context.Context, p Meta, name string) ([]byte, error) {
 	return value, err
 }
 
-// SetMeta sets a meta record durably, with what was applied before, or deletes it if value is
-// nil. Whoever else may write it has the same lock or turn as the caller. It is mostly one step
-// of several that belong together: a ctx that ends meanwhile does not come between them.
+// SetMeta replaces a meta record, or deletes it if value is nil. It is durable then, as is all that
+// was applied before. All who write the record have one lock or turn. SetMeta is mostly one step of
+// several that belong together, so that it ignores the end of ctx.
 func SetMeta(ctx context.Context, p Meta, name string, value []byte) error {
 	_, err := p.SwapMeta(context.WithoutCancel(ctx), Swap{Name: name, Revision: AnyRevision, Value: value})
 	return err

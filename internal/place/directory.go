@@ -13,8 +13,8 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Has reports whether there is a store in dir. Without one dir does not exist or is
-// empty, and a store may be created in it; anything else is not a store.
+// Has reports whether there is a store in dir. If not, dir is absent or empty, and a store may be
+// created in it; anything else is an error.
 func Has(fsys vfs.FS, dir string) (bool, error) {
 	names, err := fsys.List(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -24,11 +24,11 @@ func Has(fsys vfs.FS, dir string) (bool, error) {
 		return false, fmt.Errorf("block: %w", err)
 	}
 	if slices.Contains(names, identityName) {
-		_, err := readIdentity(fsys, dir) // which is read again under the lock
+		_, err := readIdentity(fsys, dir) // it is read again under the lock
 		return err == nil, err
 	}
 	for _, n := range names {
-		// What a creation leaves that was cut off before the identity was written.
+		// A creation that was cut off before the identity file leaves these.
 		if n != "LOCK" && n != identityName+".new" {
 			return false, fmt.Errorf("block: there is %q in %s, and no %s: %w; to create a store, name a directory that is empty or not there, such as a subdirectory",
 				n, dir, identityName, ErrNotStore)
@@ -37,8 +37,8 @@ func Has(fsys vfs.FS, dir string) (bool, error) {
 	return false, nil
 }
 
-// Absolute is where dir is, whatever the working directory of whoever looks for it later. A
-// file system that is not the operating system's has paths of its own kind.
+// Absolute returns the absolute path of dir, which stays right when the process changes its working
+// directory. Other file systems than the operating system's have paths of their own kind.
 func Absolute(fsys vfs.FS, dir string) (string, error) {
 	if fsys != vfs.Default || dir == "" {
 		return dir, nil
@@ -46,7 +46,7 @@ func Absolute(fsys vfs.FS, dir string) (string, error) {
 	return filepath.Abs(dir)
 }
 
-// resolved is where dir is, whichever way it was named.
+// resolved returns the path of dir without symbolic links.
 func resolved(fsys vfs.FS, dir string) string {
 	abs, err := Absolute(fsys, dir)
 	if err != nil || fsys != vfs.Default {
@@ -58,9 +58,9 @@ func resolved(fsys vfs.FS, dir string) string {
 	return abs
 }
 
-// copiedByHand reports whether dir holds a copy that somebody made of a store's files,
-// by other means than Checkpoint: the store that the identity is of is still where it
-// was. Without that nobody can tell a copy from a store that was moved.
+// copiedByHand reports whether somebody copied a store's files to dir by other means than
+// Checkpoint: the store that the identity file names is still at the path in it. If that is gone,
+// nobody can tell a copy from a store that was moved.
 func copiedByHand(fsys vfs.FS, dir string, id identity) bool {
 	here := resolved(fsys, dir)
 	if id.path == here {
@@ -69,7 +69,7 @@ func copiedByHand(fsys vfs.FS, dir string, id identity) bool {
 	if fsys == vfs.Default {
 		was, err := os.Stat(id.path)
 		is, err2 := os.Stat(dir)
-		if err != nil || err2 != nil || os.SameFile(was, is) { // such as a mount of it
+		if err != nil || err2 != nil || os.SameFile(was, is) { // the same directory, such as another mount of it
 			return false
 		}
 	}
@@ -81,9 +81,8 @@ func copiedByHand(fsys vfs.FS, dir string, id identity) bool {
 	return err == nil && other.instance == id.instance
 }
 
-// makeDir makes a directory and those above it that are missing, and makes each
-// durable in the one that it is in: a store that was acknowledged must not vanish
-// with its directory.
+// makeDir makes a directory and the missing ones above it, and makes each durable in its parent: a
+// store that was acknowledged must not vanish with its directory.
 func makeDir(fsys vfs.FS, dir string) error {
 	var missing []string
 	for d := dir; ; d = fsys.PathDir(d) {
@@ -103,7 +102,7 @@ func makeDir(fsys vfs.FS, dir string) error {
 	return nil
 }
 
-// syncDir makes durable which files a directory has.
+// syncDir makes the list of a directory's files durable.
 func syncDir(fsys vfs.FS, dir string) error {
 	d, err := fsys.OpenDir(dir)
 	if err != nil {
@@ -112,7 +111,7 @@ func syncDir(fsys vfs.FS, dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// InstanceAt returns the instance that a directory with a store says it is.
+// InstanceAt returns the instance in the identity file of a directory.
 func InstanceAt(fsys vfs.FS, dir string) (keyring.InstanceID, error) {
 	id, err := readIdentity(fsys, dir)
 	return id.instance, err

@@ -17,9 +17,9 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// The identity file, in a store's directory beside the engine's files: who the store is,
-// and what is known of those files. Text, one field a line, in this order; on disk, and
-// must not change.
+// The identity file lies in a store's directory beside the engine's files. It says who the store
+// is, and what is known of those files. It is text, one field a line, in this order. On disk, and
+// must not change; docs/format.md, section 3, defines each line.
 //
 //	blockseal store 2
 //	instance 0123456789abcdef0123456789abcdef
@@ -33,18 +33,12 @@ import (
 //	tag HEX
 //	sha256 HEX
 //
-// The first number is the version of the directory's layout. The instance tells a store
-// from its copies. "copy of" is there in a copy that has not been revalidated yet. The
-// state is creating, opening, open or closed (pebble.Phase). The path is where the store
-// was when the file was written, so that a copy that somebody makes file by file can be
-// told from a store that was moved. The log and the MANIFEST are pebble.Expected's; not
-// while it is being created. The rest but for the last line is there when it is closed:
-// the store's sequence number, the files that pebble.Inventory lists, and, if the store
-// was accessible, keyring.Tagger's tag of all lines before. The last line is the SHA-256 of
-// everything before it: against damage, not against people.
+// The state is a pebble.Phase; log and manifest are pebble.Expected's, the files are
+// pebble.Inventory's. The tag is keyring.Tagger's, of all lines before it. The last line guards
+// against damage, not against people.
 //
-// The file is written first, so that a directory without it is not a store, and nothing
-// in it is believed when it comes to keys.
+// The file is written before all others, so that a directory without it is not a store. No key
+// depends on what it says.
 const (
 	identityName    = "BLOCKSEAL"
 	identityHead    = "blockseal store "
@@ -52,26 +46,25 @@ const (
 	maxIdentity     = 1 << 20
 )
 
-// identity is the content of an identity file.
 type identity struct {
 	instance keyring.InstanceID
 	copyOf   keyring.InstanceID // zero: not a copy, or one that was revalidated
 	path     string
 	engine   pebble.Expected
-	sequence uint64 // closed: of the store's changes
-	tag      []byte // closed: of the rest; nil: the store was Inaccessible
+	sequence uint64 // closed: the store's sequence number
+	tag      []byte // closed: of the lines before; nil: the store was Inaccessible
 }
 
-// NewInstance returns an instance that nobody else has.
+// NewInstance returns a random instance.
 func NewInstance() (id keyring.InstanceID) {
 	rand.Read(id[:])
 	return id
 }
 
-// phaseNames are the words for the states, by pebble.Phase.
+// phaseNames are the words for a pebble.Phase.
 func phaseNames() [5]string { return [5]string{"", "creating", "opening", "open", "closed"} }
 
-// untagged is the file up to where the tag goes.
+// untagged returns the file up to the tag.
 func (i identity) untagged() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s%d\ninstance %v\n", identityHead, identityVersion, i.instance)
@@ -99,7 +92,7 @@ func (i identity) encode() []byte {
 	return fmt.Appendf(b, "sha256 %x\n", sha256.Sum256(b))
 }
 
-// identityReader takes an identity file apart, line by line. The first problem stays.
+// identityReader reads an identity file line by line, and keeps the first problem.
 type identityReader struct {
 	lines   []string
 	problem string
@@ -111,12 +104,11 @@ func (r *identityReader) bad(format string, args ...any) {
 	}
 }
 
-// has reports whether the next line begins with a word.
 func (r *identityReader) has(word string) bool {
 	return len(r.lines) > 0 && strings.HasPrefix(r.lines[0], word+" ")
 }
 
-// field returns what follows a word that the next line must begin with.
+// field returns what follows word, with which the next line must begin.
 func (r *identityReader) field(word string) string {
 	if !r.has(word) {
 		r.bad("has no %s where it belongs", word)
@@ -221,7 +213,6 @@ func decodeIdentity(b []byte) (i identity, err error) {
 	return i, nil
 }
 
-// readIdentity reads the identity file of a directory that has one.
 func readIdentity(fsys vfs.FS, dir string) (id identity, err error) {
 	f, err := fsys.Open(fsys.PathJoin(dir, identityName))
 	if err != nil {
@@ -238,7 +229,7 @@ func readIdentity(fsys vfs.FS, dir string) (id identity, err error) {
 	return decodeIdentity(b)
 }
 
-// writeIdentity writes a directory's identity durably and atomically.
+// writeIdentity writes a directory's identity file durably and atomically.
 func writeIdentity(fsys vfs.FS, dir string, id identity) error {
 	b := id.encode()
 	if len(b) > maxIdentity {

@@ -10,19 +10,19 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// A store says in its identity file how far it is, so that the next Open knows what must
-// be there:
+// The identity file says which phase the store is in, so that the next Open knows what must be
+// there:
 //
 //	creating ── the document is in the engine ──> open
 //	open     ── Close ──> closed, with a list of the files
 //	closed   ── Open ──> opening ── the engine is open ──> open
 //
-// A closed store has exactly the files of its list. One that is not closed has what a
-// crash leaves of an engine that was in use. In neither case is an engine made where there
-// is none: what Pebble takes for an empty directory is one that has lost a file.
+// A closed store has exactly the files of its list. Any other has what a crash leaves of an engine
+// in use. No engine is made where there is none, except while creating: what Pebble takes for an
+// empty directory may be one that has lost a file.
 
-// Survey reads the directory's identity and looks whether its files are those that it
-// speaks of, before the engine sees them. The directory is locked.
+// Survey reads the identity file and checks the engine's files against it, before the engine sees
+// them. The directory is locked.
 func (p *Place) Survey() error {
 	id, err := readIdentity(p.fs, p.dir)
 	if err != nil {
@@ -44,7 +44,7 @@ func (p *Place) Survey() error {
 	return nil
 }
 
-// Enter writes down that the store is in another phase.
+// Enter saves the phase of the store.
 func (p *Place) Enter(phase pebble.Phase) (err error) {
 	if p.readOnly {
 		return nil
@@ -59,14 +59,14 @@ func (p *Place) Enter(phase pebble.Phase) (err error) {
 	}
 	id.engine.Phase = phase
 	id.engine.Files, id.tag, id.path = nil, nil, resolved(p.fs, p.dir)
-	p.set(id) // written or not, the engine is that far
+	p.set(id) // written or not, the engine is in this phase
 	if err := writeIdentity(p.fs, p.dir, id); err != nil {
 		return fmt.Errorf("block: open %s: %w", p.dir, err)
 	}
 	return nil
 }
 
-// Revalidated writes down that the store is no copy any more.
+// Revalidated saves that the store is not a copy any more.
 func (p *Place) Revalidated() error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
@@ -79,12 +79,12 @@ func (p *Place) Revalidated() error {
 	return nil
 }
 
-// Leave writes down that the store is closed, with its sequence number, and which files it
-// has. The engine is closed, and tagger nil if the keys were not accessible.
+// Leave saves that the store is closed, with its sequence number and the list of its files. The
+// engine is closed. tagger is nil if the keys were not accessible.
 func (p *Place) Leave(sequence uint64, tagger *keyring.Tagger) error {
 	id := p.identity()
 	if p.readOnly || id.engine.Phase < pebble.Opening {
-		return nil // nothing has changed; or its creation goes on with the next Open
+		return nil // nothing has changed, or the next Open goes on with the creation
 	}
 	if p.refused.Load() {
 		// The list that was found is put back, so that the next Open refuses it too.
@@ -100,8 +100,8 @@ func (p *Place) Leave(sequence uint64, tagger *keyring.Tagger) error {
 	return nil
 }
 
-// LeaveCopy makes a store of a checkpoint in dir that has everything else: a copy of this
-// one that is closed, with the sequence number that this one had.
+// LeaveCopy makes a closed store of a checkpoint in dir that has everything else: a copy of this
+// store, with the sequence number sequence.
 func (p *Place) LeaveCopy(dir string, instance keyring.InstanceID, sequence uint64, tagger *keyring.Tagger) error {
 	now := p.identity()
 	id := identity{instance: instance, copyOf: now.instance, engine: now.engine, sequence: sequence}
@@ -136,11 +136,10 @@ func (p *Place) list(i *identity, dir string, tagger *keyring.Tagger) (err error
 	return nil
 }
 
-// TagPurpose is what an identity's tag is for; see [keyring.Hold.Tag].
+// TagPurpose is the purpose of an identity's tag; see [keyring.Hold.Tag].
 const TagPurpose = "identity"
 
-// CheckTag checks that the list of files that the store was found with is the store's
-// own, if it is tagged.
+// CheckTag checks that the list of files that was found is the store's own, if it has a tag.
 func (p *Place) CheckTag(tag func(purpose string, data []byte) [keyring.TagSize]byte) error {
 	if p.found.tag == nil {
 		return nil
@@ -152,8 +151,8 @@ func (p *Place) CheckTag(tag func(purpose string, data []byte) [keyring.TagSize]
 	return nil
 }
 
-// NotFinished is the error of a store whose creation was cut off, for those who must not
-// finish it.
+// NotFinished replaces err, if the store's creation was cut off, by an error for callers that must
+// not finish it.
 func (p *Place) NotFinished(err error) error {
 	if p.Phase() == pebble.Creating && errors.Is(err, pebble.ErrNone) {
 		return fmt.Errorf("block: open %s: its creation was not finished: %w", p.dir, keyring.ErrReadOnly)

@@ -1,5 +1,5 @@
-// Package place is where a store is: its directory, the lock of that, and the identity file,
-// which says who the store is, how far it is, and which files it has.
+// Package place knows where a store is: its directory, the directory's lock, and the identity file,
+// which says who the store is, which phase it is in, and which files it has.
 package place
 
 import (
@@ -15,31 +15,31 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// The errors of a directory, which package block has as its own.
+// Package block exports these errors.
 var (
 	ErrNotStore = errors.New("not a blockseal store")
 	ErrLocked   = errors.New("the store is open elsewhere")
 )
 
-// Place is the directory of one store. The texts of its errors begin with what the user of
-// package block called. Lock, Unlock and what opens the store belong to one goroutine; the
-// rest is safe for concurrent use.
+// Place is the directory of one store. The texts of its errors begin with the name of package
+// block's function. Lock, Unlock and what opens the store belong to one goroutine; the rest is safe
+// for concurrent use.
 type Place struct {
 	fs       vfs.FS
 	dir      string
 	readOnly bool
-	lock     *pebble.Lock // nil: it is not locked
+	lock     *pebble.Lock // nil: not locked
 
-	found   identity    // that Survey found
+	found   identity    // what Survey found
 	refused atomic.Bool // found is not the store's own; see CheckTag
 
-	writing sync.Mutex // admits one who writes the present identity down
-	mu      sync.Mutex // held for short, so that who asks waits for no disk
-	id      identity   // the present one
+	writing sync.Mutex // held while the present identity is written
+	mu      sync.Mutex // guards id; held for short, so that readers wait for no disk
+	id      identity   // the present identity
 }
 
-// New returns the place that dir is. Nothing is looked at yet. Nothing is ever written to it
-// if it is read only, but the file of the lock.
+// New returns the place of dir. It does not look at dir. If readOnly is set, nothing is ever
+// written there but the file LOCK.
 func New(fsys vfs.FS, dir string, readOnly bool) *Place {
 	return &Place{fs: fsys, dir: dir, readOnly: readOnly}
 }
@@ -60,7 +60,7 @@ func (p *Place) Lock() error {
 	return nil
 }
 
-// Unlock lets the directory go. To do so twice does nothing.
+// Unlock releases the lock. To do so twice does nothing.
 func (p *Place) Unlock() error {
 	l := p.lock
 	if l == nil {
@@ -70,8 +70,7 @@ func (p *Place) Unlock() error {
 	return l.Close()
 }
 
-// OpenEngine opens the engine of a directory that is locked. Of o it sets what is the
-// place's.
+// OpenEngine opens the engine of a locked directory. It sets FS, ReadOnly and Create of o.
 func (p *Place) OpenEngine(o pebble.Options) (*pebble.DB, error) {
 	o.FS, o.ReadOnly, o.Create = p.fs, p.readOnly, p.Phase() == pebble.Creating
 	db, err := pebble.Open(p.dir, p.lock, o)
@@ -81,7 +80,6 @@ func (p *Place) OpenEngine(o pebble.Options) (*pebble.DB, error) {
 	return db, nil
 }
 
-// identity is the present identity.
 func (p *Place) identity() identity {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,20 +92,20 @@ func (p *Place) set(id identity) {
 	p.id = id
 }
 
-// Instance tells the store from its copies. It changes no more when the store is open.
+// Instance tells the store from its copies. It is fixed once the store is open.
 func (p *Place) Instance() keyring.InstanceID { return p.identity().instance }
 
-// CopyOf returns the instance that the store is a copy of, until it is revalidated; zero: it
-// is none.
+// CopyOf returns the instance that the store is a copy of, until it is revalidated; zero: it is
+// none.
 func (p *Place) CopyOf() keyring.InstanceID { return p.identity().copyOf }
 
 // IsCopy reports whether the store is a copy that has not been revalidated.
 func (p *Place) IsCopy() bool { return p.CopyOf() != (keyring.InstanceID{}) }
 
-// Phase returns how far the store is.
+// Phase returns the store's phase.
 func (p *Place) Phase() pebble.Phase { return p.identity().engine.Phase }
 
-// Begin makes the store one that is yet to be created.
+// Begin gives a store that is yet to be created its instance.
 func (p *Place) Begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

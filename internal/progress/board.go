@@ -1,5 +1,5 @@
-// Package progress is what a store's long operations say of themselves while they are under way:
-// to whoever began one, and to people who look at the store.
+// Package progress reports how far a store's long operations have come, to their callers and to
+// people who look at the store.
 package progress
 
 import (
@@ -19,7 +19,7 @@ type Step struct {
 	Elapsed            time.Duration
 }
 
-// Work is an operation that is under way, or the last that ended: then Ended is not zero.
+// Work is an operation that is under way, or one that has ended; then Ended is not zero.
 type Work struct {
 	Name string
 	Step
@@ -27,30 +27,30 @@ type Work struct {
 	Err            error
 }
 
-// Clock is the store's.
+// Clock is the store's clock.
 type Clock interface {
 	Now() time.Time
 	Elapsed() time.Duration // since any moment
 }
 
-// Board is what operations are under way, and how the last one of each name ended. It is safe
-// for concurrent use.
+// Board lists the operations that are under way, and how the last one of each name ended. It is
+// safe for concurrent use.
 type Board struct {
 	clock Clock
 	ctx   context.Context // ends with the store
 	spawn func(func()) bool
 	ended func(name string, err error)
 
-	telling atomic.Int32 // how many operations are in their report
+	telling atomic.Int32 // operations that are in their Report
 
 	mu      sync.Mutex
 	running []*work
 	last    map[string]Work
 }
 
-// NewBoard returns an empty board. ctx ends with the store; spawn runs a function on a goroutine
-// that the store waits for when it is closed, or returns false if that has begun; ended is called
-// when an operation has ended, with what.
+// NewBoard returns an empty board. ctx ends with the store. spawn runs a function on a goroutine
+// that Close waits for, or returns false if Close has begun. ended is called when an operation has
+// ended.
 func NewBoard(ctx context.Context, clock Clock, spawn func(func()) bool, ended func(name string, err error)) *Board {
 	return &Board{clock: clock, ctx: ctx, spawn: spawn, ended: ended, last: map[string]Work{}}
 }
@@ -64,11 +64,10 @@ type work struct {
 	bytes   atomic.Uint64
 	total   atomic.Uint64 // 0: not known
 	calls   atomic.Uint64 // to the vault
-	stop    func()        // ends counting the total
+	stop    func()        // ends the count of the total
 }
 
-// begin puts a work on the board. As long as total is not known, 0, it is counted
-// beside the work, at no cost to that but the reading: a progress needs an end.
+// begin puts a work on the board. If total is 0, not known, count runs beside the work.
 func (b *Board) begin(name string, total uint64, count func(context.Context) (uint64, error)) *work {
 	w := &work{name: name, started: b.clock.Now(), start: b.clock.Elapsed(), stop: func() {}}
 	w.total.Store(total)
@@ -92,7 +91,7 @@ func (b *Board) begin(name string, total uint64, count func(context.Context) (ui
 	return w
 }
 
-// end takes a work off the board, and remembers how it ended.
+// end removes a work from the board and keeps how it ended.
 func (b *Board) end(w *work, err error) {
 	w.stop()
 	b.ended(w.name, err)
@@ -110,8 +109,8 @@ func (w *work) snapshot(c Clock) Work {
 	}}
 }
 
-// Works returns what is under way, in the order in which it began, and then the
-// last of each name, the latest first.
+// Works returns the works that are under way, in the order in which they began, and the last of
+// each name, the latest first.
 func (b *Board) Works() (running, last []Work) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -8,23 +8,23 @@ import (
 // Report is told how far an operation has come; nil is told nothing.
 type Report func(Step)
 
-// Meter counts what a long operation has done, and calls its Report every so often: between two
-// steps, when there is no hold, and nothing of the engine's or the store's is locked. Within a
-// step it only counts. It belongs to the operation's goroutine.
+// Meter counts what a long operation has done. It calls its Report every so often, between two
+// steps, when the operation has no hold and no lock of the store or the engine. Within a step it
+// only counts. It belongs to the operation's goroutine.
 type Meter struct {
 	board  *Board
 	report Report
 	start  time.Duration
 	last   time.Duration
 	step   Step
-	work   *work // what others see
+	work   *work // what others read
 }
 
-// every is how long the Report is told nothing after it was told something.
+// every is the least time between two calls of a Report.
 const every = 100 * time.Millisecond
 
-// Meter begins to measure an operation, which End ends. A total that is not known, 0, is
-// counted meanwhile, by count if it is not nil.
+// Meter begins to measure an operation; End ends it. If total is 0, not known, count counts it
+// meanwhile, unless count is nil.
 func (b *Board) Meter(name string, report Report, total uint64, count func(context.Context) (uint64, error)) *Meter {
 	m := &Meter{board: b, report: report, step: Step{Total: total}, work: b.begin(name, total, count)}
 	m.start = b.clock.Elapsed()
@@ -40,13 +40,13 @@ func (m *Meter) Add(records, bytes uint64) {
 	m.work.bytes.Store(m.step.Bytes)
 }
 
-// Called counts calls to the vault.
+// Called counts n calls to the vault.
 func (m *Meter) Called(n uint64) {
 	m.step.VaultCalls += n
 	m.work.calls.Store(m.step.VaultCalls)
 }
 
-// Due reports whether it is time to tell the Report.
+// Due reports whether it is time to call the Report.
 func (m *Meter) Due() bool { return m.report != nil && m.board.clock.Elapsed()-m.last >= every }
 
 // Between is called between two steps.
@@ -56,7 +56,7 @@ func (m *Meter) Between() {
 	}
 }
 
-// Done tells the Report of now, which at the end is the last step.
+// Done calls the Report, at the end for the last time.
 func (m *Meter) Done() {
 	if m.report == nil {
 		return
@@ -69,7 +69,7 @@ func (m *Meter) Done() {
 	m.report(m.step)
 }
 
-// End ends the operation, with what came of it.
+// End ends the operation with its error.
 func (m *Meter) End(err error) { m.board.end(m.work, err) }
 
 // Telling reports whether any operation is in its Report.

@@ -14,8 +14,8 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// Copy is a checkpoint that a store remembers having made. Package block has the same type,
-// and says what its fields are.
+// Copy is a checkpoint that a store has made. Package block has the same type and documents the
+// fields.
 type Copy struct {
 	Instance   string
 	Path       string
@@ -31,8 +31,8 @@ func (c Copy) NeedsOnly(id vault.KeyID) bool {
 	return len(c.KEKs) == 1 && c.KEKs[0] == id && c.KEK == id
 }
 
-// Take takes over what the copy's keyring document says.
-func (c *Copy) Take(in keyring.Info) {
+// Update sets what a copy's keyring document says.
+func (c *Copy) Update(in keyring.Info) {
 	c.KEK, c.Generation, c.KEKs = in.KEK, in.Generation, nil
 	c.Need(slices.Collect(maps.Values(in.KEKs))...)
 }
@@ -65,7 +65,7 @@ type Entry struct {
 	Copy
 	Vouched  bool
 	Document [sha256.Size]byte
-	Mine     bool // this process has made it: not on disk
+	Mine     bool // this process has made it; not on disk
 }
 
 const (
@@ -73,11 +73,11 @@ const (
 	fixedCopy  = 16 + 1 + 8 + 8 + sha256.Size
 )
 
-// Whole reports whether the copy was made whole, as far as is known: with its document it is
-// registered, which comes before its identity.
+// Whole reports whether the copy is known to have been made whole. It is registered with its
+// document, which comes before its identity file.
 func (c Entry) Whole() bool { return c.Document != [sha256.Size]byte{} }
 
-// Append appends the copy, as it is on disk.
+// Append appends the copy, as it is on disk, to b.
 func (c Entry) Append(b []byte) []byte {
 	var instance keyring.InstanceID
 	if n, err := hex.Decode(instance[:], []byte(c.Instance)); err != nil || n != len(instance) {
@@ -94,7 +94,7 @@ func (c Entry) Append(b []byte) []byte {
 	b = append(b, c.Document[:]...)
 	b = appendKeyID(b, c.KEK)
 	others := slices.DeleteFunc(slices.Clone(c.KEKs), func(id vault.KeyID) bool { return id == c.KEK })
-	b = binary.BigEndian.AppendUint16(b, uint16(len(others))) // a keyring has 1,024 at the most
+	b = binary.BigEndian.AppendUint16(b, uint16(len(others))) // a keyring has 1,024 at most
 	for _, id := range others {
 		b = appendKeyID(b, id)
 	}
@@ -102,7 +102,6 @@ func (c Entry) Append(b []byte) []byte {
 	return append(b, c.Path...)
 }
 
-// cutEntry reads a copy from the start of b.
 func cutEntry(b []byte) (c Entry, rest []byte, err error) {
 	if len(b) < fixedCopy {
 		return c, nil, errors.New("it is cut off")
@@ -143,7 +142,7 @@ func cutEntry(b []byte) (c Entry, rest []byte, err error) {
 	return c, rest[end:], nil
 }
 
-// copyRecord is the name of the record that announces a copy.
-func copyRecord(own keyring.InstanceID, instance string) string {
+// announcementName is the name of the meta record that announces a copy.
+func announcementName(own keyring.InstanceID, instance string) string {
 	return copyPrefix + own.String() + "/" + instance
 }

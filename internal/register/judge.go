@@ -14,16 +14,16 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Why the store does not vouch for a copy ([Copy].Doubt).
+// These are the reasons of [Copy].Doubt.
 const (
 	doubtUnknown = "the keys were not accessible yet: whether this store made it nobody can tell"
-	// DoubtForeign is of what somebody may have put there.
+	// DoubtForeign is the doubt about a copy that somebody may have put there.
 	DoubtForeign = "nothing shows that this store made it: its record is not authentic, or was made while the keys were not accessible; it is not moved"
 )
 
-// loadRegister takes over what was found in the engine, beside a document. Nothing of it is
-// known to be authentic until Admit. What cannot be read is nothing that keeps a store from
-// opening: it is missing, and that is said.
+// loadRegister reads the register from the engine. Nothing in it is known to be authentic before
+// Admit. A register that cannot be read does not keep the store from opening: the copies and KEK
+// versions count as incomplete.
 func (m *Storage) loadRegister(ctx context.Context, document []byte) error {
 	in, err := keyring.Inspect(document)
 	if err != nil {
@@ -39,24 +39,24 @@ func (m *Storage) loadRegister(ctx context.Context, document []byte) error {
 	case len(b) > 0 && b[0] != tagged.Version:
 		return fmt.Errorf("block: the register of copies and KEK versions: %w", keyring.ErrVersion)
 	default:
-		tag, record, ok := tagged.Split(b)
+		tag, content, ok := tagged.Split(b)
 		if !ok {
 			m.doubt = "it is cut off"
 			break
 		}
-		if m.reg, err = Decode(record); errors.Is(err, keyring.ErrVersion) {
+		if m.reg, err = Decode(content); errors.Is(err, keyring.ErrVersion) {
 			return err
 		} else if err != nil {
 			m.doubt = "it is damaged"
 			break
 		}
-		m.found = [][]byte{tag, record}
+		m.found = [][]byte{tag, content}
 		switch {
 		case m.reg.Generation != in.Generation:
 			m.doubt = fmt.Sprintf("it was written with generation %d of the keyring document, which has generation %d", m.reg.Generation, in.Generation)
 		case m.Waits && m.reg.Instance != m.Own:
-			// Of whichever it is a copy: of its source, of a copy of that, or of what that was
-			// before somebody copied its files. Its copies are no concern of this one's.
+			// A copy finds the register of its source, of a copy of that, or of what the source was
+			// before somebody copied its files. Those copies are not this one's.
 			m.reg.Copies, m.reg.Lost = nil, false
 		case m.reg.Instance != m.Own:
 			m.doubt = fmt.Sprintf("it is of instance %v, and the store is %v", m.reg.Instance, m.Own)
@@ -70,10 +70,9 @@ func (m *Storage) loadRegister(ctx context.Context, document []byte) error {
 	return m.loadAnnounced(ctx)
 }
 
-// catchUp takes over the register that somebody else has saved with the document was, since this
-// one was loaded or saved: what is saved next has to have its copies and KEK versions. One that is
-// not authentic, or not of that document, is a doubt as at Open; what was known stays. m.mu is
-// held.
+// catchUp adopts the register that somebody else has saved with the document was, since this one
+// was loaded or saved: the next save must have its copies and KEK versions. If it is not authentic,
+// or not of that document, it is in doubt as at Open, and what was known stays. m.mu is held.
 func (m *Storage) catchUp(ctx context.Context, was keyring.Revision, is keyring.Opened) error {
 	if m.part == nil || was == "" || was == keyring.Revision(hex.EncodeToString(m.document[:])) {
 		return nil
@@ -82,9 +81,9 @@ func (m *Storage) catchUp(ctx context.Context, was keyring.Revision, is keyring.
 	if err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return err
 	}
-	tag, record, ok := tagged.Split(b)
-	if want := is.Tag(Name, record); ok && hmac.Equal(want[:], tag) {
-		reg, err := Decode(record)
+	tag, content, ok := tagged.Split(b)
+	if want := is.Tag(Name, content); ok && hmac.Equal(want[:], tag) {
+		reg, err := Decode(content)
 		if err != nil {
 			return err
 		}
@@ -102,25 +101,25 @@ func (m *Storage) catchUp(ctx context.Context, was keyring.Revision, is keyring.
 	return nil
 }
 
-// distrust makes everything that was found something that somebody may have put there, or
-// taken from. It is kept: to name more than there is does no harm but to who has to look.
+// distrust marks everything that was found as doubtful and incomplete. It keeps the entries: one
+// too many costs a look, one too few may cost a key.
 func (m *Storage) distrust() {
 	m.reg.Past.Incomplete, m.reg.Lost = true, true
 	for i := range m.reg.Copies {
-		m.reg.Copies[i].Vouched = m.reg.Copies[i].Mine // those since are known
+		m.reg.Copies[i].Vouched = m.reg.Copies[i].Mine // this process knows its own
 	}
 }
 
-// loadAnnounced takes over the copies that were announced and not registered.
+// loadAnnounced adopts the copies that were announced and not registered.
 func (m *Storage) loadAnnounced(ctx context.Context) error {
-	return m.part.ListMeta(ctx, copyRecord(m.Own, ""), func(name string, v []byte) error {
-		if engine.CheckName(name) != nil { // which nobody has written through the engine
+	return m.part.ListMeta(ctx, announcementName(m.Own, ""), func(name string, v []byte) error {
+		if engine.CheckName(name) != nil { // nobody has written this name through the engine
 			m.reg.Lost = true
 			return nil
 		}
 		m.announced = append(m.announced, name)
 		c, rest, err := cutEntry(v)
-		if err != nil || len(rest) > 0 || name != copyRecord(m.Own, c.Instance) {
+		if err != nil || len(rest) > 0 || name != announcementName(m.Own, c.Instance) {
 			m.reg.Lost = true // a copy of which nothing is known
 			return nil
 		}
@@ -137,7 +136,7 @@ func (m *Storage) loadAnnounced(ctx context.Context) error {
 	})
 }
 
-// Admit judges what was found, with a document that is authentic.
+// Admit judges what was found by a document that is authentic.
 func (m *Storage) Admit(o keyring.Opened) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -158,31 +157,31 @@ func (m *Storage) Admit(o keyring.Opened) {
 		}
 	}
 	if m.Waits && o.Instance != m.Own {
-		// The copies that its source made are no concern of a copy's, which has made none but
-		// what it announced.
+		// The copies that its source made are not this copy's. It has made only those that it
+		// announced.
 		m.reg.Copies = slices.DeleteFunc(m.reg.Copies, func(c Entry) bool {
-			return !slices.Contains(m.announced, copyRecord(m.Own, c.Instance))
+			return !slices.Contains(m.announced, announcementName(m.Own, c.Instance))
 		})
 		m.reg.Lost = false
 	}
 }
 
-// Sum is the SHA-256 of the document.
+// Sum returns the SHA-256 of the document.
 func (m *Storage) Sum() [sha256.Size]byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.document
 }
 
-// CheckCopy refuses a document that is not the one which a copy was made with or had when it
-// was moved, nor one that the copy has saved since: so that nobody can put another of the
-// store's, or of the copy's from before, in its place, with the copy's identity, and have
-// that moved. It is called with a document that is authentic.
+// CheckCopy refuses a document unless it is the one that the copy was made with, or had when it was
+// moved last, or one that the copy has saved since. So nobody can have another document of the
+// store, or an older one of the copy, moved under the copy's identity. o is the content of a
+// document that is authentic.
 func (m *Storage) CheckCopy(c Entry, o keyring.Opened) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case m.Own.String() != c.Instance: // somebody exchanged the directory since it was looked at
+	case m.Own.String() != c.Instance: // somebody exchanged the directory since it was inspected
 	case o.Instance == m.Own && o.Generation >= c.Generation:
 		return nil // saved by the copy
 	case m.document == c.Document:
@@ -212,14 +211,14 @@ func (m *Storage) View() (r Register, known bool) {
 	return r, m.known
 }
 
-// Past returns the KEK versions that wrapped a document.
+// Past returns the KEK versions that ever wrapped a document.
 func (m *Storage) Past() PastKEKs {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.reg.Past.clone()
 }
 
-// Wrong returns, once, why the register that was found was not believed; "": it was.
+// Wrong returns, once, why the register was not believed; "" if it was.
 func (m *Storage) Wrong() (doubt string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -230,8 +229,8 @@ func (m *Storage) Wrong() (doubt string) {
 	return m.doubt
 }
 
-// MayBeShared reports whether copies were found of which the store may not have noted
-// that they have the keys of its epochs: announced ones, and those that were cut off.
+// MayBeShared reports whether there are copies that may have the keys of the store's epochs without
+// a note of that in the document: announced copies, and those that were cut off.
 func (m *Storage) MayBeShared() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

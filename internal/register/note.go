@@ -12,10 +12,10 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// Announce writes down a copy beside the document, with nothing to show who wrote it; the next
-// document takes it over.
+// Announce saves a copy in a meta record without a tag, which cannot show who wrote it. The next
+// document's register adopts the copy.
 func (m *Storage) Announce(ctx context.Context, c Entry) error {
-	name := copyRecord(m.Own, c.Instance)
+	name := announcementName(m.Own, c.Instance)
 	m.short.Lock()
 	part := m.part
 	m.short.Unlock()
@@ -31,21 +31,20 @@ func (m *Storage) Announce(ctx context.Context, c Entry) error {
 	return nil
 }
 
-// Announced reports whether a copy is announced and in no register yet, and returns the name of
-// the record that says so.
-func (m *Storage) Announced(instance string) (record string, ok bool) {
+// Announced reports whether a copy is announced and in no register yet, and returns the name of its
+// meta record.
+func (m *Storage) Announced(instance string) (name string, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	record = copyRecord(m.Own, instance)
-	return record, slices.Contains(m.announced, record)
+	name = announcementName(m.Own, instance)
+	return name, slices.Contains(m.announced, name)
 }
 
-// Unannounce forgets a copy that was announced and is in no register yet; false: it is none
-// of those.
+// Unannounce removes a copy that is announced and in no register yet; else it returns false.
 func (m *Storage) Unannounce(instance string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	i := slices.Index(m.announced, copyRecord(m.Own, instance))
+	i := slices.Index(m.announced, announcementName(m.Own, instance))
 	if i < 0 {
 		return false
 	}
@@ -54,21 +53,21 @@ func (m *Storage) Unannounce(instance string) bool {
 	return true
 }
 
-// Stage has the next document be saved with other copies.
+// Stage sets the copies that the next document is saved with.
 func (m *Storage) Stage(f func(r Register) []Entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.staged = f
 }
 
-// Unstage takes back what Stage was given, unless it was saved.
+// Unstage cancels Stage, unless the document was saved.
 func (m *Storage) Unstage() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.staged = nil
 }
 
-// NoteKEKs writes down what the vaults said of past KEK versions.
+// NoteKEKs saves what the vaults answered about past KEK versions.
 func (m *Storage) NoteKEKs(ctx context.Context, t *keyring.Tagger, said map[vault.KeyID]Answer, now time.Time) error {
 	return m.note(ctx, t, func(r *Register) (changed bool) {
 		r.Past, changed = r.Past.After(said, now)
@@ -76,8 +75,8 @@ func (m *Storage) NoteKEKs(ctx context.Context, t *keyring.Tagger, said map[vaul
 	})
 }
 
-// NotePast adds past KEK versions to those that there are by then: the store may have been
-// moved to another while the vault was asked.
+// NotePast adds past KEK versions to the present list, which may have grown while the vault was
+// asked.
 func (m *Storage) NotePast(ctx context.Context, t *keyring.Tagger, found []PastKEK) error {
 	return m.note(ctx, t, func(r *Register) bool {
 		for _, k := range found {
@@ -87,7 +86,7 @@ func (m *Storage) NotePast(ctx context.Context, t *keyring.Tagger, found []PastK
 	})
 }
 
-// NoteCopy writes down what is known of a copy now, unless it was forgotten.
+// NoteCopy saves what is known of a copy now, unless it was forgotten.
 func (m *Storage) NoteCopy(ctx context.Context, t *keyring.Tagger, c Entry) error {
 	return m.note(ctx, t, func(r *Register) bool {
 		i, found := r.Find(c.Instance)
@@ -101,7 +100,7 @@ func (m *Storage) NoteCopy(ctx context.Context, t *keyring.Tagger, c Entry) erro
 	})
 }
 
-// note replaces the register beside the document that it was written with.
+// note saves a changed register beside the document that the register was written with.
 func (m *Storage) note(ctx context.Context, t *keyring.Tagger, f func(r *Register) (changed bool)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -109,8 +108,8 @@ func (m *Storage) note(ctx context.Context, t *keyring.Tagger, f func(r *Registe
 	if !f(&next) {
 		return nil
 	}
-	record := next.Encode()
-	if err := engine.SetMeta(ctx, m.part, Name, tagged.Join(t.Tag(record), record)); err != nil {
+	content := next.Encode()
+	if err := engine.SetMeta(ctx, m.part, Name, tagged.Join(t.Tag(content), content)); err != nil {
 		return err
 	}
 	m.reg = next

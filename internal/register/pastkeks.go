@@ -10,16 +10,15 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// PastKEKs are the KEK versions that wrapped a keyring document of the store, oldest
-// first: a copy of the files that somebody made then opens with one of them, whatever
-// was rotated or erased since, for as long as that version exists. The one that wraps the
-// document now is among them. They are in the register.
+// PastKEKs are the KEK versions that ever wrapped a keyring document of the store, oldest first,
+// with the present one. A copy of the files opens with the version that wrapped its document for as
+// long as that version exists, whatever was rotated or erased since.
 type PastKEKs struct {
 	KEKs       []PastKEK
 	Incomplete bool // there may have been others
 }
 
-// PastKEK is one of them. On disk, and must not change:
+// PastKEK is one of [PastKEKs]. On disk, and must not change:
 //
 //	8  since when the vault has said that there is no such version, seconds since
 //	   1970-01-01 UTC; 0: it has not
@@ -29,22 +28,22 @@ type PastKEKs struct {
 type PastKEK struct {
 	ID     vault.KeyID
 	Gone   int64     // since when, as on disk
-	Public PublicKey // which key it is, whatever it is called
+	Public PublicKey // says which key it is, whatever its name
 }
 
 const (
-	// maxPast bounds the table, which is written with each document, to what a
-	// keyring document can name. When it is full the oldest goes, and the table says so.
+	// maxPast is the most that a keyring document can name. When the list is full the oldest entry
+	// goes, and the list is incomplete.
 	maxPast = 1024
-	// recoverable is longer than a vault keeps what was deleted: a Key Vault 90 days at
-	// the most, others some months. A vault may say of a deleted key that there is none, as
-	// a Key Vault does, so that what it once said so of is not gone for good before.
+	// recoverable is longer than a vault keeps a deleted key: Key Vault 90 days at most, others
+	// some months. Key Vault says of a deleted key that there is none, so that such an answer means
+	// nothing before.
 	recoverable = 366 * 24 * time.Hour
 )
 
 func (p PastKEKs) clone() PastKEKs { return PastKEKs{slices.Clone(p.KEKs), p.Incomplete} }
 
-// IDs returns the versions.
+// IDs returns the versions, oldest first.
 func (p PastKEKs) IDs() (ids []vault.KeyID) {
 	for _, k := range p.KEKs {
 		ids = append(ids, k.ID)
@@ -56,11 +55,11 @@ func (p PastKEKs) index(id vault.KeyID) int {
 	return slices.IndexFunc(p.KEKs, func(k PastKEK) bool { return k.ID == id })
 }
 
-// With returns the table with the version that wraps the document from now on.
+// With returns the list with the version that wraps the document from now on.
 func (p PastKEKs) With(id vault.KeyID, public PublicKey) PastKEKs {
 	p = p.clone()
 	if i := p.index(id); i >= 0 {
-		p.KEKs[i].Gone, p.KEKs[i].Public = 0, public // it wrapped something: it is there
+		p.KEKs[i].Gone, p.KEKs[i].Public = 0, public // it wrapped something: it exists
 		return p
 	}
 	p.KEKs = append(p.KEKs, PastKEK{ID: id, Public: public})
@@ -70,17 +69,16 @@ func (p PastKEKs) With(id vault.KeyID, public PublicKey) PastKEKs {
 	return p
 }
 
-// Answer is what the vaults said of a KEK version. The zero Answer is nothing certain.
+// Answer is what the vaults said of a KEK version. The zero Answer is no certain one.
 type Answer uint8
 
 const (
 	Exists   Answer = iota + 1 // usable or not
-	NotFound                   // by the vault that it is in
+	NotFound                   // in the vault that it is in
 )
 
-// After returns the table after the vaults were asked. What has been gone for longer
-// than a vault can bring it back leaves it; the version of which the vault said nothing
-// certain stays as it was.
+// After returns the list after the vaults were asked. A version that no vault can recover any more
+// leaves it; one without a certain answer stays as it was.
 func (p PastKEKs) After(said map[vault.KeyID]Answer, now time.Time) (next PastKEKs, changed bool) {
 	next.Incomplete = p.Incomplete
 	for _, k := range p.KEKs {
@@ -120,9 +118,9 @@ func cutPast(b []byte) (k PastKEK, rest []byte, err error) {
 	return k, rest, err
 }
 
-// appendKeyID appends a key identifier behind its length in 2 bytes; cutKeyID reads it.
+// appendKeyID appends the length of a key identifier in 2 bytes, and the identifier.
 func appendKeyID(b []byte, id vault.KeyID) []byte {
-	text := id.String() // of 775 bytes at the most
+	text := id.String() // 775 bytes at most
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(text))), text...)
 }
 

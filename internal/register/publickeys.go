@@ -9,13 +9,12 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// PublicKey tells one KEK from another: the SHA-256 of its public key. Versions, names and
-// vaults are addresses, under which the same key can be imported or restored, and destroying
-// one of them destroys nothing while there is another. The zero PublicKey is one that is
-// not known.
+// PublicKey is the SHA-256 of a KEK's public key; zero: not known. It tells keys apart, where
+// versions, names and vaults are addresses: one key can be imported or restored under several, and
+// it is destroyed only when all of them are.
 type PublicKey [sha256.Size]byte
 
-// String returns 64 hexadecimal digits, or nothing if it is not known.
+// String returns 64 hexadecimal digits; "" if the key is not known.
 func (p PublicKey) String() string {
 	if p == (PublicKey{}) {
 		return ""
@@ -23,11 +22,11 @@ func (p PublicKey) String() string {
 	return hex.EncodeToString(p[:])
 }
 
-// PublicKeys are those of KEK versions.
+// PublicKeys has the public keys of KEK versions.
 type PublicKeys map[vault.KeyID]PublicKey
 
-// PublicKeys returns those of all versions that the store knows: that its keyring
-// document names, and that wrapped one before.
+// PublicKeys returns the public keys of all versions that the store knows: the past ones, and those
+// that its keyring document names, which now has.
 func (p PastKEKs) PublicKeys(now map[vault.KeyID][sha256.Size]byte) PublicKeys {
 	out := PublicKeys{}
 	for _, k := range p.KEKs {

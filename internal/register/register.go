@@ -1,6 +1,6 @@
-// Package register is what a store saves with its keyring document: that document, the
-// store's id, and the register of the copies that it made and of the KEK versions that ever
-// wrapped a document. Start with [Storage].
+// Package register keeps what a store saves with its keyring document: the document, the store's
+// id, and the register of the copies that it made and of the KEK versions that ever wrapped a
+// document. Start with [Storage].
 package register
 
 import (
@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// Name is the name of the register's record, and what its tag is for.
+	// Name is the name of the register's meta record, and the purpose of its tag.
 	Name = "register"
 
 	registerVersion = 1
@@ -26,18 +26,17 @@ const (
 	MaxCopies = 4096
 )
 
-// Register is the decoded register, with what is known of it. The register is what hands keys
-// to something, or tells a person which keys may be destroyed: the copies that the store made,
-// and the KEK versions that ever wrapped a keyring document of it. It is one tagged record,
-// written in one batch with each keyring document, whose generation and instance it names. So
-// whoever can write the disk can neither make one, nor put back one of before alone, nor take it
-// away unnoticed: that takes the document of before as well, which an anchor refuses. Which
-// copies there are changes only with a document. What is known of a copy, and since when a KEK
-// version is gone, is written in between too; what is put back of that names more, and not less.
+// Register is the decoded register. It hands keys to copies, and tells people which keys may be
+// destroyed. It is one tagged record, written in one batch with each keyring document, and names
+// that document's generation and instance. So whoever can write the disk can neither make one nor
+// remove it unnoticed, nor put an old one back without the old document, which an anchor refuses.
+// Which copies there are changes only with a document. The details of a copy, and since when a KEK
+// version is gone, are also saved in between; an old one of those names too many versions, never
+// too few. docs/adr/0012-copies-apart.md has the argument.
 //
-// Without access nothing can be tagged: a copy that is made then is announced in a record
-// of its own, "copy/", the instance of the store, "/", and the copy's, whose value is the
-// copy as in the register. Nobody who finds one can know who wrote it.
+// Without access nothing can be tagged. A copy that is made then is announced in a meta record of
+// its own, named "copy/", the store's instance, "/" and the copy's; its value is the copy's Entry.
+// Whoever finds one cannot know who wrote it.
 //
 // On disk, and must not change:
 //
@@ -58,7 +57,7 @@ type Register struct {
 	Lost       bool    // copies may be missing
 }
 
-// Encode returns the record.
+// Encode returns the register as the tagged record's content.
 func (r Register) Encode() []byte {
 	b := append([]byte{registerVersion}, r.Instance[:]...)
 	b = binary.BigEndian.AppendUint64(b, r.Generation)
@@ -81,7 +80,7 @@ func (r Register) Encode() []byte {
 	return b
 }
 
-// Decode reads a record. Errors: keyring.ErrCorrupt, keyring.ErrVersion.
+// Decode reads a register. Errors: keyring.ErrCorrupt, keyring.ErrVersion.
 func Decode(b []byte) (r Register, err error) {
 	bad := func(what string, err error) (Register, error) {
 		if err != nil {
@@ -140,14 +139,14 @@ func Decode(b []byte) (r Register, err error) {
 	return r, nil
 }
 
-// Find returns where a copy is, or belongs.
+// Find returns the index of a copy, or the one that it would have.
 func (r Register) Find(instance string) (int, bool) {
 	return slices.BinarySearchFunc(r.Copies, instance, func(c Entry, instance string) int {
 		return strings.Compare(c.Instance, instance)
 	})
 }
 
-// With returns the copies with one more, or another in the place of one.
+// With returns the copies with c, which replaces one of its instance.
 func (r Register) With(c Entry) []Entry {
 	out := slices.Clone(r.Copies)
 	i, found := r.Find(c.Instance)
@@ -159,13 +158,13 @@ func (r Register) With(c Entry) []Entry {
 	return out
 }
 
-// Has reports whether there is a copy.
+// Has reports whether the register has a copy.
 func (r Register) Has(instance string) bool {
 	_, found := r.Find(instance)
 	return found
 }
 
-// Without returns the copies without one.
+// Without returns the copies without that of an instance.
 func (r Register) Without(instance string) []Entry {
 	return slices.DeleteFunc(slices.Clone(r.Copies), func(c Entry) bool { return c.Instance == instance })
 }

@@ -13,19 +13,19 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// The errors of what is saved with a document, which package block has as its own.
+// Package block exports these errors.
 var (
 	ErrIncomplete = errors.New("what is known of the store's copies is not all, or not known to be")
 	ErrForeign    = errors.New("another store's keyring")
 )
 
-// The meta records that are saved together. They are on disk and must not change.
+// These meta records are saved together. On disk, and must not change:
 //
 //	store         version byte 1, then the store's id, 16 bytes
 //	keyring       the keyring document
 //	register      see [Register]
 //
-// What is saved without them is copy/..., see [Register].
+// The announcements copy/... are saved without them; see [Register].
 const (
 	storeName    = "store"
 	documentName = "keyring"
@@ -33,42 +33,41 @@ const (
 	storeRecordVersion = 1
 )
 
-// Storage keeps the keyring document in the engine, and with it the register. A new
-// store makes its keyring before it touches the directory, so that a vault that refuses
-// leaves nothing behind: until Attach, both wait in memory. It implements
-// [keyring.TaggingStorage], and is safe for concurrent use. Its exported fields are set before
-// the keyring is made or opened, and not changed after that.
+// Storage keeps the keyring document and the register in the engine. A new store makes its keyring
+// before it touches the directory, so that a vault that refuses leaves nothing behind: until
+// Attach, both wait in memory. Storage implements [keyring.TaggingStorage] and is safe for
+// concurrent use. Its exported fields are set before the keyring is made or opened.
 type Storage struct {
 	Own   keyring.InstanceID // the store's
-	Waits bool               // it is a copy that has not been revalidated
+	Waits bool               // the store is a copy that has not been revalidated
 	Saved func()             // called when a document was saved in the engine; nil: nothing
 
-	mu sync.Mutex // what follows; held also while a save waits for the disk
+	mu sync.Mutex // guards what follows; held while a save waits for the disk
 
-	// Changed under mu and short, so that who loads the document waits for no disk.
+	// These change under mu and short, so that Load waits for no disk.
 	short   sync.Mutex
 	part    engine.Partition
 	pending []byte  // the document
-	saving  *saving // nil: none is being saved in the engine
+	saving  *saving // nil: no document is being saved in the engine
 
-	is     uint64 // the revision of the document's record that the next is to replace
-	tagged []byte // the register beside the document
+	revision uint64 // of the document's meta record; the next save replaces this one
+	tagged   []byte // the register beside the document
 
 	reg       Register
-	staged    func(Register) []Entry // the copies that the next document is saved with; nil: as they are
-	announced []string               // records of copies without a tag, which the next document takes over
+	staged    func(Register) []Entry // sets the copies that the next document is saved with; nil: as they are
+	announced []string               // names of announcements, which the next document replaces
 	known     bool                   // the register was judged, or is the store's own
-	doubt     string                 // why what was found is not believed; "": it is, or was not judged
-	told      bool                   // that
-	found     [][]byte               // its tag and record
-	document  [sha256.Size]byte      // SHA-256 of the document
+	doubt     string                 // why the register was not believed; "": it was, or was not judged yet
+	told      bool                   // Wrong has returned doubt
+	found     [][]byte               // tag and content of the register that was found
+	document  [sha256.Size]byte      // of the document
 }
 
-// saving is a document that is on its way to the disk, and the one that it replaces; nil: none.
+// saving is a document on its way to the disk, and the one that it replaces; nil: none.
 type saving struct{ before, document []byte }
 
-// Load implements [keyring.Storage]. An engine gives out what it has not made durable yet: of a
-// save that is under way it is the document before that is there.
+// Load implements [keyring.Storage]. An engine returns a document before it is durable; while one
+// is being saved, Load returns the one before.
 func (m *Storage) Load(ctx context.Context) ([]byte, keyring.Revision, error) {
 	document, _, err := m.load(ctx)
 	if err != nil {
@@ -85,7 +84,7 @@ func (m *Storage) Load(ctx context.Context) ([]byte, keyring.Revision, error) {
 	return document, revisionOf(document), nil
 }
 
-// revisionOf is that of a document, or of none.
+// revisionOf is the revision of a document, or of none.
 func revisionOf(document []byte) keyring.Revision {
 	if document == nil {
 		return ""
@@ -93,7 +92,7 @@ func revisionOf(document []byte) keyring.Revision {
 	return keyring.ContentRevision(document)
 }
 
-// load returns the document that is there, durable or not, and the revision of its record.
+// load returns the present document, durable or not, and the revision of its meta record.
 func (m *Storage) load(ctx context.Context) (document []byte, record uint64, err error) {
 	m.short.Lock()
 	part, pending := m.part, m.pending
@@ -109,8 +108,8 @@ func (m *Storage) load(ctx context.Context) (document []byte, record uint64, err
 	return document, record, nil
 }
 
-// Swap implements [keyring.Storage]. What is saved with a document is tagged: there is no
-// saving without.
+// Swap implements [keyring.Storage]. It fails: a document is saved with the register, which needs a
+// tag.
 func (m *Storage) Swap(context.Context, keyring.Revision, []byte) (keyring.Revision, error) {
 	return "", errors.New("block: a keyring document is saved with the register, which needs a tag")
 }
@@ -130,7 +129,7 @@ func (m *Storage) SwapTagged(ctx context.Context, was keyring.Revision, document
 	case revisionOf(now) != was:
 		return "", fmt.Errorf("block: %w", keyring.ErrConflict)
 	}
-	m.is = at // which is what the engine replaces, and nothing that came meanwhile
+	m.revision = at // the engine replaces this one, and none that came meanwhile
 	if err := m.catchUp(ctx, was, is); err != nil {
 		return "", err
 	}
@@ -140,8 +139,8 @@ func (m *Storage) SwapTagged(ctx context.Context, was keyring.Revision, document
 	}
 	next.Instance, next.Generation = is.Instance, is.Generation
 	next.Past = next.Past.With(in.KEK, in.PublicKeys[in.KEK])
-	record := next.Encode()
-	beside := tagged.Join(is.Tag(Name, record), record)
+	content := next.Encode()
+	beside := tagged.Join(is.Tag(Name, content), content)
 	if m.part == nil {
 		m.tagged = beside
 		m.short.Lock()
@@ -155,7 +154,8 @@ func (m *Storage) SwapTagged(ctx context.Context, was keyring.Revision, document
 	return keyring.ContentRevision(document), nil
 }
 
-// Attach gives the storage its engine, writes what waited for it, or looks what is there.
+// Attach gives the storage its engine, and then saves what waited for it, or reads what the engine
+// has.
 func (m *Storage) Attach(ctx context.Context, part engine.Partition) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -173,11 +173,11 @@ func (m *Storage) Attach(ctx context.Context, part engine.Partition) error {
 	if err != nil {
 		return err
 	}
-	m.is = revision
+	m.revision = revision
 	return m.loadRegister(ctx, document)
 }
 
-// save is write, and tells Load of it. before is the document that is replaced. m.mu is held.
+// save writes, and lets Load know meanwhile. before is the document that is replaced. m.mu is held.
 func (m *Storage) save(ctx context.Context, in keyring.Info, before, document, tagged []byte) error {
 	set := func(s *saving) {
 		m.short.Lock()
@@ -189,19 +189,19 @@ func (m *Storage) save(ctx context.Context, in keyring.Info, before, document, t
 	return m.write(ctx, in, document, tagged)
 }
 
-// write replaces the document, if its record has the revision m.is still, and what belongs to
-// it. m.mu is held.
+// write replaces the document, if its meta record still has m.revision, and what belongs to it.
+// m.mu is held.
 func (m *Storage) write(ctx context.Context, in keyring.Info, document, tagged []byte) error {
 	record := append([]byte{storeRecordVersion}, in.StoreID[:]...)
 	swaps := []engine.Swap{
-		{Name: documentName, Revision: m.is, Value: document},
+		{Name: documentName, Revision: m.revision, Value: document},
 		{Name: storeName, Revision: engine.AnyRevision, Value: record},
 		{Name: Name, Revision: engine.AnyRevision, Value: tagged},
 	}
 	for _, name := range m.announced {
 		swaps = append(swaps, engine.Swap{Name: name, Revision: engine.AnyRevision})
 	}
-	// Whether it was saved must be known, also to who waits no longer.
+	// Whether it was saved must become known, even to a caller that has stopped waiting.
 	revisions, err := m.part.SwapMeta(context.WithoutCancel(ctx), swaps...)
 	if errors.Is(err, engine.ErrConflict) {
 		return fmt.Errorf("block: %w: %w", keyring.ErrConflict, err)
@@ -209,7 +209,7 @@ func (m *Storage) write(ctx context.Context, in keyring.Info, document, tagged [
 	if err != nil {
 		return err
 	}
-	m.is, m.announced = revisions[0], nil
+	m.revision, m.announced = revisions[0], nil
 	if m.Saved != nil {
 		m.Saved()
 	}
@@ -221,7 +221,7 @@ func Document(ctx context.Context, p engine.Meta) ([]byte, error) {
 	return engine.ReadMeta(ctx, p, documentName)
 }
 
-// CheckStoreID checks that a store's keyring document is of this store.
+// CheckStoreID checks that a keyring document has the id of its store.
 func CheckStoreID(ctx context.Context, p engine.Meta, document []byte) error {
 	record, err := engine.ReadMeta(ctx, p, storeName)
 	if err != nil {

@@ -9,16 +9,12 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// How old a DEK is, nobody has written down: it would be a date for each block. Its
-// epoch says when it was made at the earliest, which is when the epoch was created,
-// or, for what RotateEpoch rewrapped, when the oldest of the epochs before was. DEKs
-// of an epoch of which that is longer ago than RekeyAfter are replaced; new epochs
-// begin at least four times in that time (see keyring.Options.RekeyAfter), so that a
-// DEK is replaced at an age between three quarters of RekeyAfter and the whole of it,
-// and the time that the work takes. What was put into a batch is counted from the
-// batch's commit.
+// A DEK has no date of its own; its epoch says when it was made at the earliest: when the epoch was
+// created or, for DEKs that RotateEpoch or RewrapDEKs moved to a younger epoch, when the oldest of
+// the epochs before was. A renewal replaces the DEKs of an epoch for which that is RekeyAfter ago.
+// docs/design.md, section 8, has the argument and the bounds.
 //
-// The age of what was rewrapped is a tagged record. On disk, and must not change.
+// The age of rewrapped DEKs is a tagged record. On disk, and must not change:
 //
 //	offset  size  field
 //	     0     1  version, 1
@@ -30,8 +26,8 @@ const (
 	dekAgeSize    = 13
 )
 
-// dekAge says of the epochs up to one since when their DEKs can have been made. The
-// zero dekAge says nothing of any.
+// dekAge says when the DEKs of epoch and of those before were made at the earliest. Zero says
+// nothing.
 type dekAge struct {
 	epoch uint32
 	since time.Time
@@ -52,7 +48,7 @@ func decodeDEKAge(b []byte) (a dekAge, err error) {
 	return dekAge{binary.BigEndian.Uint32(b[1:]), time.Unix(int64(binary.BigEndian.Uint64(b[5:])), 0).UTC()}, nil
 }
 
-// of returns when the oldest DEK of an epoch can have been made.
+// of returns when the oldest DEK of an epoch was made at the earliest.
 func (a dekAge) of(e keyring.EpochInfo) time.Time {
 	if e.ID <= a.epoch && a.since.Before(e.Created) {
 		return a.since
@@ -68,8 +64,8 @@ func (w *Rewriter) dekAge(ctx context.Context, h *keyring.Hold) (a dekAge, err e
 	return decodeDEKAge(b)
 }
 
-// inheritAge says, before DEKs of older epochs are rewrapped under the given one, how
-// old they are. The caller has the turn of rewriting operations.
+// inheritAge saves how old the DEKs of older epochs are, before they are rewrapped under epoch. The
+// caller has the turn.
 func (w *Rewriter) inheritAge(ctx context.Context, h *keyring.Hold, epoch uint32) error {
 	if epoch <= w.aged {
 		return nil
@@ -93,7 +89,7 @@ func (w *Rewriter) inheritAge(ctx context.Context, h *keyring.Hold, epoch uint32
 	return nil
 }
 
-// dueBefore returns the epoch before which the DEKs are too old; 0: none are.
+// dueBefore returns the epoch before which all DEKs are too old; 0: none are.
 func (w *Rewriter) dueBefore(ctx context.Context, h *keyring.Hold) (bound uint32, err error) {
 	after := w.Keys.Policy().RekeyAfter
 	if after == 0 {

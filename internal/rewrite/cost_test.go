@@ -18,7 +18,7 @@ func TestRewritesDoNotFloodTheRecordCache(t *testing.T) {
 		g.put(fmt.Sprintf("%03d", i), "data")
 	}
 	// As after it was opened: nothing is in the cache.
-	g.Table = row.New(row.Config{Part: g.Table.Part, Keys: g.Keys, Use: g.Use, RecordCache: 32 << 20, Changed: func() {}})
+	g.Table = row.New(row.Config{Part: g.Table.Part, Keys: g.Keys, Use: g.Use, RecordCache: 32 << 20, Wrote: func() {}})
 	read := func() {
 		g.held(func(h *keyring.Hold) {
 			for i := range 5 {

@@ -234,26 +234,26 @@ func TestTurns(t *testing.T) {
 	g := newRig(t, keyring.Options{}, 0)
 	closing, end := context.WithCancel(t.Context())
 	g.Ctx = closing
-	require.NoError(t, g.TakeTurn(t.Context(), "first"))
+	require.NoError(t, g.AcquireTurn(t.Context(), "first"))
 	ctx, cancel := context.WithCancel(t.Context())
 	wait := func(ctx context.Context) chan error {
 		out := make(chan error, 1)
-		go func() { out <- g.TakeTurn(ctx, "second") }()
+		go func() { out <- g.AcquireTurn(ctx, "second") }()
 		return out
 	}
 	waiting := wait(ctx)
 	cancel()
 	require.ErrorIs(t, <-waiting, context.Canceled)
 	waiting = wait(t.Context())
-	g.GiveTurn()
+	g.ReleaseTurn()
 	require.NoError(t, <-waiting)
 	waiting = wait(t.Context())
 	end()
 	require.ErrorIs(t, <-waiting, keyring.ErrClosed)
-	require.ErrorIs(t, g.TakeTurn(t.Context(), "third"), keyring.ErrClosed)
+	require.ErrorIs(t, g.AcquireTurn(t.Context(), "third"), keyring.ErrClosed)
 	require.ErrorIs(t, g.RewrapDEKs(t.Context(), nil), keyring.ErrClosed)
-	g.GiveTurn()
+	g.ReleaseTurn()
 	g.ReadOnly = true
-	require.ErrorIs(t, g.TakeTurn(t.Context(), "fourth"), keyring.ErrReadOnly)
+	require.ErrorIs(t, g.AcquireTurn(t.Context(), "fourth"), keyring.ErrReadOnly)
 	require.ErrorIs(t, g.RewrapDEKs(t.Context(), nil), keyring.ErrReadOnly)
 }

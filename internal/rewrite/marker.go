@@ -13,10 +13,10 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Marker is what a long rewriting operation leaves while it is unfinished. That of
-// Rekey is how far it has come, so that it goes on after a restart where it was; those of
-// the others only say that there is one (Inspect), and are never read. On disk, in a
-// tagged meta record under the operation's name; it must not change.
+// Marker says that a long rewriting operation is unfinished. That of Rekey also says how far it has
+// come, so that it goes on there after a restart; those of the others only serve Inspect, and no
+// operation reads them. It is a tagged record under the operation's name. On disk, and must not
+// change:
 //
 //	offset  size  field
 //	     0     1  version, 1
@@ -25,11 +25,11 @@ import (
 //	     5    16  id of the work, as in the keyring document; zeros but in "rekey"
 //	    21     4  length of start | start
 //	     .     4  length of end | end; the length 2^32-1 is no end
-//	     .     4  length of next | next: the block id that it has not done yet
+//	     .     4  length of next | next: the block id to go on with
 //
-// A marker is only ever too early: what it says is done is in the engine before it.
-// The tag keeps markers out that somebody else made, and the id of the work those that
-// the store itself made for an earlier operation: the document has forgotten theirs.
+// What a marker says is done was in the engine before the marker. The tag refuses a marker that
+// somebody else made. The id of the work refuses one that the store made for an earlier operation:
+// the document has no id but that of the present one.
 type Marker struct {
 	Epoch uint32
 	Work  keyring.WorkID
@@ -51,7 +51,6 @@ const (
 // Markers returns the names of all markers.
 func Markers() []string { return []string{MarkerRotateEpoch, MarkerRekey, MarkerRenew} }
 
-// isOf reports whether the marker is of a range with these bounds.
 func (m Marker) isOf(start, end []byte) bool {
 	return bytes.Equal(m.Start, start) && bytes.Equal(m.End, end) && (m.End == nil) == (end == nil)
 }
@@ -74,7 +73,7 @@ func appendLong(b, s []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
 }
 
-// DecodeMarker reads a marker; its error matches keyring.ErrCorrupt or ErrVersion.
+// DecodeMarker reads a marker. Errors: keyring.ErrCorrupt, keyring.ErrVersion.
 func DecodeMarker(b []byte) (m Marker, err error) {
 	bad := fmt.Errorf("block: the marker of a rewriting operation is damaged: %w", keyring.ErrCorrupt)
 	if len(b) > 0 && b[0] != markerVersion {
@@ -112,10 +111,9 @@ func DecodeMarker(b []byte) (m Marker, err error) {
 	return m, nil
 }
 
-// readMarker returns the marker of an operation that was not finished. One that is
-// authentic and cannot be read, because a later release wrote it, for one, counts as none:
-// a marker saves work and nothing else, without it all of the work is done, and if it was
-// an error nothing but taking it away by hand would ever let the operation begin again.
+// readMarker returns the marker of an unfinished operation. An authentic one that cannot be read,
+// such as a later release's, counts as none: a marker only saves work, and as an error it would
+// block the operation until somebody removed it by hand.
 func (w *Rewriter) readMarker(ctx context.Context, h *keyring.Hold, name string) (m Marker, found bool, err error) {
 	b, found, err := w.readTagged(ctx, h, name)
 	if err != nil || !found {
@@ -127,18 +125,18 @@ func (w *Rewriter) readMarker(ctx context.Context, h *keyring.Hold, name string)
 	return m, true, nil
 }
 
-// writeMarker replaces an operation's marker, after everything it says is done.
+// writeMarker replaces an operation's marker, after all that it says is done.
 func (w *Rewriter) writeMarker(ctx context.Context, h *keyring.Hold, name string, m Marker) error {
 	return w.writeTagged(ctx, h, name, m.Encode())
 }
 
-// removeMarker removes an operation's marker, after everything that it did.
+// removeMarker removes an operation's marker, after all that the operation did.
 func (w *Rewriter) removeMarker(ctx context.Context, name string) error {
 	return w.setMeta(ctx, name, nil)
 }
 
-// HasMarker reports whether there is a marker, authentic or not: without a key nobody
-// can tell.
+// HasMarker reports whether there is a marker. It needs no key, and so cannot tell whether the
+// marker is authentic.
 func HasMarker(ctx context.Context, p engine.Partition, name string) (bool, error) {
 	_, err := engine.ReadMeta(ctx, p, name)
 	if errors.Is(err, engine.ErrNotFound) {
@@ -147,25 +145,24 @@ func HasMarker(ctx context.Context, p engine.Partition, name string) (bool, erro
 	return err == nil, row.Damage(err)
 }
 
-func (w *Rewriter) readTagged(ctx context.Context, h *keyring.Hold, name string) (record []byte, found bool, err error) {
-	record, found, err = tagged.Read(ctx, w.Table.Part, h, name)
-	return record, found, row.Damage(err)
+func (w *Rewriter) readTagged(ctx context.Context, h *keyring.Hold, name string) (content []byte, found bool, err error) {
+	content, found, err = tagged.Read(ctx, w.Table.Part, h, name)
+	return content, found, row.Damage(err)
 }
 
-// writeTagged replaces a tagged record durably, and what was applied before it.
-func (w *Rewriter) writeTagged(ctx context.Context, h *keyring.Hold, name string, record []byte) error {
-	value, err := tagged.Record(h, name, record)
+// writeTagged replaces a tagged record. It is durable then, as is all that was applied before.
+func (w *Rewriter) writeTagged(ctx context.Context, h *keyring.Hold, name string, content []byte) error {
+	value, err := tagged.Record(h, name, content)
 	if err != nil {
 		return err
 	}
 	return w.setMeta(ctx, name, value)
 }
 
-// setMeta sets a meta record durably, or deletes it if value is nil.
 func (w *Rewriter) setMeta(ctx context.Context, name string, value []byte) error {
 	if err := engine.SetMeta(ctx, w.Table.Part, name, value); err != nil {
 		return err
 	}
-	w.Changed()
+	w.Wrote()
 	return nil
 }

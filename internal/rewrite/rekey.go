@@ -12,9 +12,9 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Rekey gives the blocks of [start, end) fresh DEKs. One that was cut off goes on where it was,
-// if it is asked for the same range in the same epoch. The caller has the turn.
-// refuseFromProgress finds it on the stack.
+// Rekey gives the blocks of [start, end) fresh DEKs. One that was cut off goes on where it was, if
+// it is called for the same range in the same epoch. The caller has the turn. refuseFromProgress
+// finds this name on the stack.
 func (w *Rewriter) Rekey(ctx context.Context, start, end []byte, report progress.Report) (err error) {
 	h, err := w.Keys.Acquire()
 	if err != nil {
@@ -49,7 +49,7 @@ func (w *Rewriter) Rekey(ctx context.Context, start, end []byte, report progress
 	}); err != nil {
 		return err
 	}
-	// From here on no marker of this one is believed, wherever it comes from.
+	// From here on no marker of this operation is believed, wherever it comes from.
 	if err := w.Keys.EndWork(ctx); err != nil {
 		return err
 	}
@@ -60,7 +60,6 @@ func (w *Rewriter) Rekey(ctx context.Context, start, end []byte, report progress
 	return nil
 }
 
-// rekeyStep re-encrypts the next blocks.
 func (w *Rewriter) rekeyStep(ctx context.Context, h *keyring.Hold, m *Marker, mt *progress.Meter) (n cost, done bool, err error) {
 	c, err := w.Table.Cursor(ctx, w.Table.Part, m.Next, m.End, false)
 	if err != nil {
@@ -100,7 +99,6 @@ func (w *Rewriter) rekeyStep(ctx context.Context, h *keyring.Hold, m *Marker, mt
 	return n, true, w.Table.Part.Sync(ctx)
 }
 
-// rekeyOne prepares the replacement of one block.
 func rekeyOne(ctx context.Context, h *keyring.Hold, c *row.Cursor, r *replacement, p row.Pair) (uint64, error) {
 	if err := c.Whole(); err != nil {
 		return 0, err
@@ -110,5 +108,5 @@ func rekeyOne(ctx context.Context, h *keyring.Hold, c *row.Cursor, r *replacemen
 	if err != nil {
 		return 0, err
 	}
-	return uint64(len(data)), r.block(ctx, h, was, data)
+	return uint64(len(data)), r.putBlock(ctx, h, was, data)
 }

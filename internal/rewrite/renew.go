@@ -12,12 +12,12 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// errOvertaken ends a renewal whose epochs another operation has replaced meanwhile;
-// it begins anew.
+// errOvertaken ends a renewal when another operation has rotated its epochs. The renewal begins
+// anew.
 var errOvertaken = errors.New("block: the epochs were rotated meanwhile")
 
-// Renew gives the blocks whose DEKs are too old fresh ones, and drops the epochs
-// of those. Another rewriting operation gets its turn after each step.
+// Renew gives fresh DEKs to the blocks whose DEKs are too old, and drops their epochs. It releases
+// the turn after each step.
 func (w *Rewriter) Renew(ctx context.Context) error {
 	if w.Keys.Policy().RekeyAfter == 0 {
 		return nil
@@ -55,23 +55,22 @@ func (w *Rewriter) renewOnce(ctx context.Context) (err error) {
 	return nil
 }
 
-// renewal is one that is under way.
 type renewal struct {
 	session   uint64
 	rotations uint64 // Rewriter.rotations when it began
-	epoch     uint32 // DEKs of those before it are replaced
-	next      []byte // the id that it has not come to
+	epoch     uint32 // the renewal replaces the DEKs of the epochs before it
+	next      []byte
 	steps     int
 	renewed   uint64
-	damaged   error // the first block that could not be opened
+	damaged   error // first failure to open a block
 }
 
-// beginRenewal returns what is due, or nil.
+// beginRenewal returns a renewal, or nil if none is due.
 func (w *Rewriter) beginRenewal(ctx context.Context) (*renewal, error) {
-	if err := w.TakeTurn(ctx, "renew DEKs"); err != nil {
+	if err := w.AcquireTurn(ctx, "renew DEKs"); err != nil {
 		return nil, err
 	}
-	defer w.GiveTurn()
+	defer w.ReleaseTurn()
 	h, err := w.Keys.Acquire()
 	if err != nil {
 		return nil, err
@@ -82,7 +81,7 @@ func (w *Rewriter) beginRenewal(ctx context.Context) (*renewal, error) {
 	if err != nil || bound == 0 {
 		return nil, err
 	}
-	// From the start, also after a restart: what is done shows in the records' epochs.
+	// It begins at the first id, also after a restart: the records' epochs show what is done.
 	n.epoch = bound
 	if h.CurrentEpoch() >= bound {
 		return n, nil
@@ -95,7 +94,6 @@ func (w *Rewriter) beginRenewal(ctx context.Context) (*renewal, error) {
 	return n, nil
 }
 
-// again takes a hold again after something was done without it, unless that failed.
 func again(keys *keyring.Keyring, session uint64, err error) (keyring.Hold, error) {
 	if err != nil {
 		return keyring.Hold{}, err
@@ -103,12 +101,11 @@ func again(keys *keyring.Keyring, session uint64, err error) (keyring.Hold, erro
 	return keys.AcquireSession(session)
 }
 
-// renewTurn is one step, with the turn of rewriting operations, in one hold.
 func (w *Rewriter) renewTurn(ctx context.Context, n *renewal, mt *progress.Meter) (c cost, done bool, err error) {
-	if err := w.TakeTurn(ctx, "renew DEKs"); err != nil {
+	if err := w.AcquireTurn(ctx, "renew DEKs"); err != nil {
 		return c, false, err
 	}
-	defer w.GiveTurn()
+	defer w.ReleaseTurn()
 	if w.rotations != n.rotations {
 		return c, false, errOvertaken
 	}
@@ -148,8 +145,8 @@ func (w *Rewriter) renewStep(ctx context.Context, h *keyring.Hold, n *renewal, m
 	return c, true, w.endRenewal(ctx, h, n)
 }
 
-// endRenewal drops the epochs that nothing names any more, unless a block could not be
-// opened: it is left as it is.
+// endRenewal drops the epochs before n.epoch, which no record names any more. If a block could not
+// be opened, its record does, and they stay.
 func (w *Rewriter) endRenewal(ctx context.Context, h *keyring.Hold, n *renewal) error {
 	if err := w.Table.Part.Sync(ctx); err != nil {
 		return err
@@ -173,8 +170,8 @@ func (w *Rewriter) endRenewal(ctx context.Context, h *keyring.Hold, n *renewal) 
 	return w.removeMarker(ctx, MarkerRenew)
 }
 
-// collectTooOld prepares the replacement of the next blocks whose DEKs are too old,
-// and returns where to go on, nil at the end.
+// collectTooOld prepares the replacements of the next blocks whose DEKs are too old. It returns the
+// next id, nil at the end.
 func (w *Rewriter) collectTooOld(ctx context.Context, h *keyring.Hold, r *replacement, n *renewal, mt *progress.Meter) (next []byte, err error) {
 	view, err := w.Table.Part.View(ctx)
 	if err != nil {
@@ -197,13 +194,13 @@ func (w *Rewriter) collectTooOld(ctx context.Context, h *keyring.Hold, r *replac
 		p := row.Pair{ID: d.ID, Record: d.Record}
 		if p.Value, err = sealedIn(ctx, view, d.ID, &found); err == nil {
 			plain = row.RoomFor(plain, p.Value)
-			var out []byte // nil if it does not open: plain stays, to be overwritten
+			var out []byte // nil if the block does not open: plain stays, to be overwritten
 			if out, err = w.Table.Open(ctx, h, p, plain); err == nil {
 				plain = out
 			}
 		}
 		if err == nil {
-			err = r.block(ctx, h, d.Was, plain)
+			err = r.putBlock(ctx, h, d.Was, plain)
 		}
 		if err = row.Damage(err); errors.Is(err, keyring.ErrCorrupt) || errors.Is(err, keyring.ErrVersion) {
 			if n.damaged == nil {
@@ -220,7 +217,7 @@ func (w *Rewriter) collectTooOld(ctx context.Context, h *keyring.Hold, r *replac
 	return next, nil
 }
 
-// sealedIn returns a copy of a sealed block; that it is missing is damage.
+// sealedIn returns a copy of a sealed block. If it is missing, the row is damaged.
 func sealedIn(ctx context.Context, r engine.Reader, id []byte, found *engine.Row) ([]byte, error) {
 	err := r.Get(ctx, id, engine.Sealed, found)
 	if errors.Is(err, engine.ErrNotFound) {

@@ -13,28 +13,26 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// RewrapDEKs wraps the DEKs that are wrapped by an older KEK (ByKEK) with the one that wraps the
-// store now, and drops the KEKs that no record names any more. It takes the turn for some
-// records at a time.
+// RewrapDEKs wraps the DEKs that an older KEK wraps (ByKEK) with the KEK that wraps the store, and
+// then drops the KEKs that no record names. It acquires the turn for a few records at a time.
 //
-// A record whose DEK does not open its block is left as it is, and the others need not wait.
+// It leaves a record alone whose DEK does not open its block, and goes on.
 func (w *Rewriter) RewrapDEKs(ctx context.Context, report progress.Report) error {
 	for {
 		err := w.rewrapAll(ctx, report)
 		if !errors.Is(err, keyring.ErrMoved) && !errors.Is(err, errBehind) {
 			return err
 		}
-		// The KEK was changed meanwhile: what was rewrapped before needs it again. Or somebody
-		// committed, behind the walk, what was wrapped before the KEK was changed: there is
-		// less of that each time.
+		// The KEK was changed meanwhile, and all has to be rewrapped again. Or somebody committed
+		// records of the KEK before behind the walk; there are fewer of those each time.
 	}
 }
 
-// errBehind says that a record names an older KEK that was written when the walk had been there.
+// errBehind says that a record of an older KEK was written behind the walk.
 var errBehind = errors.New("block: written behind the walk")
 
 func (w *Rewriter) rewrapAll(ctx context.Context, report progress.Report) (err error) {
-	moves := w.Keys.KEKMoves() // first: what is active now was so then, or DropKEKs says
+	moves := w.Keys.KEKMoves() // first: DropKEKs fails if the KEK was changed after this
 	keks, active := w.Keys.KEKs()
 	switch {
 	case w.ReadOnly:
@@ -42,7 +40,7 @@ func (w *Rewriter) rewrapAll(ctx context.Context, report progress.Report) (err e
 	case w.Ctx.Err() != nil:
 		return keyring.ErrClosed
 	case len(keks) == 1:
-		return nil // no record needs another
+		return nil // no record can need another
 	}
 	isDue := func(in keyring.RecordInfo) bool { return in.Wrapping == keyring.ByKEK && in.KEK != active }
 	var total uint64
@@ -54,7 +52,7 @@ func (w *Rewriter) rewrapAll(ctx context.Context, report progress.Report) (err e
 	mt := w.Board.Meter(WorkRewrap, report, total, func(ctx context.Context) (uint64, error) { return w.countDue(ctx, isDue) })
 	defer func() {
 		if errors.Is(err, keyring.ErrMoved) || errors.Is(err, errBehind) {
-			mt.End(nil) // another begins
+			mt.End(nil) // another meter follows
 			return
 		}
 		mt.End(err)
@@ -73,11 +71,11 @@ func (w *Rewriter) rewrapAll(ctx context.Context, report progress.Report) (err e
 		}
 		mt.Between()
 	}
-	if err := w.TakeTurn(ctx, "drop KEKs"); err != nil {
+	if err := w.AcquireTurn(ctx, "drop KEKs"); err != nil {
 		return err
 	}
 	named, err := w.dropUnusedKEKs(ctx, moves)
-	w.GiveTurn()
+	w.ReleaseTurn()
 	if err != nil {
 		return err
 	}
@@ -91,7 +89,6 @@ func (w *Rewriter) rewrapAll(ctx context.Context, report progress.Report) (err e
 	return nil
 }
 
-// countDue counts the records that are due. It reads all of them and calls no vault.
 func (w *Rewriter) countDue(ctx context.Context, isDue func(keyring.RecordInfo) bool) (n uint64, err error) {
 	err = w.Table.EachRecord(ctx, nil, func(_, _ []byte, in keyring.RecordInfo) (bool, error) {
 		if isDue(in) {
@@ -102,20 +99,18 @@ func (w *Rewriter) countDue(ctx context.Context, isDue func(keyring.RecordInfo) 
 	return n, err
 }
 
-// leftRecords counts the records that were left as they are.
 type leftRecords struct {
 	n     int
 	first error
 }
 
-// rewrapChunk rewraps the next records that are due, unless the vault throttles, or somebody
-// is to be told of it, and returns where to go on. It takes no hold but for each record, since
-// each asks the vault.
+// rewrapChunk rewraps the next records that are due, until the vault throttles or the meter is due,
+// and returns the next id. It has a hold for one record at a time, since each asks the vault.
 func (w *Rewriter) rewrapChunk(ctx context.Context, from []byte, isDue func(keyring.RecordInfo) bool, mt *progress.Meter, left *leftRecords) (next []byte, more bool, err error) {
-	if err := w.TakeTurn(ctx, "rewrap DEKs"); err != nil {
+	if err := w.AcquireTurn(ctx, "rewrap DEKs"); err != nil {
 		return nil, false, err
 	}
-	defer w.GiveTurn()
+	defer w.ReleaseTurn()
 	if err := w.Use.Begin(); err != nil {
 		return nil, false, err
 	}
@@ -125,7 +120,7 @@ func (w *Rewriter) rewrapChunk(ctx context.Context, from []byte, isDue func(keyr
 		return nil, false, err
 	}
 	for i, d := range todo {
-		if err := w.Budget.Take(ctx, callsPerRewrap); err != nil {
+		if err := w.Budget.Wait(ctx, callsPerRewrap); err != nil {
 			return nil, false, err
 		}
 		if mt.Due() && i > 0 {
@@ -144,7 +139,7 @@ func (w *Rewriter) rewrapChunk(ctx context.Context, from []byte, isDue func(keyr
 	return next, next != nil, nil
 }
 
-// rewrap moves one record to the KEK of now, unless somebody writes the block meanwhile.
+// rewrap moves one record to the present KEK, unless somebody writes the block meanwhile.
 func (w *Rewriter) rewrap(ctx context.Context, was engine.Was) error {
 	h, err := w.Keys.Acquire()
 	if err != nil {
@@ -153,31 +148,32 @@ func (w *Rewriter) rewrap(ctx context.Context, was engine.Was) error {
 	defer func() { h.Release() }()
 	record, err := w.Table.RewrapKEK(ctx, &h, was)
 	if errors.Is(err, row.ErrWritten) {
-		return nil // the writer won
+		return nil
 	}
 	var in keyring.RecordInfo
 	if err == nil {
 		in, err = keyring.ParseRecord(record)
 	}
 	if err == nil {
-		err = w.inheritAge(ctx, &h, in.Epoch) // the DEK is older than that
+		err = w.inheritAge(ctx, &h, in.Epoch) // the DEK is older than this epoch
 	}
 	if err != nil {
 		return fmt.Errorf("block %s: %w", row.Shown(was.ID), err)
 	}
 	r := w.replacement()
 	defer r.Close()
-	if err := r.record(was, record); err != nil {
+	if err := r.putRecord(was, record); err != nil {
 		return err
 	}
 	return r.commit(ctx)
 }
 
-// dropUnusedKEKs takes the KEK versions out of the keyring that no record names any
-// more, or returns keyring.ErrMoved if the KEK was changed since moves was counted. It
-// reports whether any is still named.
-// The caller has the turn of rewriting operations: what those write is not checked as
-// a commit is, and each of them wraps and writes within one turn.
+// dropUnusedKEKs drops the KEK versions that no record names from the keyring. named reports
+// whether records name any of the others but the present one. It returns keyring.ErrMoved if the
+// KEK was changed since KEKMoves returned moves.
+//
+// The caller has the turn: nobody checks what rewriting operations write as checkKEKs checks a
+// commit, so that each of them wraps and writes within one turn.
 func (w *Rewriter) dropUnusedKEKs(ctx context.Context, moves uint64) (named bool, err error) {
 	keks, active := w.Keys.KEKs()
 	if w.Keys.KEKMoves() != moves {
@@ -196,16 +192,17 @@ func (w *Rewriter) dropUnusedKEKs(ctx context.Context, moves uint64) (named bool
 	unused, err := w.unusedKEKs(ctx, dropping)
 	if err == nil {
 		if err = w.Keys.DropKEKs(ctx, moves, unused...); err != nil && !errors.Is(err, keyring.ErrMoved) {
-			// A crash may find the document that could not be saved, as the storage
-			// said: what it does not list is not written until there is another.
+			// A crash may find the document that the storage says it did not save. So nothing is
+			// written under a KEK that this document does not list, until there is another
+			// document.
 			return false, err
 		}
 	}
 	return len(unused) < len(dropping), errors.Join(err, part.RefuseKEKs(context.WithoutCancel(ctx), nil))
 }
 
-// unusedKEKs returns those of the KEKs that no record names: one more walk, because
-// writers may have been wrapping with the old ones when the first began.
+// unusedKEKs returns the KEKs of dropping that no record names. It walks all records again: when
+// the first walk began, writers may still have been wrapping with them.
 func (w *Rewriter) unusedKEKs(ctx context.Context, dropping []uint32) (unused []uint32, err error) {
 	h, err := w.Keys.Acquire()
 	if err != nil {

@@ -30,10 +30,10 @@ func newRig(t testing.TB, o keyring.Options, recordCache int64) rig {
 	keys, err := keyring.Create(t.Context(), &keyring.MemStorage{}, kek.New(v, v.CreateKey("customer").Versionless()), &o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, keys.Close()) })
-	c := Config{Use: &row.Use{}, Keys: keys, Ctx: context.Background(), VaultRate: 1000, Changed: func() {},
+	c := Config{Use: &row.Use{}, Keys: keys, Ctx: context.Background(), VaultRate: 1000, Wrote: func() {},
 		MayWrite: func(context.Context, *keyring.Hold) error { return nil },
 		Board:    progress.NewBoard(t.Context(), keys, func(func()) bool { return false }, func(string, error) {})}
-	c.Table = row.New(row.Config{Part: memory.New().Partition(0), Keys: keys, Use: c.Use, RecordCache: recordCache, Changed: c.Changed})
+	c.Table = row.New(row.Config{Part: memory.New().Partition(0), Keys: keys, Use: c.Use, RecordCache: recordCache, Wrote: c.Wrote})
 	g.Rewriter = New(c)
 	return g
 }

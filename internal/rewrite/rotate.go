@@ -10,12 +10,11 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// RotateEpoch begins a new epoch, rewraps every DEK record under it, and destroys the epochs
-// before. It returns which those are. The caller has the turn.
+// RotateEpoch begins a new epoch, rewraps every DEK record under it, destroys the epochs before,
+// and returns those. The caller has the turn. refuseFromProgress finds this name on the stack.
 //
-// It goes on with nothing: who rotates wants an epoch that begins now, because of what happened
-// until now, and whatever says that a rotation is under way may be from before that, or put
-// there by somebody. refuseFromProgress finds it on the stack.
+// It goes on with no earlier rotation. The caller wants an epoch that begins now, because of what
+// happened until now; a marker may be older than that, or planted.
 func (w *Rewriter) RotateEpoch(ctx context.Context, report progress.Report) (dropped []uint32, err error) {
 	h, err := w.Keys.Acquire()
 	if err != nil {
@@ -25,7 +24,7 @@ func (w *Rewriter) RotateEpoch(ctx context.Context, report progress.Report) (dro
 	h.Release()
 	err = w.Keys.Rotate(ctx)
 	if errors.Is(err, keyring.ErrLimit) {
-		// No room for one more: it takes a rotation into the present one first.
+		// No epoch more fits into the document. A rotation into the present epoch makes room.
 		if dropped, err = w.rewrapInto(ctx, session, current, report); err == nil {
 			err = w.Keys.Rotate(ctx)
 		}
@@ -38,7 +37,7 @@ func (w *Rewriter) RotateEpoch(ctx context.Context, report progress.Report) (dro
 	}
 	epoch := h.CurrentEpoch()
 	w.rotations++
-	// A renewal that was cut off went by the epochs before.
+	// A renewal that was cut off had its bound among the epochs before.
 	err = errors.Join(w.inheritAge(ctx, &h, epoch), w.removeMarker(ctx, MarkerRenew))
 	h.Release()
 	if err != nil {
@@ -48,9 +47,9 @@ func (w *Rewriter) RotateEpoch(ctx context.Context, report progress.Report) (dro
 	return append(dropped, more...), err
 }
 
-// rewrapInto is the rest of a rotation: it rewraps what names an epoch before the given one, and
-// destroys those. The first step sets the floor under the records that are written from now on;
-// the last makes all of it durable, so that the epochs before may go.
+// rewrapInto rewraps the records that name an epoch before epoch, and destroys those epochs. Its
+// first step raises the floor for what is written from now on; its last makes all durable, before
+// the epochs go.
 func (w *Rewriter) rewrapInto(ctx context.Context, session uint64, epoch uint32, report progress.Report) (dropped []uint32, err error) {
 	mt := w.meter(WorkRotateEpoch, report, nil, nil)
 	defer func() { mt.End(err) }()
@@ -87,8 +86,8 @@ func (w *Rewriter) rewrapInto(ctx context.Context, session uint64, epoch uint32,
 	return dropped, nil
 }
 
-// rewrapStep rewraps the next records that name an older epoch, and returns where to go on, nil
-// at the end.
+// rewrapStep rewraps the next records that name an older epoch. It returns the next id, nil at the
+// end.
 func (w *Rewriter) rewrapStep(ctx context.Context, h *keyring.Hold, from []byte, epoch uint32, mt *progress.Meter) (next []byte, err error) {
 	todo, passed, next, err := w.list(ctx, w.Table.Part, from, func(in keyring.RecordInfo) bool { return in.Epoch < epoch })
 	if err != nil {
@@ -103,7 +102,7 @@ func (w *Rewriter) rewrapStep(ctx context.Context, h *keyring.Hold, from []byte,
 		if err != nil {
 			return nil, fmt.Errorf("block %s: %w", row.Shown(d.ID), err)
 		}
-		if err := r.record(d.Was, again); err != nil {
+		if err := r.putRecord(d.Was, again); err != nil {
 			return nil, err
 		}
 		passed += d.passed + 1
@@ -115,7 +114,7 @@ func (w *Rewriter) rewrapStep(ctx context.Context, h *keyring.Hold, from []byte,
 	return next, nil
 }
 
-// meter begins to measure an operation over the ids in [start, end), which are counted meanwhile.
+// meter begins to measure an operation over the ids in [start, end). They are counted meanwhile.
 func (w *Rewriter) meter(name string, report progress.Report, start, end []byte) *progress.Meter {
 	return w.Board.Meter(name, report, 0, func(ctx context.Context) (uint64, error) { return w.Table.Count(ctx, start, end) })
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// cost is what a step of re-encrypting took.
+// cost is what a step has sealed anew.
 type cost struct{ bytes, blocks uint64 }
 
-// step does the next part of an operation, in one hold, and reports whether it was the last.
+// step does step n of an operation, in one hold, and reports whether it was the last.
 type step func(ctx context.Context, h *keyring.Hold, n int) (c cost, done bool, err error)
 
-// walk takes the steps of an operation, each in a hold of the session that it began in. Between
-// two of them nothing is held, the meter may tell its Report, and the pace is kept.
+// walk does the steps of an operation, each in a hold of the operation's session. Between two steps
+// it has no hold, lets the meter call its Report, and keeps the pace.
 func (w *Rewriter) walk(ctx context.Context, session uint64, mt *progress.Meter, s step) error {
 	for n := 0; ; n++ {
 		c, done, err := w.one(ctx, session, s, n)
@@ -32,7 +32,6 @@ func (w *Rewriter) walk(ctx context.Context, session uint64, mt *progress.Meter,
 	}
 }
 
-// one takes a step.
 func (w *Rewriter) one(ctx context.Context, session uint64, s step, n int) (c cost, done bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return c, false, err
@@ -45,15 +44,16 @@ func (w *Rewriter) one(ctx context.Context, session uint64, s step, n int) (c co
 	return s(ctx, &h, n)
 }
 
-// due is a record that is to be replaced, and how many others came by since the one before.
+// due is a record that is to be replaced. passed counts the records between the one before and it
+// that are not due.
 type due struct {
 	engine.Was
 	passed uint64
 }
 
-// list returns the next records from an id on that are due, how many others came by behind the
-// last of them, and where to go on, nil at the end. It returns a step's records at the most, and
-// stops after some that are not due, so that a hold, or a turn, is short when little is to be done.
+// list returns the next records that are due, from an id on, the number of records after the last
+// of them that are not due, and the next id, nil at the end. It returns Steps.Records at most, and
+// reads 64 times as many at most, so that a hold or a turn is short where little is due.
 func (w *Rewriter) list(ctx context.Context, r engine.Reader, from []byte, isDue func(keyring.RecordInfo) bool) (todo []due, passed uint64, next []byte, err error) {
 	it, err := r.Cursor(ctx, engine.Record, from, nil)
 	if err != nil {

@@ -8,23 +8,22 @@ import (
 
 // chunk is a run of blocks that are read ahead.
 type chunk struct {
-	keys    []byte   // id | record, of one after the other
-	records []record // what is in keys
-	after   []byte   // its blocks follow this id
-	to      []byte   // where those of the next one begin: an id; see last
-	last    bool     // there is no next one
+	keys    []byte // id | record, one after the other
+	records []record
+	after   []byte // the id before its first block
+	to      []byte // the id with which the next chunk begins; unset if last
+	last    bool   // there is no next chunk
 
 	plain  []byte // the blocks, opened
 	blocks []prefetched
 	rest   int   // the first of records that did not fit into plain
-	err    error // what came after the blocks, or in place of those that are left out
+	err    error // what stopped the chunk; the blocks before it are good
 	opened chan struct{}
 }
 
-// record is a DEK record and its block's id.
 type record struct{ id, value []byte }
 
-// prefetched is a block in its chunk.
+// prefetched is an opened block, in its chunk's memory.
 type prefetched struct{ id, plain []byte }
 
 func (ch *chunk) reset() {
@@ -32,27 +31,26 @@ func (ch *chunk) reset() {
 	ch.plain, ch.blocks, ch.rest, ch.err = ch.plain[:0], ch.blocks[:0], 0, nil
 }
 
-// add adds a record; locate follows the last of them.
+// add adds a record. Its slices are the engine's until locate is called, after the last add.
 func (ch *chunk) add(id, value []byte) {
 	ch.keys = append(append(ch.keys, id...), value...)
 	ch.records = append(ch.records, record{id, value})
 }
 
-// locate replaces the engine's slices, of which only the lengths still mean something, by
-// the chunk's own.
+// locate points the records at the chunk's own memory: append may have moved it, so that of each
+// record only the two lengths still count.
 func (ch *chunk) locate() {
 	rest := ch.keys
-	take := func(n int) (part []byte) {
+	cut := func(n int) (part []byte) {
 		part, rest = rest[:n:n], rest[n:]
 		return part
 	}
 	for i, r := range ch.records {
-		ch.records[i] = record{take(len(r.id)), take(len(r.value))}
+		ch.records[i] = record{cut(len(r.id)), cut(len(r.value))}
 	}
 }
 
-// seek moves a cursor over blocks to where that of a record should be, or to whatever
-// is there after the one before.
+// seek moves a cursor over blocks to where the block of record i should be.
 func (ch *chunk) seek(it *way, i int) {
 	after := ch.after
 	if i > 0 {
@@ -61,8 +59,8 @@ func (ch *chunk) seek(it *way, i int) {
 	it.after(after)
 }
 
-// pair returns a record with its block, which is where the iterator stands. The id is
-// that of the one that has no counterpart if there is an error.
+// pair returns a record with the block at the cursor or, with an error, the id that lacks a
+// counterpart.
 func (ch *chunk) pair(it *way, i int) (p Pair, err error) {
 	if p, err = ch.match(it, i); err != nil {
 		return p, err
@@ -91,10 +89,10 @@ func (ch *chunk) match(it *way, i int) (p Pair, err error) {
 	return p, nil
 }
 
-// reachesEnd looks whether there are blocks between the last record and the next chunk.
+// reachesEnd checks that no block lies between the last record and the next chunk.
 func (ch *chunk) reachesEnd(it *way) error {
 	switch {
-	case ch.err != nil: // where the next record is is not known
+	case ch.err != nil: // nobody knows where the next record is
 		return ch.err
 	case !it.Valid():
 		if err := it.Err(); err != nil {
@@ -107,9 +105,9 @@ func (ch *chunk) reachesEnd(it *way) error {
 	return nil
 }
 
-// fits reports whether a sealed block has room once it is open. The first of a chunk, for
-// which there may be other memory, has room unless too much is ahead already. Memory is
-// not let go while there is plaintext in it.
+// fits reports whether a sealed block has room in plain once it is open. The first block of a chunk
+// may get other memory, unless the walk has too much ahead already. Memory that has plaintext in it
+// is never let go.
 func (ch *chunk) fits(sealed int, ahead *aheadBytes) bool {
 	if len(ch.plain)+sealed <= cap(ch.plain) && (len(ch.plain) > 0 || cap(ch.plain) <= prefetchBytes || sealed > prefetchBytes) {
 		return true
@@ -126,12 +124,11 @@ func (ch *chunk) fits(sealed int, ahead *aheadBytes) bool {
 	return true
 }
 
-// aheadBytes is the memory that the chunks of a walk have for plaintext.
+// aheadBytes counts the memory that a walk's chunks have for plaintext.
 type aheadBytes struct{ n atomic.Int64 }
 
-// exchange accounts for memory of one size in the place of memory of another, unless that
-// makes more than there may be; memory of the usual size, of which there is one a chunk,
-// there always is.
+// exchange counts memory of size to in place of size from, unless the sum would exceed
+// prefetchMost. A buffer of prefetchBytes for each chunk is always granted.
 func (a *aheadBytes) exchange(from, to int) bool {
 	if n := a.n.Add(int64(to - from)); n > prefetchMost && to > prefetchBytes {
 		a.n.Add(int64(from - to))

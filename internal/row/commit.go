@@ -10,21 +10,21 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// NoEpoch is the epoch of a batch that has no DEK records.
+// NoEpoch is the epoch of a batch without DEK records.
 const NoEpoch = math.MaxUint32
 
-// recordEpoch returns the epoch of a record that was just made.
+// recordEpoch returns the epoch of a DEK record that was just made.
 func recordEpoch(record []byte) uint32 {
 	in, err := keyring.ParseRecord(record)
 	if err != nil {
-		return 0 // older than any: whoever asks will look at the record, and say
+		return 0 // older than any: judge then reads the record and returns the error
 	}
 	return in.Epoch
 }
 
-// apply makes the changes of a batch visible, whose DEK records name no epoch before
-// oldest. Unless Config.NoSync, durable must be called before the batch is closed; what has
-// to be done besides is best done between the two, while the log is written.
+// apply makes a batch visible. Its DEK records name no epoch before oldest. Unless Config.NoSync is
+// set, the caller calls durable before it closes the batch; other work is best done between the
+// two, while the engine writes its log.
 func (t *Table) apply(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32, was ...engine.Was) error {
 	for {
 		g, err := t.judge(ctx, h, b, oldest)
@@ -34,17 +34,17 @@ func (t *Table) apply(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 		g.Was = was
 		err = t.Part.Apply(ctx, b, g, !t.noSync)
 		if err == nil {
-			t.changed()
+			t.wrote()
 			return nil
 		}
 		if !errors.Is(err, engine.ErrFloor) {
-			return Damage(err) // of the rows that it rests on, which the engine reads
+			return Damage(err) // the engine reads the rows of g.Was
 		}
-		oldest = g.Epoch // and the floor was raised in between: judge it again
+		oldest = g.Epoch // the floor was raised in between: judge again
 	}
 }
 
-// durable waits until what was applied is durable, unless Config.NoSync.
+// durable waits until an applied batch is durable, unless Config.NoSync is set.
 func (t *Table) durable(b engine.Batch) error {
 	if t.noSync {
 		return nil
@@ -52,26 +52,25 @@ func (t *Table) durable(b engine.Batch) error {
 	return b.Wait()
 }
 
-// Commit applies a batch of several changes, with which it keeps the caches in step,
-// and waits until it is durable.
+// Commit applies a batch and waits until it is durable. It keeps the caches in step.
 func (t *Table) Commit(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
-	changes := make([]uint64, 0, 64) // no allocation for a small batch
-	c, next, err := b.Change(0)
-	for ; err == nil && next > 0; c, next, err = b.Change(next) {
-		changes = append(changes, t.rows.announce(c.ID))
+	writes := make([]uint64, 0, 64) // a small batch allocates nothing
+	c, next, err := b.Op(0)
+	for ; err == nil && next > 0; c, next, err = b.Op(next) {
+		writes = append(writes, t.rows.announce(c.ID))
 	}
 	if err == nil {
 		err = t.apply(ctx, h, b, oldest)
 	}
-	for _, c := range changes {
+	for _, c := range writes {
 		t.rows.report(c)
 	}
 	if err != nil {
 		return err
 	}
-	// The engine may have kept a large batch and left an empty one. Then the cache holds
-	// older records of these blocks, which readers notice.
-	for c, next, err = b.Change(0); err == nil && next > 0; c, next, err = b.Change(next) { // it was read once
+	// The engine may have kept a large batch and left an empty one. The record cache then
+	// keeps older records of these blocks, which readers notice.
+	for c, next, err = b.Op(0); err == nil && next > 0; c, next, err = b.Op(next) { // the loop above has read it without an error
 		if c.Deleted {
 			t.records.drop(c.ID)
 		} else {
@@ -81,9 +80,9 @@ func (t *Table) Commit(ctx context.Context, h *keyring.Hold, b engine.Batch, old
 	return t.durable(b)
 }
 
-// judge looks at a batch by the floor of now, and rewraps, in the batch's own memory, the
-// records that name an epoch which is being replaced: those of a batch that was begun before
-// RotateEpoch was. Whatever raises the floor after this look has the engine refuse the batch.
+// judge compares a batch with the present floor. DEK records that name an epoch below it are
+// rewrapped in the batch's own memory: the batch was begun before RotateEpoch raised the floor. If
+// the floor is raised after this look, the engine refuses the batch.
 func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) (engine.Guard, error) {
 	floor := t.Part.Floor()
 	g := engine.Guard{Floor: floor.Revision, Epoch: oldest}
@@ -96,13 +95,13 @@ func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 		return g, nil
 	}
 	if oldest == h.CurrentEpoch() && !h.EpochIsShared() {
-		g.Below = true // there are too many epochs for another; see Checkpoint
+		g.Below = true // no epoch is left to begin; see Checkpoint
 		return g, nil
 	}
 	g.Epoch = NoEpoch
 	var bind keyring.Binding
-	c, next, err := b.Change(0)
-	for ; err == nil && next > 0; c, next, err = b.Change(next) {
+	c, next, err := b.Op(0)
+	for ; err == nil && next > 0; c, next, err = b.Op(next) {
 		if c.Deleted {
 			continue
 		}
@@ -116,23 +115,23 @@ func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 		}
 		g.Epoch = min(g.Epoch, recordEpoch(c.Record))
 	}
-	g.Below = g.Epoch < floor.Epoch // likewise
+	g.Below = g.Epoch < floor.Epoch // as above
 	return g, err
 }
 
-// checkKEKs refuses a batch with a record that is wrapped by a KEK which has left the
-// keyring, or is leaving it: it would never open again. floor was taken before, and the batch
-// is applied by it or looked at again.
+// checkKEKs refuses a batch with a DEK record under a KEK that has left the keyring's table or is
+// leaving it: nobody could open it again. The caller has read floor before, and applies the batch
+// by it.
 //
-// An id in the keyring's table means the KEK that it meant when the record was made,
-// because none is ever given twice. What is in the table now stays in it until dropUnusedKEKs takes it out: that
-// has the floor refuse it first, before it looks for records, so that the batch is either
-// applied before, and seen, or refused. The KEK that wraps the store is exempt: if
-// it was about to be dropped, the store has moved to it since, and it is not dropped.
+// A KEK id is given once, so that it means the KEK that it meant when the record was made. A KEK
+// leaves the table only through dropUnusedKEKs, which has the floor refuse the KEK before it
+// searches for records: a batch is either applied before the search, and found by it, or refused.
+// The KEK that wraps the store is exempt: dropUnusedKEKs does not drop it, even if it was about to
+// before the store moved to it.
 func (t *Table) checkKEKs(b engine.Batch, floor engine.Floor) error {
 	keks, active := t.keys.KEKs()
-	c, next, err := b.Change(0)
-	for ; err == nil && next > 0; c, next, err = b.Change(next) {
+	c, next, err := b.Op(0)
+	for ; err == nil && next > 0; c, next, err = b.Op(next) {
 		if c.Deleted {
 			continue
 		}
@@ -150,9 +149,8 @@ func (t *Table) checkKEKs(b engine.Batch, floor engine.Floor) error {
 	return err
 }
 
-// Replace applies a batch in the place of the records that were read, but for those which
-// somebody else has replaced meanwhile, which it counts. It is not durable yet. The caller's
-// records are of the batch's changes.
+// Replace applies the ops of a batch whose rows still have the record in was; somebody else has
+// written the other rows, lost of them. The result is not durable yet.
 func (t *Table) Replace(ctx context.Context, b engine.Batch, was []engine.Was) (lost int, err error) {
 	if lost, err = t.Part.Replace(ctx, b, was); err != nil {
 		return lost, Damage(err)
@@ -160,10 +158,10 @@ func (t *Table) Replace(ctx context.Context, b engine.Batch, was []engine.Was) (
 	if lost == len(was) {
 		return lost, nil
 	}
-	t.changed()
-	c, next, err := b.Change(0)
-	for ; err == nil && next > 0; c, next, err = b.Change(next) {
+	t.wrote()
+	c, next, err := b.Op(0)
+	for ; err == nil && next > 0; c, next, err = b.Op(next) {
 		t.records.replace(c.ID, c.Record)
 	}
-	return lost, nil // what is in the cache is not trusted
+	return lost, nil // the record cache is not trusted
 }

@@ -9,22 +9,22 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Cursor walks DEK records and sealed blocks of one state of the engine side by side. It
-// belongs to one goroutine, and every use of it is inside a hold of one session, so that who
-// closes the store finds it at rest.
+// Cursor walks the DEK records and the sealed blocks of one engine state side by side. It belongs
+// to one goroutine, and each use is inside a hold of one session: closing the store finds it at
+// rest.
 type Cursor struct {
 	t          *Table
 	data, deks *way
 	start, end []byte
 	started    bool
-	onData     bool   // what the current pair consists of
-	onDEK      bool   //
-	id         []byte // the current block's id
-	plain      []byte // the current block's plaintext
+	onData     bool // parts that the current pair has
+	onDEK      bool
+	id         []byte
+	plain      []byte
 }
 
-// Cursor returns a cursor over the ids in [start, end), or back from its end; nil is no bound.
-// Finish it.
+// Cursor returns a cursor over the ids in [start, end), from the last one back if back is set; a
+// nil bound is none. The caller calls Finish.
 func (t *Table) Cursor(ctx context.Context, r engine.Reader, start, end []byte, back bool) (*Cursor, error) {
 	if err := ordered(start, end); err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func (t *Table) Cursor(ctx context.Context, r engine.Reader, start, end []byte, 
 		return nil, Damage(err)
 	}
 	data := &way{Cursor: it, back: back}
-	deks, err := data.clone(engine.Record, start, end) // the same state of the engine
+	deks, err := data.clone(engine.Record, start, end)
 	if err != nil {
 		return nil, errors.Join(err, data.Close())
 	}
@@ -43,22 +43,22 @@ func (t *Table) Cursor(ctx context.Context, r engine.Reader, start, end []byte, 
 	return c, nil
 }
 
-// Close implements [io.Closer], for [Use.CloseAll]. Whoever has the cursor calls Finish.
+// Close implements [io.Closer] for [Use.CloseAll].
 func (c *Cursor) Close() error {
 	return errors.Join(c.data.Close(), c.deks.Close())
 }
 
-// Finish closes the cursor and overwrites the plaintext that it was used to open.
+// Finish closes the cursor and overwrites the plaintext that it holds.
 func (c *Cursor) Finish() {
 	c.t.use.Finish(c)
 	clear(c.plain[:cap(c.plain)])
 }
 
-// Pair is what the engine has of one block: its record and its sealed data, of
-// which one may be missing. The slices are the engine's, until the next step.
+// Pair is what the engine has of one block; the record or the sealed block may be missing. Its
+// slices are valid until the next step.
 type Pair struct{ ID, Record, Value []byte }
 
-// Whole reports what is missing of the current pair.
+// Whole returns an error if a part of the current pair is missing.
 func (c *Cursor) Whole() error {
 	switch {
 	case !c.onDEK:
@@ -69,7 +69,7 @@ func (c *Cursor) Whole() error {
 	return nil
 }
 
-// Pair moves to the next block and reports whether there is one.
+// Pair moves to the next id and reports whether there is one.
 func (c *Cursor) Pair() (p Pair, ok bool, err error) {
 	if !c.started {
 		c.started = true
@@ -86,7 +86,7 @@ func (c *Cursor) Pair() (p Pair, ok bool, err error) {
 	if err := errors.Join(c.data.Err(), c.deks.Err()); err != nil {
 		return p, false, Damage(err)
 	}
-	order := 0 // which of the two is first
+	order := 0 // which of the two cursors is behind the other
 	switch {
 	case !c.data.Valid() && !c.deks.Valid():
 		return p, false, nil
@@ -114,7 +114,7 @@ func (c *Cursor) Pair() (p Pair, ok bool, err error) {
 	return p, true, nil
 }
 
-// Open opens a whole pair. The result is valid until the next Open.
+// Open opens a pair that is whole. The result is valid until the next Open.
 func (c *Cursor) Open(ctx context.Context, h *keyring.Hold, p Pair) ([]byte, error) {
 	c.plain = RoomFor(c.plain, p.Value)
 	out, err := c.t.Open(ctx, h, p, c.plain)
@@ -125,8 +125,8 @@ func (c *Cursor) Open(ctx context.Context, h *keyring.Hold, p Pair) ([]byte, err
 	return out, nil
 }
 
-// RoomFor returns buf, empty, with room for a sealed block once it is open. A buffer that is
-// too small is overwritten: nobody else would, once it is outgrown.
+// RoomFor returns buf[:0] if it has room for the plaintext of a sealed block, else a new buffer; it
+// overwrites a buffer that it replaces.
 func RoomFor(buf, sealed []byte) []byte {
 	if len(sealed) <= cap(buf) {
 		return buf[:0]
@@ -135,7 +135,6 @@ func RoomFor(buf, sealed []byte) []byte {
 	return make([]byte, 0, len(sealed))
 }
 
-// next moves to the next block and opens it.
 func (c *Cursor) next(ctx context.Context, h *keyring.Hold) (id, data []byte, ok bool, err error) {
 	p, ok, err := c.Pair()
 	if err != nil || !ok {
@@ -150,8 +149,8 @@ func (c *Cursor) next(ctx context.Context, h *keyring.Hold) (id, data []byte, ok
 	return p.ID, data, true, nil
 }
 
-// EachRecord calls f for each DEK record from the given id on, until f returns false. The
-// caller keeps the engine open. It needs no key.
+// EachRecord calls f for each DEK record from the id from on, until f returns false. The caller
+// keeps the engine open. It needs no key.
 func EachRecord(ctx context.Context, r engine.Reader, from []byte, f func(id, record []byte, in keyring.RecordInfo) (bool, error)) error {
 	it, err := r.Cursor(ctx, engine.Record, from, nil)
 	if err != nil {
@@ -179,7 +178,7 @@ func EachRecord(ctx context.Context, r engine.Reader, from []byte, f func(id, re
 	return Damage(it.Err())
 }
 
-// EachRecord is the function of that name, and keeps the engine open meanwhile.
+// EachRecord is the function [EachRecord]; it keeps the engine open itself.
 func (t *Table) EachRecord(ctx context.Context, from []byte, f func(id, record []byte, in keyring.RecordInfo) (bool, error)) error {
 	if err := t.use.Begin(); err != nil {
 		return err
@@ -188,8 +187,8 @@ func (t *Table) EachRecord(ctx context.Context, from []byte, f func(id, record [
 	return EachRecord(ctx, t.Part, from, f)
 }
 
-// EachID calls f for each id of [start, end) that has a DEK record, in order or back, until it
-// returns false. The id is valid within f, which is called without a hold. It opens nothing.
+// EachID calls f for each id of [start, end) that has a DEK record, in order or back, until f
+// returns false. The id is valid within f, which runs outside of any hold. EachID opens nothing.
 func (t *Table) EachID(ctx context.Context, start, end []byte, back bool, begin func() (keyring.Hold, engine.Reader, error), f func(id []byte) bool) error {
 	if err := errors.Join(ctx.Err(), ordered(start, end)); err != nil {
 		return err
@@ -199,7 +198,7 @@ func (t *Table) EachID(ctx context.Context, start, end []byte, back bool, begin 
 		return err
 	}
 	session := h.Session()
-	defer h.Pin()() // it needs no key, but keeps what Erase would wait for
+	defer h.Pin()() // it needs no key, but what it reads would stop Erase
 	it, err := r.Cursor(ctx, engine.Record, start, end)
 	if err != nil {
 		h.Release()
@@ -226,8 +225,8 @@ func (t *Table) EachID(ctx context.Context, start, end []byte, back bool, begin 
 	}
 }
 
-// Count returns how many DEK records there are in [start, end); nil is no bound. The caller
-// keeps the engine open.
+// Count returns the number of DEK records in [start, end); a nil bound is none. The caller keeps
+// the engine open.
 func Count(ctx context.Context, r engine.Reader, start, end []byte) (n uint64, err error) {
 	it, err := r.Cursor(ctx, engine.Record, start, end)
 	if err != nil {
@@ -242,7 +241,7 @@ func Count(ctx context.Context, r engine.Reader, start, end []byte) (n uint64, e
 	return n, Damage(it.Err())
 }
 
-// Count is the function of that name, and keeps the engine open meanwhile.
+// Count is the function [Count]; it keeps the engine open itself.
 func (t *Table) Count(ctx context.Context, start, end []byte) (n uint64, err error) {
 	if err := t.use.Begin(); err != nil {
 		return 0, err

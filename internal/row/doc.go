@@ -1,8 +1,7 @@
-// Package row is what a block is in an engine: a row of a wrapped DEK record and a sealed block,
-// bound to the block's id, its store and its partition. It seals and opens blocks, keeps what
-// was read lately in caches, walks rows in order, reading ahead, and commits changes by the
-// engine's floor.
+// Package row stores a block in an engine as a row: a DEK record and a sealed block, both bound to
+// the block's id, its store and its partition. The package seals and opens blocks, caches what was
+// read lately, walks rows in order, reads ahead, and commits batches by the engine's floor.
 //
-// Start with [Table], which is the rows of one store. A Table holds no access of its own: each
-// operation is given the hold of the keyring that it is done in.
+// Start with [Table], which is the rows of one store. A Table has no access of its own: each
+// operation runs in a hold that its caller passes in.
 package row

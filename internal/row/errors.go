@@ -8,7 +8,7 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// The errors that a caller of package block tells apart; it has them under the same names.
+// These errors are exported by package block under the same names.
 var (
 	ErrNotFound  = errors.New("block not found")
 	ErrInvalidID = errors.New("invalid block id")
@@ -17,13 +17,12 @@ var (
 	ErrStale     = errors.New("the KEK was changed since the batch was begun")
 )
 
-// What is wrong with a block that lacks one of its halves.
 var (
 	errNoRecord = fmt.Errorf("the block has data and no DEK record: %w", keyring.ErrCorrupt)
 	ErrNoData   = fmt.Errorf("the block has a DEK record and no data: %w", keyring.ErrCorrupt)
 )
 
-// Damage makes the engine's corruption the store's, and its unknown version.
+// Damage adds keyring.ErrCorrupt or keyring.ErrVersion to an engine's error of that kind.
 func Damage(err error) error {
 	switch {
 	case errors.Is(err, engine.ErrCorrupt):
@@ -34,7 +33,7 @@ func Damage(err error) error {
 	return err
 }
 
-// Shown quotes an id for an error text, at most 64 bytes of it.
+// Shown quotes an id for an error text, its first 64 bytes at most.
 func Shown(id []byte) string {
 	if len(id) > 64 {
 		return fmt.Sprintf("%q... (%d bytes)", id[:64], len(id))

@@ -14,15 +14,14 @@ import (
 const (
 	MaxID    = engine.MaxID
 	MaxBlock = 64 << 20
-	// Overhead is what a sealed block has beyond its plaintext: the version byte and the seal's
-	// overhead.
+	// Overhead is how many bytes a sealed block has beyond its plaintext: the version byte, the
+	// nonce and the tag.
 	Overhead = 1 + dek.Overhead
 )
 
-// partitionSize is the size of a partition's number in what a block is bound to.
 const partitionSize = 4
 
-// A sealed block, beside its DEK record in the engine's row:
+// A sealed block has this layout:
 //
 //	offset  size  field
 //	     0     1  version, 1
@@ -30,13 +29,12 @@ const partitionSize = 4
 //	    13     n  ciphertext, as long as the block
 //	  13+n    16  tag
 //
-// AES-256-GCM under the block's DEK, which seals this version of this block and
-// nothing else. The AAD is the version byte, the store id (16 bytes), the
-// partition (4 bytes, big-endian) and the block id: a sealed block opens for no
-// other store, partition or id.
+// AES-256-GCM under the block's DEK, which seals this version of this block alone. The AAD is the
+// version byte, the store id (16 bytes), the partition (4 bytes, big-endian) and the block id: a
+// sealed block opens for no other store, partition or id.
 const blockVersion = 1
 
-// CheckID refuses an id that no block has.
+// CheckID refuses an id that no block can have.
 func CheckID(id []byte) error {
 	if len(id) == 0 || len(id) > MaxID {
 		return fmt.Errorf("the id has %d bytes, want 1 to %d: %w", len(id), MaxID, ErrInvalidID)
@@ -55,8 +53,8 @@ func CheckBlock(id, data []byte) error {
 	return nil
 }
 
-// CheckRange refuses bounds that no id reaches, and a start after the end; nil is no bound. The
-// longest bound that says more than a shorter one is what follows the longest id.
+// CheckRange refuses a start after the end, and a bound of more than MaxID+1 bytes; a nil bound is
+// none. The last useful bound is the longest id and one byte more.
 func CheckRange(start, end []byte) error {
 	for _, bound := range [][]byte{start, end} {
 		if len(bound) > MaxID+1 {
@@ -73,8 +71,8 @@ func ordered(start, end []byte) error {
 	return nil
 }
 
-// checkSealed checks the version and the least size of a sealed block and returns
-// what the DEK sealed.
+// checkSealed checks the version and the least size of a sealed block, and returns what the DEK
+// sealed.
 func checkSealed(value []byte) ([]byte, error) {
 	if len(value) == 0 {
 		return nil, fmt.Errorf("the sealed block is empty: %w", keyring.ErrCorrupt)
@@ -88,7 +86,7 @@ func checkSealed(value []byte) ([]byte, error) {
 	return value[1:], nil
 }
 
-// Bind makes a binding that of a block: what its DEK record is bound to, partition | block id.
+// Bind sets b to what a block's DEK record is bound to: partition | block id.
 func Bind(b *keyring.Binding, partition uint32, id []byte) {
 	var number [partitionSize]byte
 	binary.BigEndian.PutUint32(number[:], partition)

@@ -13,8 +13,8 @@ import (
 // What a block is bound to, by the offsets of docs/format.md.
 func TestWhatABlockIsBoundTo(t *testing.T) {
 	table, keys := newTable(t, Config{Number: 7})
-	sc := table.take([]byte("id"))
-	defer table.give(sc)
+	sc := table.borrow([]byte("id"))
+	defer table.giveBack(sc)
 	store := keys.StoreID()
 	require.Equal(t, bytes.Join([][]byte{{1}, store[:], {0, 0, 0, 7}, []byte("id")}, nil), sc.aad)
 	var want keyring.Binding

@@ -10,18 +10,17 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// errMismatch says that a DEK record and a block that were read one after the
-// other do not fit together.
+// errMismatch says that a DEK record and a sealed block were read from two engine states.
 var errMismatch = errors.New("the DEK record and the block do not fit together")
 
-// Get appends a block, which may be written at the same time, to dst.
+// Get appends a block to dst; others may write the block meanwhile.
 //
-// The record may come from the cache, or be of another moment than the block; if they do not
-// fit, both are read again from one state of the engine, which decides. A row from the cache
-// that does not open is no evidence of anything.
+// The record may come from the cache, or from another engine state than the sealed block. If they
+// do not fit, Get reads both again from one state, and only that result counts. A row from the row
+// cache that does not open proves nothing.
 func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
-	sc := t.take(id)
-	defer t.give(sc)
+	sc := t.borrow(id)
+	defer t.giveBack(sc)
 	r, tk := t.rows.get(id)
 	if r != nil {
 		sc.row.Record = append(sc.row.Record[:0], r.record()...)
@@ -44,7 +43,7 @@ func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byt
 	return out, nil
 }
 
-// getOnce is Get without the row cache, of what may not fit together.
+// getOnce is Get without the row cache. Its record and block may not fit together.
 func (t *Table) getOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, dst []byte, tk ticket) (out []byte, err error) {
 	var cached bool
 	want := engine.Both
@@ -69,10 +68,10 @@ func (t *Table) getOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 	return t.openRow(ctx, h, sc, dst, tk)
 }
 
-// GetAt appends a block, as it is in one state of the engine, to dst.
+// GetAt appends a block, as it is in one engine state, to dst.
 func (t *Table) GetAt(ctx context.Context, h *keyring.Hold, r engine.Reader, id, dst []byte) ([]byte, error) {
-	sc := t.take(id)
-	defer t.give(sc)
+	sc := t.borrow(id)
+	defer t.giveBack(sc)
 	return t.getAt(ctx, h, sc, r, id, dst)
 }
 
@@ -90,7 +89,6 @@ func (t *Table) getAt(ctx context.Context, h *keyring.Hold, sc *scratch, r engin
 	return t.openRow(ctx, h, sc, dst, ticket{})
 }
 
-// half says what is missing of a row of which the engine has one part.
 func half(has engine.Parts) error {
 	if has == engine.Record {
 		return ErrNoData
@@ -98,13 +96,13 @@ func half(has engine.Parts) error {
 	return errNoRecord
 }
 
-// openRow opens the DEK in the scratch's row and with it the block, which it appends to dst
-// and, with a ticket, remembers.
+// openRow opens the DEK and then the block of the scratch's row, appends the block to dst, and adds
+// the row to the row cache if tk is valid.
 func (t *Table) openRow(ctx context.Context, h *keyring.Hold, sc *scratch, dst []byte, tk ticket) ([]byte, error) {
 	value := sc.row.Sealed
 	if len(sc.row.Record) != keyring.RecordSize {
-		// The vault has to be asked. The hold is let go meanwhile, so that nothing of the
-		// engine's may be held.
+		// The vault has to be asked, and the hold is released meanwhile: the row must not pin the
+		// engine.
 		value = bytes.Clone(value)
 		sc.row.Release()
 	}
@@ -115,7 +113,7 @@ func (t *Table) openRow(ctx context.Context, h *keyring.Hold, sc *scratch, dst [
 	return out, err
 }
 
-// unseal opens the DEK in sc.row.Record and with it value, a sealed block.
+// unseal opens the DEK record in sc.row and then value, a sealed block.
 func (t *Table) unseal(ctx context.Context, h *keyring.Hold, sc *scratch, value, dst []byte) ([]byte, error) {
 	sealed, err := checkSealed(value)
 	if err != nil {
@@ -133,16 +131,16 @@ func (t *Table) unseal(ctx context.Context, h *keyring.Hold, sc *scratch, value,
 
 // Open appends the block of a whole pair to dst.
 func (t *Table) Open(ctx context.Context, h *keyring.Hold, p Pair, dst []byte) ([]byte, error) {
-	sc := t.take(p.ID)
-	defer t.give(sc)
+	sc := t.borrow(p.ID)
+	defer t.giveBack(sc)
 	sc.row.Record = append(sc.row.Record[:0], p.Record...)
 	return t.unseal(ctx, h, sc, p.Value, dst)
 }
 
-// Has reports whether there is a row with a DEK record. It opens nothing.
+// Has reports whether a row has a DEK record. It opens nothing.
 func (t *Table) Has(ctx context.Context, r engine.Reader, id []byte) (bool, error) {
-	sc := t.take(id)
-	defer t.give(sc)
+	sc := t.borrow(id)
+	defer t.giveBack(sc)
 	defer sc.row.Release()
 	err := r.Get(ctx, id, engine.Record, &sc.row)
 	if errors.Is(err, engine.ErrNotFound) {

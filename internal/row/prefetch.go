@@ -12,44 +12,42 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// A walk that goes on for more than a few blocks reads ahead: one goroutine takes DEK
-// records from the engine and cuts them into chunks, a few others, each with an iterator
-// of its own, take the chunks' blocks from the engine and open them, and the walk hands
-// them out in order. So the engine's work and the opening, which costs more, use more than
-// one core, and no sealed block is copied on its way. What is ahead is a few chunks of
-// plaintext in memory, prefetchMost bytes and the chunks' usual ones, which are overwritten when the
-// walk ends, and which nobody is given once the store has gone Inaccessible: the walk looks
-// before each step. A block for which that leaves no room is neither read nor opened ahead.
+// A walk of more than prefetchAfter blocks reads ahead: one goroutine cuts the DEK records into
+// chunks, workers read and open the chunks' blocks, and the walk yields them in order. So reading
+// and opening, which costs more, use several cores, and no sealed block is copied.
+//
+// The plaintext ahead is bounded by prefetchMost and a buffer for each chunk, and overwritten when
+// the walk ends. The walk checks the session before each block. A block without room is opened when
+// its turn comes.
 
 const (
 	prefetchAfter   = 16        // blocks
-	prefetchChunk   = 256       // blocks in a chunk at most
-	prefetchBytes   = 512 << 10 // of plaintext in a chunk, or one block that is larger
-	prefetchMost    = 8 << 20   // of plaintext in all chunks
-	prefetchWorkers = 4         // at most; at most GOMAXPROCS
+	prefetchChunk   = 256       // most blocks in a chunk
+	prefetchBytes   = 512 << 10 // bytes of plaintext in a chunk, or one larger block
+	prefetchMost    = 8 << 20   // bytes of plaintext in all chunks
+	prefetchWorkers = 4         // most workers; never more than GOMAXPROCS
 )
 
-// prefetch is a walk's reading ahead. It belongs to the walk's goroutine.
+// prefetch reads ahead for one walk, and belongs to the walk's goroutine.
 type prefetch struct {
 	t       *Table
 	session uint64
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
-	deks    *way        // on the next record to take, once started
-	started bool        // see deks
-	data    []*way      // a worker's each
+	deks    *way        // on the next record to read, once started
+	started bool        // deks was moved past the walk's current block
+	data    []*way      // a cursor for each worker
 	work    chan *chunk // to open
-	order   chan *chunk // the same, as they are to be handed out
+	order   chan *chunk // the same, in the order of the walk
 	free    chan *chunk
 	all     []*chunk
-	size    atomic.Int64 // of a block of late, in bytes: so many make a chunk
+	size    atomic.Int64 // mean size of the latest blocks, in bytes
 	ahead   aheadBytes
 }
 
-// newPrefetch goes on with a cursor whose current block, of so many bytes, has been handed
-// out. The cursor's records are the prefetch's until stop returns; its blocks stay the
-// walk's.
+// newPrefetch goes on from a cursor whose current block was yielded and has size bytes. It uses the
+// cursor's records until stop returns; the cursor's blocks stay the walk's.
 func (t *Table) newPrefetch(ctx context.Context, c *Cursor, session uint64, size int) (*prefetch, error) {
 	workers := min(runtime.GOMAXPROCS(0), prefetchWorkers)
 	p := &prefetch{t: t, session: session, deks: c.deks, work: make(chan *chunk, workers+2), order: make(chan *chunk, workers+2), free: make(chan *chunk, workers+2)}
@@ -73,7 +71,7 @@ func (t *Table) newPrefetch(ctx context.Context, c *Cursor, session uint64, size
 		p.all = append(p.all, ch)
 		p.free <- ch
 	}
-	after := slices.Clone(c.deks.ID()) // the current id
+	after := slices.Clone(c.deks.ID()) // of the current block
 	p.wg.Go(func() { p.read(after) })
 	for _, it := range p.data {
 		p.wg.Go(func() { p.open(it) })
@@ -81,8 +79,8 @@ func (t *Table) newPrefetch(ctx context.Context, c *Cursor, session uint64, size
 	return p, nil
 }
 
-// Close implements [io.Closer], for [Use.CloseAll]: workers use their iterators inside holds
-// of the session alone, so that it finds them at rest.
+// Close implements [io.Closer] for [Use.CloseAll]: workers use their cursors inside holds of the
+// session alone.
 func (p *prefetch) Close() error {
 	var errs []error
 	for _, it := range p.data {
@@ -91,7 +89,7 @@ func (p *prefetch) Close() error {
 	return errors.Join(errs...)
 }
 
-// stop ends the reading ahead and overwrites what was opened.
+// stop ends the reading ahead and overwrites the plaintext.
 func (p *prefetch) stop() {
 	p.cancel()
 	p.wg.Wait()
@@ -101,8 +99,7 @@ func (p *prefetch) stop() {
 	}
 }
 
-// next returns the chunk that follows, opened, or nil at the end. The caller gives
-// it back by release.
+// next returns the next chunk, opened, or nil at the end. The caller hands it back with release.
 func (p *prefetch) next() (*chunk, error) {
 	select {
 	case ch, ok := <-p.order:
@@ -122,7 +119,6 @@ func (p *prefetch) next() (*chunk, error) {
 
 func (p *prefetch) release(ch *chunk) { p.free <- ch }
 
-// read fills chunks from the records, the first of them with what follows an id.
 func (p *prefetch) read(after []byte) {
 	defer close(p.order)
 	defer close(p.work)
@@ -148,7 +144,6 @@ func (p *prefetch) read(after []byte) {
 	}
 }
 
-// fill fills a chunk with records, and reports whether there may be another one.
 func (p *prefetch) fill(ch *chunk) (more bool) {
 	ch.reset()
 	h, err := p.t.keys.AcquireSession(p.session)
@@ -183,7 +178,6 @@ func (p *prefetch) fill(ch *chunk) (more bool) {
 	return !ch.last
 }
 
-// open opens chunks, with an iterator over the blocks.
 func (p *prefetch) open(it *way) {
 	for ch := range p.work {
 		p.openChunk(it, ch)

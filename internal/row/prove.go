@@ -11,13 +11,10 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// How much Prove looks at. It walks the records in order, and takes a sample of those
-// that it came by, each with the same chance, because where in the space of ids a record
-// stands says nothing of how many stand beside it: a few dozen at the right places would
-// be most of what chance finds there. A store of up to proofFirst records it walks from end
-// to end. Of a larger one it walks so many from the start, and proofRun more from each of
-// proofRuns places; who plants whole runs can still steer it there, for which reason
-// nobody should take it for more than it is.
+// Prove draws its sample by rank, not by id: where an id lies says nothing of how many lie beside
+// it. It walks a store of up to proofFirst records from end to end. Of a larger one it walks
+// proofFirst records from the start, and proofRun from each of proofRuns places by chance; there,
+// who plants whole runs can still steer the sample. docs/design.md, section 4, has the argument.
 const (
 	proofFirst   = 1 << 17
 	proofRuns    = 8
@@ -25,15 +22,13 @@ const (
 	proofSamples = 64
 )
 
-// Prove checks that the keyring is the one that this store's records were made
-// under: none of the records that it comes by names an epoch that the keyring does not
-// have, and of the sample most authenticate. A damaged record or two do not keep a store
-// from opening; a keyring document that was put in the place of the store's own opens
-// none, or only what was planted with it. Against one who replaces records wholesale, or
-// plants as many as there are, only an anchor
-// (Options.Keyring.Anchor) helps.
+// Prove checks that the keyring is the one that this store's records were made under: each record
+// that it meets names an epoch of the keyring, and most of a sample authenticate. A damaged record
+// or two do not keep a store from opening. A keyring document in the place of the store's own opens
+// only planted records; against who plants enough of them only an anchor (Options.Keyring.Anchor)
+// helps.
 //
-// partition is the number of the partition that r is of.
+// partition is the number of the partition that r reads.
 func Prove(ctx context.Context, r engine.Reader, partition uint32, h *keyring.Hold) error {
 	p := proof{epochs: map[uint32]bool{}}
 	p.know(h.Epochs())
@@ -42,7 +37,7 @@ func Prove(ctx context.Context, r engine.Reader, partition uint32, h *keyring.Ho
 		return Damage(err)
 	}
 	defer it.Close()
-	// Before and after: of a rotation that is under way, the iterator may be from either.
+	// Before and after: if a rotation is under way, the cursor may be from either side of it.
 	p.know(h.Epochs())
 	more, err := p.walk(it, it.First(), proofFirst)
 	if err == nil && more {
@@ -60,7 +55,7 @@ func Prove(ctx context.Context, r engine.Reader, partition uint32, h *keyring.Ho
 	for _, at := range p.sample {
 		Bind(&bind, partition, at.id)
 		if err := h.CheckRecord(ctx, at.record, &bind); ctx.Err() != nil {
-			return ctx.Err() // it says nothing of the record
+			return ctx.Err() // the failure says nothing of the record
 		} else if err != nil {
 			bad, last = bad+1, fmt.Errorf("block %s: %w", Shown(at.id), err)
 		} else {
@@ -74,9 +69,9 @@ func Prove(ctx context.Context, r engine.Reader, partition uint32, h *keyring.Ho
 	return nil
 }
 
-// proof is a sample of the records that a walk came by.
+// proof is a sample of the records that a walk met.
 type proof struct {
-	epochs map[uint32]bool // that the keyring has
+	epochs map[uint32]bool // of the keyring
 	seen   int
 	sample []sampled
 }
@@ -89,15 +84,14 @@ func (p *proof) know(epochs []keyring.EpochInfo) {
 	}
 }
 
-// walk takes up to n records from where the iterator is, and reports whether there are
-// more.
+// walk offers up to n records from where the cursor is, and reports whether there are more.
 func (p *proof) walk(it engine.Cursor, ok bool, n int) (more bool, err error) {
 	for ; ok && n > 0; n-- {
 		record, err := it.Value()
 		if err != nil {
 			return false, err
 		}
-		if err := p.take(it.ID(), record); err != nil {
+		if err := p.offer(it.ID(), record); err != nil {
 			return false, err
 		}
 		ok = it.Next()
@@ -105,11 +99,11 @@ func (p *proof) walk(it engine.Cursor, ok bool, n int) (more bool, err error) {
 	return ok, nil
 }
 
-// runs walks on from places by chance.
+// runs goes on from places by chance.
 func (p *proof) runs(it engine.Cursor) error {
 	from := bytes.Clone(it.ID())
 	if !it.Last() {
-		return nil // an error; see Prove
+		return nil // an error, which Prove returns
 	}
 	to := bytes.Clone(it.ID())
 	for range proofRuns {
@@ -120,11 +114,10 @@ func (p *proof) runs(it engine.Cursor) error {
 	return nil
 }
 
-// take makes each record that was taken so far one of the sample with the same chance
-// (reservoir sampling). The engine has checksums: that a record names an epoch which there
-// is not is no accident of the disk, but a document that is older than the record, or
-// another's.
-func (p *proof) take(id, record []byte) error {
+// offer puts a record into the sample with the same chance as each record before it (reservoir
+// sampling). The engine has checksums: a record that names an unknown epoch is no accident of the
+// disk. The document is older than the record, or another store's.
+func (p *proof) offer(id, record []byte) error {
 	if in, err := keyring.ParseRecord(record); err == nil && !p.epochs[in.Epoch] {
 		return fmt.Errorf("block %s names epoch %d, which the keyring does not have: an older keyring document, "+
 			"or another, was put in the place of the store's own: %w", Shown(id), in.Epoch, keyring.ErrCorrupt)
@@ -141,7 +134,7 @@ func (p *proof) take(id, record []byte) error {
 	return nil
 }
 
-// between returns an id by chance from low to about high.
+// between returns an id by chance between low and about high.
 func between(low, high []byte) []byte {
 	n := 0
 	for n < len(low) && n < len(high) && low[n] == high[n] {

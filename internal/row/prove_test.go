@@ -29,7 +29,7 @@ func TestProofSamplesByRank(t *testing.T) {
 	for range rounds {
 		p := proof{epochs: map[uint32]bool{1: true}}
 		for i := range records {
-			require.NoError(t, p.take(fmt.Appendf(nil, "%04d", i), epochRecord(1)))
+			require.NoError(t, p.offer(fmt.Appendf(nil, "%04d", i), epochRecord(1)))
 		}
 		require.Len(t, p.sample, proofSamples)
 		for _, r := range p.sample {
@@ -50,9 +50,9 @@ func TestProofSamplesByRank(t *testing.T) {
 	}
 	p := proof{epochs: map[uint32]bool{1: true}}
 	id := []byte("id")
-	require.ErrorIs(t, p.take(id, epochRecord(2)), keyring.ErrCorrupt)
+	require.ErrorIs(t, p.offer(id, epochRecord(2)), keyring.ErrCorrupt)
 	require.Empty(t, p.sample)
-	require.NoError(t, p.take(id, nil), "what is no record is for the sample to judge")
+	require.NoError(t, p.offer(id, nil), "what is no record is for the sample to judge")
 }
 
 // A store larger than what is walked from the start is opened after a bounded walk, and

@@ -7,30 +7,23 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// recordCache holds wrapped DEK records, so that reading a block costs one look-up
-// in the engine and not two. It holds nothing secret.
-//
-// A record is found by a 64-bit hash of the block's id, and the id itself is not
-// kept: if two ids share a hash, or a record is stale, the record does not
-// authenticate for the block (its AAD has the id, and its DEK does not open the
-// block), and the reader takes the record from the engine instead. So the cache
-// is never trusted, needs no pointers that the garbage collector would follow,
-// and cannot serve a wrong block. It is safe for concurrent use.
+// recordCache keeps wrapped DEK records, which saves a reader one of two look-ups. It is never
+// trusted: a record is found by a 64-bit hash of its block's id, and a wrong or stale one does not
+// authenticate, so that the reader asks the engine (docs/adr/0004-record-cache.md). It holds no
+// secret and no pointers, and is safe for concurrent use.
 type recordCache struct {
 	seed    maphash.Seed
 	buckets []bucket
 	locks   [256]cacheLock
 }
 
-// cacheLock guards some buckets, and counts what is looked for in them and what they
-// hold.
+// cacheLock guards some buckets and has their counters.
 type cacheLock struct {
 	sync.Mutex
 	hits, misses uint64
 	held         int
 }
 
-// stats returns what the cache was asked, and holds.
 func (c *recordCache) stats() (t CacheStats) {
 	if c == nil {
 		return t
@@ -49,8 +42,8 @@ func (c *recordCache) stats() (t CacheStats) {
 // ways is how many records share a bucket.
 const ways = 4
 
-// bucket holds records of ByKeyring; those of ByKEK are not cached, because the
-// vault call behind them costs a thousand times what the look-up does.
+// bucket holds records of ByKeyring only: the vault call behind one of ByKEK costs a thousand times
+// the look-up.
 type bucket struct {
 	hash   [ways]uint64 // 0: free
 	record [ways][keyring.RecordSize]byte
@@ -67,7 +60,6 @@ func newRecordCache(bytes int64) *recordCache {
 	return &recordCache{seed: maphash.MakeSeed(), buckets: make([]bucket, n)}
 }
 
-// slot is where a block's record is kept.
 type slot struct {
 	hash   uint64
 	bucket int
@@ -75,8 +67,7 @@ type slot struct {
 
 func (c *recordCache) slot(id []byte) slot {
 	h := maphash.Bytes(c.seed, id) | 1 // never 0
-	// The high bits choose the bucket by multiplication, which is as even as the
-	// remainder and costs less.
+	// Multiplication by the high bits spreads as evenly as a remainder, and costs less.
 	return slot{h, int((h >> 32) * uint64(len(c.buckets)) >> 32)}
 }
 
@@ -86,7 +77,7 @@ func (c *recordCache) lock(s slot) *cacheLock {
 	return m
 }
 
-// get appends the record of a block to dst and reports whether it has one.
+// get appends a block's record to dst and reports whether the cache has one.
 func (c *recordCache) get(dst, id []byte) ([]byte, bool) {
 	if c == nil {
 		return dst, false
@@ -105,11 +96,10 @@ func (c *recordCache) get(dst, id []byte) ([]byte, bool) {
 	return dst, false
 }
 
-// put remembers the record of a block, in place of an older one.
 func (c *recordCache) put(id, record []byte) { c.set(id, record, true) }
 
-// replace is put of a block that the cache has a record of, and else does nothing: what
-// goes over all blocks does not push out the records of those that are read.
+// replace is put for a block that the cache already has: an operation over all blocks does not push
+// out the records of those that are read.
 func (c *recordCache) replace(id, record []byte) { c.set(id, record, false) }
 
 func (c *recordCache) set(id, record []byte, add bool) {
@@ -148,7 +138,6 @@ func (c *recordCache) set(id, record []byte, add bool) {
 	copy(b.record[way][:], record)
 }
 
-// drop forgets the record of a block.
 func (c *recordCache) drop(id []byte) {
 	if c == nil {
 		return

@@ -19,7 +19,7 @@ func newTable(t testing.TB, c Config) (*Table, *keyring.Keyring) {
 	keys, err := keyring.Create(t.Context(), &keyring.MemStorage{}, k, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, keys.Close()) })
-	c.Part, c.Keys, c.Use, c.Changed = memory.New().Partition(c.Number), keys, &Use{}, func() {}
+	c.Part, c.Keys, c.Use, c.Wrote = memory.New().Partition(c.Number), keys, &Use{}, func() {}
 	return New(c), keys
 }
 

@@ -7,59 +7,54 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// rowCache holds sealed blocks, each with its DEK record, as they are in the engine,
-// so that reading a hot block costs no look-up there. It holds nothing secret: a row
-// is opened and authenticated by each Get, as if the engine had returned it.
+// rowCache keeps sealed blocks with their DEK records, which saves a Get of a hot block both
+// look-ups. Each Get opens and authenticates the row, as if the engine had returned it. It holds no
+// secret, and is safe for concurrent use; a nil one is empty.
 //
-// A row must never be older than what the engine would return. Every change of a
-// block is therefore announced before it is applied, which removes the row, and
-// reported afterwards; and a reader may add what it read from the engine only if no
-// change of the row's shard was announced since before it looked, and none was under
-// way then. What replaces a record or a DEK and leaves the plaintext as it is
-// (RotateEpoch, Rekey) is not announced: an old row opens to the same bytes, or no
-// longer opens, and then the engine is asked.
+// A row must never be older than what the engine would return. So each write of a block is
+// announced before it is applied, which removes the row, and reported afterwards. A reader may add
+// what it read only if, since before it looked, no write of the row's shard was announced or under
+// way. RotateEpoch and Rekey announce nothing: an old row opens to the same bytes, or does not
+// open. docs/adr/0007-row-cache.md has the argument.
 //
-// Rows are found by a 64-bit hash of the block's id. Where two ids share one, the
-// row does not authenticate for the other.
-//
-// A rowCache is safe for concurrent use; a nil one is empty.
+// Rows are found by a 64-bit hash of the block's id. A row of another id with the same hash does
+// not authenticate.
 type rowCache struct {
 	seed   maphash.Seed
-	limit  int // of a shard, in bytes
+	limit  int // bytes of a shard
 	shards [rowShards]rowShard
 }
 
 const (
 	rowShards = 64
-	// rowOverhead is about what a row takes besides its bytes: itself, its place in
-	// the map and in the ring.
+	// rowOverhead is about the size of a row besides its bytes: the struct, and its places in the
+	// map and in the ring.
 	rowOverhead = 128
 )
 
 type rowShard struct {
 	mu    sync.Mutex
 	rows  map[uint64]*row
-	ring  []*row // in no order; hand goes round, and evicts what was not used since
+	ring  []*row // in no order; hand goes round it and evicts rows that were not used since
 	hand  int
 	bytes int
 
-	underWay int    // changes announced and not yet reported
-	changes  uint64 // announced so far
+	underWay int    // writes announced and not reported
+	writes   uint64 // writes announced
 
-	// seen remembers the hashes that were missed lately, by their low bits. A block
-	// is kept when it is missed again, so that a walk over all of them does not
-	// replace the rows that are in use.
+	// seen has the hashes that were missed lately, by their low bits. A block is kept when it is
+	// missed again, so that a walk over all blocks does not replace the rows in use.
 	seen []uint32
 
 	hits, misses uint64
-	_            [16]byte // to the end of a cache line
+	_            [16]byte // fills the cache line
 }
 
-// row is immutable but for the fields that say where it is, and used.
+// row is immutable but for at and used.
 type row struct {
 	data []byte // record | sealed block
 	hash uint64
-	at   int // in the ring
+	at   int // index in the ring
 	used bool
 }
 
@@ -82,19 +77,19 @@ func newRowCache(bytes int64) *rowCache {
 	return c
 }
 
-// ticket is the right to add a block that is read from the engine from now on, if
-// nothing changes it meanwhile. The zero ticket is none.
+// ticket is the right to add a block that is read from now on, if nobody writes it meanwhile. The
+// zero ticket grants nothing.
 type ticket struct {
-	hash    uint64
-	changes uint64
-	valid   bool
+	hash   uint64
+	writes uint64
+	valid  bool
 }
 
 func (c *rowCache) hash(id []byte) uint64 { return maphash.Bytes(c.seed, id) }
 
 func (c *rowCache) shard(hash uint64) *rowShard { return &c.shards[hash>>58%rowShards] }
 
-// get returns the row of a block, or nil and a ticket.
+// get returns a block's row, or nil and a ticket.
 func (c *rowCache) get(id []byte) (*row, ticket) {
 	if c == nil {
 		return nil, ticket{}
@@ -112,21 +107,21 @@ func (c *rowCache) get(id []byte) (*row, ticket) {
 	seen := &s.seen[hash%uint64(len(s.seen))]
 	again := *seen == uint32(hash>>24)
 	*seen = uint32(hash >> 24)
-	return nil, ticket{hash, s.changes, again && s.underWay == 0}
+	return nil, ticket{hash, s.writes, again && s.underWay == 0}
 }
 
-// add keeps a block that was read from the engine after the ticket was drawn.
+// add keeps a block that was read from the engine after get returned the ticket.
 func (c *rowCache) add(t ticket, record, sealed []byte) {
 	size := len(record) + len(sealed)
 	if !t.valid || len(record) != keyring.RecordSize || size+rowOverhead > c.limit {
 		return
 	}
-	// Outside the lock, and for nothing if a change came in between.
+	// This runs outside the lock, for nothing if a write came in between.
 	data := append(append(make([]byte, 0, size), record...), sealed...)
 	s := c.shard(t.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.changes != t.changes || s.rows[t.hash] != nil {
+	if s.writes != t.writes || s.rows[t.hash] != nil {
 		return
 	}
 	for s.bytes+size+rowOverhead > c.limit {
@@ -138,7 +133,6 @@ func (c *rowCache) add(t ticket, record, sealed []byte) {
 	s.bytes += size + rowOverhead
 }
 
-// evict removes one row that was not used since the hand passed it before.
 func (s *rowShard) evict() {
 	for {
 		if s.hand >= len(s.ring) {
@@ -163,7 +157,6 @@ func (s *rowShard) remove(r *row) {
 	s.ring = s.ring[:len(s.ring)-1]
 }
 
-// drop removes a row that did not open.
 func (c *rowCache) drop(r *row) {
 	s := c.shard(r.hash)
 	s.mu.Lock()
@@ -173,8 +166,8 @@ func (c *rowCache) drop(r *row) {
 	}
 }
 
-// announce says that a block is about to be changed. What it returns is for report,
-// after the change was applied or has failed.
+// announce removes the row of a block that is about to be written. report follows with the hash
+// that it returns, when the write was applied or has failed.
 func (c *rowCache) announce(id []byte) uint64 {
 	if c == nil {
 		return 0
@@ -184,7 +177,7 @@ func (c *rowCache) announce(id []byte) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.underWay++
-	s.changes++
+	s.writes++
 	if r := s.rows[hash]; r != nil {
 		s.remove(r)
 	}
@@ -201,7 +194,6 @@ func (c *rowCache) report(hash uint64) {
 	s.underWay--
 }
 
-// stats returns what the cache was asked, and holds.
 func (c *rowCache) stats() (t CacheStats) {
 	if c == nil {
 		return t

@@ -9,85 +9,85 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Table is the rows of one store. It is safe for concurrent use. Every use of the engine
-// happens inside a hold of the keyring, or while a [Use] keeps the engine open, so that who
-// closes the store, having ended both, finds the engine at rest.
+// Table is the rows of one store. It is safe for concurrent use. It uses the engine inside a hold
+// of the keyring, or while a [Use] keeps the engine open; closing the store ends both first.
 type Table struct {
 	Part engine.Partition
 
 	use     *Use
 	keys    *keyring.Keyring
-	number  uint32 // of the partition, which each block is bound to
+	number  uint32 // of the partition; each block is bound to it
 	noSync  bool
-	changed func()
+	wrote   func()
 	records *recordCache
 	rows    *rowCache
 	scratch sync.Pool
 }
 
-// Config is what a Table is made of.
+// Config configures a Table.
 type Config struct {
 	Part   engine.Partition
-	Number uint32 // of the partition
+	Number uint32
 	Keys   *keyring.Keyring
 	Use    *Use
-	// RecordCache and RowCache are the caches' memory in bytes; none, if they are not positive.
+	// RecordCache and RowCache are the sizes of the caches in bytes; if not positive, there is
+	// none.
 	RecordCache, RowCache int64
-	NoSync                bool   // what is committed need not be durable
-	Changed               func() // is called after each change that was applied
+	NoSync                bool   // commits need not be durable
+	Wrote                 func() // is called after each write that was applied
 }
 
-// New returns the table of a store whose keyring is there.
+// New returns the table of a store that has a keyring.
 func New(c Config) *Table {
-	t := &Table{Part: c.Part, number: c.Number, keys: c.Keys, use: c.Use, noSync: c.NoSync, changed: c.Changed,
+	t := &Table{Part: c.Part, number: c.Number, keys: c.Keys, use: c.Use, noSync: c.NoSync, wrote: c.Wrote,
 		records: newRecordCache(c.RecordCache), rows: newRowCache(c.RowCache)}
 	t.scratch.New = func() any { return new(scratch) }
 	return t
 }
 
-// Bind is [Bind] for the table's own partition.
+// Bind is [Bind] for the table's partition.
 func (t *Table) Bind(b *keyring.Binding, id []byte) { Bind(b, t.number, id) }
 
-// Caches returns what the caches of DEK records and of sealed blocks were asked, and hold.
+// Caches returns the counters of the record cache and of the row cache.
 func (t *Table) Caches() (records, rows CacheStats) { return t.records.stats(), t.rows.stats() }
 
-// CacheStats is what a cache was asked, and holds.
+// CacheStats counts the look-ups in a cache and what it holds.
 type CacheStats struct {
 	Hits, Misses uint64
 	Entries      int
-	Bytes, Limit int64 // of memory: that it takes, and may at the most; zero: there is no cache
+	Bytes, Limit int64 // of memory, in use and at most; both are zero if there is no cache
 }
 
-// scratch is the memory of one operation, pooled, so that the hot paths allocate
-// nothing but what the standard library's key set-up does.
+// scratch is the pooled memory of one operation. With it the hot paths allocate only the standard
+// library's key set-up.
 type scratch struct {
 	key     dek.Key
-	binding keyring.Binding // partition | block id
-	aad     []byte          // of the sealed block: version | store id | partition | block id
-	row     engine.Row      // what was found of a block, and the record of one that is put
+	binding keyring.Binding
+	aad     []byte
+	row     engine.Row // what was found of a block; the record of one that is put
 }
 
-// take returns a scratch that is bound to a block.
-func (t *Table) take(id []byte) *scratch {
+// borrow returns a scratch that is bound to a block.
+func (t *Table) borrow(id []byte) *scratch {
 	sc := t.scratch.Get().(*scratch)
 	store := t.keys.StoreID()
 	sc.aad = append(sc.aad[:0], blockVersion)
 	sc.aad = append(sc.aad, store[:]...)
 	sc.aad = binary.BigEndian.AppendUint32(sc.aad, t.number)
 	sc.aad = append(sc.aad, id...)
-	// What follows the store id is what the DEK record is bound to as well.
+	// The DEK record is bound to what follows the store id.
 	sc.binding.Set(sc.aad[1+len(store):])
 	return sc
 }
 
-// give returns a scratch with its key destroyed.
-func (t *Table) give(sc *scratch) {
+// giveBack destroys the scratch's key and returns it to the pool.
+func (t *Table) giveBack(sc *scratch) {
 	sc.key.Destroy()
 	t.scratch.Put(sc)
 }
 
-// WatchDEKs has the operations that begin from now on use memory of which watch is told, when
-// it is made: for tests that look for DEKs which were left behind. No operation may be under way.
+// WatchDEKs has watch told of the memory for DEKs of all operations that begin from now on: tests
+// look in it for DEKs that were left behind. No operation may be under way.
 func (t *Table) WatchDEKs(watch func(*dek.Key)) {
 	t.scratch = sync.Pool{New: func() any {
 		sc := new(scratch)

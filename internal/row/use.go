@@ -7,11 +7,10 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Use is who uses a store's engine, besides those who have a hold of the keyring: what keeps
-// the engine open, and what has to be closed before it. It is safe for concurrent use; the
-// zero Use is ready.
+// Use keeps a store's engine open for users without a hold of the keyring, and tracks what has to
+// be closed before the engine. It is safe for concurrent use; the zero Use is ready.
 type Use struct {
-	engine sync.RWMutex // held for reading by who uses the engine, and for writing by Close
+	engine sync.RWMutex // read-locked by users of the engine, locked by Close
 	closed bool
 
 	mu   sync.Mutex
@@ -28,10 +27,10 @@ func (u *Use) Begin() error {
 	return nil
 }
 
-// End lets go of the engine.
+// End ends what Begin began.
 func (u *Use) End() { u.engine.RUnlock() }
 
-// Close waits for those who use the engine, refuses others, and then calls release once.
+// Close waits for the users of the engine, refuses others, and calls release once.
 func (u *Use) Close(release func() error) error {
 	u.engine.Lock()
 	defer u.engine.Unlock()
@@ -42,7 +41,7 @@ func (u *Use) Close(release func() error) error {
 	return release()
 }
 
-// Track registers something for CloseAll to close. The caller has a hold.
+// Track has CloseAll close c. The caller has a hold.
 func (u *Use) Track(c io.Closer) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -52,7 +51,7 @@ func (u *Use) Track(c io.Closer) {
 	u.open[c] = struct{}{}
 }
 
-// Finish closes something that was tracked, unless CloseAll has.
+// Finish closes c, unless CloseAll has closed it.
 func (u *Use) Finish(c io.Closer) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -63,7 +62,7 @@ func (u *Use) Finish(c io.Closer) error {
 	return c.Close()
 }
 
-// Tracked reports whether something is open still.
+// Tracked reports whether c is open.
 func (u *Use) Tracked(c io.Closer) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -71,7 +70,7 @@ func (u *Use) Tracked(c io.Closer) bool {
 	return ok
 }
 
-// CloseAll closes what is open. Nobody has a hold any more.
+// CloseAll closes all that is open. Nobody has a hold any more.
 func (u *Use) CloseAll() (errs []error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

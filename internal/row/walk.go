@@ -9,9 +9,9 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// Walk calls yield for the blocks of a range, as they are in what begin returns, in order or back,
-// until it returns false. id and data are valid until the next call. Each step has a hold of its own
-// of the session that begin began in, and yield is called without one.
+// Walk calls yield for the blocks of [start, end) in what begin returns, in order or back, until
+// yield returns false. id and data are valid until the next call. Each step has a hold of its own
+// in begin's session, and yield runs outside of any hold.
 func (t *Table) Walk(ctx context.Context, start, end []byte, back bool, begin func() (keyring.Hold, engine.Reader, error), yield func(id, data []byte) bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -28,7 +28,7 @@ func (t *Table) Walk(ctx context.Context, start, end []byte, back bool, begin fu
 		return err
 	}
 	defer c.Finish()
-	size := 0 // of the blocks so far
+	size := 0 // of all blocks so far
 	for n := 0; ; n++ {
 		if n == prefetchAfter && runtime.GOMAXPROCS(0) > 1 {
 			h.Release()
@@ -52,8 +52,8 @@ func (t *Table) Walk(ctx context.Context, start, end []byte, back bool, begin fu
 	}
 }
 
-// walkAhead is the rest of a walk whose first blocks had so many bytes, with reading
-// ahead. It returns nil at the end, and when yield wants no more.
+// walkAhead is the rest of a walk, with reading ahead; size is the sum of its first prefetchAfter
+// blocks. It returns nil at the end, and when yield returns false.
 func (t *Table) walkAhead(ctx context.Context, c *Cursor, session uint64, size int, yield func(id, data []byte) bool) error {
 	p, err := t.newPrefetch(ctx, c, session, size/prefetchAfter)
 	if err != nil {
@@ -78,7 +78,6 @@ func (t *Table) walkAhead(ctx context.Context, c *Cursor, session uint64, size i
 				return err
 			}
 		}
-		// What did not fit is opened here, one after the other.
 		for i := ch.rest; i < len(ch.records); i++ {
 			h, err := t.keys.AcquireSession(session)
 			if err != nil {
@@ -103,7 +102,7 @@ func (t *Table) walkAhead(ctx context.Context, c *Cursor, session uint64, size i
 	}
 }
 
-// rest opens a block of a chunk's that was not read ahead, after that before it.
+// rest opens block i of a chunk, which was not read ahead. The one before it comes first.
 func (c *Cursor) rest(ctx context.Context, h *keyring.Hold, ch *chunk, i int) (id, data []byte, err error) {
 	if i == ch.rest {
 		ch.seek(c.data, i)

@@ -6,11 +6,11 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// way is a cursor that goes one of two ways: from the least id to the greatest, or back.
+// way is a cursor with a direction: from the least id to the greatest, or back.
 type way struct {
 	engine.Cursor
 	back bool
-	key  []byte // for seeks
+	key  []byte
 }
 
 func (w *way) First() bool {
@@ -27,7 +27,6 @@ func (w *way) Next() bool {
 	return w.Cursor.Next()
 }
 
-// after moves to what follows an id on this way.
 func (w *way) after(id []byte) bool {
 	if w.back {
 		return w.Cursor.SeekLT(id)
@@ -36,7 +35,7 @@ func (w *way) after(id []byte) bool {
 	return w.Cursor.SeekGE(w.key)
 }
 
-// compare is negative if a comes before b on this way.
+// compare is negative if a comes before b in this direction.
 func (w *way) compare(a, b []byte) int {
 	if w.back {
 		a, b = b, a
@@ -44,7 +43,6 @@ func (w *way) compare(a, b []byte) int {
 	return bytes.Compare(a, b)
 }
 
-// clone returns a cursor that goes the same way.
 func (w *way) clone(part engine.Parts, start, end []byte) (*way, error) {
 	c, err := w.Cursor.Clone(part, start, end)
 	if err != nil {

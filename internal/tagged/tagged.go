@@ -1,5 +1,5 @@
-// Package tagged is the form of meta records that steer what a store does to its keys, so
-// that whoever can write the disk must not be able to make one.
+// Package tagged is the form of meta records that steer what a store does to its keys. Nobody can
+// make one without the keys.
 package tagged
 
 import (
@@ -16,37 +16,37 @@ import (
 // Version is the first byte of a tagged record. On disk, and must not change:
 //
 //	offset  size  field
-//	     0     1  version, 2; 1 was the record alone, and is not believed any more
-//	     1    32  keyring.Hold.Tag of the record's name and the record
-//	    33     .  the record
+//	     0     1  version, 2; 1 had no tag, and is not believed
+//	     1    32  keyring.Hold.Tag of the meta record's name and the content
+//	    33     .  the content
 const Version = 2
 
-// Split takes a tagged record apart; ok is false if b is none. Nothing has looked at the tag
-// yet. tag and record are parts of b.
-func Split(b []byte) (tag, record []byte, ok bool) {
+// Split splits a tagged record; ok is false if b is none. tag and content are parts of b. Split
+// does not check the tag.
+func Split(b []byte) (tag, content []byte, ok bool) {
 	if len(b) < 1+keyring.TagSize || b[0] != Version {
 		return nil, nil, false
 	}
 	return b[1 : 1+keyring.TagSize], b[1+keyring.TagSize:], true
 }
 
-// Join puts a tagged record together.
-func Join(tag [keyring.TagSize]byte, record []byte) []byte {
-	return bytes.Join([][]byte{{Version}, tag[:], record}, nil)
+// Join returns a tagged record.
+func Join(tag [keyring.TagSize]byte, content []byte) []byte {
+	return bytes.Join([][]byte{{Version}, tag[:], content}, nil)
 }
 
-// Record returns the tagged record of a name.
-func Record(h *keyring.Hold, name string, record []byte) ([]byte, error) {
-	tag, err := h.Tag(name, record)
+// Record returns the tagged record of a name and a content.
+func Record(h *keyring.Hold, name string, content []byte) ([]byte, error) {
+	tag, err := h.Tag(name, content)
 	if err != nil {
 		return nil, fmt.Errorf("the record %s: %w", name, err)
 	}
-	return Join(tag, record), nil
+	return Join(tag, content), nil
 }
 
-// Read reads a tagged record. One that is not authentic counts as none: then the work that
-// it speaks of is done again. Errors are those of the engine and of h.
-func Read(ctx context.Context, part engine.Meta, h *keyring.Hold, name string) (record []byte, found bool, err error) {
+// Read returns the content of a tagged record. A record that is not authentic counts as none: the
+// work that it speaks of is then done again. Errors are those of the engine and of h.
+func Read(ctx context.Context, part engine.Meta, h *keyring.Hold, name string) (content []byte, found bool, err error) {
 	b, err := engine.ReadMeta(ctx, part, name)
 	if errors.Is(err, engine.ErrNotFound) {
 		return nil, false, nil
@@ -54,13 +54,13 @@ func Read(ctx context.Context, part engine.Meta, h *keyring.Hold, name string) (
 	if err != nil {
 		return nil, false, err
 	}
-	tag, record, ok := Split(b)
+	tag, content, ok := Split(b)
 	if !ok {
 		return nil, false, nil
 	}
-	want, err := h.Tag(name, record)
+	want, err := h.Tag(name, content)
 	if err != nil {
 		return nil, false, err
 	}
-	return record, hmac.Equal(tag, want[:]), nil
+	return content, hmac.Equal(tag, want[:]), nil
 }

@@ -1,5 +1,5 @@
-// Package tally is what a store counts: what it was asked, and how that failed. It adds little to
-// the hot paths, whose counters are spread over cache lines.
+// Package tally counts what a store was asked, and how that failed. It adds little to the hot
+// paths, whose counters are spread over cache lines.
 package tally
 
 import (
@@ -14,30 +14,29 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// shards is how many copies of the counters there are, so that cores do not
-// fight for one cache line. A power of two.
+// shards is the number of copies of the counters, so that cores do not fight for one cache line. It
+// is a power of two.
 const shards = 32
 
-// shard is what is counted on the hot paths: one addition for each operation, on
-// a cache line that the core has already. It fills two cache lines.
+// shard has the counters of the hot paths: one addition for each operation, on a cache line that
+// the core already has. It fills two cache lines.
 type shard struct {
 	gets, scanned, puts sizes
 	misses, deletes     atomic.Uint64
 	_                   [16]byte
 }
 
-// sizes counts things and their bytes with one atomic addition: a word holds both,
-// the count above and the bytes below, until half of either is full, and is then
-// emptied into the sums.
+// sizes counts things and their bytes with one atomic addition. A word has the count in its upper
+// bits and the bytes in its lower ones, and is emptied into the sums when half of either is used.
 type sizes struct {
 	word atomic.Uint64
 
-	mu       sync.Mutex // what empties the word holds it, so that no reader sees less than before
+	mu       sync.Mutex // held while the word is emptied, so that no reader sees less than before
 	n, bytes uint64
 }
 
 const (
-	sizeBits = 40 // of the bytes; 8,192 goroutines can add 64 MiB each before they run over
+	sizeBits = 40 // of the bytes; 8,192 goroutines can add 64 MiB each before they overflow
 	sizeFull = 1<<63 | 1<<(sizeBits-1)
 )
 
@@ -47,7 +46,7 @@ func (s *sizes) add(bytes int) {
 	}
 }
 
-// sums empties the word, and returns how many things there were, and their bytes.
+// sums empties the word and returns the count and the bytes so far.
 func (s *sizes) sums() (n, bytes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,7 +56,6 @@ func (s *sizes) sums() (n, bytes uint64) {
 	return s.n, s.bytes
 }
 
-// addTo adds them to n and bytes.
 func (s *sizes) addTo(n, bytes *uint64) {
 	a, b := s.sums()
 	*n += a
@@ -76,13 +74,13 @@ func (s *sizes) addMany(n, bytes uint64) {
 type Counts struct {
 	shards  [shards]shard
 	commits atomic.Uint64
-	// failures counts operations that failed, by operation and kind. Failures need
-	// no shards.
+	// failures counts failed operations by operation and kind. Failures are rare and need no
+	// shards.
 	failures [ops][kinds]atomic.Uint64
 }
 
-// shard chooses the counters by where the goroutine's stack is: goroutines that run
-// at the same time mostly have different ones. Any choice is correct.
+// shard chooses a shard by the address of the goroutine's stack: goroutines that run at the same
+// time mostly get different ones. Any choice is correct.
 func (c *Counts) shard() *shard {
 	var here byte
 	p := uintptr(unsafe.Pointer(&here))
@@ -104,20 +102,20 @@ const (
 	ops
 )
 
-// OpNames are stable: they are values of a metric's label.
+// OpNames returns the values of a metric's label, which are stable.
 func OpNames() [ops]string {
 	return [ops]string{"get", "scan", "put", "delete", "commit", "verify", "has", "rewrite"}
 }
 
-// kinds is how many kinds there are; the last is "other".
+// kinds is the number of kinds; the last is "other".
 const kinds = 9
 
-// kindNames are stable: they are values of a metric's label.
+// kindNames are the values of a metric's label, which are stable.
 func kindNames() [kinds]string {
 	return [kinds]string{"inaccessible", "corrupt", "version", "vault", "closed", "read_only", "stale", "canceled", "other"}
 }
 
-// Kind returns the name of the kind that an error counts as; empty for nil.
+// Kind returns the kind of an error; empty for nil.
 func Kind(err error) string {
 	if err == nil {
 		return ""
@@ -125,7 +123,7 @@ func Kind(err error) string {
 	return kindNames()[kindOf(err)]
 }
 
-// kindOf classifies an error, the first kind that it matches.
+// kindOf returns the first kind that an error matches.
 func kindOf(err error) int {
 	of := [kinds - 1]func(error) bool{
 		is(keyring.ErrInaccessible), is(keyring.ErrCorrupt), is(keyring.ErrVersion),
@@ -147,7 +145,7 @@ func is(target error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, target) }
 }
 
-// Fail counts a failure, if there is one, and passes it on.
+// Fail counts err, if it is not nil, and returns it.
 func (c *Counts) Fail(op Op, err error) error {
 	if err != nil {
 		c.failures[op][kindOf(err)].Add(1)
@@ -155,7 +153,7 @@ func (c *Counts) Fail(op Op, err error) error {
 	return err
 }
 
-// Got counts a Get that found n bytes, or none, or failed.
+// Got counts a Get that found n bytes, found no block, or failed.
 func (c *Counts) Got(n int, err error) {
 	switch {
 	case err == nil:
@@ -167,24 +165,24 @@ func (c *Counts) Got(n int, err error) {
 	}
 }
 
-// Scanned counts a block of n bytes that a scan came by.
+// Scanned counts a block of n bytes that a scan yielded.
 func (c *Counts) Scanned(n int) { c.shard().scanned.add(n) }
 
-// Put counts a Put of n bytes, or one that failed.
+// Put counts a Put of n bytes, or its failure.
 func (c *Counts) Put(n int, err error) {
 	if c.Fail(Put, err) == nil {
 		c.shard().puts.add(n)
 	}
 }
 
-// Deleted counts a Delete, or one that failed.
+// Deleted counts a Delete, or its failure.
 func (c *Counts) Deleted(err error) {
 	if c.Fail(Delete, err) == nil {
 		c.shard().deletes.Add(1)
 	}
 }
 
-// Batch is what a batch has in it, which counts when it is committed.
+// Batch counts what a batch has in it, for Committed.
 type Batch struct{ puts, deletes, bytes uint64 }
 
 // Put counts a block of n bytes.
@@ -193,7 +191,7 @@ func (b *Batch) Put(n int) { b.puts++; b.bytes += uint64(n) }
 // Delete counts a deletion.
 func (b *Batch) Delete() { b.deletes++ }
 
-// Committed counts the Commit of a batch, or one that failed.
+// Committed counts the Commit of a batch, or its failure.
 func (c *Counts) Committed(b Batch, err error) {
 	if c.Fail(Commit, err) == nil {
 		c.commits.Add(1)
@@ -211,7 +209,7 @@ type Sums struct {
 	Failures                             map[string]map[string]uint64 // by operation and kind
 }
 
-// Sums adds up what was counted so far. Counters are read one after the other.
+// Sums returns what was counted so far. It reads the counters one after the other.
 func (c *Counts) Sums() Sums {
 	s := Sums{Commits: c.commits.Load(), Failures: map[string]map[string]uint64{}}
 	for i := range c.shards {

@@ -158,7 +158,7 @@ var brokenEngines = []struct {
 	}},
 	{"a batch happens in halves", "a batch happens as a whole", func(p *brokenPartition) {
 		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
-			c, next, err := b.Change(0)
+			c, next, err := b.Op(0)
 			if err == nil && next > 0 {
 				half := p.Partition.NewBatch()
 				_, _ = half.Put(c.ID, c.Record, 1)
@@ -188,9 +188,9 @@ var brokenEngines = []struct {
 	}},
 	{"a batch does not say what it deletes", "a batch says what is in it", func(p *brokenPartition) {
 		p.batch = func(b *brokenBatch) {
-			b.change = func(at int) (c engine.Change, next int, err error) {
+			b.change = func(at int) (c engine.Op, next int, err error) {
 				for next = at; ; {
-					if c, next, err = b.Batch.Change(next); next == 0 || !c.Deleted {
+					if c, next, err = b.Batch.Op(next); next == 0 || !c.Deleted {
 						return c, next, err
 					}
 				}
@@ -205,7 +205,7 @@ var brokenEngines = []struct {
 	{"a replacement does not say what it left", "who wrote meanwhile wins over a replacement", func(p *brokenPartition) {
 		p.replace = func(ctx context.Context, b engine.Batch, was []engine.Was) (int, error) {
 			copied := p.Partition.NewBatch()
-			for c, next, _ := b.Change(0); next > 0; c, next, _ = b.Change(next) {
+			for c, next, _ := b.Op(0); next > 0; c, next, _ = b.Op(next) {
 				_ = copied.PutRecord(c.ID, c.Record)
 			}
 			return p.Partition.Replace(ctx, copied, was)
@@ -300,11 +300,11 @@ var brokenEngines = []struct {
 	{"a refused batch is gone", "a batch that the floor refused can be mended", func(p *brokenPartition) {
 		refused := map[engine.Batch]bool{}
 		p.batch = func(b *brokenBatch) {
-			b.change = func(at int) (c engine.Change, next int, err error) {
+			b.change = func(at int) (c engine.Op, next int, err error) {
 				if refused[b.Batch] {
 					return c, 0, nil
 				}
-				return b.Batch.Change(at)
+				return b.Batch.Op(at)
 			}
 		}
 		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {

@@ -75,7 +75,7 @@ func floorParts() []part {
 			require.NoError(t, r.p.RefuseKEKs(r.ctx, nil))
 			require.Empty(t, r.p.Floor().KEKs)
 			again()
-			// Another store's, to which nothing of before is known.
+			// The partition has another store now, which does not know the floor of before.
 			other := r.in(7)
 			require.Zero(t, other.p.Floor().Epoch)
 			require.Empty(t, other.p.Floor().KEKs)
@@ -87,7 +87,7 @@ func floorParts() []part {
 			r.fill(b, "a", "1", "one")
 			require.ErrorIs(t, r.p.Apply(r.ctx, b, r.guard(1), true), engine.ErrFloor)
 			r.absent(r.p, "a")
-			c, next, err := b.Change(0)
+			c, next, err := b.Op(0)
 			require.NoError(t, err)
 			require.NotZero(t, next)
 			copy(c.Record, "2")
@@ -96,8 +96,8 @@ func floorParts() []part {
 			require.NoError(t, b.Close())
 			r.is(r.p, "a", "2", "one")
 		}},
-		// What a rotation of the epoch rests on: once the floor was raised a walk finds all that
-		// is below it, and nothing below it comes behind the walk.
+		// A rotation of the epoch rests on this: once the floor is raised, a walk finds all that is
+		// below it, and nothing below it comes behind the walk.
 		{"nothing lower comes behind a raised floor", func(t T, s Subject) {
 			r := newRig(t, s)
 			w := write(4, func(w, i int) error {

@@ -9,8 +9,8 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// calls is everything that can be asked of a partition, each of which would change something
-// where it can, and everything in a row.
+// calls returns calls of a partition's methods by name. Each that can write does write; one runs
+// everything in a row.
 func (r *rig) calls(ctx context.Context, v engine.View) map[string]func() error {
 	get := func(from engine.Reader, want engine.Parts) error {
 		var row engine.Row
@@ -181,7 +181,7 @@ func lifeParts() []part {
 				called++
 				raise(7, 5)
 				raise(7, 4)
-				raise(9, 5) // which nobody has asked for
+				raise(9, 5) // no partition 9 exists
 			})
 			t.Cleanup(func() { _ = copied.Close() })
 			require.Equal(t, 1, called)

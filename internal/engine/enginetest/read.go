@@ -20,7 +20,7 @@ func readParts() []part {
 			r.is(r.p, "a", "another", "")
 			r.delete("a")
 			r.absent(r.p, "a")
-			r.delete("a") // which is not there
+			r.delete("a") // which does not exist
 			r.put("a", "", "again")
 			r.is(r.p, "a", "", "again")
 		}},
@@ -44,7 +44,7 @@ func readParts() []part {
 			require.NoError(t, r.p.Get(r.ctx, []byte("a"), engine.Both, &row), "after a Release")
 			require.Equal(t, "record a", string(row.Record))
 			row.Release()
-			// A record of a row that there is not is a row of one part.
+			// A record without a row makes a row of one part.
 			r.apply(func(b engine.Batch) { require.NoError(t, b.PutRecord([]byte("half"), []byte("record"))) })
 			for _, want := range []engine.Parts{engine.Both, engine.Both | engine.Together} {
 				require.NoError(t, r.p.Get(r.ctx, []byte("half"), want, &row))
@@ -57,7 +57,7 @@ func readParts() []part {
 			require.Equal(t, "record a", string(row.Record))
 			require.NoError(t, r.p.Get(r.ctx, []byte("a"), engine.Sealed|engine.Together, &row))
 			require.Equal(t, "sealed a", string(row.Sealed))
-			// What is there from a call before is let go of, also by one that is refused.
+			// Get releases what row has from the call before, even if Get is refused.
 			v, err := r.p.View(r.ctx)
 			require.NoError(t, err)
 			ended, cancel := context.WithCancel(r.ctx)

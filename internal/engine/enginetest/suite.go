@@ -1,5 +1,5 @@
-// Package enginetest is what every engine must pass: what package engine promises, at its exact
-// bounds. A test of an engine calls [Run].
+// Package enginetest is the suite that every engine must pass: what package engine promises, at its
+// exact bounds. A test of an engine calls [Run].
 package enginetest
 
 import (
@@ -13,29 +13,28 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// Subject is an engine that is tested.
+// Subject is an engine to test.
 type Subject struct {
-	// New returns an engine that holds nothing.
+	// New returns an empty engine.
 	New func(t T) engine.Engine
-	// Crash returns an engine that holds what is durable of one that New returned, without
-	// closing it. If nil, the engine is not asked what it keeps.
+	// Crash returns an engine with what is durable of one that New returned, without closing that.
+	// If nil, durability is not tested.
 	Crash func(t T, e engine.Engine) engine.Engine
-	// Copy returns a copy of an engine that New returned, to be read: see engine.Checkpointer,
-	// which is called with taken. If nil, no copies are made.
-	Copy func(t T, e engine.Engine, taken func(raise func(partition, epoch uint32))) engine.Engine
+	// Copy returns a copy of an engine that New returned, to be read; frozen goes to
+	// engine.Checkpointer. If nil, copies are not tested.
+	Copy func(t T, e engine.Engine, frozen func(raise func(partition, epoch uint32))) engine.Engine
 	// Bytes returns all that is in the files of an engine that New returned. An engine that has
 	// an engine.Purger has this: what a purge promises is about those bytes.
 	Bytes func(t T, e engine.Engine) []byte
 }
 
-// T is what the suite needs of a *testing.T.
+// T is the part of *testing.T that the suite needs.
 type T interface {
 	require.TestingT
 	Helper()
 	Cleanup(func())
 }
 
-// part is a part of the suite.
 type part struct {
 	name string
 	run  func(t T, s Subject)
@@ -64,17 +63,17 @@ type rig struct {
 	p   engine.Partition
 }
 
-// newRig returns an engine that is closed at the end of the test.
+// newRig returns an engine that the end of the test closes.
 func newRig(t T, s Subject) *rig {
 	e := s.New(t)
 	t.Cleanup(func() { _ = e.Close() })
 	return &rig{t, context.Background(), e, e.Partition(7)}
 }
 
-// in is the same rig in another partition.
+// in returns the rig with another partition.
 func (r *rig) in(number uint32) *rig { return &rig{r.T, r.ctx, r.e, r.e.Partition(number)} }
 
-// guard lets a change pass by the floor of now.
+// guard is admitted by the present floor.
 func (r *rig) guard(epoch uint32) engine.Guard {
 	return engine.Guard{Floor: r.p.Floor().Revision, Epoch: epoch}
 }
@@ -88,7 +87,7 @@ func (r *rig) fill(b engine.Batch, id, record, sealed string) {
 	copy(room, sealed)
 }
 
-// apply makes the changes that f asks for.
+// apply applies the ops that f asks for.
 func (r *rig) apply(f func(b engine.Batch)) {
 	r.Helper()
 	b := r.p.NewBatch()
@@ -136,7 +135,7 @@ func (r *rig) absent(from engine.Reader, id string) {
 	}
 }
 
-// walk returns what a cursor comes by: id, value, and so on.
+// walk returns what a cursor meets: id, value, and so on.
 func (r *rig) walk(from engine.Reader, part engine.Parts, lower, upper []byte) (got []string) {
 	r.Helper()
 	c, err := from.Cursor(r.ctx, part, lower, upper)
@@ -146,7 +145,7 @@ func (r *rig) walk(from engine.Reader, part engine.Parts, lower, upper []byte) (
 	return got
 }
 
-// rest returns what is left of a walk.
+// rest returns what a cursor has not met yet.
 func (r *rig) rest(c engine.Cursor, ok bool) (got []string) {
 	r.Helper()
 	for ; ok; ok = c.Next() {
@@ -161,7 +160,7 @@ func (r *rig) rest(c engine.Cursor, ok bool) (got []string) {
 	return got
 }
 
-// back returns what is left of a walk backwards, turned round.
+// back returns what is left of a walk backwards, in ascending order.
 func (r *rig) back(c engine.Cursor, ok bool) (got []string) {
 	r.Helper()
 	for ; ok; ok = c.Prev() {
@@ -174,14 +173,14 @@ func (r *rig) back(c engine.Cursor, ok bool) (got []string) {
 	return got
 }
 
-// everything is what a reader has, of both parts.
+// everything returns both parts of all rows of a reader.
 func (r *rig) everything(from engine.Reader) []string {
 	r.Helper()
 	return append(r.walk(from, engine.Record, nil, nil), r.walk(from, engine.Sealed, nil, nil)...)
 }
 
-// writers run beside a test, each for as many turns as the test gives: an engine keeps what was
-// overwritten for a while, and a walk over that of a writer without bounds takes for ever.
+// writers run beside a test, each for as many turns as the test grants. An engine keeps what was
+// overwritten for a while, and a walk over what writers without bounds overwrite lasts for ever.
 type writers struct {
 	turns chan int
 	ended sync.WaitGroup
@@ -205,8 +204,7 @@ func write(n int, f func(writer, turn int) error) *writers {
 	return w
 }
 
-// turn gives out turns, of which some may be left over; it waits until the writers have used
-// most of those of before.
+// turn grants turns, and waits until the writers have used most of the earlier ones.
 func (w *writers) turn(number int) {
 	w.turns <- number
 	for {

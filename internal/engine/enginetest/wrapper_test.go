@@ -129,7 +129,7 @@ type brokenBatch struct {
 	put       func(id, record []byte, size int) ([]byte, error)
 	putRecord func(id, record []byte) error
 	delete    func(id []byte) error
-	change    func(at int) (engine.Change, int, error)
+	change    func(at int) (engine.Op, int, error)
 }
 
 func (b *brokenBatch) Put(id, record []byte, size int) ([]byte, error) {
@@ -144,8 +144,8 @@ func (b *brokenBatch) Delete(id []byte) error {
 	return or(b.delete, b.Batch.Delete, b.delete != nil)(id)
 }
 
-func (b *brokenBatch) Change(at int) (engine.Change, int, error) {
-	return or(b.change, b.Batch.Change, b.change != nil)(at)
+func (b *brokenBatch) Op(at int) (engine.Op, int, error) {
+	return or(b.change, b.Batch.Op, b.change != nil)(at)
 }
 
 // brokenCursor seeks too far, or has clones of now.

@@ -11,10 +11,10 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// changes returns what a batch says of itself: id, record or "-" for a deletion, and so on.
+// ops returns what a batch says of itself: id, record or "-" for a deletion, and so on.
 func (r *rig) changes(b engine.Batch) (got []string) {
 	r.Helper()
-	for c, next, err := b.Change(0); ; c, next, err = b.Change(next) {
+	for c, next, err := b.Op(0); ; c, next, err = b.Op(next) {
 		require.NoError(r, err)
 		if next == 0 {
 			return got
@@ -74,7 +74,7 @@ func writeParts() []part {
 			require.NoError(t, b.PutRecord([]byte("c"), []byte("another")))
 			r.fill(b, "", "", "")
 			require.Equal(t, []string{"a", "record", "b", "-", "c", "another", "", ""}, r.changes(b))
-			c, _, err := b.Change(0)
+			c, _, err := b.Op(0)
 			require.NoError(t, err)
 			copy(c.Record, "RECORD")
 			require.Equal(t, []string{"a", "RECORD", "b", "-", "c", "another", "", ""}, r.changes(b))

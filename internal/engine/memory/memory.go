@@ -1,9 +1,8 @@
-// Package memory is an engine in memory, for tests: the smallest that passes the conformance
-// suite (package enginetest), and the one to read first when another is written. What it holds
-// is gone with it.
+// Package memory is an engine in memory, for tests: the smallest that passes the conformance suite
+// (package enginetest), and the one to read first before writing another. Closing it loses all.
 //
-// The rows of a partition are a sorted slice that is never changed, only replaced by another,
-// so that a view is a pointer. A change takes time in proportion to the rows that there are.
+// The rows of a partition are a sorted slice that is replaced and never written to, so that a view
+// is a pointer. A write costs time in proportion to the number of rows.
 package memory
 
 import (
@@ -24,20 +23,19 @@ type Engine struct {
 	partitions map[uint32]*partition
 }
 
-// New returns an engine that holds nothing.
+// New returns an empty engine.
 func New() *Engine { return &Engine{partitions: map[uint32]*partition{}} }
 
-// partition is one of an Engine's.
 type partition struct {
-	state // of now
+	state // the present one
 	e     *Engine
 
-	changing sync.Mutex // held by whoever changes rows or the floor
-	floor    atomic.Pointer[engine.Floor]
-	meta     records
+	writing sync.Mutex // held by whoever changes rows or the floor
+	floor   atomic.Pointer[engine.Floor]
+	meta    metaRecords
 }
 
-// state is rows, in the order of their ids; those that it points to are not changed.
+// state has rows in the order of their ids. The slice behind the pointer is never written to.
 type state struct{ rows *atomic.Pointer[[]row] }
 
 type row struct {
@@ -51,7 +49,7 @@ func (e *Engine) Partition(number uint32) engine.Partition {
 	defer e.mu.Unlock()
 	p := e.partitions[number]
 	if p == nil {
-		p = &partition{e: e, state: newState(nil), meta: records{of: map[string]record{}}}
+		p = &partition{e: e, state: newState(nil), meta: metaRecords{of: map[string]metaRecord{}}}
 		p.floor.Store(&engine.Floor{Revision: 1})
 		e.partitions[number] = p
 		return p
@@ -122,7 +120,6 @@ func (p *partition) Cursor(ctx context.Context, part engine.Parts, lower, upper 
 	return newCursor(*p.rows.Load(), part, lower, upper), nil
 }
 
-// view is a partition at one moment.
 type view struct {
 	state
 	e *Engine
@@ -205,8 +202,8 @@ func (c *cursor) Value() ([]byte, error) {
 	return c.rows[c.at].sealed, nil
 }
 
-// refused is the error of a change that a floor does not let pass.
+// refused is the error of a batch that a floor does not admit.
 func refused(f *engine.Floor, g engine.Guard) error {
-	return fmt.Errorf("%w: it is epoch %d, revision %d; the change names epoch %d and went by revision %d",
+	return fmt.Errorf("%w: it is epoch %d, revision %d; the batch names epoch %d and went by revision %d",
 		engine.ErrFloor, f.Epoch, f.Revision, g.Epoch, g.Floor)
 }

@@ -12,15 +12,15 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// records is a partition's meta records.
-type records struct {
+// metaRecords are a partition's meta metaRecords.
+type metaRecords struct {
 	mu   sync.Mutex
-	last uint64 // revision that was given
-	of   map[string]record
+	last uint64 // the last revision that was given
+	of   map[string]metaRecord
 }
 
-// record is never changed, only replaced.
-type record struct {
+// metaRecord is replaced and never written to.
+type metaRecord struct {
 	value    []byte
 	revision uint64
 }
@@ -59,29 +59,29 @@ func (p *partition) ListMeta(ctx context.Context, prefix string, f func(name str
 }
 
 // SwapMeta implements [engine.Meta].
-func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) (given []uint64, err error) {
+func (p *partition) SwapMeta(ctx context.Context, swaps ...engine.Swap) (given []uint64, err error) {
 	if err := p.e.ready(ctx); err != nil {
 		return nil, err
 	}
-	if err := engine.CheckSwaps(changes); err != nil {
+	if err := engine.CheckSwaps(swaps); err != nil {
 		return nil, err
 	}
 	m := &p.meta
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, c := range changes {
+	for _, c := range swaps {
 		if have := m.of[c.Name].revision; c.Revision != engine.AnyRevision && c.Revision != have {
 			return nil, fmt.Errorf("%w: meta record %s has revision %d, and %d was read; read it again", engine.ErrConflict, c.Name, have, c.Revision)
 		}
 	}
-	for _, c := range changes {
+	for _, c := range swaps {
 		if c.Value == nil {
 			delete(m.of, c.Name)
 			given = append(given, 0)
 			continue
 		}
 		m.last++
-		m.of[c.Name] = record{bytes.Clone(c.Value), m.last}
+		m.of[c.Name] = metaRecord{bytes.Clone(c.Value), m.last}
 		given = append(given, m.last)
 	}
 	return given, nil

@@ -9,13 +9,13 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// batch is changes of a partition's rows, in the order in which they were asked for.
+// batch is ops on a partition's rows, in the order of the calls.
 type batch struct {
-	p       *partition
-	changes []change
+	p   *partition
+	ops []op
 }
 
-type change struct {
+type op struct {
 	row
 	deleted bool
 }
@@ -26,41 +26,41 @@ func (p *partition) NewBatch() engine.Batch { return &batch{p: p} }
 // Put implements [engine.Batch].
 func (b *batch) Put(id, record []byte, size int) ([]byte, error) {
 	r := row{id: bytes.Clone(id), record: bytes.Clone(record), sealed: make([]byte, size), has: engine.Both}
-	b.changes = append(b.changes, change{row: r})
+	b.ops = append(b.ops, op{row: r})
 	return r.sealed, nil
 }
 
 // PutRecord implements [engine.Batch].
 func (b *batch) PutRecord(id, record []byte) error {
-	b.changes = append(b.changes, change{row: row{id: bytes.Clone(id), record: bytes.Clone(record), has: engine.Record}})
+	b.ops = append(b.ops, op{row: row{id: bytes.Clone(id), record: bytes.Clone(record), has: engine.Record}})
 	return nil
 }
 
 // Delete implements [engine.Batch].
 func (b *batch) Delete(id []byte) error {
-	b.changes = append(b.changes, change{row: row{id: bytes.Clone(id)}, deleted: true})
+	b.ops = append(b.ops, op{row: row{id: bytes.Clone(id)}, deleted: true})
 	return nil
 }
 
-// Change implements [engine.Batch].
-func (b *batch) Change(at int) (c engine.Change, next int, err error) {
-	if at >= len(b.changes) {
+// Op implements [engine.Batch].
+func (b *batch) Op(at int) (c engine.Op, next int, err error) {
+	if at >= len(b.ops) {
 		return c, 0, nil
 	}
-	ch := b.changes[at]
-	return engine.Change{ID: ch.id, Record: ch.record, Deleted: ch.deleted}, at + 1, nil
+	ch := b.ops[at]
+	return engine.Op{ID: ch.id, Record: ch.record, Deleted: ch.deleted}, at + 1, nil
 }
 
 // Size implements [engine.Batch].
 func (b *batch) Size() (n int) {
-	for _, c := range b.changes {
+	for _, c := range b.ops {
 		n += 2*len(c.id) + len(c.record) + len(c.sealed)
 	}
 	return n
 }
 
 // Empty implements [engine.Batch].
-func (b *batch) Empty() bool { return len(b.changes) == 0 }
+func (b *batch) Empty() bool { return len(b.ops) == 0 }
 
 // Wait implements [engine.Batch].
 func (b *batch) Wait() error { return nil }
@@ -88,8 +88,8 @@ func (p *partition) Apply(ctx context.Context, b engine.Batch, g engine.Guard, _
 	if err != nil {
 		return err
 	}
-	p.changing.Lock()
-	defer p.changing.Unlock()
+	p.writing.Lock()
+	defer p.writing.Unlock()
 	if f := p.floor.Load(); !f.Admits(g) {
 		return refused(f, g)
 	}
@@ -102,7 +102,7 @@ func (p *partition) Apply(ctx context.Context, b engine.Batch, g engine.Guard, _
 	return nil
 }
 
-// is reports whether a row is as it was read. p.changing is held.
+// is reports whether a row is as it was read. p.writing is held.
 func (p *partition) is(w engine.Was) bool {
 	rows := *p.rows.Load()
 	at, found := find(rows, w.ID)
@@ -110,10 +110,10 @@ func (p *partition) is(w engine.Was) bool {
 	return found == (w.Record != nil) && (!found || bytes.Equal(rows[at].record, w.Record))
 }
 
-// apply replaces the rows by those with a batch's changes.
+// apply replaces the rows by those with a batch's ops.
 func (p *partition) apply(b *batch) {
 	rows := slices.Clone(*p.rows.Load())
-	for _, c := range b.changes {
+	for _, c := range b.ops {
 		at, found := find(rows, c.id)
 		switch {
 		case c.deleted && found:
@@ -132,7 +132,7 @@ func (p *partition) apply(b *batch) {
 	p.rows.Store(&rows)
 }
 
-// clone is a row that no caller has memory of.
+// clone returns a row with memory that no caller has.
 func (r row) clone() row {
 	return row{id: r.id, record: bytes.Clone(r.record), sealed: bytes.Clone(r.sealed), has: r.has}
 }
@@ -146,14 +146,14 @@ func (p *partition) Replace(ctx context.Context, b engine.Batch, was []engine.Wa
 	if err != nil {
 		return 0, err
 	}
-	p.changing.Lock()
-	defer p.changing.Unlock()
+	p.writing.Lock()
+	defer p.writing.Unlock()
 	for _, w := range was {
 		if p.is(w) {
 			continue
 		}
 		lost++
-		o.changes = slices.DeleteFunc(o.changes, func(c change) bool { return bytes.Equal(c.id, w.ID) })
+		o.ops = slices.DeleteFunc(o.ops, func(c op) bool { return bytes.Equal(c.id, w.ID) })
 	}
 	p.apply(o)
 	return lost, nil
@@ -180,11 +180,11 @@ func (p *partition) RefuseKEKs(ctx context.Context, keks []uint32) error {
 	return nil
 }
 
-func (p *partition) raise(change func(f *engine.Floor)) {
-	p.changing.Lock()
-	defer p.changing.Unlock()
+func (p *partition) raise(set func(f *engine.Floor)) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
 	f := *p.floor.Load()
 	f.Revision++
-	change(&f)
+	set(&f)
 	p.floor.Store(&f)
 }

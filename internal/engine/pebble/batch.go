@@ -2,19 +2,18 @@ package pebble
 
 import "github.com/cockroachdb/pebble/v2"
 
-// Batch collects changes that happen together or not at all. It belongs to one
-// goroutine.
+// Batch collects ops that are applied together or not at all. It belongs to one goroutine.
 type Batch struct{ b *pebble.Batch }
 
-// NewBatch returns an empty batch. Close it.
+// NewBatch returns an empty batch. The caller closes it.
 func (d *DB) NewBatch() Batch { return Batch{d.p.NewBatch()} }
 
-// Set sets key to value. It keeps neither.
+// Set sets key to value. It keeps neither slice.
 func (b Batch) Set(key, value []byte) error { return translate(b.b.Set(key, value, nil)) }
 
-// Reserve adds a set of a key and a value of the given sizes, for the caller to
-// fill in before anything else is done with the batch. The slices are the
-// batch's memory, so that what is sealed into value is copied no more.
+// Reserve adds a set of a key and a value of the given sizes. The caller fills both in before the
+// next call of the batch. They are the batch's memory, so that what is sealed into value is not
+// copied.
 func (b Batch) Reserve(keySize, valueSize int) (key, value []byte) {
 	op := b.b.SetDeferred(keySize, valueSize)
 	return op.Key, op.Value
@@ -23,15 +22,14 @@ func (b Batch) Reserve(keySize, valueSize int) (key, value []byte) {
 // Delete deletes key.
 func (b Batch) Delete(key []byte) error { return translate(b.b.Delete(key, nil)) }
 
-// Size is the batch's size in bytes.
+// Size returns the batch's size in bytes.
 func (b Batch) Size() int { return b.b.Len() }
 
-// Empty reports whether the batch has no changes.
+// Empty reports whether the batch has no ops.
 func (b Batch) Empty() bool { return b.b.Empty() }
 
-// Apply makes the batch's changes visible. With sync, the caller must call Wait
-// before Close; the changes are durable when Wait returns.
-// It refuses with engine.ErrNoRoom; see there.
+// Apply applies the batch. With sync, the caller calls Wait before Close, and the ops are durable
+// when Wait returns. Apply may refuse the batch with engine.ErrNoRoom.
 func (d *DB) Apply(b Batch, sync bool) error {
 	admitted, err := d.admit()
 	if err != nil {
@@ -52,7 +50,7 @@ func (d *DB) Apply(b Batch, sync bool) error {
 // Wait waits until an applied batch is durable.
 func (b Batch) Wait() error { return translate(b.b.SyncWait()) }
 
-// Commit makes the batch's changes visible and, with sync, durable. It refuses as Apply.
+// Commit applies the batch and, with sync, makes it durable. It refuses like Apply.
 func (d *DB) Commit(b Batch, sync bool) error {
 	admitted, err := d.admit()
 	if err != nil {
@@ -74,8 +72,8 @@ func (d *DB) Commit(b Batch, sync bool) error {
 // Close releases the batch.
 func (b Batch) Close() error { return b.b.Close() }
 
-// Each calls f for each set and delete in the batch, in order, until it returns an
-// error. The slices are the batch's own memory.
+// Each calls f for each set and delete in the batch, in order, until f returns an error. The slices
+// are the batch's memory.
 func (b Batch) Each(f func(key, value []byte, deleted bool) error) error {
 	for r := b.b.Reader(); ; {
 		kind, key, value, ok, err := r.Next()
@@ -91,6 +89,6 @@ func (b Batch) Each(f func(key, value []byte, deleted bool) error) error {
 	}
 }
 
-// LogData adds a record to the log that changes nothing: committing it with sync
-// makes everything before it durable.
+// LogData adds an entry to the log that changes nothing. Committing it with sync makes all before
+// it durable.
 func (b Batch) LogData(data []byte) error { return translate(b.b.LogData(data, nil)) }

@@ -57,9 +57,9 @@ func TestPebbleConforms(t *testing.T) {
 					left := e.(onFS).fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0, RNG: rand.New(rand.NewPCG(1, 2))})
 					return openOn(t, left, "db", Options{})
 				},
-				Copy: func(t enginetest.T, e engine.Engine, taken func(raise func(partition, epoch uint32))) engine.Engine {
+				Copy: func(t enginetest.T, e engine.Engine, frozen func(raise func(partition, epoch uint32))) engine.Engine {
 					dir := fmt.Sprintf("copy%d", copies.Add(1))
-					require.NoError(t, e.(engine.Checkpointer).Checkpoint(t.(*testing.T).Context(), dir, taken))
+					require.NoError(t, e.(engine.Checkpointer).Checkpoint(t.(*testing.T).Context(), dir, frozen))
 					return openOn(t, e.(onFS).fs, dir, Options{ReadOnly: true})
 				},
 				Bytes: func(t enginetest.T, e engine.Engine) (all []byte) {

@@ -9,12 +9,11 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// cursor is an iterator over a partition's keys in one space.
 type cursor struct {
 	Iter
 	p     *partition
 	space byte
-	seek  [64]byte // a key, if it is short
+	seek  [64]byte
 }
 
 // Cursor implements [engine.Reader].
@@ -22,7 +21,6 @@ func (p *partition) Cursor(ctx context.Context, part engine.Parts, lower, upper 
 	return p.cursor(ctx, p.db.p, part, lower, upper)
 }
 
-// iterable is Pebble's engine, or a snapshot of it.
 type iterable interface {
 	NewIter(o *pebble.IterOptions) (*pebble.Iterator, error)
 }
@@ -50,7 +48,7 @@ func (p *partition) newCursor(space byte, it *pebble.Iterator, err error) (engin
 	return &cursor{Iter: Iter{it, p.db.guard}, p: p, space: space}, nil
 }
 
-// walk returns where in Pebble a walk over ids goes.
+// walk returns the space and the bounds of a walk over ids.
 func (p *partition) walk(part engine.Parts, lower, upper []byte) (space byte, o pebble.IterOptions) {
 	space = spaceDEK
 	if part == engine.Sealed {

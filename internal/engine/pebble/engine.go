@@ -1,6 +1,5 @@
-// Package pebble is the engine of a directory, on Pebble v2. Everything that knows Pebble by
-// name is here: how rows are laid out in its keys, its options, its errors, its files and
-// their lock, its logger, its quirks.
+// Package pebble is the engine of a directory, on Pebble v2. Everything that knows Pebble by name
+// is here: the rows in its keys, its options, errors, files, lock and logger, and its quirks.
 //
 // Start with [LockDir], [Survey] and [Open], which returns an [engine.Engine].
 package pebble
@@ -24,27 +23,26 @@ import (
 // ErrNone says that there is no engine in a directory.
 var ErrNone = errors.New("engine: there is none")
 
-// ErrLocked says that another process, or another DB of this one, has the
-// directory open, and nothing else.
+// ErrLocked says that another process, or another DB of this one, has the directory open. It has no
+// other meaning.
 var ErrLocked = errors.New("engine: the directory is in use")
 
-// Options configure a DB. Zero fields mean the default that they state.
+// Options configure a DB. A zero field means its default.
 type Options struct {
 	FS       vfs.FS // default: the operating system's
 	ReadOnly bool
-	// Create makes an engine where there is none, as Pebble sees it; see Survey.
+	// Create makes an engine where Pebble sees none; see Survey.
 	Create bool
 	Logger *slog.Logger // default: none
 	// CacheBytes is the size of Pebble's block cache. Default: 64 MiB.
 	CacheBytes int64
-	// MemTableBytes is the size of one memtable, of which there may be four.
-	// Default: 64 MiB.
+	// MemTableBytes is the size of a memtable; there may be four. Default: 64 MiB.
 	MemTableBytes uint64
-	// ValueSeparation is the size of a value from which it is kept in a blob file
-	// apart from the keys. Default: 1,024 bytes; negative: never.
+	// ValueSeparation is the least size of a value that lies in a blob file, apart from its key.
+	// Default: 1,024 bytes; negative: never.
 	ValueSeparation int
-	// Fatal is called when the engine cannot go on, with a message; it must not
-	// return. Default: write the message to the logger and end the process.
+	// Fatal is called with a message when the engine cannot go on. It must not return. Default: log
+	// the message and end the process.
 	Fatal func(msg string)
 }
 
@@ -60,17 +58,16 @@ type DB struct {
 	running *running
 
 	snapshots  snapshots
-	quiet      sync.RWMutex // held for writing while nothing may be written to the log
+	quiet      sync.RWMutex // locked while nothing may be written to the log
 	partitions partitions
 	batches    sync.Pool // of *batch
 	closed     atomic.Bool
 }
 
-// Open opens the engine in dir under a lock that the caller took. Close does not release
-// the lock.
+// Open opens the engine in dir, whose lock the caller has. Close does not release the lock.
 func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
-	// Pebble panics where its format marker cannot be moved, for one: on a full disk.
-	// There is no DB yet, and so nothing that could be half changed in memory.
+	// Pebble panics if it cannot move its format marker: on a full disk, for one. No DB exists yet
+	// that could be half changed in memory.
 	defer func() {
 		if r := recover(); r != nil {
 			cause, ok := r.(error)
@@ -108,7 +105,7 @@ func (o Options) fs() vfs.FS {
 	return o.FS
 }
 
-// translate makes Pebble's errors those of this package, keeping them findable.
+// translate adds this package's error to Pebble's.
 func translate(err error) error {
 	switch {
 	case err == nil:
@@ -121,8 +118,8 @@ func translate(err error) error {
 	return err
 }
 
-// translateOpen is translate for an error of Open, which finds files that are missing,
-// or not of the size that they had, without calling that corruption.
+// translateOpen is translate for Open, where Pebble does not report missing files, and files of a
+// wrong size, as corruption.
 func translateOpen(err error) error {
 	if errors.Is(err, pebble.ErrDBDoesNotExist) {
 		return fmt.Errorf("%w: %w: %w", ErrNone, engine.ErrCorrupt, err)
@@ -135,13 +132,13 @@ func translateOpen(err error) error {
 	return translate(err)
 }
 
-// Getter is what finds keys.
+// Getter finds keys.
 type Getter interface {
 	// Get returns the value of key, valid until closer is closed, or engine.ErrNotFound.
 	Get(key []byte) (value []byte, closer io.Closer, err error)
 }
 
-// Reader is what a DB and a Snapshot have in common.
+// Reader is a DB or a Snapshot.
 type Reader interface {
 	Getter
 	// NewIter returns an iterator over the keys in [lower, upper).
@@ -174,7 +171,7 @@ func newIter(g *guard, it *pebble.Iterator, err error) (*Iter, error) {
 	return &Iter{it, g}, nil
 }
 
-// Clone returns an iterator over other keys of the very same state.
+// Clone returns an iterator over other keys of the same state.
 func (i *Iter) Clone(lower, upper []byte) (*Iter, error) {
 	it, err := i.it.Clone(pebble.CloneOptions{
 		IterOptions: &pebble.IterOptions{LowerBound: lower, UpperBound: upper},
@@ -182,8 +179,8 @@ func (i *Iter) Clone(lower, upper []byte) (*Iter, error) {
 	return newIter(i.guard, it, err)
 }
 
-// First, Last, Next, Prev, SeekGE and SeekLT move to a key and report whether there is one. A
-// false may also be an error: see Err.
+// First, Last, Next, Prev, SeekGE and SeekLT move to a key and report whether there is one. After
+// false, see Err.
 
 func (i *Iter) First() bool            { return i.it.First() }
 func (i *Iter) Last() bool             { return i.it.Last() }
@@ -203,14 +200,13 @@ func (i *Iter) Value() (v []byte, err error) {
 	return v, translate(err)
 }
 
-// ValueSize returns the size of the current value without reading it, if it is apart from
-// the keys.
+// ValueSize returns the size of the current value; it does not read a value in a blob file.
 func (i *Iter) ValueSize() int {
 	v := i.it.LazyValue()
 	return v.Len()
 }
 
-// Err returns what stopped the iterator, nil at the end of the keys.
+// Err returns what stopped the iterator; nil at the end of the keys.
 func (i *Iter) Err() error { return translate(i.it.Error()) }
 
 // Close releases the iterator and returns its error.

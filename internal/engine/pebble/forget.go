@@ -8,8 +8,7 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// purgeStep is how many rows are written anew at a time, during which no other change of the
-// partition's rows is applied.
+// purgeStep is the number of rows that are written anew with the gate shut.
 const purgeStep = 128
 
 // Purge implements [engine.Purger].
@@ -25,9 +24,9 @@ func (p *partition) Purge(ctx context.Context, touch func() error, held func() b
 	return p.db.purge(ctx, ranges, touch, p.rewriteInPlace, held)
 }
 
-// rewriteInPlace writes, for each key, what is there: its value, or that there is none.
-// Nobody else applies a change meanwhile, so that none is undone. Meta records are
-// written without the gate, and left alone: no name of one ends in a zero byte.
+// rewriteInPlace writes each key's present value, or its deletion, anew. The gate keeps it from
+// undoing a write. Meta records are written outside of the gate: for one of those it deletes a name
+// that ends in a zero byte, which no record has.
 func (p *partition) rewriteInPlace(keys [][]byte) error {
 	for chunk := range slices.Chunk(keys, purgeStep) {
 		if err := p.rewriteChunk(chunk); err != nil {

@@ -8,15 +8,14 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// Pebble v2.1 reports a blob file that is missing, or whose end does not parse,
-// without saying which it is, and panics over that
-// (https://github.com/cockroachdb/pebble/issues/5127). A guard makes an error of it.
-// No lock is held there and nothing was changed, but what the read had pinned stays
-// pinned, and Pebble's Close panics over that in turn, after everything that matters
-// has been closed.
+// guard turns a panic of Pebble v2.1 into an error: where a blob file is missing, or its end does
+// not parse, Pebble panics over the report of that
+// (https://github.com/cockroachdb/pebble/issues/5127). At that point Pebble has no lock and has
+// changed nothing. What the read had pinned stays pinned, and Pebble's Close panics over that,
+// after everything that matters has been closed.
 //
-// In the background, where a compaction reads blob files to rewrite them, nothing can
-// be caught: there the process ends.
+// A compaction that reads blob files panics on a goroutine of Pebble's, where nobody can recover:
+// the process ends.
 type guard struct{ caught atomic.Bool }
 
 // read is deferred by what reads a value.

@@ -16,13 +16,13 @@ import (
 type File struct {
 	Name string
 	Size uint64
-	Sum  [sha256.Size]byte // SHA-256 of what is in it
+	Sum  [sha256.Size]byte // SHA-256 of its content
 }
 
-// listed reports whether a file is one that an inventory lists: of the engine's files all
-// but tables and blob files, which the MANIFEST names with their sizes; none is written to
-// twice, and no number is given twice. What Pebble does not know by its name is somebody
-// else's (rsync.log, ._000012.log), and of no concern.
+// listed reports whether an inventory lists a file: all of Pebble's files but tables and blob
+// files, which the MANIFEST names with their sizes. None of the listed files is written twice, and
+// no number is used twice. Files that Pebble does not know by name (rsync.log, ._000012.log) belong
+// to others.
 func listed(name string) bool {
 	if _, _, ok := wal.ParseLogFilename(name); ok {
 		return true
@@ -46,9 +46,8 @@ func number(s string) bool {
 	return err == nil
 }
 
-// Inventory returns the files of an engine that is closed, by ascending names, with their
-// contents, but for tables and blob files: the MANIFEST, whose content it vouches for,
-// names those.
+// Inventory returns the files of a closed engine in ascending order of their names, without tables
+// and blob files. Those are named in the MANIFEST, whose content the inventory has.
 func Inventory(dir string, fs vfs.FS) ([]File, error) {
 	if fs == nil {
 		fs = vfs.Default
@@ -96,11 +95,10 @@ func readFile(fs vfs.FS, path string, buf []byte) (f File, err error) {
 	return f, nil
 }
 
-// onlyReader keeps io.Copy from looking for a WriteTo.
 type onlyReader struct{ io.Reader }
 
-// compare says what is missing, changed, or there besides. A file that is there besides
-// is one of another history of the engine: of a checkpoint that was copied over it, say.
+// compare describes the files that are missing, changed or too many. A file too many belongs to
+// another history of the engine: a checkpoint was copied over it, for one.
 func compare(want, have []File) (problems []string) {
 	there := map[string]File{}
 	for _, f := range have {

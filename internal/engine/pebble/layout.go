@@ -5,13 +5,13 @@ import (
 	"encoding/binary"
 )
 
-// Pebble's keys, in order. They are on disk; docs/format.md draws them.
+// These are Pebble's keys, in order. On disk, and must not change; see docs/format.md, section 4.
 //
 //	01 | partition u32 BE | name         meta record
 //	02 | partition u32 BE | id           DEK record
 //	03 | partition u32 BE | id           sealed block
 //
-// The two keys of a row are always written and deleted in one batch.
+// One batch writes or deletes both keys of a row.
 const (
 	spaceMeta = 0x01
 	spaceDEK  = 0x02
@@ -20,21 +20,19 @@ const (
 	prefixSize = 1 + 4
 )
 
-// appendKey appends the key of an id, or of a name, in a space.
 func appendKey[T string | []byte](dst []byte, space byte, partition uint32, id T) []byte {
 	dst = append(dst, space)
 	dst = binary.BigEndian.AppendUint32(dst, partition)
 	return append(dst, id...)
 }
 
-// putKey fills a key in.
 func putKey(key []byte, space byte, partition uint32, id []byte) {
 	key[0] = space
 	binary.BigEndian.PutUint32(key[1:], partition)
 	copy(key[prefixSize:], id)
 }
 
-// bounds returns the keys between which the ids in [lower, upper) lie; a nil bound is none.
+// bounds returns the keys that bound the ids in [lower, upper); a nil bound is none.
 func bounds(space byte, partition uint32, lower, upper []byte) (from, to []byte) {
 	from = appendKey(nil, space, partition, lower)
 	if upper == nil {
@@ -43,8 +41,8 @@ func bounds(space byte, partition uint32, lower, upper []byte) (from, to []byte)
 	return from, appendKey(nil, space, partition, upper)
 }
 
-// after is the first key that follows all those which begin with prefix, which has a byte that
-// is not 0xff: each key's first is its space.
+// after returns the first key after all keys that begin with prefix. Some byte of prefix is not
+// 0xff: the first is a space.
 func after(prefix []byte) []byte {
 	end := bytes.Clone(prefix)
 	for end[len(end)-1] == 0xff {

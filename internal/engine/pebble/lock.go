@@ -12,38 +12,34 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Lock is the right to a directory: that of one writer, or of one of any number of
-// readers.
+// Lock is the right of one writer, or of one of any number of readers, to a directory.
 type Lock struct{ l *pebble.Lock }
 
-// LockDir takes the lock of dir, which exists: for a writer, whom it keeps apart from
-// everybody else, or shared, for who only reads beside others who do. It waits for
-// nobody. The lock is one of the file LOCK in dir, which is made if it is missing, never
-// truncated and never removed.
+// LockDir locks dir, which exists: for a writer, who excludes everybody else, or shared, for a
+// reader beside other readers. It does not wait. The lock is one of the file LOCK in dir, which is
+// made if it is missing, never truncated and never removed. docs/design.md, section 10, has the
+// argument.
 //
-// On the operating system's file system, however fs wraps it, the lock belongs to the open
-// file (see tryLock): it holds between processes and within one, and ends with Close or
-// with the process. The kernel keeps it by the file itself, so that relative paths,
-// symbolic links and bind mounts of one directory all come to one lock and no table of
-// directories is needed here. A writer also takes the FS.Lock of an fs that wraps the
-// operating system's, which by its contract truncates LOCK; there is no shared one to take.
+// On the operating system's file system, however fs wraps it, the lock belongs to the open file
+// (see tryLock): it holds between processes and within one, whatever the path, and ends with Close
+// or the process. A writer also acquires FS.Lock of an fs that wraps the operating system's; that
+// truncates LOCK by its contract. FS has no shared lock for a reader.
 //
-// On any other file system (one in memory) the lock is its FS.Lock, which knows neither
-// other spellings nor readers: one at a time has the directory open.
+// On any other file system, such as one in memory, the lock is FS.Lock alone: it knows neither
+// other spellings of the path nor readers, so that one user at a time has the directory open.
 //
-// On a medium that is read-only, where LOCK cannot be made if it is missing, a shared lock
-// is nothing: nobody can write through this mount. Who mounts the medium for writing
-// elsewhere is then not kept out.
+// On a read-only medium where LOCK is missing, a shared lock is nothing: nobody can write through
+// this mount. It does not keep out who mounts the medium for writing elsewhere.
 //
-// The error is ErrLocked if somebody else has the directory open in a way that does not
-// go with this one. Every other reason comes through, with what to do about it.
+// ErrLocked says that somebody else has the directory open in a way that excludes this one. Any
+// other error has its cause in the chain and says what to do.
 func LockDir(dir string, fs vfs.FS, shared bool) (*Lock, error) {
 	l, err := pebble.LockDirectory(dir, lockFS{fs, shared})
 	switch {
 	case err == nil:
 		return &Lock{l}, nil
 	case !errors.Is(err, errHeld):
-		return nil, fmt.Errorf("engine: the lock cannot be taken: %w%s", err, remedy(err, shared))
+		return nil, fmt.Errorf("engine: the lock cannot be acquired: %w%s", err, remedy(err, shared))
 	}
 	return nil, fmt.Errorf("%w: %w", ErrLocked, err)
 }
@@ -51,10 +47,10 @@ func LockDir(dir string, fs vfs.FS, shared bool) (*Lock, error) {
 // Close releases the lock.
 func (l *Lock) Close() error { return l.l.Close() }
 
-// errHeld says that the lock of a file is held by another open file.
+// errHeld says that another open file has the lock.
 var errHeld = errors.New("somebody else holds it")
 
-// lockFS is a file system as [pebble.LockDirectory] sees it.
+// lockFS is a file system for [pebble.LockDirectory].
 type lockFS struct {
 	vfs.FS
 	shared bool
@@ -66,8 +62,8 @@ func (f lockFS) Lock(name string) (c io.Closer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not every wrapper has an Unwrap of its own (one that embeds a vfs.FS has that of
-	// what it embeds), but what the operating system says of a file has a Sys.
+	// An Unwrap is no proof, because a wrapper that embeds a vfs.FS has the Unwrap of that. But
+	// what the operating system says of a file has a Sys.
 	switch onDisk := vfs.Root(f.FS) == vfs.Default || dir.Sys() != nil; {
 	case !onDisk:
 		c, err = f.FS.Lock(name)
@@ -87,9 +83,9 @@ func (f lockFS) Lock(name string) (c io.Closer, err error) {
 	return nil, err
 }
 
-// lockBoth takes the file system's own lock, whose failures are the user's to see, and
-// ours. If the first comes down to [vfs.Default] it is one of the process, which bars the
-// way of ours and is worth nothing beside it: then ours takes its place.
+// lockBoth acquires the file system's own lock, which may fail by the user's rules, and ours. If
+// theirs comes down to [vfs.Default], it is a lock of the process, which excludes ours and adds
+// nothing to it: then ours replaces it.
 func (f lockFS) lockBoth(name string) (io.Closer, error) {
 	theirs, err := f.FS.Lock(name)
 	if err != nil {
@@ -105,7 +101,7 @@ func (f lockFS) lockBoth(name string) (io.Closer, error) {
 	return f.lockFile(name)
 }
 
-// lockFile takes the lock of a file that the operating system has open.
+// lockFile acquires the lock of a file that the operating system has open.
 func (f lockFS) lockFile(name string) (io.Closer, error) {
 	file, err := f.open(name)
 	if err != nil {
@@ -117,7 +113,7 @@ func (f lockFS) lockFile(name string) (io.Closer, error) {
 			return nil, err
 		}
 		if _, err := os.Stat(name); err != nil {
-			return f.FS.Lock(name) // nor is the file where its name says
+			return f.FS.Lock(name) // the file is not where its name says either
 		}
 		if file, err = (lockFS{vfs.Default, f.shared}).open(name); err != nil {
 			return nil, err
@@ -132,10 +128,10 @@ func (f lockFS) lockFile(name string) (io.Closer, error) {
 	return fileLock{file}, nil
 }
 
-// lockOp is the Op of the error of a lock that was refused, after the file was opened.
+// lockOp is PathError.Op of a lock that was refused after its file was opened.
 const lockOp = "lock"
 
-// open opens a file to be locked, making it if it is missing.
+// open opens a file to lock, and makes it if it is missing.
 func (f lockFS) open(name string) (vfs.File, error) {
 	if f.shared {
 		if file, err := f.Open(name); !errors.Is(err, fs.ErrNotExist) {
@@ -147,21 +143,19 @@ func (f lockFS) open(name string) (vfs.File, error) {
 
 type fileLock struct{ vfs.File }
 
-// Close implements [io.Closer]. A process that is being started at this moment has the
-// open file too, until it runs its program. Closing alone would leave it the lock for as
-// long.
+// Close implements [io.Closer]. It unlocks first: a child process that is being started has the
+// open file too, until it runs its program, and would keep the lock for as long.
 func (l fileLock) Close() error { return errors.Join(unlock(l.Fd()), l.File.Close()) }
 
 type bothLocks struct{ ours, theirs io.Closer }
 
 func (b bothLocks) Close() error { return errors.Join(b.ours.Close(), b.theirs.Close()) }
 
-// notNeeded is the lock of a reader where nobody can write.
 type notNeeded struct{}
 
 func (notNeeded) Close() error { return nil }
 
-// remedy says what to do about an error, or nothing.
+// remedy says what to do about an error; "" if it does not know.
 func remedy(err error, shared bool) string {
 	is := func(targets ...error) bool {
 		for _, t := range targets {

@@ -7,11 +7,10 @@ import (
 	"syscall"
 )
 
-// tryLock locks a file for its open file (flock(2)). A lock of fcntl(2), which Pebble
-// takes, belongs to the process instead: a second one of the same process does not meet
-// it, and it is gone when any descriptor of the file is closed. On these systems the two
-// kinds keep each other out, so that a tool that opens the directory with Pebble is
-// refused.
+// tryLock locks a file for its open file (flock(2)). Pebble's own lock (fcntl(2)) belongs to the
+// process instead: it does not exclude another of the same process, and ends when any descriptor of
+// the file is closed. On these systems the two kinds exclude each other, so that a tool that opens
+// the directory with Pebble is refused.
 func tryLock(fd uintptr, shared bool) error {
 	if shared {
 		return flock(fd, syscall.LOCK_SH|syscall.LOCK_NB)
@@ -26,7 +25,7 @@ func flock(fd uintptr, how int) error {
 		err := syscall.Flock(int(fd), how)
 		switch {
 		case errors.Is(err, syscall.EINTR):
-			continue // on a network's file system
+			continue // on a file system of the network
 		case errors.Is(err, syscall.EWOULDBLOCK):
 			return errHeld
 		}

@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tryLock locks a file for its open file description (fcntl(2), "open file description
-// locks"). A lock of F_SETLK, which Pebble takes, belongs to the process instead: a second
-// one of the same process does not meet it, and it is gone when any descriptor of the file
-// is closed, also one that only read it. The two kinds keep each other out, so that a tool
-// that opens the directory with Pebble is refused; locks of flock(2) would not meet it.
+// tryLock locks a file for its open file description (fcntl(2), "open file description locks").
+// Pebble's own lock (F_SETLK) belongs to the process instead: it does not exclude another of the
+// same process, and ends when any descriptor of the file is closed, even one that was only read.
+// The two kinds exclude each other, so that a tool that opens the directory with Pebble is refused.
+// flock(2) would not exclude that tool.
 func tryLock(fd uintptr, shared bool) error {
 	if shared {
 		return setLock(fd, unix.F_RDLCK)
@@ -22,13 +22,13 @@ func tryLock(fd uintptr, shared bool) error {
 func unlock(fd uintptr) error { return setLock(fd, unix.F_UNLCK) }
 
 func setLock(fd uintptr, kind int16) error {
-	// The whole file, whatever its length.
+	// A length of 0 is the whole file.
 	l := unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: 0, Len: 0}
 	for {
 		err := unix.FcntlFlock(fd, unix.F_OFD_SETLK, &l)
 		switch {
 		case errors.Is(err, unix.EINTR):
-			continue // on a network's file system
+			continue // on a file system of the network
 		case err == unix.EAGAIN || err == unix.EACCES: // POSIX allows both
 			return errHeld
 		}

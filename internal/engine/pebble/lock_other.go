@@ -8,8 +8,8 @@ import (
 	"runtime"
 )
 
-// tryLock fails: a lock of the process, which is all that may be had here, lets one
-// process open a directory twice, and is gone when somebody reads LOCK.
+// tryLock fails: this system only has locks of the process, which let one process open a directory
+// twice, and end when somebody reads LOCK.
 func tryLock(uintptr, bool) error {
 	return fmt.Errorf("locks of open files on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }

@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// tryLock locks a file for its handle: one byte far behind its end, because Windows lets
-// nobody else read what is locked. A tool that opens the directory with Pebble asks for
-// LOCK without sharing it, and is refused for as long as this handle is open.
+// tryLock locks a file for its handle. It locks one byte far behind the end, because Windows lets
+// nobody else read what is locked. A tool that opens the directory with Pebble asks for LOCK
+// without sharing it, and is refused while this handle is open.
 func tryLock(fd uintptr, shared bool) error {
 	flags := uint32(windows.LOCKFILE_FAIL_IMMEDIATELY)
 	if !shared {
@@ -26,8 +26,8 @@ func lockedByte() *windows.Overlapped {
 	return &windows.Overlapped{Offset: 1<<32 - 2, OffsetHigh: 1<<31 - 1}
 }
 
-// isHeld reports whether an error says that another has a lock: of the file, or, as
-// Pebble's own, by not sharing it.
+// isHeld reports whether an error says that somebody else has a lock, or has the file open without
+// sharing it, as Pebble does.
 func isHeld(err error) bool {
 	return errors.Is(err, errHeld) || errors.Is(err, syscall.EAGAIN) ||
 		errors.Is(err, windows.ERROR_LOCK_VIOLATION) || errors.Is(err, windows.ERROR_SHARING_VIOLATION)

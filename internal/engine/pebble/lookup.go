@@ -14,49 +14,41 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// Pebble's Get builds an iterator, uses it once and takes it apart. While nothing is
-// written, one can be kept from a look-up to the next, which saves up to half of the
-// time (docs/adr/0008-kept-iterators.md); a Lookup is two such iterators, one for DEK records
-// and one for sealed blocks, of the same state.
-//
-// What a Lookup finds is what Get would have found at the moment it was taken, because
-// it is taken only if no change of the engine was begun since before its iterators were
-// made, nor was one under way then: from any other moment it could return what an
-// earlier reader has seen replaced.
-//
-// Iterators pin what they read from: memtables, and files that a compaction has
-// replaced. Those that are kept are closed by the next change, by what has obsolete
-// files removed, and after keepLookups in any case, because compactions go on without
-// changes.
+// lookups keeps iterators from one look-up to the next while nothing is written. A Lookup is two of
+// them, over DEK records and over sealed blocks, of the same state. It may be used only if, since
+// before its iterators were made, no write of the engine began or was under way: from any other
+// moment it could return what an earlier reader has already seen replaced. The next write closes
+// the kept ones, as does what removes obsolete files; keepLookups bounds how long they pin
+// anything. docs/adr/0008-kept-iterators.md has the argument.
 type lookups struct {
 	p     *pebble.DB
 	guard *guard
-	keep  time.Duration // keepLookups
+	keep  time.Duration
 
-	begun atomic.Uint64 // changes
-	_     [56]byte      // what writers write is not what readers read
-	ended atomic.Uint64 // of them
+	begun atomic.Uint64 // writes that have begun
+	_     [56]byte      // keeps what writers write apart from what readers write
+	ended atomic.Uint64 // writes that have ended
 	_     [56]byte
 
-	armed atomic.Bool // there may be some in slots
+	armed atomic.Bool // slots may have some
 	slots []lookupSlot
 
 	mu     sync.Mutex
-	timer  *time.Timer // when there may be some, until Close
+	timer  *time.Timer // runs while slots may have some, until Close
 	closed bool
 }
 
-// lookupSlot is where a Lookup is kept, in a cache line of its own.
+// lookupSlot keeps a Lookup, in a cache line of its own.
 type lookupSlot struct {
 	kept atomic.Pointer[Lookup]
 	_    [56]byte
 }
 
 const (
-	// lookupPatience is how many look-ups go by without a change before an iterator
-	// is kept: making one costs as much as Get, and is for nothing if a change follows.
+	// lookupPatience is the number of look-ups without a write before an iterator is kept: making
+	// one costs as much as Get, and is wasted if a write follows.
 	lookupPatience = 16
-	// keepLookups is the longest that iterators pin anything when nobody uses them.
+	// keepLookups is the longest time for which unused iterators pin anything.
 	keepLookups = time.Second
 )
 
@@ -64,10 +56,10 @@ func newLookups(p *pebble.DB, g *guard) *lookups {
 	return &lookups{p: p, guard: g, keep: keepLookups, slots: make([]lookupSlot, min(max(4, 2*runtime.GOMAXPROCS(0)), 64))}
 }
 
-// change is called before the engine's state changes, and its result afterwards.
-// A Lookup whose user finds no change begun is one that change finds to close, and the
-// reverse: each of the two first writes what the other reads.
-func (k *lookups) change() (done func()) {
+// write is called before the engine's state changes, and its result afterwards. A writer counts
+// itself and then looks for kept Lookups; a reader keeps a Lookup and then looks at the count. So
+// one of the two finds the other and closes the Lookup.
+func (k *lookups) write() (done func()) {
 	k.begin()
 	return k.end
 }
@@ -89,17 +81,16 @@ func (k *lookups) closeKept() {
 	}
 }
 
-// expire closes what is kept, and has what is in use closed after it.
+// expire closes what is kept. What is in use is closed by its Release.
 func (k *lookups) expire() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.timer = nil
 	if !k.closed {
-		k.change()()
+		k.write()()
 	}
 }
 
-// close closes what is kept, for good.
 func (k *lookups) close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -107,30 +98,30 @@ func (k *lookups) close() {
 	if k.timer != nil {
 		k.timer.Stop()
 	}
-	k.begin() // and does not end: nothing is kept any more
+	k.begin() // and does not end: no Lookup is kept any more
 }
 
-// Reading is what a caller of [DB.Lookup] keeps from one call to the next, so that
-// it finds the iterators that it used before: those of its core, if it is pooled.
+// Reading is what a caller of [DB.Lookup] keeps from one call to the next, so that it finds the
+// same iterators again.
 type Reading struct {
 	begun uint64
-	calm  int // look-ups since
+	calm  int // look-ups since begun changed
 	slot  int
 }
 
-// Lookup finds keys in one state of the engine. It belongs to one goroutine and is not
-// for long: release it.
+// Lookup finds keys in one state of the engine. It belongs to one goroutine. The caller releases it
+// soon.
 type Lookup struct {
 	k     *lookups
 	begun uint64
 	slot  int
 	iters [2]*pebble.Iterator // over DEK records, over sealed blocks
-	bad   bool                // not to be used again
+	bad   bool                // it must not be used again
 }
 
-// Lookup returns what finds keys faster than Get does, unless they are in a memtable, or
-// nil if there is no such thing now, because the engine has just been written to. It
-// finds keys of DEK records and sealed blocks, and panics over others.
+// Lookup returns what finds keys faster than Get, unless they are in a memtable. It is nil if the
+// engine was just written to. It finds keys of DEK records and sealed blocks, and panics over
+// others.
 func (d *DB) Lookup(r *Reading) *Lookup {
 	k := d.lookups
 	begun := k.begun.Load()
@@ -164,15 +155,15 @@ func (d *DB) Lookup(r *Reading) *Lookup {
 	return &Lookup{k: k, begun: begun, slot: r.slot}
 }
 
-// State returns what finds the keys of DEK records and sealed blocks in the engine's state of when it
-// first looks one up, as a snapshot would; but it keeps no compaction from removing what
-// it sees. Release it soon.
+// State returns a Lookup of the state in which it first looks up a key. Unlike a snapshot it keeps
+// no compaction from removing what it sees. It finds keys of DEK records and sealed blocks, and
+// panics over others.
 func (d *DB) State() *Lookup {
 	k := d.lookups
 	return &Lookup{k: k, begun: noLookup}
 }
 
-// noLookup is before every change: a Lookup from then is not kept.
+// noLookup never equals begun: a Lookup with it is not kept.
 const noLookup = math.MaxUint64
 
 // Release lets go of l, which must not be used any more.
@@ -191,7 +182,7 @@ func (l *Lookup) Release() {
 			k.armed.Store(true)
 			k.wake()
 		}
-		// A change that was begun before the slot was filled has not seen it.
+		// A write that began before the slot was filled has not seen it.
 		if l.begun != k.begun.Load() {
 			if l := s.kept.Swap(nil); l != nil {
 				l.close()
@@ -202,7 +193,6 @@ func (l *Lookup) Release() {
 	l.close()
 }
 
-// wake has what is kept closed in a while.
 func (k *lookups) wake() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -216,14 +206,14 @@ func (l *Lookup) close() {
 	defer l.k.guard.read(&err)
 	for _, it := range l.iters {
 		if it != nil {
-			_ = it.Close() // its error was returned to who ran into it
+			_ = it.Close() // its error was returned to who met it
 		}
 	}
 	l.iters = [2]*pebble.Iterator{}
 }
 
-// Get implements [Getter]. The value is valid until the next Get of a key in the same space,
-// and Release.
+// Get implements [Getter]. The value is valid until the next Get of a key in the same space, or
+// Release.
 func (l *Lookup) Get(key []byte) (v []byte, _ io.Closer, err error) {
 	defer l.k.guard.read(&err)
 	l.bad = true // unless all goes well
@@ -245,7 +235,6 @@ func (l *Lookup) Get(key []byte) (v []byte, _ io.Closer, err error) {
 	return v, nothing{}, nil
 }
 
-// iter returns the iterator of a key's space.
 func (l *Lookup) iter(key []byte) (it *pebble.Iterator, err error) {
 	space := byte(0)
 	if len(key) > 0 {
@@ -259,7 +248,7 @@ func (l *Lookup) iter(key []byte) (it *pebble.Iterator, err error) {
 		return l.iters[at], nil
 	}
 	o := pebble.IterOptions{LowerBound: []byte{space}, UpperBound: []byte{space + 1}}
-	if other := l.iters[1-at]; other != nil { // of the very same state
+	if other := l.iters[1-at]; other != nil { // of the same state
 		it, err = other.Clone(pebble.CloneOptions{IterOptions: &o})
 	} else {
 		it, err = l.k.p.NewIter(&o)
@@ -271,7 +260,6 @@ func (l *Lookup) iter(key []byte) (it *pebble.Iterator, err error) {
 	return it, nil
 }
 
-// nothing is there to be closed.
 type nothing struct{}
 
 func (nothing) Close() error { return nil }

@@ -157,7 +157,7 @@ func TestLookupIsKeptUntilSomethingChanges(t *testing.T) {
 	look("4")
 
 	// While a change is under way none is made.
-	done := d.lookups.change()
+	done := d.lookups.write()
 	for range 3 * lookupPatience {
 		require.Nil(t, d.Lookup(&r))
 	}

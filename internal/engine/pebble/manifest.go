@@ -13,19 +13,17 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// manifest is what Pebble's MANIFEST says is needed. Pebble exports no way to ask for
-// that without opening the engine, and opening it for writing deletes what the MANIFEST
-// does not name, so that it has to be known before. A MANIFEST is a log of records, each
-// an edit of the list of files: fields that begin with a tag, integers as varints
-// (pebble/internal/manifest/version_edit.go). A tag that is not known is an error; the
-// format version that Open asks Pebble for has no others.
+// manifest is what Pebble's MANIFEST needs. It must be known before the engine is opened, which
+// deletes all that the MANIFEST does not name, and Pebble exports no other way. A MANIFEST is a log
+// of edits of the list of files. An edit has fields, each a tag and integers as varints
+// (pebble/internal/manifest/version_edit.go). An unknown tag is an error: the format version that
+// Open sets has no others.
 type manifest struct {
 	tables map[uint64]uint64 // number to size in bytes
 	blobs  map[uint64]uint64
 	log    uint64 // logs from this number on may hold what is in no table; 0: all
 }
 
-// The tags of an edit's fields, and of those within a table's.
 const (
 	tagComparer       = 1
 	tagLog            = 2
@@ -48,8 +46,8 @@ const (
 	tableMustKnow = 1 << 6 // a tag with this bit must be known
 )
 
-// readManifest reads a MANIFEST as Pebble does: up to its end, or to a record that was
-// not written whole.
+// readManifest reads a MANIFEST as Pebble does: up to its end, or to an edit that was not written
+// whole.
 func readManifest(fs vfs.FS, path string) (m *manifest, err error) {
 	f, err := fs.Open(path, vfs.SequentialReadsOption)
 	if err != nil {
@@ -66,7 +64,7 @@ func readManifest(fs vfs.FS, path string) (m *manifest, err error) {
 		if err != nil {
 			return nil, err
 		}
-		whole, err := io.ReadAll(r) // of an edit all counts, or nothing
+		whole, err := io.ReadAll(r) // an edit counts as a whole or not at all
 		if errors.Is(err, io.ErrUnexpectedEOF) || record.IsInvalidRecord(err) {
 			break
 		}
@@ -85,14 +83,13 @@ func readManifest(fs vfs.FS, path string) (m *manifest, err error) {
 	return m, nil
 }
 
-// liveTables are the tables of each level: one that is moved is deleted from one and new
-// in another, in one edit.
+// liveTables are the tables of each level. One edit may delete a table from one level and add it to
+// another.
 type liveTables struct {
-	level map[[2]uint64]uint64 // level and number to the number of the file that it is in
-	uses  map[uint64]int       // of a file, by tables
+	level map[[2]uint64]uint64 // level and table number to the number of the table's file
+	uses  map[uint64]int       // number of tables in a file
 }
 
-// edit takes over one record.
 func (m *manifest) edit(e *edit, live *liveTables) error {
 	var added, deleted [][2]uint64
 	files := map[[2]uint64]uint64{}
@@ -120,7 +117,7 @@ func (m *manifest) edit(e *edit, live *liveTables) error {
 			at, size := [2]uint64{e.number(), e.number()}, e.number()
 			files[at] = at[1]
 			if file, virtual := e.table(tag); virtual {
-				files[at] = file // whose size is its own field's
+				files[at] = file // the file's size is in a field of its own
 			} else {
 				m.tables[at[1]] = size
 			}
@@ -156,8 +153,7 @@ func (m *manifest) edit(e *edit, live *liveTables) error {
 	return nil
 }
 
-// edit reads the fields of a record. The first error stays, and what is read after it is
-// zero.
+// edit reads the fields of an edit. It keeps the first error; what is read after that is zero.
 type edit struct {
 	r   *bytes.Reader
 	err error
@@ -179,7 +175,7 @@ func (e *edit) number() uint64 {
 	return n
 }
 
-// bytes passes over a field that has its length in front.
+// bytes skips a field that begins with its length.
 func (e *edit) bytes() {
 	n := e.number()
 	if e.err == nil && n > uint64(e.r.Len()) {
@@ -190,8 +186,8 @@ func (e *edit) bytes() {
 	}
 }
 
-// table passes over what follows a table's level, number and size, and returns the file
-// that a virtual one is a part of.
+// table skips what follows a table's level, number and size. If the table is virtual, it returns
+// the file that the table is a part of.
 func (e *edit) table(tag uint64) (file uint64, virtual bool) {
 	points := true
 	if tag == tagNewRangeTable {
@@ -209,7 +205,7 @@ func (e *edit) table(tag uint64) (file uint64, virtual bool) {
 		e.bytes()
 		e.bytes()
 	}
-	e.number() // sequence numbers
+	e.number() // two sequence numbers of Pebble's
 	e.number()
 	for tag != tagNewPlainTable && e.err == nil {
 		switch custom := e.number(); {

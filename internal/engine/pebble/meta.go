@@ -9,16 +9,16 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// revisions is those of a partition's meta records. They are in memory alone: one process has
-// the directory for as long as the engine is open. What was there when it was opened has
-// revision 1, and each change gives the next number.
+// revisions has the revisions of a partition's meta records, in memory alone: one process has the
+// directory for as long as the engine is open. A record that was found at opening has revision 1;
+// each swap gives the next number.
 type revisions struct {
-	swapping sync.Mutex // held by who swaps, also while Pebble makes it wait
+	swapping sync.Mutex // held while a swap waits for Pebble
 
-	// What follows is held for a moment only, so that who reads waits for no disk.
+	// mu is held for a moment only, so that readers wait for no disk.
 	mu   sync.Mutex
 	last uint64
-	of   map[string]uint64 // of what was changed since
+	of   map[string]uint64 // of records that were swapped since
 }
 
 const foundRevision = 1
@@ -36,7 +36,7 @@ func (p *partition) LoadMeta(ctx context.Context, name string) (value []byte, re
 		if err != nil {
 			return nil, 0, err
 		}
-		// If nobody changed it in between, they go together.
+		// If nobody swapped it in between, value and revision belong together.
 		if before == p.meta.revision(name) {
 			return value, before, nil
 		}
@@ -51,7 +51,7 @@ func (p *partition) value(name string) ([]byte, error) {
 	return append([]byte{}, v...), closer.Close()
 }
 
-// revision returns that of a record, if it is there.
+// revision returns a record's revision, if the record exists.
 func (m *revisions) revision(name string) uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -59,29 +59,29 @@ func (m *revisions) revision(name string) uint64 {
 }
 
 func (m *revisions) locked(name string) uint64 {
-	if r, changed := m.of[name]; changed {
+	if r, swapped := m.of[name]; swapped {
 		return r
 	}
 	return foundRevision
 }
 
-// begin gives the records that are about to change a revision that no swap will find, for who
-// reads before it is known whether they do, and returns what to do when it is.
-func (m *revisions) begin(changes []engine.Swap) (end func(changed bool) (given []uint64)) {
+// begin gives the records of a swap a revision that no swap can name, until it is known whether the
+// swap succeeds. end gives them their new revisions, or those of before.
+func (m *revisions) begin(swaps []engine.Swap) (end func(swapped bool) (given []uint64)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before := make([]uint64, len(changes))
-	for i, c := range changes {
+	before := make([]uint64, len(swaps))
+	for i, c := range swaps {
 		before[i] = m.locked(c.Name)
 		m.last++
 		m.of[c.Name] = m.last
 	}
-	return func(changed bool) (given []uint64) {
+	return func(swapped bool) (given []uint64) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		for i, c := range changes {
+		for i, c := range swaps {
 			switch {
-			case !changed:
+			case !swapped:
 				m.of[c.Name] = before[i]
 			case c.Value == nil:
 				delete(m.of, c.Name)
@@ -120,18 +120,18 @@ func (p *partition) ListMeta(ctx context.Context, prefix string, f func(name str
 }
 
 // SwapMeta implements [engine.Meta].
-func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) (given []uint64, err error) {
+func (p *partition) SwapMeta(ctx context.Context, swaps ...engine.Swap) (given []uint64, err error) {
 	if err := p.db.ready(ctx); err != nil {
 		return nil, err
 	}
-	if err := engine.CheckSwaps(changes); err != nil {
+	if err := engine.CheckSwaps(swaps); err != nil {
 		return nil, err
 	}
 	b := p.db.NewBatch()
 	defer b.Close()
 	p.meta.swapping.Lock()
 	defer p.meta.swapping.Unlock()
-	for _, c := range changes {
+	for _, c := range swaps {
 		if c.Revision != engine.AnyRevision {
 			have := p.meta.revision(c.Name)
 			_, err := p.value(c.Name)
@@ -155,12 +155,12 @@ func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) (given
 			return nil, err
 		}
 	}
-	if len(changes) == 0 {
+	if len(swaps) == 0 {
 		return nil, nil
 	}
-	end := p.meta.begin(changes)
-	// In one step: a log that cannot be written ends the process here (adr/0006), as it does not
-	// where the wait is apart.
+	end := p.meta.begin(swaps)
+	// In one step: a log that cannot be written ends the process here
+	// (docs/adr/0006-wal-failure-ends-the-process.md), but not in a Wait of its own.
 	if err := p.db.Commit(b, true); err != nil {
 		end(false)
 		return nil, err

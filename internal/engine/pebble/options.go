@@ -19,24 +19,23 @@ const (
 	defaultValueSeparation = 1024
 	memTables              = 4
 
-	// formatVersion is the version that Pebble's files are written in, and the newest
-	// that is read: Survey reads them too.
+	// formatVersion is the version in which Pebble writes its files, and the newest that Survey
+	// reads.
 	formatVersion = pebble.FormatValueSeparation
 	l0Stop        = 64
 )
 
-// pebbleOptions are the settings that were measured on sealed blocks of 512 B to
-// 64 KiB; bench_test.go of package block measures them. Against the defaults they
-// raise the rate of Put about five times, for four memtables of memory.
+// pebbleOptions were measured on sealed blocks of 512 B to 64 KiB, by bench_test.go of package
+// block. Against the defaults they make Put about five times as fast, for four memtables of memory.
 func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, run *running) *pebble.Options {
 	p := &pebble.Options{
 		FS:       fs,
 		ReadOnly: o.ReadOnly,
 		Logger:   log,
-		// Without it a directory that has lost one empty file is taken for a new one.
+		// Otherwise Pebble takes a directory that has lost one empty file for a new one.
 		ErrorIfNotExists: !o.Create,
-		// Damage in a file is an error to whoever reads it, and leaves the rest of
-		// the store in use. Pebble's default ends the process.
+		// Damage in a file is an error to whoever reads it, and the rest of the store stays in use.
+		// Pebble's default ends the process.
 		EventListener: &pebble.EventListener{
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { log.Errorf("%s", info) },
 			BackgroundError: (&backgroundErrors{room: room}).handler(log),
@@ -52,8 +51,8 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, ru
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: memTables,
 		LBaseMaxBytes:               512 << 20,
-		// With 4 (Pebble's own) a byte put is written 2.14 times, with 6 2.11, and
-		// look-ups go through as many tables.
+		// With 4, Pebble's default, each byte put is written 2.14 times; with 6, 2.11 times.
+		// Look-ups read as many tables.
 		L0CompactionThreshold:      6,
 		L0StopWritesThreshold:      l0Stop,
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
@@ -73,12 +72,12 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, ru
 	for i := range p.Levels {
 		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	// Meta and DEK records stay in the tables whatever their size, where a compaction removes
-	// them; see Purge.
+	// Meta records and DEK records stay in the tables, whatever their size: a compaction removes
+	// them there; see Purge.
 	p.Experimental.SpanPolicyFunc = pebble.MakeStaticSpanPolicyFunc(pebble.DefaultComparer.Compare,
 		pebble.KeyRange{Start: []byte{}, End: []byte{spaceData}},
 		pebble.SpanPolicy{ValueStoragePolicy: pebble.ValueStorageLowReadLatency})
-	// Ciphertext does not compress: trying costs time and gives nothing.
+	// Ciphertext does not compress.
 	p.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 
 	if o.ValueSeparation >= 0 {
@@ -90,9 +89,9 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, ru
 			return pebble.ValueSeparationPolicy{
 				Enabled:     true,
 				MinimumSize: size,
-				// With small values (DEK records) in the same tree there are more
-				// compactions, and at 10 those rewrote blob files that were as good as
-				// new: 2.4 bytes written for one, where at 20 it is 2.07.
+				// Small values (DEK records) in the same tree cause more compactions. At 10 those
+				// rewrote blob files that were nearly new: 2.4 bytes written for each, against 2.07
+				// at 20.
 				MaxBlobReferenceDepth: 20,
 				RewriteMinimumAge:     5 * time.Minute,
 				TargetGarbageRatio:    0.2,
@@ -102,10 +101,10 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, ru
 	return p
 }
 
-// backgroundErrors are flushes and compactions that failed, because the disk is full,
-// for one. Pebble v2.1 tries again at once and for ever, which keeps a core busy; Open,
-// which may need the flush to replay a log, waits, and others are kept from waiting: see
-// room. Pebble holds its lock here, so that there is nothing to do but to say so.
+// backgroundErrors logs flushes and compactions that fail, on a full disk, for one. Pebble v2.1
+// tries again at once and for ever, which keeps a core busy. Open, which may need the flush to
+// replay a log, waits; room keeps others from waiting. Pebble calls this with its lock held, so
+// that it can only log.
 type backgroundErrors struct {
 	room *room
 	mu   sync.Mutex
@@ -129,8 +128,7 @@ func (b *backgroundErrors) handler(log *logger) func(error) {
 	}
 }
 
-// logger gives Pebble's messages to slog. Its routine messages (flushes,
-// compactions) are debug output.
+// logger writes Pebble's messages to slog, routine ones (flushes, compactions) as debug output.
 type logger struct {
 	log   *slog.Logger
 	fatal func(string)
@@ -148,10 +146,8 @@ func (l *logger) Errorf(format string, args ...any) {
 	}
 }
 
-// Fatalf is how Pebble says that a write to the log (WAL) or to the manifest
-// failed. Going on would acknowledge writes that are not on disk, and Pebble
-// holds its own locks here, so that neither an error nor a recovered panic leaves
-// a usable process: the process ends. Nothing that was acknowledged is lost.
+// Fatalf is how Pebble reports a failed write of the log (WAL) or the MANIFEST. It ends the
+// process; docs/adr/0006-wal-failure-ends-the-process.md says why.
 func (l *logger) Fatalf(format string, args ...any) {
 	msg := "pebble: " + fmt.Sprintf(format, args...)
 	if l.fatal != nil {
@@ -164,8 +160,8 @@ func (l *logger) Fatalf(format string, args ...any) {
 	os.Exit(1)
 }
 
-// ended is deferred by what writes: where Pebble panics over the log instead of calling
-// Fatalf, in the middle of a commit, it cannot go on either.
+// ended is deferred by what writes. Pebble sometimes panics over the log, in the middle of a
+// commit, instead of calling Fatalf; it cannot go on either.
 func (l *logger) ended() {
 	if r := recover(); r != nil {
 		l.Fatalf("a write to the log failed: %v\n%s", r, debug.Stack())

@@ -7,11 +7,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Create implements [vfs.FS]. Pebble creates a manifest, then the marker file that
-// names it, and syncs the directory once, after both. On a file system that does not
-// keep the order of directory entries, a crash in between can leave a marker of a
-// manifest that is not there, and with it no store. Here the directory is synced
-// before a marker is created: once for each manifest, which is seldom.
+// Create implements [vfs.FS]. Pebble creates a MANIFEST, then the marker file that names it, and
+// then syncs the directory once. If the file system does not keep the order of directory entries, a
+// crash can leave a marker without its MANIFEST, and with it no store. So Create syncs the
+// directory before it creates a marker: once for each MANIFEST, which is rare.
 func (f purgeFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	if strings.HasPrefix(f.PathBase(name), "marker.manifest.") {
 		d, err := f.OpenDir(f.PathDir(name))

@@ -9,8 +9,8 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// DB is an engine of rows. Beside that it has the keys beneath them as they are, for tools and
-// for measurements beside plain Pebble.
+// A DB is an engine of rows. It also has methods for the keys beneath, for tools and for
+// comparisons with plain Pebble.
 var (
 	_ engine.Engine       = (*DB)(nil)
 	_ engine.Checkpointer = (*DB)(nil)
@@ -18,22 +18,20 @@ var (
 	_ engine.Purger       = (*partition)(nil)
 )
 
-// partitions is those that were asked for.
 type partitions struct {
 	mu sync.Mutex
 	of map[uint32]*partition
 }
 
-// partition is one of a DB's.
 type partition struct {
 	db     *DB
 	number uint32
 
-	// gate is held for reading while a change is applied to rows, and for writing by what
-	// raises the floor and by what replaces rows that it read before. The wait for durability
-	// is outside of it.
+	// gate is read-locked while a batch is applied, and locked while the floor is raised, or while
+	// rows are compared with what was read and then written. Nobody waits for the disk's sync under
+	// it.
 	gate  sync.RWMutex
-	floor atomic.Pointer[engine.Floor] // changed under gate
+	floor atomic.Pointer[engine.Floor] // stored under gate
 	meta  revisions
 }
 
@@ -48,12 +46,12 @@ func (d *DB) Partition(number uint32) engine.Partition {
 		d.partitions.of[number] = p
 		return p
 	}
-	// Of another owner, whose changes are not to come any more.
+	// The partition has another owner now, and no write of the former one follows.
 	p.raise(func(f *engine.Floor) { f.Epoch, f.KEKs = 0, nil })
 	return p
 }
 
-// ready refuses what comes after Close, or too late.
+// ready returns the error of a call after Close or after the end of ctx.
 func (d *DB) ready(ctx context.Context) error {
 	if d.closed.Load() {
 		return engine.ErrClosed
@@ -61,7 +59,6 @@ func (d *DB) ready(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// held is what a row keeps of the engine's, from one Get to the next.
 type held struct {
 	key     []byte
 	reading Reading
@@ -72,7 +69,7 @@ type held struct {
 // Release implements [engine.Held].
 func (h *held) Release() {
 	if h.closer != nil {
-		_ = h.closer.Close() // of memory, which does not fail
+		_ = h.closer.Close()
 		h.closer = nil
 	}
 	if h.lookup != nil {
@@ -92,9 +89,9 @@ func holdFor(row *engine.Row) *held {
 	return h
 }
 
-// Get implements [engine.Reader]. The two parts of a row are two look-ups, which a change may
-// come between; that is found where one of them is missing, and else by the caller, with
-// Together.
+// Get implements [engine.Reader]. It looks up the two parts of a row one after the other, and a
+// write may come in between. If one part is missing then, Get itself looks again; else the caller
+// does, with Together.
 func (p *partition) Get(ctx context.Context, id []byte, want engine.Parts, row *engine.Row) error {
 	h := holdFor(row)
 	if err := p.db.ready(ctx); err != nil {
@@ -102,8 +99,8 @@ func (p *partition) Get(ctx context.Context, id []byte, want engine.Parts, row *
 	}
 	switch want {
 	case engine.Record, engine.Sealed:
-		// What is looked for alone is mostly a block whose record the caller knows: one of the
-		// latest, which Pebble finds in its memtables at once.
+		// A part that is wanted alone is mostly a block whose record is cached: one of the latest,
+		// which Pebble finds in its memtables at once.
 		return h.find(p.db, p.number, id, want, row)
 	case engine.Both:
 		if h.lookup = p.db.Lookup(&h.reading); h.lookup != nil {
@@ -120,7 +117,6 @@ func (p *partition) Get(ctx context.Context, id []byte, want engine.Parts, row *
 	return h.find(h.lookup, p.number, id, want, row)
 }
 
-// find looks parts of a row up, one after the other.
 func (h *held) find(r Getter, partition uint32, id []byte, want engine.Parts, row *engine.Row) error {
 	h.key = appendKey(h.key[:0], spaceDEK, partition, id)
 	if want&engine.Record != 0 {
@@ -159,7 +155,6 @@ func (h *held) find(r Getter, partition uint32, id []byte, want engine.Parts, ro
 	return nil
 }
 
-// view is a partition at one moment.
 type view struct {
 	p    *partition
 	snap *Snapshot

@@ -12,16 +12,15 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// purgeFS lets Pebble recycle its log files, which makes synced writes cheaper,
-// except while a purge is under way: a recycled log keeps the bytes of the one
-// before behind its end.
+// purgeFS lets Pebble recycle its logs, which makes synced writes cheaper, except during a purge: a
+// recycled log keeps bytes of the former one behind its end.
 type purgeFS struct {
 	vfs.FS
 	purging *atomic.Bool
 }
 
-// ReuseForWrite implements [vfs.FS], whose contract allows removing the old file
-// and creating the new one.
+// ReuseForWrite implements [vfs.FS]. By its contract it may remove the old file and create the new
+// one.
 func (f purgeFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	if !f.purging.Load() {
 		file, err := f.FS.ReuseForWrite(oldname, newname, category)
@@ -38,56 +37,51 @@ func (f purgeFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCa
 	return file, nil
 }
 
-// purgeRounds is how often the log is begun anew in a purge: once for each log
-// that Pebble keeps for recycling (one more than its memtables), once for the one
-// in use, and once more.
+// purgeRounds is how often a purge begins the log anew: once for each log that Pebble keeps for
+// recycling (one more than its memtables), once for the one in use, and once more.
 const purgeRounds = memTables + 3
 
-// purgeTries is how often a purge begins again because somebody took a snapshot
-// meanwhile, and closed it.
+// purgeTries is how often a purge begins again because somebody opened a snapshot meanwhile and
+// closed it.
 const purgeTries = 4
 
-// keyRange is the keys in [lower, upper).
 type keyRange struct{ lower, upper []byte }
 
-// purge makes the files forget what was deleted and overwritten in ranges of keys,
-// whose values are small enough to be in the tables: it writes the memtables out,
-// compacts, begins the log anew until no log from before is left, and waits until the
-// files from before have been removed. touch is called before each round, and sets a
-// key, because an empty memtable is not written out. meet is called with the first key of
-// each table in the range, deleted or not, and lower for one that begins before it, and writes something there that
-// changes nothing: a compaction of a range takes its tables down level by level, and leaves
-// a table of the last level alone that nothing above overlaps; such a table can have a
-// deleted key with its old value, both kept there for a snapshot that is closed by now. (A
-// deletion of range keys would overlap them all at once. Pebble v2.1 loses tables that it
-// compacts with one when a read fails meanwhile.)
+// purge makes the files forget what was deleted or overwritten in ranges of keys whose values lie
+// in the tables. It begins the log anew and writes the memtables out until no earlier log is left,
+// compacts the ranges, and waits until the earlier files are removed. Before each round it calls
+// touch, which sets a key: an empty memtable is not written out.
 //
-// What is flushed or compacted while a snapshot is open keeps what that one sees, and
-// nobody sees in the result whether it does. So a purge counts only if from before its
-// first flush to after its last compaction there was no snapshot; else it begins again,
-// a few times, unless held says that one is open which it must not wait for. Then, and
-// when it has tried often enough, it returns engine.ErrHeld.
+// It first calls inPlace with the first key of each table in a range, or with the range's lower
+// bound if the table begins before that; inPlace writes what is there anew. A compaction leaves a
+// table of the last level alone if nothing above overlaps it, and such a table may have a deleted
+// key with its old value, kept for a snapshot that is closed by now. (One deletion of range keys
+// would overlap all tables. But Pebble v2.1 loses tables that it compacts with one, if a read fails
+// meanwhile.)
 //
-// A file stays as long as an iterator from before is open: Purge waits for those too,
-// until ctx ends, unless held says that one is open which it must not wait for. Then it
-// returns ErrHeld.
-func (d *DB) purge(ctx context.Context, ranges []keyRange, touch func() error, meet func(keys [][]byte) error, held func() bool) error {
+// A flush or compaction keeps what an open snapshot sees, and its result does not show that. So a
+// purge counts only if no snapshot was open from before its first flush to after its last
+// compaction. Else it begins again, up to purgeTries times, and then returns engine.ErrHeld.
+//
+// A file also stays as long as an earlier iterator is open. purge waits for those until ctx ends.
+// If held says that a reader must not be waited for, it returns engine.ErrHeld.
+func (d *DB) purge(ctx context.Context, ranges []keyRange, touch func() error, inPlace func(keys [][]byte) error, held func() bool) error {
 	select {
-	case d.purges <- struct{}{}: // what one purge has forgotten, another's end would bring back
+	case d.purges <- struct{}{}: // else the end of one purge would undo the beginning of another
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { <-d.purges }()
 	d.purging.Store(true)
 	defer d.purging.Store(false)
-	defer d.lookups.change()() // none is kept meanwhile, which would pin a file
+	defer d.lookups.write()() // no Lookup is kept meanwhile, which would pin a file
 	for range purgeTries {
 		calm := d.snapshots.mark()
-		// What is being compacted now may keep what a snapshot sees that is closed by now.
+		// A compaction that runs now may keep what a snapshot saw that is closed by now.
 		if err := d.running.await(ctx); err != nil {
 			return err
 		}
-		if err := d.rewrite(ctx, ranges, touch, meet); err != nil {
+		if err := d.rewrite(ctx, ranges, touch, inPlace); err != nil {
 			return err
 		}
 		if calm() {
@@ -100,13 +94,13 @@ func (d *DB) purge(ctx context.Context, ranges []keyRange, touch func() error, m
 	return engine.ErrHeld
 }
 
-// rewrite writes every table anew that has keys in the ranges, and begins the log anew until
-// none from before is left.
-func (d *DB) rewrite(ctx context.Context, ranges []keyRange, touch func() error, meet func(keys [][]byte) error) error {
+// rewrite rewrites each table that has keys in the ranges, and begins the log anew until no earlier
+// one is left.
+func (d *DB) rewrite(ctx context.Context, ranges []keyRange, touch func() error, inPlace func(keys [][]byte) error) error {
 	for _, r := range ranges {
 		keys, err := d.firstKeys(r)
 		if err == nil {
-			err = meet(keys)
+			err = inPlace(keys)
 		}
 		if err != nil {
 			return err
@@ -128,8 +122,8 @@ func (d *DB) rewrite(ctx context.Context, ranges []keyRange, touch func() error,
 	return nil
 }
 
-// firstKeys returns, in order, where in a range each table begins that reaches into it: at its
-// first key, or where the range does.
+// firstKeys returns, in order, the first key of each table that has keys in a range, or the range's
+// lower bound if the table begins before it.
 func (d *DB) firstKeys(r keyRange) (keys [][]byte, err error) {
 	levels, err := d.p.SSTables()
 	if err != nil {
@@ -151,7 +145,6 @@ func (d *DB) firstKeys(r keyRange) (keys [][]byte, err error) {
 	return slices.CompactFunc(keys, bytes.Equal), nil
 }
 
-// awaitRemoval waits until the files from before have been removed.
 func (d *DB) awaitRemoval(ctx context.Context, held func() bool) error {
 	for {
 		read, waiting := d.left()
@@ -169,9 +162,8 @@ func (d *DB) awaitRemoval(ctx context.Context, held func() bool) error {
 	}
 }
 
-// left counts the files that the present state does not need and that are there: Pebble
-// calls one a zombie as long as an iterator from before reads it, and then obsolete
-// until it is removed.
+// left counts the files that exist and that the present state does not need. Pebble calls such a
+// file a zombie while an iterator reads it, and then obsolete until it is removed.
 func (d *DB) left() (read, waiting uint64) {
 	m := d.p.Metrics()
 	return count(m.Table.ZombieCount) + m.BlobFiles.ZombieCount, count(m.Table.ObsoleteCount) + m.BlobFiles.ObsoleteCount

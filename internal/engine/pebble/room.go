@@ -8,21 +8,21 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// room keeps writes out that would wait inside Pebble for a flush or compaction that
-// fails: such a wait has no end that a context or Close could bring about, and Pebble
-// holds a lock meanwhile, for which all other writes, and its Close, wait too.
+// room refuses writes that would wait inside Pebble for a flush or compaction that fails. Neither a
+// context nor Close could end such a wait, and Pebble holds a lock meanwhile that all other writes,
+// and its Close, need.
 //
-// As long as nothing fails it costs a look at a flag. Pebble also stalls writes that come
-// faster than it can write them out, which ends by itself; a write that is in such a
-// stall when the disk begins to fail stays in it until the disk takes writes again.
+// While nothing fails it costs a look at a flag. Pebble also stalls writes that come faster than it
+// can write out; that ends by itself. A write that is in such a stall when the disk begins to fail
+// stays there until the disk accepts writes again.
 type room struct {
-	memTables uint64       // bytes from which Pebble stalls
+	memTables uint64       // bytes of memtables from which on Pebble stalls
 	failing   atomic.Bool  // the last flush or compaction failed
-	err       atomic.Value // of noted: why
-	one       sync.Mutex   // while failing one write at a time, so that none passes another's check
+	err       atomic.Value // why, as noted
+	one       sync.Mutex   // held by one write at a time while failing, so that no other passes the check beside it
 }
 
-// noted is an error, of whatever type.
+// noted wraps an error, so that all have one type for atomic.Value.
 type noted struct{ error }
 
 func newRoom(o Options) *room {
@@ -38,14 +38,14 @@ func (r *room) failed(err error) {
 	r.failing.Store(true)
 }
 
-// ended is told of each flush and compaction; those that failed are failed's.
+// ended is called for each flush and compaction. failed has noted the error, if there is one.
 func (r *room) ended(err error) {
 	if err == nil {
 		r.failing.Store(false)
 	}
 }
 
-// because adds to the error of something that was given up what it waited for.
+// because adds to an error why what it gave up waiting for fails.
 func (r *room) because(err error) error {
 	if err == nil || !r.failing.Load() {
 		return err
@@ -53,7 +53,7 @@ func (r *room) because(err error) error {
 	return fmt.Errorf("%w; writing out what is in memory fails: %w", err, r.err.Load().(noted).error)
 }
 
-// admit is called by what writes, and its result afterwards.
+// admit is called before a write, and its result after it.
 func (d *DB) admit() (admitted func(), err error) {
 	r := d.room
 	if !r.failing.Load() {

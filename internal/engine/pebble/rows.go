@@ -12,8 +12,7 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// batch is changes of a partition's rows. It is pooled: Pebble's own is, and a batch is made
-// for each Put.
+// batch is ops on a partition's rows. It is pooled, like Pebble's own, because each Put makes one.
 type batch struct {
 	p *partition
 	b Batch
@@ -52,8 +51,8 @@ func (b *batch) Delete(id []byte) error {
 	return nil
 }
 
-// Change implements [engine.Batch].
-func (b *batch) Change(at int) (c engine.Change, next int, err error) {
+// Op implements [engine.Batch].
+func (b *batch) Op(at int) (c engine.Op, next int, err error) {
 	all := b.b.b.Reader()
 	for r := all[min(at, len(all)):]; ; {
 		kind, key, value, ok, err := r.Next()
@@ -62,7 +61,7 @@ func (b *batch) Change(at int) (c engine.Change, next int, err error) {
 		}
 		if key[0] == spaceDEK {
 			deleted := kind == pebble.InternalKeyKindDelete
-			return engine.Change{ID: key[prefixSize:], Record: value, Deleted: deleted}, len(all) - len(r), nil
+			return engine.Op{ID: key[prefixSize:], Record: value, Deleted: deleted}, len(all) - len(r), nil
 		}
 	}
 }
@@ -84,7 +83,6 @@ func (b *batch) Close() error {
 	return err
 }
 
-// own returns Pebble's batch of changes that are for this partition.
 func (p *partition) own(b engine.Batch) (*batch, error) {
 	o, ok := b.(*batch)
 	if !ok || o.p != p {
@@ -105,7 +103,7 @@ func (p *partition) Apply(ctx context.Context, b engine.Batch, g engine.Guard, s
 	if err != nil {
 		return err
 	}
-	if len(g.Was) > 0 { // nobody may come between the look and the change
+	if len(g.Was) > 0 { // nobody may write between the comparison and the write
 		p.gate.Lock()
 		defer p.gate.Unlock()
 	} else {
@@ -113,7 +111,7 @@ func (p *partition) Apply(ctx context.Context, b engine.Batch, g engine.Guard, s
 		defer p.gate.RUnlock()
 	}
 	if floor := p.floor.Load(); !floor.Admits(g) {
-		return fmt.Errorf("%w: it is epoch %d, revision %d; the change names epoch %d and went by revision %d",
+		return fmt.Errorf("%w: it is epoch %d, revision %d; the batch names epoch %d and went by revision %d",
 			engine.ErrFloor, floor.Epoch, floor.Revision, g.Epoch, g.Floor)
 	}
 	if len(g.Was) > 0 {
@@ -146,22 +144,21 @@ func (p *partition) RefuseKEKs(ctx context.Context, keks []uint32) error {
 	return nil
 }
 
-func (p *partition) raise(change func(f *engine.Floor)) {
+func (p *partition) raise(set func(f *engine.Floor)) {
 	p.gate.Lock()
 	defer p.gate.Unlock()
-	p.raiseLocked(change)
+	p.raiseLocked(set)
 }
 
-// raiseLocked is raise by who has the gate.
-func (p *partition) raiseLocked(change func(f *engine.Floor)) {
+// raiseLocked is raise for a caller that has locked the gate.
+func (p *partition) raiseLocked(set func(f *engine.Floor)) {
 	f := *p.floor.Load()
 	f.Revision++
-	change(&f)
+	set(&f)
 	p.floor.Store(&f)
 }
 
-// Sync implements [engine.Rows]: what Pebble's log has before a record that is synced is
-// durable with it.
+// Sync implements [engine.Rows]. A synced entry of Pebble's log makes all before it durable.
 func (p *partition) Sync(ctx context.Context) error {
 	if err := p.db.ready(ctx); err != nil {
 		return err
@@ -200,7 +197,6 @@ func (p *partition) Replace(ctx context.Context, b engine.Batch, was []engine.Wa
 	return len(skip), p.db.Apply(o.b, false)
 }
 
-// leaveOut takes rows out of a batch.
 func (b *batch) leaveOut(skip map[string]bool) error {
 	out := b.p.db.NewBatch()
 	if err := b.b.Each(func(key, value []byte, deleted bool) error {
@@ -219,9 +215,9 @@ func (b *batch) leaveOut(skip map[string]bool) error {
 	return before.Close()
 }
 
-// overwritten returns the ids of the rows whose record is not the one any more that was read
-// before, or of which there is one where there was none. They are in order: one iterator goes
-// from each to the next, which costs a tenth of looking each one up. The gate is held.
+// overwritten returns the ids of the rows that are not as they were read. The ids are in order, so
+// that one iterator goes from each to the next, at a tenth of the cost of look-ups. The gate is
+// locked.
 func (p *partition) overwritten(was []engine.Was) (skip map[string]bool, err error) {
 	upper := append(appendKey(nil, spaceDEK, p.number, was[len(was)-1].ID), 0)
 	it, err := p.db.NewIter(appendKey(nil, spaceDEK, p.number, was[0].ID), upper)

@@ -7,11 +7,11 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// running is the compactions that are under way. Pebble tells of them with its own lock
-// held, so that its methods only note it.
+// running has the compactions that are under way. Pebble calls begun and ended with its lock held,
+// so that they must not wait.
 type running struct {
 	mu   sync.Mutex
-	jobs map[int]chan struct{} // closed at the end
+	jobs map[int]chan struct{} // each is closed when the compaction has ended
 }
 
 func newRunning() *running { return &running{jobs: map[int]chan struct{}{}} }
@@ -33,7 +33,6 @@ func (r *running) ended(info pebble.CompactionInfo) {
 	}
 }
 
-// await waits for the compactions that are under way now.
 func (r *running) await(ctx context.Context) error {
 	r.mu.Lock()
 	var all []chan struct{}

@@ -14,24 +14,23 @@ type Snapshot struct {
 	counts *snapshots
 }
 
-// snapshots counts them, because what Pebble flushes and compacts while one is open keeps
-// what that one sees: see Purge.
+// snapshots counts snapshots: a flush or compaction keeps what an open one sees; see purge.
 type snapshots struct {
 	begun atomic.Uint64
 	open  atomic.Int64
 }
 
-// NewSnapshot returns the engine as it is now. Close it, once.
+// NewSnapshot returns the engine as it is now. The caller closes it once.
 func (d *DB) NewSnapshot() *Snapshot {
-	// Counted before there is one, so that none is there uncounted.
+	// It is counted first, so that none exists uncounted.
 	d.snapshots.open.Add(1)
 	d.snapshots.begun.Add(1)
 	return &Snapshot{d.p.NewSnapshot(), d.guard, &d.snapshots}
 }
 
-// mark returns what the result of calm goes by.
+// mark returns a function that reports whether no snapshot was open since.
 func (s *snapshots) mark() (calm func() bool) {
-	// In this order: one that begins in between is in both.
+	// In this order: a snapshot that begins in between is in both.
 	begun := s.begun.Load()
 	open := s.open.Load()
 	return func() bool { return open == 0 && s.begun.Load() == begun }

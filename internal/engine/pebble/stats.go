@@ -2,7 +2,7 @@ package pebble
 
 import "github.com/blockseal/blockseal/internal/engine"
 
-// Stats implements [engine.Meter], by a part of Pebble's metrics.
+// Stats implements [engine.Meter].
 func (d *DB) Stats() engine.Stats {
 	if d.closed.Load() {
 		return engine.Stats{}
@@ -27,5 +27,5 @@ func (d *DB) Stats() engine.Stats {
 	return st
 }
 
-// count makes a count of Pebble's, which are signed and never negative, unsigned.
+// count returns one of Pebble's counts, which are signed and never negative.
 func count(n int64) uint64 { return uint64(max(n, 0)) }

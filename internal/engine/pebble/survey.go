@@ -17,40 +17,39 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// Phase is how far a directory's engine is in its life, as its owner wrote down.
+// Phase is how far a directory's engine is in its life, as its owner has saved it.
 type Phase uint8
 
 const (
 	// Creating: nothing in it was acknowledged yet.
 	Creating Phase = iota + 1
-	// Opening: Open was called, and its end was not seen.
+	// Opening: Open was called and may not have returned.
 	Opening
-	// Opened: Open came to its end, and Close did not.
+	// Opened: Open has returned, and Close has not.
 	Opened
-	// Closed: Close came to its end, and nothing has changed since.
+	// Closed: Close has returned, and nothing has changed since.
 	Closed
 )
 
 // Expected is what an engine's owner knows of its files.
 type Expected struct {
 	Phase Phase
-	// Log is the number of a log that was needed, Manifest that of the MANIFEST in use,
-	// when Phase was written down; 0: not known.
+	// Log is the number of a log that was needed, and Manifest that of the MANIFEST in use, when
+	// Phase was saved; 0: not known.
 	Log, Manifest uint64
-	Files         []File // Closed: all of them; see Inventory
+	Files         []File // Closed: see Inventory
 }
 
-// Survey reports whether the files in dir are those that are expected, before Pebble
-// sees them: it takes a directory without the marker of a MANIFEST for an empty one, where
-// it creates an engine, after which it deletes what that one does not need; it opens
-// without logs that are gone; and it does not look for blob files. Survey changes nothing.
+// Survey checks the files in dir before Pebble sees them, and changes nothing. Without the marker
+// of a MANIFEST Pebble would create an engine and delete what that does not need; it opens without
+// logs that are gone, and does not look for blob files. docs/adr/0010-survey.md has the argument.
 //
-// What it cannot find: that the end of the last log is missing in an engine that was not
-// closed, where a crash may have left it so; that the content of a table was changed.
+// Survey cannot notice that the end of the last log is missing, if the engine was not closed: a
+// crash may leave it so. Nor can it notice that a table's content was changed.
 //
-// log is the number of a log that is needed now, for Expected.Log of what comes next.
+// log is the number of a log that is needed now, for the next Expected.Log.
 //
-// Errors: engine.ErrCorrupt, with all that is missing by name; engine.ErrVersion.
+// Errors: engine.ErrCorrupt, which names all that is missing; engine.ErrVersion.
 func Survey(dir string, fsys vfs.FS, want Expected) (log uint64, err error) {
 	if fsys == nil {
 		fsys = vfs.Default
@@ -82,7 +81,6 @@ func (s *survey) find(format string, args ...any) {
 	s.problems = append(s.problems, fmt.Sprintf(format, args...))
 }
 
-// verdict names the problems, the first ten of them.
 func (s *survey) verdict() error {
 	if len(s.problems) == 0 {
 		return nil
@@ -129,8 +127,7 @@ func (s *survey) look(names []string) error {
 	return s.logs(names, m)
 }
 
-// marker returns the value of the newest marker file of a name: a file whose name is
-// marker.NAME.COUNT.VALUE, and which has no content.
+// marker returns the value of the newest marker of a name: an empty file marker.NAME.COUNT.VALUE.
 func marker(names []string, name string) (value string, found bool) {
 	var newest uint64
 	for _, n := range names {
@@ -144,7 +141,6 @@ func marker(names []string, name string) (value string, found bool) {
 	return value, found
 }
 
-// format checks the marker of Pebble's format version.
 func (s *survey) format(names []string) error {
 	value, found := marker(names, "format-version")
 	if !found {
@@ -164,8 +160,8 @@ func (s *survey) format(names []string) error {
 	return nil
 }
 
-// current returns the MANIFEST in use, or "" if there is none, which is in order where a
-// creation was cut off before there was anything to lose.
+// current returns the MANIFEST in use, or "" if there is none: a creation may have been cut off
+// before there was anything to lose.
 func (s *survey) current(names []string) (name string, number uint64, err error) {
 	name, found := marker(names, "manifest")
 	if found {
@@ -189,7 +185,6 @@ func (s *survey) current(names []string) (name string, number uint64, err error)
 	return "", 0, nil
 }
 
-// sizes looks for the files that a MANIFEST names.
 func (s *survey) sizes(files map[uint64]uint64, format string) error {
 	for n, want := range files {
 		name := fmt.Sprintf(format, n)
@@ -208,16 +203,15 @@ func (s *survey) sizes(files map[uint64]uint64, format string) error {
 	return nil
 }
 
-// logs looks for the logs that are needed. Which is the first of them:
+// logs checks the logs that are needed. The first of them is:
 //
-//   - A MANIFEST that needs logs from Expected.Log on, or from before it, needs that one:
-//     nothing of what it holds has been written to a table.
-//   - Otherwise, while the engine is open, the first number that the MANIFEST needs is
-//     that of a log that Pebble made before it said so. In the course of Open it says so
-//     first.
+//   - Expected.Log, if the MANIFEST needs logs from that one on or from an earlier one: nothing of
+//     that log was written to a table.
+//   - Otherwise the first log that the MANIFEST needs. While the engine is open, Pebble has made
+//     that log before it wrote so into the MANIFEST; during Open it writes so first.
 //
-// Those after it are a chain: each record has the number of its first change, and how
-// many there are, and the next one goes on from there.
+// The logs after it are a chain: each entry has the number of its first op and the count of its
+// ops, and the next entry goes on from there.
 func (s *survey) logs(names []string, m *manifest) error {
 	var options bool
 	for _, n := range names {
@@ -235,7 +229,7 @@ func (s *survey) logs(names []string, m *manifest) error {
 		}
 	}
 	if s.want.Phase == Creating {
-		// The log is made, durably, before the first OPTIONS is.
+		// Pebble makes the log, durably, before the first OPTIONS.
 		if options && len(needed) == 0 {
 			s.find("the log is missing")
 		}
@@ -254,7 +248,7 @@ func (s *survey) logs(names []string, m *manifest) error {
 		}
 	}
 	if s.want.Phase == Closed {
-		return nil // the files' contents are what they were
+		return nil // the list has vouched for the files' contents
 	}
 	return s.chain(needed)
 }
@@ -266,10 +260,11 @@ func firstOf(logs wal.Logs, none uint64) uint64 {
 	return uint64(logs[0].Num)
 }
 
-// chain checks that logs go on one from the other. Where they end is for Pebble to judge.
+// chain checks that each log goes on where the one before ends. Pebble judges where the last one
+// ends.
 func (s *survey) chain(logs wal.Logs) error {
-	var next uint64 // the number that follows what was read; 0: nothing was
-	empty := ""     // a log without records, before the present one
+	var next uint64 // the number after those that were read; 0: none was
+	empty := ""     // the last log, if it had no entries
 	for _, l := range logs {
 		r := l.OpenForRead()
 		records := 0
@@ -305,13 +300,13 @@ func (s *survey) chain(logs wal.Logs) error {
 	return nil
 }
 
-// endOfLog reports whether an error says that a log has no more records that are whole.
+// endOfLog reports whether an error says that a log has no more whole entries.
 func endOfLog(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, record.ErrUnexpectedEOF) || record.IsInvalidRecord(err)
 }
 
-// Position returns what Expected says of an engine that was just opened: its newest log,
-// which Open has begun, and the MANIFEST in use.
+// Position returns Expected's numbers for an engine that was just opened: of its newest log, which
+// Open has begun, and of the MANIFEST in use.
 func Position(dir string, fsys vfs.FS) (log, manifest uint64, err error) {
 	if fsys == nil {
 		fsys = vfs.Default

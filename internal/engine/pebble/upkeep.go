@@ -10,14 +10,14 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 )
 
-// Checkpoint implements [engine.Checkpointer]. Files that do not change any more are linked
-// where the file system can.
+// Checkpoint implements [engine.Checkpointer]. It links files that do not change any more, where
+// the file system can.
 //
-// Pebble v2.1 copies the log while it is written: a block of it can be copied before a
-// change and the next one after, and then the copy does not open
-// (https://github.com/cockroachdb/pebble/issues/5142). Nothing is written meanwhile,
-// and the memtables are written out first, so that there is little to copy.
-func (d *DB) Checkpoint(ctx context.Context, dir string, taken func(raise func(partition, epoch uint32))) error {
+// Pebble v2.1 copies the log while it is written to: it may copy one block of it before a write and
+// the next one after it, and such a copy does not open
+// (https://github.com/cockroachdb/pebble/issues/5142). So nothing is written meanwhile. The
+// memtables are flushed first, so that there is little to copy.
+func (d *DB) Checkpoint(ctx context.Context, dir string, frozen func(raise func(partition, epoch uint32))) error {
 	if err := d.ready(ctx); err != nil {
 		return err
 	}
@@ -28,8 +28,8 @@ func (d *DB) Checkpoint(ctx context.Context, dir string, taken func(raise func(p
 	if err := d.cut(dir); err != nil {
 		return err
 	}
-	if taken != nil {
-		taken(func(number, epoch uint32) {
+	if frozen != nil {
+		frozen(func(number, epoch uint32) {
 			if p := d.partitions.of[number]; p != nil {
 				p.raiseLocked(func(f *engine.Floor) { f.Epoch = max(f.Epoch, epoch) })
 			}
@@ -38,16 +38,15 @@ func (d *DB) Checkpoint(ctx context.Context, dir string, taken func(raise func(p
 	return nil
 }
 
-// cut takes the files while nothing is written to the log: rows are not changed already, and
-// meta records are not then.
+// cut makes the copy while nothing is written to the log. The gates already keep out batches; quiet
+// keeps out meta records.
 func (d *DB) cut(dir string) error {
 	d.quiet.Lock()
 	defer d.quiet.Unlock()
 	return translate(d.p.Checkpoint(dir, pebble.WithFlushedWAL()))
 }
 
-// shutGates keeps changes of rows out of every partition, and new partitions too, until open
-// is called.
+// shutGates keeps batches, and new partitions, out until open is called.
 func (d *DB) shutGates() (open func()) {
 	d.partitions.mu.Lock()
 	numbers := slices.Sorted(maps.Keys(d.partitions.of))
@@ -62,8 +61,8 @@ func (d *DB) shutGates() (open func()) {
 	}
 }
 
-// Flush writes the memtables out, or returns when ctx ends; they are written out all the
-// same, when the file system takes them.
+// Flush writes the memtables out. If ctx ends first it returns; Pebble still writes them out as
+// soon as the file system accepts them.
 func (d *DB) Flush(ctx context.Context) error {
 	flushed, err := d.beginFlush()
 	if err != nil {
@@ -77,7 +76,7 @@ func (d *DB) Flush(ctx context.Context) error {
 	}
 }
 
-// beginFlush begins another log, and the writing out of what the one before is for.
+// beginFlush begins another log, and a flush of the memtable of the one before.
 func (d *DB) beginFlush() (flushed <-chan struct{}, err error) {
 	admitted, err := d.admit()
 	if err != nil {
@@ -91,11 +90,11 @@ func (d *DB) beginFlush() (flushed <-chan struct{}, err error) {
 	return flushed, translate(err)
 }
 
-// Compact rewrites the keys in [lower, upper) so that deleted and overwritten
-// values leave the files.
+// Compact rewrites the keys in [lower, upper), so that deleted and overwritten values leave the
+// files.
 func (d *DB) Compact(ctx context.Context, lower, upper []byte) error {
 	return d.room.because(translate(d.p.Compact(ctx, lower, upper, false)))
 }
 
-// Metrics returns Pebble's own.
+// Metrics returns Pebble's own metrics.
 func (d *DB) Metrics() *pebble.Metrics { return d.p.Metrics() }
