@@ -90,7 +90,7 @@ func (s *Store) notWaiting() error {
 	if !s.place.IsCopy() || s.keys.State().Status != keyring.Inaccessible {
 		return nil
 	}
-	return fmt.Errorf("%w: it is a copy, of which the KEK is changed by RewrapCheckpoint, or after Revalidate: %w", ErrInaccessible, s.keys.State().Cause)
+	return fmt.Errorf("%w: it is a copy, of which the KEK is changed by ChangeCheckpointKEK, or after Revalidate: %w", ErrInaccessible, s.keys.State().Cause)
 }
 
 // followKEK moves along what was wrapped by the KEK before: the copies now, and

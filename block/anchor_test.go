@@ -356,7 +356,7 @@ func TestAnchorAndCopies(t *testing.T) {
 	}
 	require.NoError(t, s.Close())
 	kept := n.at()
-	require.NoError(t, block.RewrapCheckpoint(g.ctx, "copy", g.kek, g.kek, &g.opts))
+	require.NoError(t, block.ChangeCheckpointKEK(g.ctx, "copy", g.kek, g.kek, &g.opts))
 	require.Equal(t, kept, n.at())
 
 	c := *g

@@ -184,7 +184,7 @@ func TestCopyThatIsMadeWithoutAccess(t *testing.T) {
 			}
 			// By hand it can be moved in either case.
 			if restarted {
-				require.NoError(t, block.RewrapCheckpoint(g.ctx, "copy", g.kek, g.kek, &g.opts))
+				require.NoError(t, block.ChangeCheckpointKEK(g.ctx, "copy", g.kek, g.kek, &g.opts))
 			}
 			opensCopy(g, "copy", "1")
 			require.NoError(t, s.ForgetCopy(g.ctx, copies[0].Instance))
@@ -234,7 +234,7 @@ func TestCopiesAreListedBeforeTheyAreMoved(t *testing.T) {
 	var mu sync.Mutex
 	var told []keyring.Event
 	g.opts.Keyring.OnEvent = func(e keyring.Event) {
-		if e.Kind == keyring.CopyDue || e.Kind == keyring.CopyRewrapped || e.Kind == keyring.CopyNotRewrapped {
+		if e.Kind == keyring.CopyDue || e.Kind == keyring.CopyKEKChanged || e.Kind == keyring.CopyKEKNotChanged {
 			mu.Lock()
 			defer mu.Unlock()
 			told = append(told, e)

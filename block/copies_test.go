@@ -92,7 +92,7 @@ func TestCopyThatWasNotMovedToTheEnd(t *testing.T) {
 	g.opts.Keyring.DEKCache = -1
 	var failed atomic.Int32
 	g.opts.Keyring.OnEvent = func(e keyring.Event) {
-		if e.Kind == keyring.CopyNotRewrapped {
+		if e.Kind == keyring.CopyKEKNotChanged {
 			failed.Add(1)
 		}
 	}

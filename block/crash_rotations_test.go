@@ -148,10 +148,10 @@ func rotations() []rotation {
 			require.Equal(g.t, want.Blocks, got.Blocks)
 		},
 	}
-	rewrapCopy := rotation{name: "RewrapCheckpoint", byKEK: true,
+	rewrapCopy := rotation{name: "ChangeCheckpointKEK", byKEK: true,
 		prepare: func(c *crashRig) any { require.NoError(c.t, c.s.Checkpoint(c.ctx, "copy")); return nil },
 		run: func(g *rig, _ *block.Store, c *crashRig) error {
-			return block.RewrapCheckpoint(g.ctx, "copy", kek.New(c.vault, c.key), c.second, &g.opts)
+			return block.ChangeCheckpointKEK(g.ctx, "copy", kek.New(c.vault, c.key), c.second, &g.opts)
 		},
 		done: func(g *rig, s *block.Store, c *crashRig, _ any) {
 			o := g.opts

@@ -16,7 +16,7 @@ func TestHoldCheckpoint(t *testing.T) {
 	g := newRig(t)
 	told := make(chan keyring.Event, 100)
 	g.opts.Keyring.OnEvent = func(e keyring.Event) {
-		if e.Kind == keyring.CopyNotRewrapped || e.Kind == keyring.CopyRewrapped {
+		if e.Kind == keyring.CopyKEKNotChanged || e.Kind == keyring.CopyKEKChanged {
 			told <- e
 		}
 	}
@@ -29,7 +29,7 @@ func TestHoldCheckpoint(t *testing.T) {
 	second := g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
 	e := <-told
-	require.Equal(t, keyring.CopyNotRewrapped, e.Kind)
+	require.Equal(t, keyring.CopyKEKNotChanged, e.Kind)
 	require.ErrorIs(t, e.Err, block.ErrLocked)
 	require.Empty(t, before.changed(files(t, g.opts.FS, "copy")))
 	before.put(t, g.opts.FS, "elsewhere")
@@ -39,7 +39,7 @@ func TestHoldCheckpoint(t *testing.T) {
 
 	require.NoError(t, release())
 	require.NoError(t, release())
-	for e.Kind != keyring.CopyRewrapped {
+	for e.Kind != keyring.CopyKEKChanged {
 		g.clock.Advance(time.Minute)
 		select {
 		case e = <-told:

@@ -54,7 +54,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 	defer func() { s.copiesTold = told }()
 	notMoved := func(c register.Entry, err error) {
 		if before, ok := s.copiesTold[c.Instance]; asked || !ok || !sameReason(before, err) {
-			s.keys.Emit(keyring.Event{Kind: keyring.CopyNotRewrapped, Key: c.KEK, Detail: c.Path, Err: err})
+			s.keys.Emit(keyring.Event{Kind: keyring.CopyKEKNotChanged, Key: c.KEK, Detail: c.Path, Err: err})
 		}
 		told[c.Instance] = err
 		behind++
@@ -104,7 +104,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 			}
 			continue
 		}
-		s.keys.Emit(keyring.Event{Kind: keyring.CopyRewrapped, Key: now, Detail: c.Path})
+		s.keys.Emit(keyring.Event{Kind: keyring.CopyKEKChanged, Key: now, Detail: c.Path})
 	}
 	return behind, nil
 }
@@ -181,7 +181,7 @@ func (s *Store) endMove(ctx context.Context, instance string, f func() error) er
 	}
 }
 
-// RewrapCheckpoint moves an offline copy of a store from the KEK that wraps it to
+// ChangeCheckpointKEK moves an offline copy of a store from the KEK that wraps it to
 // another, without touching its blocks: for copies that a KEK change did not
 // reach. The copy goes on waiting for its own Revalidate. Records wrapped ByKEK are
 // rewrapped too, at three vault calls each. Cut off by a crash or by ctx, it goes on
@@ -189,12 +189,12 @@ func (s *Store) endMove(ctx context.Context, instance string, f func() error) er
 //
 // If from is gone or refused the error names the key version that the copy needs. It is
 // [ErrLocked] while somebody has the copy open, as its store has while it moves it along.
-func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *Options) error {
+func ChangeCheckpointKEK(ctx context.Context, dir string, from, to *kek.KEK, opts *Options) error {
 	_, err := moveCopy(ctx, dir, from, to, opts, nil)
 	return err
 }
 
-// moveCopy is RewrapCheckpoint; for a store that moves a copy of its own it moves nothing
+// moveCopy is ChangeCheckpointKEK; for a store that moves a copy of its own it moves nothing
 // else, and not what needs no move, and notes the copy's document in of. It returns what the
 // copy's keyring says in the end, if it could be opened.
 func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options, of *register.Entry) (in *keyring.Info, err error) {
@@ -210,7 +210,7 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 	// The anchor of the options, if there is one, is the store's: a copy is older.
 	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
 	if found, err := place.Has(o.fs(), dir); err != nil || !found {
-		return nil, errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
+		return nil, errors.Join(err, fmt.Errorf("block: change the KEK of checkpoint %s: %w", dir, ErrNotStore))
 	}
 	s, err := openCopy(ctx, dir, from, &o)
 	if errors.Is(err, keyring.ErrWrongKEK) || from.ID().Vault == "" && vault.Denied(err) {
@@ -222,7 +222,7 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("block: rewrap checkpoint: %w", err)
+		return nil, fmt.Errorf("block: change the KEK of checkpoint: %w", err)
 	}
 	info := s.keyringInfo()
 	if keks, active := s.keys.KEKs(); of == nil || len(keks) > 1 || keks[active] != to.ID() {
@@ -235,7 +235,7 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 		of.Document = s.storage.Sum()
 	}
 	if err = errors.Join(err, s.Close()); err != nil {
-		err = fmt.Errorf("block: rewrap checkpoint %s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err)
+		err = fmt.Errorf("block: change the KEK of checkpoint %s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err)
 	}
 	return &info, err
 }
@@ -284,7 +284,7 @@ func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) 
 	}
 	from, ok := s.keys.KEKFor(in.KEK)
 	if !ok {
-		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with RewrapCheckpoint: %w",
+		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with ChangeCheckpointKEK: %w",
 			c.Instance, in.KEK, keyring.ErrWrongKEK)
 	}
 	o.Keyring.Clock, o.Keyring.VaultTimeout, o.VaultRate = s.opts.Keyring.Clock, s.opts.Keyring.VaultTimeout, s.opts.VaultRate
@@ -326,7 +326,7 @@ func (s *Store) inspectCopy(c register.Entry, o *Options) (in keyring.Info, err 
 
 // doubted says of a copy why it is not moved.
 func doubted(c register.Copy) error {
-	return fmt.Errorf("block: copy %s at %s, on %s: %s; look at it, and forget it or move it by a call of its own (RewrapCheckpoint, Relocate): %w",
+	return fmt.Errorf("block: copy %s at %s, on %s: %s; look at it, and forget it or move it by a call of its own (ChangeCheckpointKEK, Relocate): %w",
 		c.Instance, c.Path, named(c.KEKs), c.Doubt, ErrIncomplete)
 }
 

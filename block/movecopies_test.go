@@ -29,7 +29,7 @@ func TestCopiesThatWereExchanged(t *testing.T) {
 			g := newByKEKRig(t)
 			var told told
 			g.opts.Keyring.OnEvent = func(e keyring.Event) {
-				if e.Kind == keyring.CopyNotRewrapped {
+				if e.Kind == keyring.CopyKEKNotChanged {
 					told.add(e.Err)
 				}
 			}

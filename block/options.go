@@ -45,7 +45,7 @@ type Options struct {
 	VaultRate int
 	// ManualRewrap leaves DEKs that are wrapped by an older KEK (ByKEK) to an
 	// explicit RewrapDEKs, and a copy in which nothing else is behind to RotateKEK,
-	// ChangeKEK and RewrapCheckpoint. Default: they are rewrapped in the background after
+	// ChangeKEK and ChangeCheckpointKEK. Default: they are rewrapped in the background after
 	// a change of the KEK.
 	ManualRewrap bool
 	// RewriteRate bounds Rekey, and the renewal of DEKs that are older than

@@ -249,9 +249,9 @@ func (s *Store) relocateCopies(ctx context.Context, k *kek.KEK) ([]RelocatedCopy
 		if ctx.Err() != nil {
 			return out, ctx.Err()
 		}
-		e := keyring.Event{Kind: keyring.CopyRewrapped, Key: c.KEK, Detail: c.Path}
+		e := keyring.Event{Kind: keyring.CopyKEKChanged, Key: c.KEK, Detail: c.Path}
 		if err != nil {
-			e.Kind, e.Err = keyring.CopyNotRewrapped, err
+			e.Kind, e.Err = keyring.CopyKEKNotChanged, err
 		}
 		s.keys.Emit(e)
 		out = append(out, RelocatedCopy{Copy: Copy(c.Copy), Err: err})

@@ -89,7 +89,7 @@ func TestRelocate(t *testing.T) {
 					eventually(t, func() bool {
 						mu.Lock()
 						defer mu.Unlock()
-						return told[keyring.KEKChanged] == 1 && told[keyring.CopyRewrapped] == 2
+						return told[keyring.KEKChanged] == 1 && told[keyring.CopyKEKChanged] == 2
 					}, "events say so")
 					again, err := block.Relocate(f.ctx, f.dir, f.to(), &o)
 					require.NoError(t, err)

@@ -164,7 +164,7 @@ func TestCopiesFollowTheKEK(t *testing.T) {
 	}
 
 	from, to := kek.New(g.vault, g.key), kek.New(g.vault, second)
-	require.NoError(t, block.RewrapCheckpoint(g.ctx, "elsewhere", from, to, &g.opts))
+	require.NoError(t, block.ChangeCheckpointKEK(g.ctx, "elsewhere", from, to, &g.opts))
 	g.vault.DestroyVersion(g.key)
 	for _, dir := range []string{"near", "elsewhere"} {
 		c := *g
@@ -193,7 +193,7 @@ func TestStaleCopyNamesTheVersion(t *testing.T) {
 	second := g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
 	g.vault.DestroyVersion(g.key)
-	err := block.RewrapCheckpoint(g.ctx, "offline", g.kek, kek.New(g.vault, second), &g.opts)
+	err := block.ChangeCheckpointKEK(g.ctx, "offline", g.kek, kek.New(g.vault, second), &g.opts)
 	require.ErrorIs(t, err, vault.ErrKeyNotFound)
 	require.ErrorContains(t, err, g.key.String())
 }

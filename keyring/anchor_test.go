@@ -97,7 +97,7 @@ func TestAnchorFollows(t *testing.T) {
 			require.Equal(t, want, r.State().Anchor)
 			require.NoError(t, r.State().AnchorErr)
 		}
-		require.NoError(t, r.Rotate(ctx))
+		require.NoError(t, r.BeginEpoch(ctx))
 		follows()
 		require.NoError(t, r.RotateKEK(ctx))
 		follows()
@@ -140,7 +140,7 @@ func TestAnchorRefuses(t *testing.T) {
 	r := g.create()
 	older, err := keyring.Document(ctx, g.storage)
 	require.NoError(t, err)
-	require.NoError(t, r.Rotate(ctx))
+	require.NoError(t, r.BeginEpoch(ctx))
 	newer, err := keyring.Document(ctx, g.storage)
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
@@ -173,7 +173,7 @@ func TestAnchorRefuses(t *testing.T) {
 	other.vault, other.kek = g.vault, g.kek
 	o := other.create()
 	for range 4 {
-		require.NoError(t, o.Rotate(ctx))
+		require.NoError(t, o.BeginEpoch(ctx))
 	}
 	require.NoError(t, o.Close())
 	foreign, err := keyring.Document(ctx, other.storage)
@@ -204,7 +204,7 @@ func TestAnchorFails(t *testing.T) {
 		r := g.create()
 		full := errors.New("no space left on the anchor's device")
 		n.set(full, nil)
-		require.NoError(t, r.Rotate(ctx))
+		require.NoError(t, r.BeginEpoch(ctx))
 		require.NoError(t, r.RotateKEK(ctx))
 		err := r.Advance(ctx, 9)
 		require.ErrorIs(t, err, full)
@@ -227,7 +227,7 @@ func TestAnchorFails(t *testing.T) {
 		require.Equal(t, want, n.at())
 		require.NoError(t, r.State().AnchorErr)
 
-		require.NoError(t, r.Rotate(ctx))
+		require.NoError(t, r.BeginEpoch(ctx))
 		n.set(full, nil)
 		_, _, err = r.NewDEK(ctx, nil)
 		require.NoError(t, err)
@@ -257,7 +257,7 @@ func TestAnchorHangs(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- r.Rotate(ctx) }()
+		go func() { done <- r.BeginEpoch(ctx) }()
 		synctest.Wait()
 		cancel()
 		require.NoError(t, <-done, "the change stands")

@@ -50,7 +50,7 @@ func TestRecordOfAnothersKEK(t *testing.T) {
 				synctest.Wait() // for the check that follows another wrap
 
 				// And so with an epoch.
-				require.NoError(t, one.Rotate(t.Context()))
+				require.NoError(t, one.BeginEpoch(t.Context()))
 				record = newDEK(t, one)
 				document, err = keyring.Document(t.Context(), g.storage)
 				require.NoError(t, err)
@@ -119,7 +119,7 @@ func TestDamagedDocumentIsNoDamagedRecord(t *testing.T) {
 					require.NotErrorIs(t, err, keyring.ErrCorrupt, where)
 					// Of what is asked for the document it is said.
 					s.next = map[bool]string{true: "damaged"}[where == "found by the swap"]
-					require.ErrorIs(t, r.Rotate(t.Context()), keyring.ErrCorrupt, where)
+					require.ErrorIs(t, r.BeginEpoch(t.Context()), keyring.ErrCorrupt, where)
 
 					require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document))
 					h, err = r.Acquire()

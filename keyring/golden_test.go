@@ -244,13 +244,13 @@ func writeGolden(t *testing.T) {
 	g.addDocument(t, r, "created.bin")
 
 	clock.Advance(30 * time.Second) // less than a check
-	require.NoError(t, r.Rotate(ctx))
+	require.NoError(t, r.BeginEpoch(ctx))
 	record("second epoch", "grown.bin", false, []byte("block 7"))
 	record("second epoch, first KEK", "grown.bin", true, append(make([]byte, 4), "block 8"...))
 	v.keys = newest
 	require.NoError(t, r.RotateKEK(ctx))
 	record("second epoch, second KEK", "grown.bin", true, []byte{0})
-	require.NoError(t, r.Rotate(ctx))
+	require.NoError(t, r.BeginEpoch(ctx))
 	long := make([]byte, 4+4096)
 	for i := range long {
 		long[i] = byte(i)

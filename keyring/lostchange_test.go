@@ -158,7 +158,7 @@ func TestPoliciesThatMeet(t *testing.T) {
 func TestEveryChangeThatIsLost(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(ctx context.Context, g *rig, r *keyring.Keyring) error{
-		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Rotate(ctx) },
+		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.BeginEpoch(ctx) },
 		"DropEpochs": func(ctx context.Context, _ *rig, r *keyring.Keyring) error {
 			_, err := r.DropEpochs(ctx, 2)
 			return err
@@ -212,9 +212,9 @@ func TestEveryChangeThatIsLost(t *testing.T) {
 		},
 	} {
 		for what, first := range map[string]func(ctx context.Context, other *keyring.Keyring) error{
-			"an epoch": func(ctx context.Context, other *keyring.Keyring) error { return other.Rotate(ctx) },
+			"an epoch": func(ctx context.Context, other *keyring.Keyring) error { return other.BeginEpoch(ctx) },
 			"a wrap": func(ctx context.Context, other *keyring.Keyring) error {
-				return errors.Join(other.RotateKEK(ctx), other.Rotate(ctx))
+				return errors.Join(other.RotateKEK(ctx), other.BeginEpoch(ctx))
 			},
 		} {
 			t.Run(name+" after "+what, func(t *testing.T) {
@@ -226,7 +226,7 @@ func TestEveryChangeThatIsLost(t *testing.T) {
 				g := newRig(t)
 				g.opts.OtherKEKs = []*kek.KEK{kek.New(g.vault, g.vault.CreateKey("another").Versionless())}
 				other := g.create()
-				require.NoError(t, other.Rotate(ctx))
+				require.NoError(t, other.BeginEpoch(ctx))
 				s := &beforeSwap{Storage: g.storage}
 				g.under = s
 				r, err := keyring.Open(ctx, s, g.kek, &g.opts)

@@ -130,7 +130,7 @@ func (r *Keyring) isForeign() bool {
 }
 
 // own makes a document that is another instance's this one's, with an epoch of its own, as
-// one save. The caller has the turn of changes. That a Rotate leaves room for it is so in the source; only a
+// one save. The caller has the turn of changes. That BeginEpoch leaves room for it is so in the source; only a
 // copy of a copy of a store that was full may find none.
 func (r *Keyring) own(ctx context.Context, h *Hold) error {
 	if !r.foreign {

@@ -218,7 +218,7 @@ func TestShareOutlivesSessions(t *testing.T) {
 
 	g = newRig(t)
 	r = g.create()
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	require.NoError(t, r.Close())
 	r = g.open()
 	r.Share()
@@ -253,7 +253,7 @@ func TestShareIsBounded(t *testing.T) {
 		require.NoError(t, r.Close())
 		r = g.open()
 		require.EqualValues(t, 7, epochOf(t, newDEK(t, r)))
-		require.NoError(t, r.Rotate(t.Context()))
+		require.NoError(t, r.BeginEpoch(t.Context()))
 		_, err := r.DropEpochs(t.Context(), r.State().Epoch)
 		require.NoError(t, err)
 		r.Share()
@@ -270,10 +270,10 @@ func TestCopyOfAFullKeyring(t *testing.T) {
 	r := g.create()
 	record := newDEK(t, r)
 	require.NoError(t, r.FillEpochs(t.Context(), keyring.MaxEpochs-4))
-	for r.Rotate(t.Context()) == nil {
+	for r.BeginEpoch(t.Context()) == nil {
 	}
 	require.Equal(t, keyring.MaxEpochs-1, r.State().Epochs)
-	require.ErrorIs(t, r.Rotate(t.Context()), keyring.ErrLimit)
+	require.ErrorIs(t, r.BeginEpoch(t.Context()), keyring.ErrLimit)
 
 	c := g.copied(2)
 	r = c.open()

@@ -9,7 +9,7 @@ import (
 
 // DropEpochs destroys the keys of all epochs before the given one: what they
 // wrapped can never be opened again. The caller has made sure that no record that
-// it needs names them; [Keyring.RewrapAll] does that for its caller. It returns the ids of the
+// it needs names them; [Keyring.RotateEpoch] does that for its caller. It returns the ids of the
 // epochs that it dropped.
 //
 // before is an epoch that was the current one before the first record was rewrapped. The one that

@@ -265,7 +265,7 @@ func TestEveryEpochKeyIsDestroyed(t *testing.T) {
 	r, _ := newInside(t, nil)
 	ctx := t.Context()
 	for range 3 {
-		require.NoError(t, r.Rotate(ctx))
+		require.NoError(t, r.BeginEpoch(ctx))
 	}
 	s := r.session.Load()
 	all := s.epochs.Load().all

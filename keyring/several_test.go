@@ -32,9 +32,9 @@ func opensAll(t *testing.T, r *keyring.Keyring, records ...[]byte) {
 func TestChangesAreTakenUp(t *testing.T) {
 	t.Parallel()
 	changes := map[string]func(t *testing.T, g *rig, r *keyring.Keyring){
-		"Rotate": func(t *testing.T, _ *rig, r *keyring.Keyring) { require.NoError(t, r.Rotate(t.Context())) },
+		"Rotate": func(t *testing.T, _ *rig, r *keyring.Keyring) { require.NoError(t, r.BeginEpoch(t.Context())) },
 		"DropEpochs": func(t *testing.T, _ *rig, r *keyring.Keyring) {
-			require.NoError(t, r.Rotate(t.Context()))
+			require.NoError(t, r.BeginEpoch(t.Context()))
 			dropped, err := r.DropEpochs(t.Context(), 2)
 			require.NoError(t, err)
 			require.Equal(t, []uint32{1}, dropped)
@@ -71,12 +71,12 @@ func TestChangesAreTakenUp(t *testing.T) {
 		},
 		"all of it": func(t *testing.T, g *rig, r *keyring.Keyring) {
 			for range 3 {
-				require.NoError(t, r.Rotate(t.Context()))
+				require.NoError(t, r.BeginEpoch(t.Context()))
 			}
 			_, err := r.DropEpochs(t.Context(), 3)
 			require.NoError(t, err)
 			require.NoError(t, r.ChangeKEK(t.Context(), g.opts.OtherKEKs[0]))
-			require.NoError(t, r.Rotate(t.Context()))
+			require.NoError(t, r.BeginEpoch(t.Context()))
 			require.NoError(t, r.RotateKEK(t.Context()))
 		},
 	}
@@ -90,7 +90,7 @@ func TestChangesAreTakenUp(t *testing.T) {
 		"by its own move": func(t *testing.T, _, r *keyring.Keyring) { require.NoError(t, r.RotateKEK(t.Context())) },
 		"by a record": func(t *testing.T, by, r *keyring.Keyring) {
 			require.NoError(t, by.Revalidate(t.Context())) // where a third one made the change
-			require.NoError(t, by.Rotate(t.Context()))
+			require.NoError(t, by.BeginEpoch(t.Context()))
 			opensAll(t, r, newDEK(t, by))
 		},
 	}
@@ -132,7 +132,7 @@ func TestChangesAreTakenUp(t *testing.T) {
 					opensAll(t, other, old)
 				}
 				// And it goes on.
-				require.NoError(t, other.Rotate(t.Context()))
+				require.NoError(t, other.BeginEpoch(t.Context()))
 				opensAll(t, one, newDEK(t, other))
 			})
 		}
@@ -147,10 +147,10 @@ func TestReadersFollow(t *testing.T) {
 	reading := *g
 	reading.opts.ReadOnly = true
 	reader := reading.open()
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	opensAll(t, reader, newDEK(t, r))
 	require.NoError(t, r.ChangeKEK(t.Context(), g.opts.OtherKEKs[0]))
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	saves := g.storage.saves
 	opensAll(t, reader, newDEK(t, r)) // with the one save of the reservation
 	require.Equal(t, r.State().KEK, reader.State().KEK)
@@ -169,7 +169,7 @@ func TestEventsOfAnothersChanges(t *testing.T) {
 		e := g.listen()
 		other := g.open()
 		e.take()
-		require.NoError(t, one.Rotate(t.Context()))
+		require.NoError(t, one.BeginEpoch(t.Context()))
 		_, err := one.DropEpochs(t.Context(), 2)
 		require.NoError(t, err)
 		newest := g.vault.Rotate("customer")
@@ -206,17 +206,17 @@ func TestWhatLookingCosts(t *testing.T) {
 		costs(1, 1, 1, 1) // Open
 		require.NoError(t, other.Revalidate(t.Context()))
 		costs(1, 1, 1, 1)
-		require.NoError(t, one.Rotate(t.Context()))
+		require.NoError(t, one.BeginEpoch(t.Context()))
 		require.NoError(t, other.Revalidate(t.Context()))
 		costs(1, 1, 1, 1)
 		require.NoError(t, one.RotateKEK(t.Context()))
 		require.NoError(t, other.Revalidate(t.Context()))
 		costs(1, 1, 1, 1)
-		require.NoError(t, one.Rotate(t.Context()))
+		require.NoError(t, one.BeginEpoch(t.Context()))
 		opensAll(t, other, newDEK(t, one))
 		costs(0, 0, 0, 1)
 		require.NoError(t, one.RotateKEK(t.Context()))
-		require.NoError(t, one.Rotate(t.Context()))
+		require.NoError(t, one.BeginEpoch(t.Context()))
 		record := newDEK(t, one)
 		opensAll(t, other, record)
 		// An unwrap for the record, and the check of the KEK that follows.
@@ -242,7 +242,7 @@ func TestMarkedKEKIsNoOtherWrap(t *testing.T) {
 		byKeyring := *g
 		byKeyring.opts.Wrapping = keyring.ByKeyring
 		another = byKeyring.open()
-		require.NoError(t, another.Rotate(t.Context()))
+		require.NoError(t, another.BeginEpoch(t.Context()))
 		record := newDEK(t, another)
 
 		g.vault.Inject(vaulttest.Fault{Err: vault.ErrUnavailable})

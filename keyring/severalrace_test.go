@@ -106,7 +106,7 @@ func (h *history) take(ctx context.Context, s step, r *keyring.Keyring, keks []*
 			err = nil // it was dropped meanwhile
 		}
 	case "rotate":
-		err = r.Rotate(ctx)
+		err = r.BeginEpoch(ctx)
 	case "drop":
 		epochs, err := r.Epochs()
 		if err != nil || len(epochs) < 4 {

@@ -41,7 +41,7 @@ func TestSwapThatHangsHidesNoRefusal(t *testing.T) {
 		const changes = 5
 		done := make(chan error, changes)
 		for range changes {
-			go func() { done <- r.Rotate(context.Background()) }()
+			go func() { done <- r.BeginEpoch(context.Background()) }()
 		}
 		synctest.Wait()
 		require.NoError(t, r.Revalidate(t.Context()))
@@ -54,7 +54,7 @@ func TestSwapThatHangsHidesNoRefusal(t *testing.T) {
 		s.hang = false
 		g.vault.Restore()
 		require.NoError(t, r.Revalidate(t.Context()))
-		require.NoError(t, r.Rotate(t.Context()))
+		require.NoError(t, r.BeginEpoch(t.Context()))
 	})
 }
 
@@ -67,7 +67,7 @@ func TestSwapThatHangsIsGivenUp(t *testing.T) {
 		defer r.Close()
 		s.hang = true
 		done := make(chan error, 3)
-		go func() { done <- r.Rotate(context.Background()) }()
+		go func() { done <- r.BeginEpoch(context.Background()) }()
 		go func() { done <- r.RotateKEK(context.Background()) }()
 		go func() { done <- r.Save(context.Background()) }()
 		synctest.Wait()
@@ -77,7 +77,7 @@ func TestSwapThatHangsIsGivenUp(t *testing.T) {
 		}
 		require.Equal(t, keyring.Available, r.State().Status)
 		s.hang = false
-		require.NoError(t, r.Rotate(t.Context()))
+		require.NoError(t, r.BeginEpoch(t.Context()))
 	})
 }
 
@@ -110,7 +110,7 @@ func TestCloseWaitsForAChange(t *testing.T) {
 		require.NoError(t, err)
 		s.gate = make(chan struct{})
 		rotated, closed := make(chan error, 1), make(chan error, 1)
-		go func() { rotated <- r.Rotate(context.Background()) }()
+		go func() { rotated <- r.BeginEpoch(context.Background()) }()
 		synctest.Wait()
 		go func() { closed <- r.Close() }()
 		synctest.Wait()
@@ -164,7 +164,7 @@ func TestAdmitThatHangs(t *testing.T) {
 					return nil
 				}
 				other := reading.open()
-				require.NoError(t, one.Rotate(t.Context()))
+				require.NoError(t, one.BeginEpoch(t.Context()))
 				record := newDEK(t, one)
 				hangs = true
 				opened := make(chan error, 1)
@@ -197,7 +197,7 @@ func TestAdmitThatHangs(t *testing.T) {
 				return nil
 			}
 			other := reading.open()
-			require.NoError(t, one.Rotate(t.Context()))
+			require.NoError(t, one.BeginEpoch(t.Context()))
 			hangs = true
 			done := make(chan error, 1)
 			go func() { done <- other.Revalidate(context.Background()) }()
@@ -241,7 +241,7 @@ func TestNothingIsOpenedAfterALock(t *testing.T) {
 		reading.opts.Admit = func(keyring.Opened) error { admitted++; return nil }
 		other := reading.open()
 		require.NoError(t, one.RotateKEK(t.Context()))
-		require.NoError(t, one.Rotate(t.Context()))
+		require.NoError(t, one.BeginEpoch(t.Context()))
 		record := newDEK(t, one)
 		before, gate := admitted, make(chan struct{})
 		v.gate = gate
@@ -367,7 +367,7 @@ func TestLeaseThatEndsInTheStorage(t *testing.T) {
 				other, err := keyring.Open(t.Context(), s, g.kek, &opts)
 				require.NoError(t, err)
 				defer other.Close()
-				require.NoError(t, one.Rotate(t.Context()))
+				require.NoError(t, one.BeginEpoch(t.Context()))
 				record := newDEK(t, one)
 				before := admitted
 				s.suspend = func() { clock.by.Add(int64(keyring.DefaultLease)) }

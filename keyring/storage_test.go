@@ -203,13 +203,13 @@ func TestFailedSaveChangesNothing(t *testing.T) {
 	require.NoError(t, err)
 	key, record, err := r.NewDEK(ctx, []byte("id"))
 	require.NoError(t, err)
-	require.NoError(t, r.Rotate(ctx))
+	require.NoError(t, r.BeginEpoch(ctx))
 	before := r.State()
 
 	s.save = broken
 	_, err = r.DropEpochs(ctx, 2)
 	require.ErrorIs(t, err, broken)
-	require.ErrorIs(t, r.Rotate(ctx), broken)
+	require.ErrorIs(t, r.BeginEpoch(ctx), broken)
 	_, err = r.BeginWork(ctx)
 	require.ErrorIs(t, err, broken)
 	g.vault.Rotate("customer")
@@ -217,7 +217,7 @@ func TestFailedSaveChangesNothing(t *testing.T) {
 	require.Equal(t, before, r.State())
 	s.save = nil
 
-	require.NoError(t, r.Rotate(ctx))
+	require.NoError(t, r.BeginEpoch(ctx))
 	require.Equal(t, before.Generation+1, r.State().Generation)
 	require.Equal(t, before.KEK, r.State().KEK)
 	require.NoError(t, r.Close())
@@ -236,7 +236,7 @@ func TestFailedSaveChangesNothing(t *testing.T) {
 func TestLeastGeneration(t *testing.T) {
 	g := newRig(t)
 	r := g.create()
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	now := r.State().Generation
 	document, err := keyring.Document(t.Context(), g.storage)
 	require.NoError(t, err)

@@ -25,7 +25,7 @@ func TestTag(t *testing.T) {
 	require.NotEqual(t, want, tag(r, "purpose", "datb"))
 	require.NotEqual(t, want, tag(r, "purposed", "ata"))
 	require.NotEqual(t, want, tag(newRig(t).create(), "purpose", "data"), "another keyring")
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	require.NoError(t, r.RotateKEK(t.Context()))
 	require.NoError(t, r.Close())
 	require.Equal(t, want, tag(g.open(), "purpose", "data"))

@@ -90,7 +90,7 @@ func TestLoadWaitsForNoSave(t *testing.T) {
 
 	part.slow = true
 	rotated := make(chan error, 1)
-	go func() { rotated <- r.Rotate(context.WithoutCancel(ctx)) }()
+	go func() { rotated <- r.BeginEpoch(context.WithoutCancel(ctx)) }()
 	<-part.seen
 	during, still, err := m.Load(ctx)
 	require.NoError(t, err)
@@ -151,7 +151,7 @@ func TestRegisterOfAnotherKeyring(t *testing.T) {
 			if c.spoil != nil {
 				c.spoil(t, part)
 			}
-			require.NoError(t, b.Rotate(ctx))
+			require.NoError(t, b.BeginEpoch(ctx))
 
 			r, known := other.View()
 			require.True(t, known)

@@ -88,7 +88,7 @@ func (w *Rewriter) beginRenewal(ctx context.Context) (*renewal, error) {
 		return n, nil
 	}
 	h.Release()
-	err = w.Keys.Rotate(ctx)
+	err = w.Keys.BeginEpoch(ctx)
 	if h, err = again(w.Keys, n.session, err); err != nil {
 		return nil, err
 	}

@@ -23,11 +23,11 @@ func (w *Rewriter) RotateEpoch(ctx context.Context, report progress.Report) (dro
 	}
 	session, current := h.Session(), h.CurrentEpoch()
 	h.Release()
-	err = w.Keys.Rotate(ctx)
+	err = w.Keys.BeginEpoch(ctx)
 	if errors.Is(err, keyring.ErrLimit) {
 		// No room for one more: it takes a rotation into the present one first.
 		if dropped, err = w.rewrapInto(ctx, session, current, report); err == nil {
-			err = w.Keys.Rotate(ctx)
+			err = w.Keys.BeginEpoch(ctx)
 		}
 	}
 	if err != nil {

@@ -56,7 +56,7 @@ func TestReplaceKeepsTheRecordCacheRight(t *testing.T) {
 		table.put(t, ctx, id, nil)
 	}
 	table.records.drop([]byte("not cached"))
-	require.NoError(t, keys.Rotate(ctx))
+	require.NoError(t, keys.BeginEpoch(ctx))
 	held(t, keys, func(h *keyring.Hold) {
 		b := table.Part.NewBatch()
 		var was []engine.Was

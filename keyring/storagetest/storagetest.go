@@ -90,7 +90,7 @@ func makeDocuments(ctx context.Context) (d documents, err error) {
 			return nil, err
 		}
 		d = append(d, document)
-		if err := r.Rotate(ctx); err != nil {
+		if err := r.BeginEpoch(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -205,8 +205,8 @@ func TestPlantedCopyIsNotMoved(t *testing.T) {
 			require.NoError(t, s.Close())
 			require.Equal(t, g.key, g.at("stolen").documentKEK(), "it was not touched")
 			require.Empty(t, heard.of(keyring.CopyDue))
-			require.Empty(t, heard.of(keyring.CopyRewrapped))
-			news := heard.of(keyring.CopyNotRewrapped)
+			require.Empty(t, heard.of(keyring.CopyKEKChanged))
+			news := heard.of(keyring.CopyKEKNotChanged)
 			require.NotEmpty(t, news)
 			require.Equal(t, "stolen", news[0].Detail)
 			require.ErrorIs(t, news[0].Err, block.ErrIncomplete)
@@ -319,12 +319,12 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 				if c.text == "" {
 					require.Equal(t, "next", g.at("copy").documentKEK().Name)
 					require.Equal(t, "next", now[0].KEK.Name)
-					require.Empty(t, heard.of(keyring.CopyNotRewrapped))
+					require.Empty(t, heard.of(keyring.CopyKEKNotChanged))
 					return
 				}
 				require.Equal(t, was, g.at("copy").documentKEK(), "it was not touched")
 				require.Contains(t, now[0].KEKs, copies[0].KEKs[0], "what the copy needs, wherever it is")
-				news := heard.of(keyring.CopyNotRewrapped)
+				news := heard.of(keyring.CopyKEKNotChanged)
 				require.NotEmpty(t, news)
 				require.Equal(t, "copy", news[0].Detail)
 				require.ErrorContains(t, news[0].Err, c.text)

@@ -62,7 +62,7 @@ func TestRegisterOfAForgedKeyringMovesNothing(t *testing.T) {
 			require.Equal(t, g.key, g.at("stolen").documentKEK(), "it was not touched")
 			require.Equal(t, forged, g.records()[documentKey], "nor is the forged document written anew")
 			require.Empty(t, heard.of(keyring.CopyDue))
-			require.Empty(t, heard.of(keyring.CopyRewrapped))
+			require.Empty(t, heard.of(keyring.CopyKEKChanged))
 		})
 	}
 }

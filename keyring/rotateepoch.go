@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Rewrap is what a walk of [Keyring.RewrapAll] calls for each record, with the context that the
+// Rewrap is what a walk of [Keyring.RotateEpoch] calls for each record, with the context that the
 // DEK was wrapped with. It returns the record that is to take its place, or nil if the record is
 // as it should be. It is safe for concurrent use.
 type Rewrap func(record, context []byte) (again []byte, err error)
@@ -17,7 +17,7 @@ type Rewrap func(record, context []byte) (again []byte, err error)
 // came in its back, one that finds nothing, and one to spare.
 const rewrapPasses = 4
 
-// RewrapAll begins a new epoch, has every record rewrapped, and destroys the keys of the epochs
+// RotateEpoch begins a new epoch, has every record rewrapped, and destroys the keys of the epochs
 // before, whose ids it returns: what only they wrapped can never be opened again. It calls no
 // vault.
 //
@@ -26,25 +26,25 @@ const rewrapPasses = 4
 // replaced the record meanwhile, and returns nil when all it stored is durable. Nothing is
 // dropped before a walk has come by no record of an older epoch: that is the proof, and each call
 // but the first costs only reading. If records are there as they were, because walk does not store
-// them, RewrapAll gives up with an error, and nothing is dropped; nor is it if walk returns an
+// them, RotateEpoch gives up with an error, and nothing is dropped; nor is it if walk returns an
 // error. It can be called again.
 //
 // Others may wrap and store DEKs meanwhile, each inside of a hold ([Keyring.Acquire]) that it
-// releases when the record is where walk finds it: RewrapAll waits for those that began before. It
-// must not be called inside of a hold. A record that was wrapped without one, before RewrapAll was
+// releases when the record is where walk finds it: RotateEpoch waits for those that began before. It
+// must not be called inside of a hold. A record that was wrapped without one, before RotateEpoch was
 // called, and that is stored when the last walk has passed, is lost; so is one of another keyring
 // on the same document that has not taken up the new epoch. See [Keyring.DropEpochs] on how long
 // other keyrings have the keys.
-func (r *Keyring) RewrapAll(ctx context.Context, walk func(ctx context.Context, rewrap Rewrap) error) (dropped []uint32, err error) {
+func (r *Keyring) RotateEpoch(ctx context.Context, walk func(ctx context.Context, rewrap Rewrap) error) (dropped []uint32, err error) {
 	begin := func() (uint32, error) {
-		return r.rotate(ctx, "on request", func(*body) bool { return true })
+		return r.beginEpoch(ctx, "on request", func(*body) bool { return true })
 	}
 	epoch, err := begin()
 	if errors.Is(err, ErrLimit) {
 		// No room for one more: it takes a rotation into the present one first.
 		h, errHold := r.Acquire()
 		if errHold != nil {
-			return nil, fmt.Errorf("keyring: rewrap all: %w", errHold)
+			return nil, fmt.Errorf("keyring: rotate epoch: %w", errHold)
 		}
 		epoch = h.CurrentEpoch()
 		h.Release()
@@ -53,11 +53,11 @@ func (r *Keyring) RewrapAll(ctx context.Context, walk func(ctx context.Context, 
 		}
 	}
 	if err != nil {
-		return dropped, fmt.Errorf("keyring: rewrap all: %w", r.thenAnchor(ctx, err))
+		return dropped, fmt.Errorf("keyring: rotate epoch: %w", r.thenAnchor(ctx, err))
 	}
 	more, err := r.rewrapInto(ctx, epoch, walk)
 	if err != nil {
-		return dropped, fmt.Errorf("keyring: rewrap all: %w", err)
+		return dropped, fmt.Errorf("keyring: rotate epoch: %w", err)
 	}
 	return append(dropped, more...), nil
 }
