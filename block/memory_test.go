@@ -44,7 +44,7 @@ const (
 )
 
 // memoryStore opens the store beneath a directory on a file vault beside it.
-func memoryStore(ctx context.Context, dir string, clock keyring.Clock, w keyring.Wrapping) (*local.Vault, *block.Store, error) {
+func memoryStore(ctx context.Context, dir string, clock vault.Clock, w keyring.Wrapping) (*local.Vault, *block.Store, error) {
 	v, err := local.Open(filepath.Join(dir, "vault"), []byte(memoryPassphrase), &local.Options{InsecureKDF: true})
 	if err != nil {
 		return nil, nil, err

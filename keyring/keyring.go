@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // StoreID names a store: 16 random bytes, fixed for its life, part of every AAD.
@@ -27,7 +28,7 @@ func (id StoreID) String() string { return hex.EncodeToString(id[:]) }
 type Keyring struct {
 	opts      Options
 	anchoring anchoring
-	clock     Clock
+	clock     vault.Clock
 	storage   Storage
 	storeID   StoreID
 	events    events
@@ -301,7 +302,7 @@ func (r *Keyring) end(tell bool) bool {
 	return true
 }
 
-// Elapsed is the keyring's monotonic clock; see [Clock].
+// Elapsed is the keyring's monotonic clock; see [vault.Clock].
 func (r *Keyring) Elapsed() time.Duration { return r.clock.Elapsed() }
 
 // Sleep waits until d has elapsed on the keyring's clock, ctx ends, or the keyring
@@ -320,10 +321,10 @@ func (r *Keyring) Sleep(ctx context.Context, d time.Duration) error {
 }
 
 // AfterFunc runs f when d has elapsed on the keyring's clock, unless stop is called
-// before; see [Clock].
+// before; see [vault.Clock].
 func (r *Keyring) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 	return r.clock.AfterFunc(d, f)
 }
 
-// Now is the keyring's wall clock; see [Clock].
+// Now is the keyring's wall clock; see [vault.Clock].
 func (r *Keyring) Now() time.Time { return r.clock.Now() }

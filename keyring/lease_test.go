@@ -26,20 +26,8 @@ func bubble(t *testing.T, f func(t *testing.T, g *rig)) {
 		// When all is closed, time goes on for who waits for holds to be rid of an epoch's keys.
 		t.Cleanup(func() { time.Sleep(time.Minute) })
 		g := newRig(t)
-		g.opts.Clock = resting{g.clock}
+		g.opts.Clock = bubbles.Resting{Clock: g.clock}
 		f(t, g)
-	})
-}
-
-// resting is a clock for bubbles that stands still, when a timer has fired, until the
-// keyring has come to rest: what a timer sets off on another goroutine would otherwise
-// come at that moment or up to a second later, as the goroutine happens to run.
-type resting struct{ *vaulttest.Clock }
-
-func (c resting) AfterFunc(d time.Duration, f func()) (stop func() bool) {
-	return c.Clock.AfterFunc(d, func() {
-		f()
-		synctest.Wait()
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // Defaults and bounds of [Options].
@@ -145,7 +146,7 @@ type Options struct {
 	Admit func(Opened) error
 
 	// Clock is for tests. Default: the system's.
-	Clock Clock
+	Clock vault.Clock
 	// Logger receives every event. Default: none.
 	Logger *slog.Logger
 	// OnEvent receives every event, one at a time and in order, on a goroutine of

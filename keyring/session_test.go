@@ -44,7 +44,7 @@ func TestCountedBeforeTheSessionIsLookedAt(t *testing.T) {
 
 // stoppingClock is a clock that stops who asks for the time elapsed next.
 type stoppingClock struct {
-	Clock
+	vault.Clock
 	next atomic.Pointer[stop]
 }
 

@@ -315,7 +315,7 @@ func (s *suspends) Swap(ctx context.Context, was keyring.Revision, document []by
 
 // leaping is a clock that can leap ahead, as in a suspension: its timers ring later.
 type leaping struct {
-	keyring.Clock
+	vault.Clock
 	by atomic.Int64
 }
 

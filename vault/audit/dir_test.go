@@ -10,10 +10,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
 // smallFiles holds about three numbered records in a file.
-var smallFiles = &DirOptions{MaxFileSize: 1030, Clock: fixedClock{epoch}}
+var smallFiles = &DirOptions{MaxFileSize: 1030, Clock: vaulttest.NewClock(epoch)}
 
 func openLog(t *testing.T, dir string, opts *DirOptions) *Log {
 	t.Helper()
