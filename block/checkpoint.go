@@ -43,7 +43,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if s.opts.ReadOnly {
 		return fmt.Errorf("block: checkpoint: %w: the store was opened read only, and a copy of it takes writing out its log and remembering the copy; open it for writing", ErrReadOnly)
 	}
-	dir, err := place.Absolute(s.opts.FS, dir)
+	dir, err := place.Absolute(s.opts.Pebble.FS, dir)
 	if err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
@@ -68,7 +68,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if made, err := s.copyTo(ctx, dir, instance); err != nil {
 		err = fmt.Errorf("block: checkpoint: %w", s.ending(row.Damage(err)))
 		if made {
-			if again := s.opts.FS.RemoveAll(dir); again != nil {
+			if again := s.opts.Pebble.FS.RemoveAll(dir); again != nil {
 				return errors.Join(err, again) // and the store goes on remembering it
 			}
 		} // else the engine has removed what it made, and what is there is somebody else's
@@ -113,7 +113,7 @@ func (s *Store) apart(raise func(partition, epoch uint32)) {
 
 // isFree refuses a directory that exists, and says what is in it where that is known.
 func (s *Store) isFree(dir string) error {
-	if _, err := s.opts.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.opts.Pebble.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return err
@@ -123,7 +123,7 @@ func (s *Store) isFree(dir string) error {
 		if c.Path != dir {
 			continue
 		}
-		if found, err := place.Has(s.opts.FS, dir); err != nil || !found {
+		if found, err := place.Has(s.opts.Pebble.FS, dir); err != nil || !found {
 			return fmt.Errorf("%s: %w: a checkpoint to it was cut off; remove the directory and forget copy %s, or name another directory", dir, fs.ErrExist, c.Instance)
 		}
 	}
@@ -133,7 +133,7 @@ func (s *Store) isFree(dir string) error {
 // HoldCheckpoint keeps the files of an offline copy, or of any store that is closed, as
 // they are until release is called: for whoever copies them elsewhere, one after the other.
 // Meanwhile nobody can open it for writing, and a store that would move the copy to another
-// KEK gets [ErrLocked], and does it later. Other readers are not disturbed. Of opts only FS
+// KEK gets [ErrLocked], and does it later. Other readers are not disturbed. Of opts only Pebble.FS
 // matters.
 //
 // It refuses what is not whole, so that what arrives elsewhere is, if every file but LOCK
@@ -147,14 +147,14 @@ func HoldCheckpoint(dir string, opts *Options) (release func() error, err error)
 	if err != nil {
 		return nil, err
 	}
-	found, err := place.Has(o.FS, dir)
+	found, err := place.Has(o.Pebble.FS, dir)
 	if err == nil && !found {
 		err = fmt.Errorf("block: hold %s: there is no store: %w", dir, ErrNotStore)
 	}
 	if err != nil {
 		return nil, err
 	}
-	p := place.New(o.FS, dir, true)
+	p := place.New(o.Pebble.FS, dir, true)
 	if err := p.Lock(); err != nil {
 		return nil, err
 	}

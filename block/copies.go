@@ -172,12 +172,12 @@ func (s *Store) register(ctx context.Context, dir string, instance keyring.Insta
 
 // copyDocument reads the keyring document of a copy that has no identity yet.
 func (s *Store) copyDocument(ctx context.Context, dir string) (document []byte, err error) {
-	lock, err := pebble.LockDir(dir, s.opts.FS, true)
+	lock, err := pebble.LockDir(dir, s.opts.Pebble.FS, true)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	db, err := pebble.Open(dir, lock, pebble.Options{FS: s.opts.FS, ReadOnly: true, Fatal: s.opts.Fatal})
+	db, err := pebble.Open(dir, lock, pebble.Options{FS: s.opts.Pebble.FS, ReadOnly: true, Fatal: s.opts.Pebble.Fatal})
 	if err != nil {
 		return nil, row.Damage(err)
 	}

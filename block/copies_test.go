@@ -178,7 +178,7 @@ func TestCheckpointAtARelativePath(t *testing.T) {
 	base := t.TempDir()
 	base, err := filepath.EvalSymlinks(base)
 	require.NoError(t, err)
-	g.dir, g.opts.FS = filepath.Join(base, "store"), nil
+	g.dir, g.opts.Pebble.FS = filepath.Join(base, "store"), nil
 	t.Chdir(base)
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))

@@ -72,7 +72,7 @@ func rotations() []rotation {
 		done: func(g *rig, s *block.Store, c *crashRig, state any) {
 			rotateEpoch.done(g, s, c, nil)
 			for _, needle := range state.([][]byte) {
-				require.Empty(g.t, holding(g.t.(*testing.T), g.opts.FS, g.dir, needle))
+				require.Empty(g.t, holding(g.t.(*testing.T), g.opts.Pebble.FS, g.dir, needle))
 			}
 		},
 	}
@@ -103,7 +103,7 @@ func rotations() []rotation {
 	checkpoint := rotation{name: "Checkpoint",
 		prepare: func(*crashRig) any { return nil },
 		run: func(g *rig, s *block.Store, _ *crashRig) error {
-			if err := g.opts.FS.RemoveAll("copy"); err != nil {
+			if err := g.opts.Pebble.FS.RemoveAll("copy"); err != nil {
 				return err
 			}
 			return s.Checkpoint(g.ctx, "copy")

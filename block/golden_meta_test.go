@@ -83,7 +83,7 @@ func writeGoldenMeta(t *testing.T) {
 	})
 	id := s.StoreID()
 	g.StoreID = id[:]
-	g.keep(t, o.FS)
+	g.keep(t, o.Pebble.FS)
 	g.Pairs = rawPairs(t, g)
 	out, err := json.MarshalIndent(g, "", "\t")
 	require.NoError(t, err)

@@ -161,7 +161,7 @@ func (v *goldenVault) UnwrapKey(_ context.Context, w vault.Wrapped) ([]byte, err
 }
 
 func goldenOptions(fs vfs.FS) *Options {
-	return &Options{FS: fs, MemTable: 1 << 20, RecordCache: 1 << 16, RequireAccess: true, ManualRewrap: true,
+	return &Options{Pebble: PebbleOptions{FS: fs, MemTable: 1 << 20}, RecordCache: 1 << 16, RequireAccess: true, ManualRewrap: true,
 		Keyring: keyring.Options{Clock: vaulttest.NewClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))}}
 }
 
@@ -266,7 +266,7 @@ func writeGolden(t *testing.T) {
 		require.NoError(t, s.writeMeta(ctx, rewrite.MarkerRekey, marker.Encode()))
 		require.NoError(t, s.changeCopies(ctx, func(r register.Register) []register.Entry { return r.With(goldenEntry(goldenID("1"))) }))
 		require.NoError(t, s.Close())
-		g.keep(t, o.FS)
+		g.keep(t, o.Pebble.FS)
 		s = openGolden(t, g)
 		for b, err := range s.Blocks(ctx, Range{}) {
 			require.NoError(t, err)

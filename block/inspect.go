@@ -56,7 +56,7 @@ type Inspection struct {
 
 // Inspect reads what the store in dir says in clear, without a key or a vault and
 // whatever its state. It reads every DEK record and no block, and changes nothing
-// but that the file LOCK is made if it is missing. Of opts only FS and Fatal matter.
+// but that the file LOCK is made if it is missing. Of opts only Pebble.FS and Pebble.Fatal matter.
 //
 // The store may be open elsewhere if that is read only (see [Options].ReadOnly); one that
 // is open for writing says more itself ([Store.KeyUsage], [Store.State]). Errors: [ErrNotStore], [ErrLocked], [ErrVersion], [ErrForeign],
@@ -117,15 +117,15 @@ func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 	if err != nil {
 		return nil, keyring.Info{}, err
 	}
-	o.ReadOnly, o.MemTable, o.BlockCache = true, 1<<20, 1<<20
-	found, err := place.Has(o.FS, dir)
+	o.ReadOnly, o.Pebble.MemTable, o.Pebble.BlockCache = true, 1<<20, 1<<20
+	found, err := place.Has(o.Pebble.FS, dir)
 	if err == nil && !found {
 		err = fmt.Errorf("block: inspect %s: there is no store: %w", dir, ErrNotStore)
 	}
 	if err != nil {
 		return nil, keyring.Info{}, err
 	}
-	s := &Store{opts: o, place: place.New(o.FS, dir, true), storage: &register.Storage{}}
+	s := &Store{opts: o, place: place.New(o.Pebble.FS, dir, true), storage: &register.Storage{}}
 	info, err := s.openClear(context.Background())
 	if err != nil {
 		return nil, keyring.Info{}, errors.Join(err, s.release())
@@ -202,12 +202,12 @@ func (in *Inspection) count(ctx context.Context, s *Store) error {
 
 // measure adds up the directory's files.
 func (in *Inspection) measure(s *Store) error {
-	names, err := s.opts.FS.List(s.place.Dir())
+	names, err := s.opts.Pebble.FS.List(s.place.Dir())
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		f, err := s.opts.FS.Stat(s.opts.FS.PathJoin(s.place.Dir(), name))
+		f, err := s.opts.Pebble.FS.Stat(s.opts.Pebble.FS.PathJoin(s.place.Dir(), name))
 		if err != nil {
 			return err
 		}

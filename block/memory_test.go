@@ -51,7 +51,7 @@ func memoryStore(ctx context.Context, dir string, clock vault.Clock, w keyring.W
 	}
 	lease := 10_000 * time.Hour // the clock moves by hours
 	s, err := block.Open(ctx, filepath.Join(dir, "store"), kek.New(v, vault.KeyID{Name: "k"}),
-		&block.Options{MemTable: 1 << 20, BlockCache: 1 << 20, VaultRate: 1 << 30,
+		&block.Options{Pebble: block.PebbleOptions{MemTable: 1 << 20, BlockCache: 1 << 20}, VaultRate: 1 << 30,
 			Keyring: keyring.Options{Wrapping: w, Clock: clock, RekeyAfter: memoryRekeyAfter,
 				Lease: lease, AllowLongLease: true, CheckEvery: lease / 2, VaultTimeout: lease}})
 	if err != nil {

@@ -209,7 +209,7 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 	}
 	// The anchor of the options, if there is one, is the store's: a copy is older.
 	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
-	if found, err := place.Has(o.fs(), dir); err != nil || !found {
+	if found, err := place.Has(o.Pebble.fs(), dir); err != nil || !found {
 		return nil, errors.Join(err, fmt.Errorf("block: change the KEK of checkpoint %s: %w", dir, ErrNotStore))
 	}
 	s, err := openCopy(ctx, dir, from, &o)
@@ -303,15 +303,15 @@ func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) 
 
 // copyOptions opens a copy to move it.
 func (s *Store) copyOptions() Options {
-	return Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
+	return Options{Pebble: PebbleOptions{FS: s.opts.Pebble.FS, Fatal: s.opts.Pebble.Fatal, MemTable: 1 << 20}, RecordCache: -1}
 }
 
 // inspectCopy returns what is in clear at a copy's path, if that has the copy's names.
 func (s *Store) inspectCopy(c register.Entry, o *Options) (in keyring.Info, err error) {
-	if found, err := place.Has(s.opts.FS, c.Path); err != nil || !found {
+	if found, err := place.Has(s.opts.Pebble.FS, c.Path); err != nil || !found {
 		return in, errors.Join(err, elsewhere(c.Copy))
 	}
-	instance, err := place.InstanceAt(s.opts.FS, c.Path)
+	instance, err := place.InstanceAt(s.opts.Pebble.FS, c.Path)
 	if err != nil {
 		return in, err
 	}

@@ -67,10 +67,27 @@ type Options struct {
 	// holds no plaintext and no DEKs, and survives a lock. With ByKEK it is not
 	// used. Default: 64 MiB; negative: none.
 	RowCache int64
-	// BlockCache is the memory in bytes for Pebble's cache of sealed blocks.
+	// Pebble configures the storage engine of the directory.
+	Pebble PebbleOptions
+
+	// atRest is for a copy that is moved to another KEK: the store does nothing by itself,
+	// neither renews DEKs that are due nor rewraps any. What is due is the business of who
+	// opens the copy to use it.
+	atRest bool
+	// relocate, if not nil, is for Relocate: what is done before the keyring is opened.
+	relocate func(ctx context.Context, s *Store, ko keyring.Options) error
+	// moving is the copy that is moved by its store, which nothing else may be at its place.
+	// Nobody changes what it points to.
+	moving *register.Entry
+}
+
+// PebbleOptions configure Pebble, the storage engine of a directory. Nothing else in this package's
+// interface is Pebble's own.
+type PebbleOptions struct {
+	// BlockCache is the memory in bytes for the cache of sealed blocks as they lie in files.
 	// Default: 64 MiB.
 	BlockCache int64
-	// MemTable is the size in bytes of one of Pebble's memtables, of which there
+	// MemTable is the size in bytes of one of the memtables, of which there
 	// may be four. Default: 64 MiB.
 	MemTable uint64
 	// ValueSeparation is the size in bytes from which a sealed block is kept in a
@@ -87,16 +104,6 @@ type Options struct {
 	// goes to the logger and to standard error, and the process ends with status
 	// 1. Nothing acknowledged is lost.
 	Fatal func(msg string)
-
-	// atRest is for a copy that is moved to another KEK: the store does nothing by itself,
-	// neither renews DEKs that are due nor rewraps any. What is due is the business of who
-	// opens the copy to use it.
-	atRest bool
-	// relocate, if not nil, is for Relocate: what is done before the keyring is opened.
-	relocate func(ctx context.Context, s *Store, ko keyring.Options) error
-	// moving is the copy that is moved by its store, which nothing else may be at its place.
-	// Nobody changes what it points to.
-	moving *register.Entry
 }
 
 func (o *Options) withDefaults() (Options, error) {
@@ -110,22 +117,22 @@ func (o *Options) withDefaults() (Options, error) {
 	if c.RowCache == 0 {
 		c.RowCache = DefaultRowCache
 	}
-	c.FS = c.fs()
+	c.Pebble.FS = c.Pebble.fs()
 	if c.VaultRate == 0 {
 		c.VaultRate = DefaultVaultRate
 	}
 	if c.AnchorEvery == 0 {
 		c.AnchorEvery = DefaultAnchorEvery
 	}
-	if c.BlockCache < 0 || c.VaultRate < 0 || c.RewriteRate < 0 || c.AnchorEvery < 0 {
-		return c, fmt.Errorf("block: options: BlockCache, VaultRate, RewriteRate and AnchorEvery must not be negative")
+	if c.Pebble.BlockCache < 0 || c.VaultRate < 0 || c.RewriteRate < 0 || c.AnchorEvery < 0 {
+		return c, fmt.Errorf("block: options: Pebble.BlockCache, VaultRate, RewriteRate and AnchorEvery must not be negative")
 	}
 	c.Keyring.ReadOnly = c.Keyring.ReadOnly || c.ReadOnly
 	c.Keyring.RequireAccess = c.Keyring.RequireAccess || c.RequireAccess
 	return c, nil
 }
 
-func (o *Options) fs() vfs.FS {
+func (o *PebbleOptions) fs() vfs.FS {
 	if o.FS == nil {
 		return vfs.Default
 	}

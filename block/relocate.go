@@ -65,7 +65,7 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 	if k == nil {
 		return Relocation{}, errors.New("block: relocate: a KEK is required")
 	}
-	if found, err := place.Has(o.fs(), dir); err != nil || !found {
+	if found, err := place.Has(o.Pebble.fs(), dir); err != nil || !found {
 		return Relocation{}, errors.Join(err, fmt.Errorf("block: relocate %s: %w", dir, ErrNotStore))
 	}
 	rel, s, err := relocate(ctx, dir, k.WithVersion(""), o)

@@ -76,10 +76,10 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 		return nil, errors.New("block: open: a KEK is required")
 	}
 	// So that a program that goes to another directory later takes none of it along.
-	if dir, err = place.Absolute(o.FS, dir); err != nil {
+	if dir, err = place.Absolute(o.Pebble.FS, dir); err != nil {
 		return nil, fmt.Errorf("block: open: %w", err)
 	}
-	found, err := place.Has(o.FS, dir)
+	found, err := place.Has(o.Pebble.FS, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 
 // newStore returns a store that has neither a keyring nor an engine yet.
 func newStore(o Options, dir string, k *kek.KEK) *Store {
-	s := &Store{opts: o, storage: &register.Storage{}, place: place.New(o.FS, dir, o.ReadOnly), upkeep: newUpkeep(),
+	s := &Store{opts: o, storage: &register.Storage{}, place: place.New(o.Pebble.FS, dir, o.ReadOnly), upkeep: newUpkeep(),
 		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
@@ -149,7 +149,7 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *register.Storag
 		return err
 	}
 	// Somebody else may have created a store between the first look and the lock.
-	if found, err := place.Has(s.opts.FS, s.place.Dir()); err != nil {
+	if found, err := place.Has(s.opts.Pebble.FS, s.place.Dir()); err != nil {
 		return err
 	} else if found {
 		return fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.place.Dir(), ErrLocked)
@@ -276,8 +276,8 @@ func (s *Store) be() {
 
 func (s *Store) openEngine() error {
 	db, err := s.place.OpenEngine(pebble.Options{
-		Logger: s.opts.Keyring.Logger, CacheBytes: s.opts.BlockCache, MemTableBytes: s.opts.MemTable,
-		ValueSeparation: s.opts.ValueSeparation, Fatal: s.opts.Fatal,
+		Logger: s.opts.Keyring.Logger, CacheBytes: s.opts.Pebble.BlockCache, MemTableBytes: s.opts.Pebble.MemTable,
+		ValueSeparation: s.opts.Pebble.ValueSeparation, Fatal: s.opts.Pebble.Fatal,
 	})
 	if err != nil {
 		return err
