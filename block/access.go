@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -25,7 +26,7 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	if err := s.proveNow(ctx); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
-	if err := s.keys.Own(ctx); err != nil {
+	if err := s.keys.For(inner.Block{}).Own(ctx); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
 	if err := s.place.Revalidated(); err != nil {

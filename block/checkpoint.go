@@ -9,6 +9,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -74,14 +75,14 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 		} // else the engine has removed what it made, and what is there is somebody else's
 		return errors.Join(err, s.forget(context.WithoutCancel(ctx), instance.String()))
 	}
-	s.keys.Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
+	s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
 	return nil
 }
 
 // copyTo makes an announced copy, and reports whether the engine's part of it was made.
 // Without its identity file, which comes last and lists the others, the copy is not a
 // store, so that one that was cut off cannot be taken for a whole one.
-func (s *Store) copyTo(ctx context.Context, dir string, instance keyring.InstanceID) (made bool, err error) {
+func (s *Store) copyTo(ctx context.Context, dir string, instance inner.InstanceID) (made bool, err error) {
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
 	sequence := s.recordedSequence()
@@ -106,7 +107,7 @@ func (s *Store) copyTo(ctx context.Context, dir string, instance keyring.Instanc
 // DEK already (see judge). That the store has shared its epochs is in the document when
 // the copy is registered, before it is whole.
 func (s *Store) apart(raise func(partition, epoch uint32)) {
-	if epoch := s.keys.Share(); epoch > 0 {
+	if epoch := s.keys.For(inner.Block{}).Share(); epoch > 0 {
 		raise(s.partition, epoch+1)
 	}
 }

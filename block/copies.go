@@ -11,6 +11,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -71,7 +72,7 @@ func (s *Store) changeCopies(ctx context.Context, f func(r register.Register) []
 	}
 	s.storage.Stage(f)
 	defer s.storage.Unstage()
-	return s.keys.Save(ctx)
+	return s.keys.For(inner.Block{}).Save(ctx)
 }
 
 // ForgetCopy makes the store forget a checkpoint, because it was destroyed or is
@@ -125,7 +126,7 @@ func (s *Store) writeMeta(ctx context.Context, name string, value []byte) error 
 
 // announce remembers a copy that is about to be made, with the KEK versions that it may
 // need, so that there is none, whole or not, that the store does not remember.
-func (s *Store) announce(ctx context.Context, dir string, instance keyring.InstanceID) error {
+func (s *Store) announce(ctx context.Context, dir string, instance inner.InstanceID) error {
 	keks, active := s.keys.KEKs()
 	c := s.newEntry(dir, instance)
 	c.KEK, c.Generation = keks[active], s.keys.State().Generation
@@ -137,8 +138,8 @@ func (s *Store) announce(ctx context.Context, dir string, instance keyring.Insta
 }
 
 // newEntry is a copy that this process makes now.
-func (s *Store) newEntry(dir string, instance keyring.InstanceID) register.Entry {
-	return register.Entry{Copy: register.Copy{Instance: instance.String(), Path: dir, Made: s.keys.Now().UTC().Truncate(time.Second)}, Vouched: true, Mine: true}
+func (s *Store) newEntry(dir string, instance inner.InstanceID) register.Entry {
+	return register.Entry{Copy: register.Copy{Instance: instance.String(), Path: dir, Made: s.keys.For(inner.Block{}).Now().UTC().Truncate(time.Second)}, Vouched: true, Mine: true}
 }
 
 // remember registers a copy, or what is known of it now. Without access it announces it: this
@@ -155,7 +156,7 @@ func (s *Store) remember(ctx context.Context, c register.Entry) error {
 // register remembers a copy that was just made. Reading the document back from the
 // copy shows which KEK versions it needs, whatever was rotated meanwhile, and that the
 // copy opens.
-func (s *Store) register(ctx context.Context, dir string, instance keyring.InstanceID) error {
+func (s *Store) register(ctx context.Context, dir string, instance inner.InstanceID) error {
 	document, err := s.copyDocument(ctx, dir)
 	if err != nil {
 		return err

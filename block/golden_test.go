@@ -22,6 +22,7 @@ import (
 
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/rewrite"
 	"github.com/blockseal/blockseal/kek"
@@ -262,7 +263,7 @@ func writeGolden(t *testing.T) {
 		// epoch is none that the store has, so that the next one starts anew.
 		marker := rewrite.Marker{Epoch: 99, Start: []byte("block"), End: []byte("block 9"), Next: []byte("block 2")}
 		require.NoError(t, s.writeMeta(ctx, rewrite.MarkerRotateEpoch, marker.Encode()))
-		marker.End, marker.Epoch, marker.Work = nil, 0, keyring.WorkID([]byte("0123456789abcdef"))
+		marker.End, marker.Epoch, marker.Work = nil, 0, inner.WorkID([]byte("0123456789abcdef"))
 		require.NoError(t, s.writeMeta(ctx, rewrite.MarkerRekey, marker.Encode()))
 		require.NoError(t, s.changeCopies(ctx, func(r register.Register) []register.Entry { return r.With(goldenEntry(goldenID("1"))) }))
 		require.NoError(t, s.Close())

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/kek"
@@ -46,7 +47,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 	keks, active := s.keys.KEKs()
 	now := keks[active]
 	reg, _ := s.storage.View()
-	to, ok := s.keys.KEKFor(now)
+	to, ok := s.keys.For(inner.Block{}).KEKFor(now)
 	if !ok || s.keys.KEKMoves() != moves {
 		return 0, nil // changed meanwhile: whoever did that looks at the copies next
 	}
@@ -54,7 +55,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 	defer func() { s.copiesTold = told }()
 	notMoved := func(c register.Entry, err error) {
 		if before, ok := s.copiesTold[c.Instance]; asked || !ok || !sameReason(before, err) {
-			s.keys.Emit(keyring.Event{Kind: keyring.CopyKEKNotChanged, Key: c.KEK, Detail: c.Path, Err: err})
+			s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.CopyKEKNotChanged, Key: c.KEK, Detail: c.Path, Err: err})
 		}
 		told[c.Instance] = err
 		behind++
@@ -83,7 +84,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 	// All of them, before the first is touched; by itself, as far as that is news.
 	for _, c := range due {
 		if _, before := s.copiesTold[c.Instance]; asked || !before {
-			s.keys.Emit(keyring.Event{Kind: keyring.CopyDue, Key: now, Detail: c.Path})
+			s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.CopyDue, Key: now, Detail: c.Path})
 		}
 	}
 	for _, c := range due {
@@ -104,7 +105,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 			}
 			continue
 		}
-		s.keys.Emit(keyring.Event{Kind: keyring.CopyKEKChanged, Key: now, Detail: c.Path})
+		s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.CopyKEKChanged, Key: now, Detail: c.Path})
 	}
 	return behind, nil
 }
@@ -112,7 +113,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 // tellRegister says once that what was found of copies and KEK versions is not whole.
 func (s *Store) tellRegister() {
 	if doubt := s.storage.Wrong(); doubt != "" {
-		s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "the register of copies and KEK versions was not believed",
+		s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.Progressed, Detail: "the register of copies and KEK versions was not believed",
 			Err: fmt.Errorf("block: the register of copies and KEK versions of %s: %s: copies and KEK versions may be missing from it: %w", s.place.Dir(), doubt, ErrIncomplete)})
 	}
 }
@@ -208,7 +209,7 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 		o.moving = &as
 	}
 	// The anchor of the options, if there is one, is the store's: a copy is older.
-	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
+	o.Keyring.For(inner.Block{}).AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
 	if found, err := place.Has(o.Pebble.fs(), dir); err != nil || !found {
 		return nil, errors.Join(err, fmt.Errorf("block: change the KEK of checkpoint %s: %w", dir, ErrNotStore))
 	}
@@ -282,14 +283,14 @@ func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) 
 	if err := s.noteCopy(ctx, *c); err != nil {
 		return err
 	}
-	from, ok := s.keys.KEKFor(in.KEK)
+	from, ok := s.keys.For(inner.Block{}).KEKFor(in.KEK)
 	if !ok {
 		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with ChangeCheckpointKEK: %w",
 			c.Instance, in.KEK, keyring.ErrWrongKEK)
 	}
 	o.Keyring.Clock, o.Keyring.VaultTimeout, o.VaultRate = s.opts.Keyring.Clock, s.opts.Keyring.VaultTimeout, s.opts.VaultRate
 	for _, id := range in.KEKs {
-		if k, ok := s.keys.KEKFor(id); ok {
+		if k, ok := s.keys.For(inner.Block{}).KEKFor(id); ok {
 			o.Keyring.OtherKEKs = append(o.Keyring.OtherKEKs, k)
 		}
 	}

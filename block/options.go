@@ -21,8 +21,7 @@ const (
 // default that the field states.
 type Options struct {
 	// Keyring configures keys, lease, checks, rotation, events and logging. Its
-	// AwaitRevalidate, ReadOnly, RequireAccess and Shared are set by the store as well, and its
-	// Instance by the store alone.
+	// ReadOnly and RequireAccess are set by the store as well.
 	Keyring keyring.Options
 
 	// RequireAccess makes Open fail if the vault refuses or does not answer.

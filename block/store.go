@@ -9,6 +9,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/register"
@@ -209,10 +210,10 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *register.
 		return fmt.Errorf("block: open %s: %w", s.place.Dir(), err)
 	}
 	ko := s.opts.Keyring
-	ko.AwaitRevalidate = ko.AwaitRevalidate || s.place.IsCopy()
+	ko.For(inner.Block{}).AwaitRevalidate = ko.For(inner.Block{}).AwaitRevalidate || s.place.IsCopy()
 	// With the first document that is saved, as Open may do, the copies are in the register and
 	// announced no more.
-	ko.Shared = ko.Shared || storage.MayBeShared()
+	ko.For(inner.Block{}).Shared = ko.For(inner.Block{}).Shared || storage.MayBeShared()
 	if s.opts.relocate != nil {
 		if err := s.opts.relocate(ctx, s, ko); err != nil {
 			return err
@@ -271,7 +272,7 @@ func (s *Store) survey() error {
 // be makes the keyring one of the store's instance.
 func (s *Store) be() {
 	s.storage.Own = s.place.Instance()
-	s.opts.Keyring.Instance = s.storage.Own
+	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
 }
 
 func (s *Store) openEngine() error {
@@ -288,7 +289,7 @@ func (s *Store) openEngine() error {
 
 // tagger returns what tags an identity, also after the keyring was closed; nil if the
 // keys are not accessible.
-func (s *Store) tagger() *keyring.Tagger {
+func (s *Store) tagger() *inner.Tagger {
 	if s.keys == nil || s.opts.ReadOnly {
 		return nil
 	}
@@ -299,13 +300,13 @@ func (s *Store) tagger() *keyring.Tagger {
 	return t
 }
 
-func (s *Store) taggerFor(purpose string) (*keyring.Tagger, error) {
+func (s *Store) taggerFor(purpose string) (*inner.Tagger, error) {
 	h, err := s.keys.Acquire()
 	if err != nil {
 		return nil, err
 	}
 	defer h.Release()
-	return h.Tagger(purpose)
+	return h.For(inner.Block{}).Tagger(purpose)
 }
 
 // StoreID returns the store's id, which its copies share.

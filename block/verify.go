@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tally"
@@ -47,7 +48,7 @@ func (s *Store) Verify(ctx context.Context, p Progress) (rep Report, err error) 
 	if err != nil {
 		return rep, fmt.Errorf("block: verify: %w", err)
 	}
-	session := h.Session()
+	session := h.For(inner.Block{}).Session()
 	defer h.Pin()()
 	begin := context.WithoutCancel(ctx) // one that has ended ends what is metered
 	view, err := s.part.View(begin)
@@ -89,7 +90,7 @@ func (s *Store) verifyNext(ctx context.Context, session uint64, c *row.Cursor, m
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	h, err := s.keys.AcquireSession(session)
+	h, err := s.keys.For(inner.Block{}).AcquireSession(session)
 	if err != nil {
 		return false, err
 	}

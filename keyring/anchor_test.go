@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -101,7 +102,7 @@ func TestAnchorFollows(t *testing.T) {
 		follows()
 		require.NoError(t, r.RotateKEK(ctx))
 		follows()
-		_, err := r.DropEpochs(ctx, 2)
+		_, err := r.For(inner.Block{}).DropEpochs(ctx, 2)
 		require.NoError(t, err)
 		follows()
 		for range 3 { // the third DEK is beyond what was reserved
@@ -162,9 +163,9 @@ func TestAnchorRefuses(t *testing.T) {
 	refused("the generation is 1, at least 3 was expected")
 	refused("move the file of a FileAnchor away")
 	require.Equal(t, before, g.vault.Calls(), "the vault was not asked")
-	g.opts.AwaitRevalidate = true
+	g.opts.For(inner.Block{}).AwaitRevalidate = true
 	refused("the generation is 1")
-	g.opts.AwaitRevalidate = false
+	g.opts.For(inner.Block{}).AwaitRevalidate = false
 	// One save before the last is older too.
 	require.NoError(t, keyring.Replace(ctx, g.storage, newer))
 	refused("the generation is 2, at least 3")
@@ -301,14 +302,14 @@ func TestAdmit(t *testing.T) {
 	r := g.create()
 	h, err := r.Acquire()
 	require.NoError(t, err)
-	want, err := h.Tag("purpose", []byte("data"))
+	want, err := h.For(inner.Block{}).Tag("purpose", []byte("data"))
 	h.Release()
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
 
 	var refuse error
-	var tagged [keyring.TagSize]byte
-	g.opts.Admit = func(o keyring.Opened) error {
+	var tagged [inner.TagSize]byte
+	g.opts.For(inner.Block{}).Admit = func(o inner.Opened) error {
 		tagged = o.Tag("purpose", []byte("data"))
 		require.Equal(t, r.State().Generation, o.Generation)
 		return refuse

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -83,7 +84,7 @@ func TestDamagedDocumentIsNoDamagedRecord(t *testing.T) {
 				return err
 			},
 			"Rewrap": func(ctx context.Context, h *keyring.Hold, record []byte) error {
-				_, err := h.Rewrap(ctx, nil, record, binding())
+				_, err := h.For(inner.Block{}).Rewrap(ctx, nil, record, binding())
 				return err
 			},
 			"RewrapKEK": func(ctx context.Context, h *keyring.Hold, record []byte) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -130,7 +131,7 @@ func TestDropEpochs(t *testing.T) {
 	_, young, err := r.NewDEK(t.Context(), []byte("id"))
 	require.NoError(t, err)
 
-	dropped, err := r.DropEpochs(t.Context(), 100)
+	dropped, err := r.For(inner.Block{}).DropEpochs(t.Context(), 100)
 	require.NoError(t, err)
 	require.Equal(t, []uint32{1}, dropped, "the current one stays")
 	for range 2 {
@@ -153,7 +154,7 @@ func TestMaxEpochs(t *testing.T) {
 		require.NoError(t, r.BeginEpoch(t.Context()))
 	}
 	require.ErrorIs(t, r.BeginEpoch(t.Context()), keyring.ErrLimit)
-	_, err := r.DropEpochs(t.Context(), 10)
+	_, err := r.For(inner.Block{}).DropEpochs(t.Context(), 10)
 	require.NoError(t, err)
 	require.NoError(t, r.BeginEpoch(t.Context()))
 	require.NoError(t, r.Close())
@@ -353,7 +354,7 @@ func TestTooManyEpochs(t *testing.T) {
 		require.NoError(t, r.Close())
 
 		r = g.open()
-		_, err = r.DropEpochs(t.Context(), epochs[len(epochs)-1])
+		_, err = r.For(inner.Block{}).DropEpochs(t.Context(), epochs[len(epochs)-1])
 		require.NoError(t, err)
 		_, err = r.OpenDEK(t.Context(), records[299], []byte("block"))
 		require.NoError(t, err)

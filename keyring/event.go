@@ -173,4 +173,7 @@ func (r *Keyring) emit(e Event) {
 // Emit adds an event to the keyring's stream, for a database on top of it that
 // has something to report in order with the keyring's own. Time and Store are
 // filled in.
-func (r *Keyring) Emit(e Event) { r.emit(e) }
+func (f *forBlock) Emit(e Event) {
+	r := (*Keyring)(f)
+	r.emit(e)
+}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -70,7 +71,7 @@ func TestWhatIsFoundInItsPlace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, g *rig) {
-				g.opts.Instance = keyring.InstanceID{1}
+				g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 				e := g.listen()
 				r := g.create()
 				require.NoError(t, r.BeginEpoch(t.Context()))
@@ -133,7 +134,7 @@ func (g *rig) takeFrom(from *rig) {
 // top is asked of each document that is taken up.
 func TestWhatIsNotAdmittedIsNotTakenUp(t *testing.T) {
 	g := newRig(t)
-	g.opts.Instance = keyring.InstanceID{1}
+	g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 	source := g.create()
 	newDEK(t, source)
 	c := g.copied(2)
@@ -153,7 +154,7 @@ func TestWhatIsNotAdmittedIsNotTakenUp(t *testing.T) {
 	var seen []uint64
 	refuse := false
 	admits := *g
-	admits.opts.Admit = func(o keyring.Opened) error {
+	admits.opts.For(inner.Block{}).Admit = func(o inner.Opened) error {
 		seen = append(seen, o.Generation)
 		if refuse {
 			return refused
@@ -297,7 +298,7 @@ func TestOlderThanAMoveThatOpenedNothing(t *testing.T) {
 	g.vault.SetDates(g.key, time.Time{}, g.clock.Now())
 	g.clock.Step(time.Minute)
 	calls, refusal := 0, errors.New("not now")
-	g.opts.Admit = func(keyring.Opened) error {
+	g.opts.For(inner.Block{}).Admit = func(inner.Opened) error {
 		if calls++; calls == 2 { // before the move is saved, and before it is begun with
 			return refusal
 		}

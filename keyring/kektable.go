@@ -158,7 +158,8 @@ func (r *Keyring) kekFor(id uint32) (*kek.KEK, vault.KeyID, error) {
 // KEKFor returns the KEK with which something wrapped by id can be unwrapped, if
 // this keyring was given one: its own, or one that it was moved away from since it
 // was opened.
-func (r *Keyring) KEKFor(id vault.KeyID) (*kek.KEK, bool) {
+func (f *forBlock) KEKFor(id vault.KeyID) (*kek.KEK, bool) {
+	r := (*Keyring)(f)
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
 	return r.clientFor(id)

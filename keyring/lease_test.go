@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -229,7 +230,7 @@ func TestAnswerAfterTheLeaseEnded(t *testing.T) {
 		r := g.create()
 		h, err := r.Acquire()
 		require.NoError(t, err)
-		session := h.Session()
+		session := h.For(inner.Block{}).Session()
 		h.Release()
 		outage := g.vault.Inject(vaulttest.Fault{Err: vaulttest.Unavailable()})
 		g.pass(9*time.Minute + 55*time.Second)
@@ -246,7 +247,7 @@ func TestAnswerAfterTheLeaseEnded(t *testing.T) {
 		}
 		g.pass(2 * time.Second)
 		require.True(t, usable(t, r))
-		_, err = r.AcquireSession(session)
+		_, err = r.For(inner.Block{}).AcquireSession(session)
 		require.ErrorIs(t, err, keyring.ErrInaccessible, "what was open stays ended")
 		require.Equal(t, r.State().LastSuccess.Add(keyring.DefaultLease), r.State().LeaseEnd)
 	})

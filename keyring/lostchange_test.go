@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -160,7 +161,7 @@ func TestEveryChangeThatIsLost(t *testing.T) {
 	for name, change := range map[string]func(ctx context.Context, g *rig, r *keyring.Keyring) error{
 		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.BeginEpoch(ctx) },
 		"DropEpochs": func(ctx context.Context, _ *rig, r *keyring.Keyring) error {
-			_, err := r.DropEpochs(ctx, 2)
+			_, err := r.For(inner.Block{}).DropEpochs(ctx, 2)
 			return err
 		},
 		"RotateKEK": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.RotateKEK(ctx) },
@@ -172,10 +173,10 @@ func TestEveryChangeThatIsLost(t *testing.T) {
 			return err
 		},
 		"BeginWork": func(ctx context.Context, _ *rig, r *keyring.Keyring) error {
-			_, err := r.BeginWork(ctx)
+			_, err := r.For(inner.Block{}).BeginWork(ctx)
 			return err
 		},
-		"Save":  func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Save(ctx) },
+		"Save":  func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.For(inner.Block{}).Save(ctx) },
 		"Close": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Close() },
 		"successor": func(ctx context.Context, g *rig, r *keyring.Keyring) error {
 			g.vault.SetDates(g.key, time.Time{}, g.clock.Now())

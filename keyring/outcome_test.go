@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -49,7 +50,7 @@ func TestSwapsOfUnknownOutcome(t *testing.T) {
 	for name, change := range map[string]step{
 		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.BeginEpoch(ctx) },
 		"DropEpochs": func(ctx context.Context, _ *rig, r *keyring.Keyring) error {
-			_, err := r.DropEpochs(ctx, 2)
+			_, err := r.For(inner.Block{}).DropEpochs(ctx, 2)
 			return err
 		},
 		"RotateKEK": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.RotateKEK(ctx) },
@@ -60,7 +61,7 @@ func TestSwapsOfUnknownOutcome(t *testing.T) {
 			_, _, err := r.NewDEK(ctx, nil)
 			return err
 		},
-		"Save": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Save(ctx) },
+		"Save": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.For(inner.Block{}).Save(ctx) },
 	} {
 		for _, outcome := range []string{"saved", "not saved"} {
 			t.Run(name+", "+outcome, func(t *testing.T) {
@@ -141,7 +142,7 @@ func TestSwapThatConflictsWithItself(t *testing.T) {
 	for name, change := range map[string]func(ctx context.Context, g *rig, r *keyring.Keyring) error{
 		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.BeginEpoch(ctx) },
 		"DropEpochs": func(ctx context.Context, _ *rig, r *keyring.Keyring) error {
-			_, err := r.DropEpochs(ctx, 2)
+			_, err := r.For(inner.Block{}).DropEpochs(ctx, 2)
 			return err
 		},
 		"RotateKEK": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.RotateKEK(ctx) },
@@ -152,7 +153,7 @@ func TestSwapThatConflictsWithItself(t *testing.T) {
 			_, _, err := r.NewDEK(ctx, nil)
 			return err
 		},
-		"Save":  func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Save(ctx) },
+		"Save":  func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.For(inner.Block{}).Save(ctx) },
 		"Close": func(_ context.Context, _ *rig, r *keyring.Keyring) error { return r.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {

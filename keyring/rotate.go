@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -112,17 +113,12 @@ func (r *Keyring) Epochs() ([]uint32, error) {
 	return ids, nil
 }
 
-// EpochInfo is an epoch.
-type EpochInfo struct {
-	ID      uint32    `json:"id"`
-	Created time.Time `json:"created,omitzero"` // whole seconds; what it wraps may be older, if it was rewrapped
-}
-
 // Epochs returns the epochs, by ascending id; the last is the current one.
-func (h Hold) Epochs() []EpochInfo {
-	var out []EpochInfo
+func (f *holdForBlock) Epochs() []inner.EpochInfo {
+	h := (*Hold)(f)
+	var out []inner.EpochInfo
 	for _, e := range h.s.epochs.Load().all {
-		out = append(out, EpochInfo{ID: e.id, Created: e.created})
+		out = append(out, inner.EpochInfo{ID: e.id, Created: e.created})
 	}
 	return out
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/blockseal/blockseal/internal/inner"
 )
 
 // Rewrap is what a walk of [Keyring.RotateEpoch] calls for each record, with the context that the
@@ -33,8 +35,11 @@ const rewrapPasses = 4
 // releases when the record is where walk finds it: RotateEpoch waits for those that began before. It
 // must not be called inside of a hold. A record that was wrapped without one, before RotateEpoch was
 // called, and that is stored when the last walk has passed, is lost; so is one of another keyring
-// on the same document that has not taken up the new epoch. See [Keyring.DropEpochs] on how long
-// other keyrings have the keys.
+// on the same document that has not taken up the new epoch. The
+// keys are gone from the document when RotateEpoch returns, and from memory when the operations in
+// flight and everything that was pinned before have ended. Another keyring on the same document has
+// them until it takes up the change: at its next check, or when its lease ends, and for as long as
+// something is pinned there.
 func (r *Keyring) RotateEpoch(ctx context.Context, walk func(ctx context.Context, rewrap Rewrap) error) (dropped []uint32, err error) {
 	begin := func() (uint32, error) {
 		return r.beginEpoch(ctx, "on request", func(*body) bool { return true })
@@ -46,7 +51,7 @@ func (r *Keyring) RotateEpoch(ctx context.Context, walk func(ctx context.Context
 		if errHold != nil {
 			return nil, fmt.Errorf("keyring: rotate epoch: %w", errHold)
 		}
-		epoch = h.CurrentEpoch()
+		epoch = h.For(inner.Block{}).CurrentEpoch()
 		h.Release()
 		if dropped, err = r.rewrapInto(ctx, epoch, walk); err == nil {
 			epoch, err = begin()
@@ -73,7 +78,7 @@ func (r *Keyring) rewrapInto(ctx context.Context, epoch uint32, walk func(ctx co
 			return nil, err
 		}
 		if p.old.Load() == 0 {
-			return r.DropEpochs(ctx, epoch)
+			return r.For(inner.Block{}).DropEpochs(ctx, epoch)
 		}
 	}
 	return nil, errors.New("records are there as they were although they were rewrapped: what Rewrap returns has to be stored; no epoch was dropped")
@@ -114,5 +119,5 @@ func (p *pass) rewrap(record, context []byte) ([]byte, error) {
 	defer func() { h.Release() }()
 	var b Binding
 	b.Set(context)
-	return h.Rewrap(p.ctx, nil, record, &b)
+	return h.For(inner.Block{}).Rewrap(p.ctx, nil, record, &b)
 }

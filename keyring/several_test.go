@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -35,7 +36,7 @@ func TestChangesAreTakenUp(t *testing.T) {
 		"Rotate": func(t *testing.T, _ *rig, r *keyring.Keyring) { require.NoError(t, r.BeginEpoch(t.Context())) },
 		"DropEpochs": func(t *testing.T, _ *rig, r *keyring.Keyring) {
 			require.NoError(t, r.BeginEpoch(t.Context()))
-			dropped, err := r.DropEpochs(t.Context(), 2)
+			dropped, err := r.For(inner.Block{}).DropEpochs(t.Context(), 2)
 			require.NoError(t, err)
 			require.Equal(t, []uint32{1}, dropped)
 		},
@@ -66,14 +67,14 @@ func TestChangesAreTakenUp(t *testing.T) {
 			require.NoError(t, r.Close())
 		},
 		"work": func(t *testing.T, _ *rig, r *keyring.Keyring) {
-			_, err := r.BeginWork(t.Context())
+			_, err := r.For(inner.Block{}).BeginWork(t.Context())
 			require.NoError(t, err)
 		},
 		"all of it": func(t *testing.T, g *rig, r *keyring.Keyring) {
 			for range 3 {
 				require.NoError(t, r.BeginEpoch(t.Context()))
 			}
-			_, err := r.DropEpochs(t.Context(), 3)
+			_, err := r.For(inner.Block{}).DropEpochs(t.Context(), 3)
 			require.NoError(t, err)
 			require.NoError(t, r.ChangeKEK(t.Context(), g.opts.OtherKEKs[0]))
 			require.NoError(t, r.BeginEpoch(t.Context()))
@@ -83,9 +84,9 @@ func TestChangesAreTakenUp(t *testing.T) {
 	ways := map[string]func(t *testing.T, by, r *keyring.Keyring){
 		"at a check": func(t *testing.T, _, r *keyring.Keyring) { require.NoError(t, r.Revalidate(t.Context())) },
 		"by its own change": func(t *testing.T, _, r *keyring.Keyring) {
-			_, err := r.BeginWork(t.Context())
+			_, err := r.For(inner.Block{}).BeginWork(t.Context())
 			require.NoError(t, err)
-			require.NoError(t, r.EndWork(t.Context()))
+			require.NoError(t, r.For(inner.Block{}).EndWork(t.Context()))
 		},
 		"by its own move": func(t *testing.T, _, r *keyring.Keyring) { require.NoError(t, r.RotateKEK(t.Context())) },
 		"by a record": func(t *testing.T, by, r *keyring.Keyring) {
@@ -154,7 +155,7 @@ func TestReadersFollow(t *testing.T) {
 	saves := g.storage.saves
 	opensAll(t, reader, newDEK(t, r)) // with the one save of the reservation
 	require.Equal(t, r.State().KEK, reader.State().KEK)
-	_, err := r.DropEpochs(t.Context(), 3)
+	_, err := r.For(inner.Block{}).DropEpochs(t.Context(), 3)
 	require.NoError(t, err)
 	require.NoError(t, reader.Revalidate(t.Context()))
 	require.Equal(t, 1, reader.State().Epochs)
@@ -170,7 +171,7 @@ func TestEventsOfAnothersChanges(t *testing.T) {
 		other := g.open()
 		e.take()
 		require.NoError(t, one.BeginEpoch(t.Context()))
-		_, err := one.DropEpochs(t.Context(), 2)
+		_, err := one.For(inner.Block{}).DropEpochs(t.Context(), 2)
 		require.NoError(t, err)
 		newest := g.vault.Rotate("customer")
 		require.NoError(t, one.RotateKEK(t.Context()))
@@ -251,7 +252,7 @@ func TestMarkedKEKIsNoOtherWrap(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, before, other.VaultCalls())
 		// And what was dropped is dropped by a check that the vault does not answer.
-		_, err := another.DropEpochs(t.Context(), 2)
+		_, err := another.For(inner.Block{}).DropEpochs(t.Context(), 2)
 		require.NoError(t, err)
 		require.ErrorIs(t, one.Revalidate(t.Context()), vault.ErrUnavailable)
 		require.Equal(t, another.State().Generation, one.State().Generation)
@@ -404,7 +405,7 @@ func TestPoliciesAreSaidOnce(t *testing.T) {
 // Keyrings of one instance that open a copy's document begin one epoch of its own between them.
 func TestOneEpochOfACopysOwn(t *testing.T) {
 	g := newRig(t)
-	g.opts.Instance = keyring.InstanceID{1}
+	g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 	source := g.create()
 	newDEK(t, source)
 	c := g.copied(2)
@@ -414,15 +415,15 @@ func TestOneEpochOfACopysOwn(t *testing.T) {
 	require.EqualValues(t, 2, epochOf(t, second))
 	opensAll(t, one, second)
 	opensAll(t, other, first)
-	require.NoError(t, one.Own(t.Context()))
-	require.NoError(t, other.Own(t.Context()))
+	require.NoError(t, one.For(inner.Block{}).Own(t.Context()))
+	require.NoError(t, other.For(inner.Block{}).Own(t.Context()))
 	require.Equal(t, 2, other.State().Epochs)
 	_, err := source.OpenDEK(t.Context(), first, []byte("id"))
 	require.ErrorIs(t, err, keyring.ErrCorrupt)
 
 	// What one marks as shared the other heeds when it has looked.
-	require.EqualValues(t, 2, one.Share())
-	require.NoError(t, one.Save(t.Context()))
+	require.EqualValues(t, 2, one.For(inner.Block{}).Share())
+	require.NoError(t, one.For(inner.Block{}).Save(t.Context()))
 	require.NoError(t, other.Revalidate(t.Context()))
 	require.EqualValues(t, 3, epochOf(t, newDEK(t, other)))
 	require.EqualValues(t, 3, epochOf(t, newDEK(t, one)))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -69,7 +70,7 @@ func TestSwapThatHangsIsGivenUp(t *testing.T) {
 		done := make(chan error, 3)
 		go func() { done <- r.BeginEpoch(context.Background()) }()
 		go func() { done <- r.RotateKEK(context.Background()) }()
-		go func() { done <- r.Save(context.Background()) }()
+		go func() { done <- r.For(inner.Block{}).Save(context.Background()) }()
 		synctest.Wait()
 		g.clock.Advance(keyring.DefaultVaultTimeout)
 		for range cap(done) {
@@ -154,9 +155,9 @@ func TestAdmitThatHangs(t *testing.T) {
 			bubble(t, func(t *testing.T, g *rig) {
 				one := g.create()
 				reading := *g
-				var given keyring.Opened
+				var given inner.Opened
 				hangs, out := false, make(chan struct{})
-				reading.opts.Admit = func(o keyring.Opened) error {
+				reading.opts.For(inner.Block{}).Admit = func(o inner.Opened) error {
 					if hangs {
 						given = o
 						<-out
@@ -190,7 +191,7 @@ func TestAdmitThatHangs(t *testing.T) {
 			one := g.create()
 			reading := *g
 			hangs, out := false, make(chan struct{})
-			reading.opts.Admit = func(keyring.Opened) error {
+			reading.opts.For(inner.Block{}).Admit = func(inner.Opened) error {
 				if hangs {
 					<-out
 				}
@@ -203,7 +204,7 @@ func TestAdmitThatHangs(t *testing.T) {
 			go func() { done <- other.Revalidate(context.Background()) }()
 			synctest.Wait()
 			g.clock.Advance(keyring.DefaultVaultTimeout)
-			require.ErrorContains(t, <-done, "Options.Admit did not return within 10s")
+			require.ErrorContains(t, <-done, "Admit did not return within 10s")
 			require.Equal(t, keyring.Degraded, other.State().Status)
 			hangs = false
 			close(out)
@@ -238,7 +239,7 @@ func TestNothingIsOpenedAfterALock(t *testing.T) {
 		v := &gatedUnwrap{Vault: g.vault}
 		reading.kek = kek.New(v, g.kek.ID())
 		admitted := 0
-		reading.opts.Admit = func(keyring.Opened) error { admitted++; return nil }
+		reading.opts.For(inner.Block{}).Admit = func(inner.Opened) error { admitted++; return nil }
 		other := reading.open()
 		require.NoError(t, one.RotateKEK(t.Context()))
 		require.NoError(t, one.BeginEpoch(t.Context()))
@@ -337,7 +338,7 @@ func TestLeaseThatEndsInTheStorage(t *testing.T) {
 			defer h.Release()
 			var b keyring.Binding
 			b.Set([]byte("id"))
-			return h.CheckRecord(context.Background(), record, &b)
+			return h.For(inner.Block{}).CheckRecord(context.Background(), record, &b)
 		},
 		"Rewrap": func(r *keyring.Keyring, record []byte) error {
 			h, err := r.Acquire()
@@ -347,7 +348,7 @@ func TestLeaseThatEndsInTheStorage(t *testing.T) {
 			defer h.Release()
 			var b keyring.Binding
 			b.Set([]byte("id"))
-			_, err = h.Rewrap(context.Background(), nil, record, &b)
+			_, err = h.For(inner.Block{}).Rewrap(context.Background(), nil, record, &b)
 			return err
 		},
 		"NewDEK": func(r *keyring.Keyring, _ []byte) error {
@@ -363,7 +364,7 @@ func TestLeaseThatEndsInTheStorage(t *testing.T) {
 				opts := g.opts
 				opts.Clock, opts.ManualRevalidation = clock, true
 				admitted := 0
-				opts.Admit = func(keyring.Opened) error { admitted++; return nil }
+				opts.For(inner.Block{}).Admit = func(inner.Opened) error { admitted++; return nil }
 				other, err := keyring.Open(t.Context(), s, g.kek, &opts)
 				require.NoError(t, err)
 				defer other.Close()

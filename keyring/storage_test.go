@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -207,10 +208,10 @@ func TestFailedSaveChangesNothing(t *testing.T) {
 	before := r.State()
 
 	s.save = broken
-	_, err = r.DropEpochs(ctx, 2)
+	_, err = r.For(inner.Block{}).DropEpochs(ctx, 2)
 	require.ErrorIs(t, err, broken)
 	require.ErrorIs(t, r.BeginEpoch(ctx), broken)
-	_, err = r.BeginWork(ctx)
+	_, err = r.For(inner.Block{}).BeginWork(ctx)
 	require.ErrorIs(t, err, broken)
 	g.vault.Rotate("customer")
 	require.ErrorIs(t, r.RotateKEK(ctx), broken)

@@ -6,16 +6,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
 // A tag is the same as long as the keyring is, and another for everything else.
 func TestTag(t *testing.T) {
-	tag := func(r *keyring.Keyring, purpose, data string) [keyring.TagSize]byte {
+	tag := func(r *keyring.Keyring, purpose, data string) [inner.TagSize]byte {
 		h, err := r.Acquire()
 		require.NoError(t, err)
 		defer h.Release()
-		tag, err := h.Tag(purpose, []byte(data))
+		tag, err := h.For(inner.Block{}).Tag(purpose, []byte(data))
 		require.NoError(t, err)
 		return tag
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -40,7 +41,7 @@ import (
 // told from a store that was moved. The log and the MANIFEST are pebble.Expected's; not
 // while it is being created. The rest but for the last line is there when it is closed:
 // the store's sequence number, the files that pebble.Inventory lists, and, if the store
-// was accessible, keyring.Tagger's tag of all lines before. The last line is the SHA-256 of
+// was accessible, inner.Tagger's tag of all lines before. The last line is the SHA-256 of
 // everything before it: against damage, not against people.
 //
 // The file is written first, so that a directory without it is not a store, and nothing
@@ -54,8 +55,8 @@ const (
 
 // identity is the content of an identity file.
 type identity struct {
-	instance keyring.InstanceID
-	copyOf   keyring.InstanceID // zero: not a copy, or one that was revalidated
+	instance inner.InstanceID
+	copyOf   inner.InstanceID // zero: not a copy, or one that was revalidated
 	path     string
 	engine   pebble.Expected
 	sequence uint64 // closed: of the store's changes
@@ -63,7 +64,7 @@ type identity struct {
 }
 
 // NewInstance returns an instance that nobody else has.
-func NewInstance() (id keyring.InstanceID) {
+func NewInstance() (id inner.InstanceID) {
 	rand.Read(id[:])
 	return id
 }
@@ -75,7 +76,7 @@ func phaseNames() [5]string { return [5]string{"", "creating", "opening", "open"
 func (i identity) untagged() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s%d\ninstance %v\n", identityHead, identityVersion, i.instance)
-	if i.copyOf != (keyring.InstanceID{}) {
+	if i.copyOf != (inner.InstanceID{}) {
 		fmt.Fprintf(&b, "copy of %v\n", i.copyOf)
 	}
 	fmt.Fprintf(&b, "state %s\npath %s\n", phaseNames()[i.engine.Phase], strconv.QuoteToASCII(i.path))
@@ -146,9 +147,9 @@ func (r *identityReader) digits(dst []byte, value, what string) {
 	}
 }
 
-func (r *identityReader) instance(id *keyring.InstanceID, word string) {
+func (r *identityReader) instance(id *inner.InstanceID, word string) {
 	r.digits(id[:], r.field(word), word)
-	if *id == (keyring.InstanceID{}) {
+	if *id == (inner.InstanceID{}) {
 		r.bad("has no %s", word)
 	}
 }
@@ -208,7 +209,7 @@ func decodeIdentity(b []byte) (i identity, err error) {
 			i.engine.Files = append(i.engine.Files, r.file())
 		}
 		if r.has("tag") {
-			i.tag = make([]byte, keyring.TagSize)
+			i.tag = make([]byte, inner.TagSize)
 			r.digits(i.tag, r.field("tag"), "tag")
 		}
 	}

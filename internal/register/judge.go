@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -74,7 +75,7 @@ func (m *Storage) loadRegister(ctx context.Context, document []byte) error {
 // one was loaded or saved: what is saved next has to have its copies and KEK versions. One that is
 // not authentic, or not of that document, is a doubt as at Open; what was known stays. m.mu is
 // held.
-func (m *Storage) catchUp(ctx context.Context, was keyring.Revision, is keyring.Opened) error {
+func (m *Storage) catchUp(ctx context.Context, was keyring.Revision, is inner.Opened) error {
 	if m.part == nil || was == "" || was == keyring.Revision(hex.EncodeToString(m.document[:])) {
 		return nil
 	}
@@ -138,7 +139,7 @@ func (m *Storage) loadAnnounced(ctx context.Context) error {
 }
 
 // Admit judges what was found, with a document that is authentic.
-func (m *Storage) Admit(o keyring.Opened) {
+func (m *Storage) Admit(o inner.Opened) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.known {
@@ -178,7 +179,7 @@ func (m *Storage) Sum() [sha256.Size]byte {
 // was moved, nor one that the copy has saved since: so that nobody can put another of the
 // store's, or of the copy's from before, in its place, with the copy's identity, and have
 // that moved. It is called with a document that is authentic.
-func (m *Storage) CheckCopy(c Entry, o keyring.Opened) error {
+func (m *Storage) CheckCopy(c Entry, o inner.Opened) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {

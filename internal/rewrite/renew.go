@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -37,7 +38,7 @@ func (w *Rewriter) renewOnce(ctx context.Context) (err error) {
 	}
 	mt := w.meter(WorkRekey, nil, n.next, nil)
 	defer func() { mt.End(err) }()
-	start := w.Keys.Elapsed()
+	start := w.Keys.For(inner.Block{}).Elapsed()
 	for done := false; !done; {
 		var c cost
 		if c, done, err = w.renewTurn(ctx, n, mt); err != nil {
@@ -50,8 +51,8 @@ func (w *Rewriter) renewOnce(ctx context.Context) (err error) {
 	if n.damaged != nil {
 		return n.damaged
 	}
-	w.Keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: fmt.Sprintf("replaced %d DEKs that were too old", n.renewed),
-		Duration: w.Keys.Elapsed() - start})
+	w.Keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.Progressed, Detail: fmt.Sprintf("replaced %d DEKs that were too old", n.renewed),
+		Duration: w.Keys.For(inner.Block{}).Elapsed() - start})
 	return nil
 }
 
@@ -77,14 +78,14 @@ func (w *Rewriter) beginRenewal(ctx context.Context) (*renewal, error) {
 		return nil, err
 	}
 	defer func() { h.Release() }()
-	n := &renewal{session: h.Session(), rotations: w.rotations}
+	n := &renewal{session: h.For(inner.Block{}).Session(), rotations: w.rotations}
 	bound, err := w.dueBefore(ctx, &h)
 	if err != nil || bound == 0 {
 		return nil, err
 	}
 	// From the start, also after a restart: what is done shows in the records' epochs.
 	n.epoch = bound
-	if h.CurrentEpoch() >= bound {
+	if h.For(inner.Block{}).CurrentEpoch() >= bound {
 		return n, nil
 	}
 	h.Release()
@@ -100,7 +101,7 @@ func again(keys *keyring.Keyring, session uint64, err error) (keyring.Hold, erro
 	if err != nil {
 		return keyring.Hold{}, err
 	}
-	return keys.AcquireSession(session)
+	return keys.For(inner.Block{}).AcquireSession(session)
 }
 
 // renewTurn is one step, with the turn of rewriting operations, in one hold.
@@ -160,7 +161,7 @@ func (w *Rewriter) endRenewal(ctx context.Context, h *keyring.Hold, n *renewal) 
 			return err
 		}
 		h.Release()
-		_, err = w.Keys.DropEpochs(ctx, n.epoch)
+		_, err = w.Keys.For(inner.Block{}).DropEpochs(ctx, n.epoch)
 		if *h, err = again(w.Keys, n.session, err); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -17,27 +18,27 @@ import (
 //
 //	offset  size  field
 //	     0     1  version, 2; 1 was the record alone, and is not believed any more
-//	     1    32  keyring.Hold.Tag of the record's name and the record
+//	     1    32  a hold's Tag of the record's name and the record
 //	    33     .  the record
 const Version = 2
 
 // Split takes a tagged record apart; ok is false if b is none. Nothing has looked at the tag
 // yet. tag and record are parts of b.
 func Split(b []byte) (tag, record []byte, ok bool) {
-	if len(b) < 1+keyring.TagSize || b[0] != Version {
+	if len(b) < 1+inner.TagSize || b[0] != Version {
 		return nil, nil, false
 	}
-	return b[1 : 1+keyring.TagSize], b[1+keyring.TagSize:], true
+	return b[1 : 1+inner.TagSize], b[1+inner.TagSize:], true
 }
 
 // Join puts a tagged record together.
-func Join(tag [keyring.TagSize]byte, record []byte) []byte {
+func Join(tag [inner.TagSize]byte, record []byte) []byte {
 	return bytes.Join([][]byte{{Version}, tag[:], record}, nil)
 }
 
 // Record returns the tagged record of a name.
 func Record(h *keyring.Hold, name string, record []byte) ([]byte, error) {
-	tag, err := h.Tag(name, record)
+	tag, err := h.For(inner.Block{}).Tag(name, record)
 	if err != nil {
 		return nil, fmt.Errorf("the record %s: %w", name, err)
 	}
@@ -58,7 +59,7 @@ func Read(ctx context.Context, part engine.Meta, h *keyring.Hold, name string) (
 	if !ok {
 		return nil, false, nil
 	}
-	want, err := h.Tag(name, record)
+	want, err := h.For(inner.Block{}).Tag(name, record)
 	if err != nil {
 		return nil, false, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -64,7 +65,7 @@ func TestJSONHasOneStyle(t *testing.T) {
 	name := regexp.MustCompile(`^[a-z][A-Za-z0-9]*$`)
 	key := regexp.MustCompile(`^([0-9]+|https://a\.example/keys/name/1|[a-z][A-Za-z0-9]*)$`) // of maps
 	for _, v := range []any{
-		keyring.State{}, keyring.Event{}, keyring.Info{}, keyring.Policy{}, keyring.Point{}, keyring.EpochInfo{}, keyring.Relocation{}, keyring.RecordInfo{},
+		keyring.State{}, keyring.Event{}, keyring.Info{}, keyring.Policy{}, keyring.Point{}, inner.EpochInfo{}, keyring.Relocation{}, keyring.RecordInfo{},
 		block.Receipt{}, block.Copy{}, block.KeyUse{}, block.Inspection{}, block.Report{}, block.Work{}, block.RecentEvent{}, block.Relocation{},
 	} {
 		rt := reflect.TypeOf(v)
@@ -134,11 +135,11 @@ func TestTextsAreReadBack(t *testing.T) {
 		Key      vault.KeyID
 		None     vault.KeyID
 		Store    keyring.StoreID
-		Instance keyring.InstanceID
+		Instance inner.InstanceID
 		Status   keyring.Status
 	}
 	want := all{vault.KeyID{Vault: "local:00000000000000000000000000000001", Name: "n", Version: "2"}, vault.KeyID{},
-		keyring.StoreID{1, 0xff}, keyring.InstanceID{2, 0xfe}, keyring.Degraded}
+		keyring.StoreID{1, 0xff}, inner.InstanceID{2, 0xfe}, keyring.Degraded}
 	b, err := json.Marshal(want)
 	require.NoError(t, err)
 	var got all
