@@ -113,7 +113,8 @@ func generationExpected(generation uint64, least Point) error {
 }
 
 // Anchored returns what Options.Anchor held when the keyring was opened. A database on
-// top compares its own sequence number with Sequence before it serves anything.
+// top that counts its changes ([Keyring.Advance]) compares its own sequence number with Sequence
+// before it serves anything.
 func (r *Keyring) Anchored() Point { return r.anchoring.least }
 
 // Advance says that the database on top is durable up to and including a sequence

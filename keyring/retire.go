@@ -91,8 +91,8 @@ func (s *session) retire(kept *epochSet) (retired []*epoch) {
 }
 
 // Pin keeps epochs that are dropped from now on readable in memory until release
-// is called, once: for snapshots and scans, which go on reading the records of
-// their moment.
+// is called, once: for a database that has snapshots and scans, which go on reading the
+// records of their moment.
 func (h Hold) Pin() (release func()) {
 	r, s := h.r, h.s
 	s.pinMu.Lock()
