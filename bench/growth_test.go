@@ -176,7 +176,7 @@ func BenchmarkWriteAmplification(b *testing.B) {
 		open func(dir string, fs vfs.FS) (kv, error)
 	}{
 		{"blockseal", func(dir string, fs vfs.FS) (kv, error) {
-			return openSealed(dir, v, key, &block.Options{NoSync: true, BlockCache: cacheBytes, FS: fs})
+			return openSealed(dir, v, key, &block.Options{NoSync: true, Pebble: block.PebbleOptions{BlockCache: cacheBytes, FS: fs}})
 		}},
 		{"pebble", func(dir string, fs vfs.FS) (kv, error) { return openPebbleOn(dir, false, fs) }},
 		{"promised", func(dir string, fs vfs.FS) (kv, error) { return openPromisedOn(dir, false, fs, epochKey) }},
@@ -258,7 +258,7 @@ func BenchmarkMemory(b *testing.B) {
 				var s kv
 				var err error
 				if name == "blockseal" {
-					s, err = openSealed(dir, v, key, &block.Options{NoSync: true, RecordCache: -1, RowCache: -1, BlockCache: 1 << 20})
+					s, err = openSealed(dir, v, key, &block.Options{NoSync: true, RecordCache: -1, RowCache: -1, Pebble: block.PebbleOptions{BlockCache: 1 << 20}})
 				} else {
 					s, err = openPebble(dir, false)
 				}

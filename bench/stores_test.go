@@ -57,7 +57,7 @@ func blockseal(change func(*block.Options)) opener {
 	v := vaulttest.New(nil)
 	key := v.CreateKey("k").Versionless()
 	return func(dir string, sync bool) (kv, error) {
-		o := &block.Options{NoSync: !sync, BlockCache: cacheBytes}
+		o := &block.Options{NoSync: !sync, Pebble: block.PebbleOptions{BlockCache: cacheBytes}}
 		if change != nil {
 			change(o)
 		}

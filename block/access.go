@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -25,7 +26,7 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	if err := s.proveNow(ctx); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
-	if err := s.keys.Own(ctx); err != nil {
+	if err := s.keys.For(inner.Block{}).Own(ctx); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
 	if err := s.place.Revalidated(); err != nil {
@@ -86,7 +87,7 @@ func (s *Store) notWaiting() error {
 	if !s.place.IsCopy() || s.keys.State().Status != keyring.Inaccessible {
 		return nil
 	}
-	return fmt.Errorf("%w: it is a copy, of which the KEK is changed by RewrapCheckpoint, or after Revalidate: %w", ErrInaccessible, s.keys.State().Cause)
+	return fmt.Errorf("%w: it is a copy, of which the KEK is changed by ChangeCheckpointKEK, or after Revalidate: %w", ErrInaccessible, s.keys.State().Cause)
 }
 
 // followKEK moves what the former KEK wraps: copies now, ByKEK records in the background. A copy

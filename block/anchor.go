@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
@@ -145,8 +146,8 @@ func (s *Store) watchSequence() {
 		s.sequence.anchor = &storeAnchor{Anchor: o.Anchor, prove: s.proveNow}
 		o.Anchor = s.sequence.anchor
 	}
-	given := o.Admit
-	o.Admit = func(opened keyring.Opened) error {
+	given := o.For(inner.Block{}).Admit
+	o.For(inner.Block{}).Admit = func(opened inner.Opened) error {
 		s.storage.Admit(opened)
 		err := s.admit(opened.Tag)
 		if err == nil && s.opts.moving != nil {
@@ -179,7 +180,7 @@ func decodeSequence(b []byte) (n uint64, tag, content []byte, ok bool) {
 
 // admit checks, before any key can be used, that the number that was found is authentic and not
 // less than the anchor's.
-func (s *Store) admit(tag func(string, []byte) [keyring.TagSize]byte) error {
+func (s *Store) admit(tag func(string, []byte) [inner.TagSize]byte) error {
 	q := &s.sequence
 	if q.admitted.Load() {
 		return nil
@@ -349,7 +350,7 @@ func (s *Store) keepAnchored() {
 		default:
 			// The keyring tells of the anchor's own failures.
 			if s.keys.State().AnchorErr == nil && !told {
-				s.keys.Emit(keyring.Event{Kind: keyring.AnchorNotAdvanced, Err: err})
+				s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.AnchorNotAdvanced, Err: err})
 				told = true
 			}
 			wait = max(min(2*wait, anchorMost), s.opts.AnchorEvery)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/tagged"
 )
 
@@ -23,7 +24,7 @@ func TestGoldenSequence(t *testing.T) {
 	h, err := s.keys.Acquire()
 	require.NoError(t, err)
 	record := binary.BigEndian.AppendUint64([]byte{1}, number)
-	tag, err := h.Tag("sequence", record)
+	tag, err := h.For(inner.Block{}).Tag("sequence", record)
 	want := append(append([]byte{2}, tag[:]...), record...)
 	ours, errTag := tagged.Record(&h, metaSequence, record)
 	h.Release()

@@ -23,7 +23,7 @@ import (
 var anchorKills = flag.Int("anchor.kills", 4, "processes to kill in TestAnchorOutlivesKills")
 
 func anchorKillOptions(root string) *Options {
-	return &Options{MemTable: 64 << 10, RecordCache: -1, RequireAccess: true, AnchorEvery: time.Millisecond,
+	return &Options{Pebble: PebbleOptions{MemTable: 64 << 10}, RecordCache: -1, RequireAccess: true, AnchorEvery: time.Millisecond,
 		Keyring: keyring.Options{Anchor: keyring.FileAnchor(filepath.Join(root, "anchor", "file")), EpochMaxDEKs: 64 * 8}}
 }
 

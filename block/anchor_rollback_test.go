@@ -34,7 +34,7 @@ func TestAnchorRefusesWhatIsOlder(t *testing.T) {
 		"another store": {func(w world) {
 			other := newRig(t)
 			other.vault, other.kek = w.vault, w.kek
-			other.opts.FS, other.dir = w.opts.FS, "another"
+			other.opts.Pebble.FS, other.dir = w.opts.Pebble.FS, "another"
 			s := other.open()
 			for i := range 9 {
 				require.NoError(t, s.Put(w.ctx, fmt.Append(nil, i), nil))
@@ -42,7 +42,7 @@ func TestAnchorRefusesWhatIsOlder(t *testing.T) {
 			}
 			require.NoError(t, s.Close())
 			w.copyDir("another", w.dir)
-			require.NoError(t, w.opts.FS.RemoveAll("another")) // or it would be found to be a copy of that, and wait
+			require.NoError(t, w.opts.Pebble.FS.RemoveAll("another")) // or it would be found to be a copy of that, and wait
 		}, "another store's keyring", false},
 		"the log's end cut off after a crash": {func(w world) {
 			w.copyDir("crashed", w.dir)
@@ -51,7 +51,7 @@ func TestAnchorRefusesWhatIsOlder(t *testing.T) {
 		"the record alone removed": {func(w world) {
 			w.edit(func(db *pebble.DB) { require.NoError(t, db.Delete([]byte(sequenceKey), pebble.Sync)) })
 		}, "the sequence number of store is 0, at least 9 was expected", false},
-		"the directory emptied": {func(w world) { require.NoError(t, w.opts.FS.RemoveAll(w.dir)) }, "there is none", true},
+		"the directory emptied": {func(w world) { require.NoError(t, w.opts.Pebble.FS.RemoveAll(w.dir)) }, "there is none", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := world{newRig(t), nil}
@@ -117,12 +117,12 @@ func TestAnchorRefusesWhatIsOlder(t *testing.T) {
 // emptyLogs empties the engine's log files, as file systems do at times after a crash.
 func (g *rig) emptyLogs() {
 	g.t.Helper()
-	names, err := g.opts.FS.List(g.dir)
+	names, err := g.opts.Pebble.FS.List(g.dir)
 	require.NoError(g.t, err)
 	emptied := 0
 	for _, name := range names {
 		if len(name) > 4 && name[len(name)-4:] == ".log" {
-			write(g.t.(*testing.T), g.opts.FS, g.opts.FS.PathJoin(g.dir, name), "")
+			write(g.t.(*testing.T), g.opts.Pebble.FS, g.opts.Pebble.FS.PathJoin(g.dir, name), "")
 			emptied++
 		}
 	}

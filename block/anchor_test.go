@@ -76,8 +76,8 @@ func (n *notch) reaches(ok func(keyring.Point) bool) {
 // copyDir replaces a directory of an in-memory file system by a copy of another.
 func (g *rig) copyDir(from, to string) {
 	g.t.Helper()
-	require.NoError(g.t, g.opts.FS.RemoveAll(to))
-	ok, err := vfs.Clone(g.opts.FS, g.opts.FS, from, to)
+	require.NoError(g.t, g.opts.Pebble.FS.RemoveAll(to))
+	ok, err := vfs.Clone(g.opts.Pebble.FS, g.opts.Pebble.FS, from, to)
 	require.NoError(g.t, err)
 	require.True(g.t, ok)
 }
@@ -261,7 +261,7 @@ func TestAnchorOfACreationThatFails(t *testing.T) {
 		g := newRig(t)
 		n := g.anchored()
 		disk := &watchedFS{FS: vfs.NewCrashableMem()}
-		g.opts.FS = disk
+		g.opts.Pebble.FS = disk
 		seen := 0
 		var left *vfs.MemFS
 		see := func(string, string) {
@@ -280,7 +280,7 @@ func TestAnchorOfACreationThatFails(t *testing.T) {
 		}
 		steps++
 		// As it was then: nothing had been said to the anchor.
-		g.opts.FS, n.seen = left, nil
+		g.opts.Pebble.FS, n.seen = left, nil
 		n.set(keyring.Point{}, nil)
 		require.NoError(t, g.tryOpen(), "step %d", step)
 		require.NoError(t, g.tryOpen(), "step %d", step)
@@ -296,7 +296,7 @@ func TestAnchorNeverRunsAhead(t *testing.T) {
 		t.Run(fmt.Sprint("NoSync ", noSync), func(t *testing.T) {
 			g := newRig(t)
 			disk := &watchedFS{FS: vfs.NewCrashableMem()}
-			g.opts.FS, g.opts.NoSync, g.opts.MemTable = disk, noSync, 64<<10
+			g.opts.Pebble.FS, g.opts.NoSync, g.opts.Pebble.MemTable = disk, noSync, 64<<10
 			g.opts.Keyring.EpochMaxDEKs = 64 * 16 // the document is saved every 16 DEKs
 			g.opts.AnchorEvery = time.Millisecond
 			n := g.anchored()
@@ -304,7 +304,7 @@ func TestAnchorNeverRunsAhead(t *testing.T) {
 			n.seen = func(p keyring.Point) {
 				looks++
 				c := newRig(t)
-				c.vault, c.kek, c.opts.FS = g.vault, g.kek, disk.crash(vfs.CrashCloneCfg{})
+				c.vault, c.kek, c.opts.Pebble.FS = g.vault, g.kek, disk.crash(vfs.CrashCloneCfg{})
 				c.opts.Keyring.Anchor, c.opts.ReadOnly = keyring.Expect(p), true
 				if err := c.tryOpen(); err != nil {
 					t.Errorf("advanced to %v, and a crash would leave: %v", p, err)
@@ -337,7 +337,7 @@ func TestAnchorNeverRunsAhead(t *testing.T) {
 			require.NoError(t, s.Close())
 			require.Greater(t, looks, 5)
 			n.seen = nil
-			g.opts.FS = disk.crash(vfs.CrashCloneCfg{})
+			g.opts.Pebble.FS = disk.crash(vfs.CrashCloneCfg{})
 			require.NoError(t, g.tryOpen())
 		})
 	}
@@ -356,7 +356,7 @@ func TestAnchorAndCopies(t *testing.T) {
 	}
 	require.NoError(t, s.Close())
 	kept := n.at()
-	require.NoError(t, block.RewrapCheckpoint(g.ctx, "copy", g.kek, g.kek, &g.opts))
+	require.NoError(t, block.ChangeCheckpointKEK(g.ctx, "copy", g.kek, g.kek, &g.opts))
 	require.Equal(t, kept, n.at())
 
 	c := *g

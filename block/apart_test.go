@@ -113,10 +113,10 @@ func TestEpochAfterACheckpointOutlivesTheProcess(t *testing.T) {
 			}
 			if how == "killed" {
 				killed := vfs.NewMem()
-				_, err := vfs.Clone(g.opts.FS, killed, g.dir, g.dir, vfs.CloneSync)
+				_, err := vfs.Clone(g.opts.Pebble.FS, killed, g.dir, g.dir, vfs.CloneSync)
 				require.NoError(t, err)
 				require.NoError(t, s.Close())
-				g.opts.FS = killed
+				g.opts.Pebble.FS = killed
 			}
 			require.NoError(t, s.Close())
 			r := g.open()
@@ -184,7 +184,7 @@ func TestCopyThatIsMadeWithoutAccess(t *testing.T) {
 			}
 			// By hand it can be moved in either case.
 			if restarted {
-				require.NoError(t, block.RewrapCheckpoint(g.ctx, "copy", g.kek, g.kek, &g.opts))
+				require.NoError(t, block.ChangeCheckpointKEK(g.ctx, "copy", g.kek, g.kek, &g.opts))
 			}
 			opensCopy(g, "copy", "1")
 			require.NoError(t, s.ForgetCopy(g.ctx, copies[0].Instance))
@@ -234,7 +234,7 @@ func TestCopiesAreListedBeforeTheyAreMoved(t *testing.T) {
 	var mu sync.Mutex
 	var told []keyring.Event
 	g.opts.Keyring.OnEvent = func(e keyring.Event) {
-		if e.Kind == keyring.CopyDue || e.Kind == keyring.CopyRewrapped || e.Kind == keyring.CopyNotRewrapped {
+		if e.Kind == keyring.CopyDue || e.Kind == keyring.CopyKEKChanged || e.Kind == keyring.CopyKEKNotChanged {
 			mu.Lock()
 			defer mu.Unlock()
 			told = append(told, e)
@@ -248,7 +248,7 @@ func TestCopiesAreListedBeforeTheyAreMoved(t *testing.T) {
 		require.NoError(t, s.Checkpoint(g.ctx, dir))
 		want[dir] = true
 	}
-	require.NoError(t, g.opts.FS.RemoveAll("copy 1"))
+	require.NoError(t, g.opts.Pebble.FS.RemoveAll("copy 1"))
 	second := g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
 	eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(told) >= 6 }, "they are told")

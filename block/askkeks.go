@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -44,7 +45,7 @@ func (s *Store) askForKEKs(ctx context.Context, ids []vault.KeyID) []ReceiptKey 
 	out := make([]ReceiptKey, 0, len(ids))
 	for _, id := range ids {
 		state := KeyUnknown
-		if k, ok := s.keys.KEKFor(id); ok && !silent[id.Vault] && s.rewriter.Budget.Wait(ctx, 1) == nil {
+		if k, ok := s.keys.For(inner.Block{}).KEKFor(id); ok && !silent[id.Vault] && s.rewriter.Budget.Wait(ctx, 1) == nil {
 			var answered bool
 			state, answered = s.askForKEK(ctx, k)
 			silent[id.Vault] = !answered
@@ -63,7 +64,7 @@ func (s *Store) askForKEKs(ctx context.Context, ids []vault.KeyID) []ReceiptKey 
 func (s *Store) askForKEK(ctx context.Context, k *kek.KEK) (state KeyState, answered bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer s.keys.AfterFunc(cmp.Or(s.opts.Keyring.VaultTimeout, keyring.DefaultVaultTimeout), cancel)()
+	defer s.keys.For(inner.Block{}).AfterFunc(cmp.Or(s.opts.Keyring.VaultTimeout, keyring.DefaultVaultTimeout), cancel)()
 	type answer struct {
 		key vault.Key
 		err error

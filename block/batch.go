@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/keyring"
@@ -54,13 +55,13 @@ func (b *Batch) hold(ctx context.Context) (keyring.Hold, error) {
 		return keyring.Hold{}, b.err
 	}
 	if b.session != 0 {
-		return b.s.keys.AcquireSession(b.session)
+		return b.s.keys.For(inner.Block{}).AcquireSession(b.session)
 	}
 	h, err := b.s.writeHold(ctx)
 	if err != nil {
 		return h, err
 	}
-	b.session, b.unpin = h.Session(), h.Pin()
+	b.session, b.unpin = h.For(inner.Block{}).Session(), h.Pin()
 	b.b = b.s.part.NewBatch()
 	b.s.use.Track(b.b)
 	return h, nil

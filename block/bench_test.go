@@ -112,7 +112,7 @@ func fill(b *testing.B, s *block.Store, data []byte) (n int) {
 
 func benchGet(b *testing.B, opts block.Options) {
 	opts.NoSync = true
-	opts.BlockCache = 512 << 20
+	opts.Pebble.BlockCache = 512 << 20
 	sizes(b, func(b *testing.B, data []byte) {
 		s := benchStore(b, &opts)
 		n := fill(b, s, data)
@@ -133,7 +133,7 @@ func BenchmarkGetNoRecordCache(b *testing.B) { benchGet(b, block.Options{RecordC
 
 func BenchmarkScan(b *testing.B) {
 	sizes(b, func(b *testing.B, data []byte) {
-		s := benchStore(b, &block.Options{NoSync: true, BlockCache: 512 << 20})
+		s := benchStore(b, &block.Options{NoSync: true, Pebble: block.PebbleOptions{BlockCache: 512 << 20}})
 		n := fill(b, s, data)
 		b.SetBytes(int64(n * len(data)))
 		for b.Loop() {
@@ -148,7 +148,7 @@ func BenchmarkScan(b *testing.B) {
 
 // BenchmarkLeaseCheck is what the lease check costs a hot Get: the ratio of the two.
 func BenchmarkLeaseCheck(b *testing.B) {
-	s := benchStore(b, &block.Options{NoSync: true, BlockCache: 512 << 20})
+	s := benchStore(b, &block.Options{NoSync: true, Pebble: block.PebbleOptions{BlockCache: 512 << 20}})
 	data := make([]byte, 4<<10)
 	rand.Read(data)
 	const n = 1000

@@ -9,6 +9,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -44,7 +45,7 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if s.opts.ReadOnly {
 		return fmt.Errorf("block: checkpoint: %w: the store was opened read only, and a copy of it takes writing out its log and remembering the copy; open it for writing", ErrReadOnly)
 	}
-	dir, err := place.Absolute(s.opts.FS, dir)
+	dir, err := place.Absolute(s.opts.Pebble.FS, dir)
 	if err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
@@ -69,20 +70,20 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if made, err := s.copyTo(ctx, dir, instance); err != nil {
 		err = fmt.Errorf("block: checkpoint: %w", s.ending(row.Damage(err)))
 		if made {
-			if again := s.opts.FS.RemoveAll(dir); again != nil {
+			if again := s.opts.Pebble.FS.RemoveAll(dir); again != nil {
 				return errors.Join(err, again) // the store goes on remembering the copy
 			}
 		} // else the engine has removed what it made; what is there is somebody else's
 		return errors.Join(err, s.forget(context.WithoutCancel(ctx), instance.String()))
 	}
-	s.keys.Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
+	s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
 	return nil
 }
 
 // copyTo makes an announced copy, and reports whether the engine's part of it was made. The
 // identity file, which lists the others, comes last: without it the copy is not a store, so that
 // one that was cut off cannot pass for a whole one.
-func (s *Store) copyTo(ctx context.Context, dir string, instance keyring.InstanceID) (made bool, err error) {
+func (s *Store) copyTo(ctx context.Context, dir string, instance inner.InstanceID) (made bool, err error) {
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
 	sequence := s.savedSequence()
@@ -106,14 +107,14 @@ func (s *Store) copyTo(ctx context.Context, dir string, instance keyring.Instanc
 // has its DEK (see judge). The document says that the store shares its epochs when the copy is
 // registered, before the copy is whole.
 func (s *Store) apart(raise func(partition, epoch uint32)) {
-	if epoch := s.keys.Share(); epoch > 0 {
+	if epoch := s.keys.For(inner.Block{}).Share(); epoch > 0 {
 		raise(s.partition, epoch+1)
 	}
 }
 
 // isFree refuses a directory that exists, and says what is in it if that is known.
 func (s *Store) isFree(dir string) error {
-	if _, err := s.opts.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.opts.Pebble.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return err
@@ -123,7 +124,7 @@ func (s *Store) isFree(dir string) error {
 		if c.Path != dir {
 			continue
 		}
-		if found, err := place.Has(s.opts.FS, dir); err != nil || !found {
+		if found, err := place.Has(s.opts.Pebble.FS, dir); err != nil || !found {
 			return fmt.Errorf("%s: %w: a checkpoint to it was cut off; remove the directory and forget copy %s, or name another directory", dir, fs.ErrExist, c.Instance)
 		}
 	}
@@ -146,14 +147,14 @@ func HoldCheckpoint(dir string, opts *Options) (release func() error, err error)
 	if err != nil {
 		return nil, err
 	}
-	found, err := place.Has(o.FS, dir)
+	found, err := place.Has(o.Pebble.FS, dir)
 	if err == nil && !found {
 		err = fmt.Errorf("block: hold %s: there is no store: %w", dir, ErrNotStore)
 	}
 	if err != nil {
 		return nil, err
 	}
-	p := place.New(o.FS, dir, true)
+	p := place.New(o.Pebble.FS, dir, true)
 	if err := p.Lock(); err != nil {
 		return nil, err
 	}

@@ -89,6 +89,6 @@ func TestCheckpointOfAReadOnlyStore(t *testing.T) {
 	err = s.Checkpoint(g.ctx, "copy")
 	require.ErrorIs(t, err, block.ErrReadOnly)
 	require.ErrorContains(t, err, "open it for writing")
-	_, err = g.opts.FS.Stat("copy")
+	_, err = g.opts.Pebble.FS.Stat("copy")
 	require.Error(t, err)
 }

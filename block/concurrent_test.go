@@ -108,7 +108,7 @@ var manyBlocks = flag.Int("many.blocks", 50_000, "how many blocks TestManyBlocks
 func TestManyBlocks(t *testing.T) {
 	g := newRig(t)
 	g.opts.NoSync = true
-	g.opts.MemTable = 0
+	g.opts.Pebble.MemTable = 0
 	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts) // without the rig's verification, which reads it all
 	require.NoError(t, err)
 	n := *manyBlocks

@@ -11,6 +11,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -70,7 +71,7 @@ func (s *Store) saveCopies(ctx context.Context, f func(r register.Register) []re
 	}
 	s.storage.Stage(f)
 	defer s.storage.Unstage()
-	return s.keys.Save(ctx)
+	return s.keys.For(inner.Block{}).Save(ctx)
 }
 
 // ForgetCopy makes the store forget a checkpoint, because it was destroyed or is no concern of the
@@ -124,7 +125,7 @@ func (s *Store) writeMeta(ctx context.Context, name string, value []byte) error 
 
 // announce remembers a copy that is about to be made, with the KEK versions that it may need. So
 // there is no copy, whole or not, that the store does not remember.
-func (s *Store) announce(ctx context.Context, dir string, instance keyring.InstanceID) error {
+func (s *Store) announce(ctx context.Context, dir string, instance inner.InstanceID) error {
 	keks, active := s.keys.KEKs()
 	c := s.newEntry(dir, instance)
 	c.KEK, c.Generation = keks[active], s.keys.State().Generation
@@ -136,8 +137,8 @@ func (s *Store) announce(ctx context.Context, dir string, instance keyring.Insta
 }
 
 // newEntry is a copy that this process makes now.
-func (s *Store) newEntry(dir string, instance keyring.InstanceID) register.Entry {
-	return register.Entry{Copy: register.Copy{Instance: instance.String(), Path: dir, Made: s.keys.Now().UTC().Truncate(time.Second)}, Vouched: true, Mine: true}
+func (s *Store) newEntry(dir string, instance inner.InstanceID) register.Entry {
+	return register.Entry{Copy: register.Copy{Instance: instance.String(), Path: dir, Made: s.keys.For(inner.Block{}).Now().UTC().Truncate(time.Second)}, Vouched: true, Mine: true}
 }
 
 // remember registers a copy, or what is known of it now. Without access it announces the copy: this
@@ -153,7 +154,7 @@ func (s *Store) remember(ctx context.Context, c register.Entry) error {
 
 // register remembers a copy that was just made. It reads the document back from the copy, which
 // shows that the copy opens, and which KEK versions it needs, whatever was rotated meanwhile.
-func (s *Store) register(ctx context.Context, dir string, instance keyring.InstanceID) error {
+func (s *Store) register(ctx context.Context, dir string, instance inner.InstanceID) error {
 	document, err := s.copyDocument(ctx, dir)
 	if err != nil {
 		return err
@@ -170,12 +171,12 @@ func (s *Store) register(ctx context.Context, dir string, instance keyring.Insta
 
 // copyDocument reads the keyring document of a copy that has no identity file yet.
 func (s *Store) copyDocument(ctx context.Context, dir string) (document []byte, err error) {
-	lock, err := pebble.LockDir(dir, s.opts.FS, true)
+	lock, err := pebble.LockDir(dir, s.opts.Pebble.FS, true)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	db, err := pebble.Open(dir, lock, pebble.Options{FS: s.opts.FS, ReadOnly: true, Fatal: s.opts.Fatal})
+	db, err := pebble.Open(dir, lock, pebble.Options{FS: s.opts.Pebble.FS, ReadOnly: true, Fatal: s.opts.Pebble.Fatal})
 	if err != nil {
 		return nil, row.Damage(err)
 	}

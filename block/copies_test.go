@@ -92,7 +92,7 @@ func TestCopyThatWasNotMovedToTheEnd(t *testing.T) {
 	g.opts.Keyring.DEKCache = -1
 	var failed atomic.Int32
 	g.opts.Keyring.OnEvent = func(e keyring.Event) {
-		if e.Kind == keyring.CopyNotRewrapped {
+		if e.Kind == keyring.CopyKEKNotChanged {
 			failed.Add(1)
 		}
 	}
@@ -178,7 +178,7 @@ func TestCheckpointAtARelativePath(t *testing.T) {
 	base := t.TempDir()
 	base, err := filepath.EvalSymlinks(base)
 	require.NoError(t, err)
-	g.dir, g.opts.FS = filepath.Join(base, "store"), nil
+	g.dir, g.opts.Pebble.FS = filepath.Join(base, "store"), nil
 	t.Chdir(base)
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))

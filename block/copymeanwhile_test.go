@@ -18,7 +18,7 @@ import (
 func TestCopyThatIsMadeWhileOthersAreMoved(t *testing.T) {
 	g := newRig(t)
 	disk := &watchedFS{FS: vfs.NewCrashableMem()}
-	g.opts.FS = disk
+	g.opts.Pebble.FS = disk
 	// Its DEKs stay with the KEK of before, so that what is copied needs to be moved.
 	g.opts.Keyring.Wrapping, g.opts.ManualRewrap, g.opts.VaultRate = keyring.ByKEK, true, 1<<30
 	s := g.open()

@@ -72,7 +72,7 @@ func rotations() []rotation {
 		done: func(g *rig, s *block.Store, c *crashRig, state any) {
 			rotateEpoch.done(g, s, c, nil)
 			for _, needle := range state.([][]byte) {
-				require.Empty(g.t, holding(g.t.(*testing.T), g.opts.FS, g.dir, needle))
+				require.Empty(g.t, holding(g.t.(*testing.T), g.opts.Pebble.FS, g.dir, needle))
 			}
 		},
 	}
@@ -103,7 +103,7 @@ func rotations() []rotation {
 	checkpoint := rotation{name: "Checkpoint",
 		prepare: func(*crashRig) any { return nil },
 		run: func(g *rig, s *block.Store, _ *crashRig) error {
-			if err := g.opts.FS.RemoveAll("copy"); err != nil {
+			if err := g.opts.Pebble.FS.RemoveAll("copy"); err != nil {
 				return err
 			}
 			return s.Checkpoint(g.ctx, "copy")
@@ -148,10 +148,10 @@ func rotations() []rotation {
 			require.Equal(g.t, want.Blocks, got.Blocks)
 		},
 	}
-	rewrapCopy := rotation{name: "RewrapCheckpoint", byKEK: true,
+	rewrapCopy := rotation{name: "ChangeCheckpointKEK", byKEK: true,
 		prepare: func(c *crashRig) any { require.NoError(c.t, c.s.Checkpoint(c.ctx, "copy")); return nil },
 		run: func(g *rig, _ *block.Store, c *crashRig) error {
-			return block.RewrapCheckpoint(g.ctx, "copy", kek.New(c.vault, c.key), c.second, &g.opts)
+			return block.ChangeCheckpointKEK(g.ctx, "copy", kek.New(c.vault, c.key), c.second, &g.opts)
 		},
 		done: func(g *rig, s *block.Store, c *crashRig, _ any) {
 			o := g.opts

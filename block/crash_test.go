@@ -61,7 +61,7 @@ func newCrashRig(t *testing.T, r rotation) *crashRig {
 	c := &crashRig{rig: newRig(t), acked: map[string][]byte{}, begun: map[string][]byte{},
 		rng: rand.New(rand.NewPCG(1, 2))}
 	c.disk = &watchedFS{FS: vfs.NewCrashableMem()}
-	c.opts.FS, c.opts.MemTable, c.opts.RecordCache, c.opts.BlockCache = c.disk, 64<<10, 1<<12, 1<<20
+	c.opts.Pebble.FS, c.opts.Pebble.MemTable, c.opts.RecordCache, c.opts.Pebble.BlockCache = c.disk, 64<<10, 1<<12, 1<<20
 	c.opts.ManualRewrap, c.opts.VaultRate = true, 1<<30
 	if r.byKEK {
 		c.opts.Keyring.Wrapping = keyring.ByKEK
@@ -157,7 +157,7 @@ func (c *crashRig) sample() []crash {
 func (c *crashRig) reopen(t *testing.T, cr crash) *rig {
 	g := *c.rig
 	g.t = t
-	g.opts.FS = cr.fs
+	g.opts.Pebble.FS = cr.fs
 	return &g
 }
 

@@ -44,7 +44,7 @@ func TestSmallStoreTakesLittleDisk(t *testing.T) {
 
 	g := newRig(t)
 	dir := filepath.Join(t.TempDir(), "store")
-	s, err := block.Open(g.ctx, dir, g.kek, &block.Options{FS: vfs.Default, Keyring: g.opts.Keyring})
+	s, err := block.Open(g.ctx, dir, g.kek, &block.Options{Pebble: block.PebbleOptions{FS: vfs.Default}, Keyring: g.opts.Keyring})
 	require.NoError(t, err)
 	for range 2 {
 		require.NoError(t, s.Put(g.ctx, []byte("id"), []byte("data")))

@@ -17,14 +17,14 @@ import (
 func TestWhatIsAcknowledgedIsSynced(t *testing.T) {
 	g := newRig(t)
 	disk := &watchedFS{FS: vfs.NewCrashableMem()}
-	g.opts.FS, g.dir = disk, "a/b/store"
+	g.opts.Pebble.FS, g.dir = disk, "a/b/store"
 	crash := func() *rig {
 		left := *g
-		left.opts.FS = disk.crash(vfs.CrashCloneCfg{UnsyncedDataPercent: 0, RNG: rand.New(rand.NewPCG(1, 2))})
+		left.opts.Pebble.FS = disk.crash(vfs.CrashCloneCfg{UnsyncedDataPercent: 0, RNG: rand.New(rand.NewPCG(1, 2))})
 		return &left
 	}
 	identity := func(g *rig, dir string) string {
-		f, err := g.opts.FS.Open(dir + "/BLOCKSEAL")
+		f, err := g.opts.Pebble.FS.Open(dir + "/BLOCKSEAL")
 		require.NoError(t, err)
 		defer f.Close()
 		b := make([]byte, 1<<16)

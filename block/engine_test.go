@@ -13,6 +13,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/memory"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -182,7 +183,7 @@ func TestCommitThatTheFloorOvertakes(t *testing.T) {
 			s.table.Part = o.Partition
 			h, err := s.keys.Acquire()
 			require.NoError(t, err)
-			current := h.CurrentEpoch()
+			current := h.For(inner.Block{}).CurrentEpoch()
 			h.Release()
 			keks, _ := s.keys.KEKs()
 			in, err := keyring.ParseRecord([]byte(s.Records()["a"]))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -125,7 +126,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	}
 	// The engine keeps what an open snapshot or scan sees, in its files too. Purge finds those that
 	// begin after this look, if they are still open at its end or were counted meanwhile.
-	if n := s.keys.Pins(); n > 0 {
+	if n := s.keys.For(inner.Block{}).Pins(); n > 0 {
 		return r, fmt.Errorf("%w: %d of them; close them and erase again", ErrPinned, n)
 	}
 	dropped, err := s.rewriter.RotateEpoch(ctx, p.report())
@@ -141,8 +142,8 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	}
 	defer s.use.End()
 	err = purger.Purge(ctx, func() error {
-		return engine.SetMeta(ctx, s.part, metaErased, []byte(s.keys.Now().UTC().Format(time.RFC3339)))
-	}, func() bool { return s.keys.Pins() > 0 })
+		return engine.SetMeta(ctx, s.part, metaErased, []byte(s.keys.For(inner.Block{}).Now().UTC().Format(time.RFC3339)))
+	}, func() bool { return s.keys.For(inner.Block{}).Pins() > 0 })
 	held := errors.Is(err, engine.ErrHeld)
 	if err != nil && !held {
 		return r, row.Damage(err)
@@ -155,11 +156,11 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 			keys = append(keys, ReceiptKey{Key: id, State: KeyExists})
 		}
 	}
-	tell(past.PublicKeys(s.keys.PublicKeys()), keys)
+	tell(past.PublicKeys(s.keys.For(inner.Block{}).PublicKeys()), keys)
 	st := s.keys.State()
 	r = Receipt{
-		Version: receiptVersion, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: st.Generation,
-		Epochs: dropped, Keys: keys, Pinned: held || s.keys.Pins() > 0,
+		Version: receiptVersion, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.For(inner.Block{}).Now().UTC(), Generation: st.Generation,
+		Epochs: dropped, Keys: keys, Pinned: held || s.keys.For(inner.Block{}).Pins() > 0,
 	}
 	// A copy that is being made has the files of before, and is registered next.
 	if err := s.acquireTurn(ctx, s.copying); err != nil {
@@ -189,13 +190,13 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	// Without access the next Erase asks again.
 	t, err := s.taggerFor(register.Name)
 	if err == nil {
-		err = s.storage.NoteKEKs(ctx, t, said, s.keys.Now())
+		err = s.storage.NoteKEKs(ctx, t, said, s.keys.For(inner.Block{}).Now())
 		t.Destroy()
 	}
 	if err != nil && !cannotWrite(err) {
 		return r, err
 	}
-	s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "erased what was deleted or overwritten; receipt " + r.Hash})
+	s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.Progressed, Detail: "erased what was deleted or overwritten; receipt " + r.Hash})
 	return r, nil
 }
 

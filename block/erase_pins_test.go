@@ -105,7 +105,7 @@ func TestEraseBesideAScanThatBegins(t *testing.T) {
 	r, err = s.Erase(g.ctx, nil)
 	require.NoError(t, err)
 	require.False(t, r.Pinned)
-	require.Empty(t, holding(t, g.opts.FS, g.dir, document))
+	require.Empty(t, holding(t, g.opts.Pebble.FS, g.dir, document))
 }
 
 // stopFS stops where a file is locked for the first time.
@@ -127,8 +127,8 @@ func (f *stopFS) Lock(name string) (io.Closer, error) {
 // is waited for, and is in the receipt.
 func TestEraseBesideACheckpoint(t *testing.T) {
 	g := newRig(t)
-	fs := &stopFS{FS: g.opts.FS, lock: g.opts.FS.PathJoin("copy", "LOCK"), at: make(chan struct{}), proceed: make(chan struct{})}
-	g.opts.FS = fs
+	fs := &stopFS{FS: g.opts.Pebble.FS, lock: g.opts.Pebble.FS.PathJoin("copy", "LOCK"), at: make(chan struct{}), proceed: make(chan struct{})}
+	g.opts.Pebble.FS = fs
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("victim"), bytes.Repeat([]byte("x"), 100)))
 	copied := make(chan error, 1)

@@ -70,13 +70,13 @@ func TestEraseWithSomethingOpenFromBeforeALock(t *testing.T) {
 			require.ErrorIs(t, err, block.ErrPinned)
 			require.ErrorContains(t, err, "1 of them")
 			require.Equal(t, 1, s.State().Epochs, "it has done nothing")
-			require.NotEmpty(t, holding(t, g.opts.FS, g.dir, record), "the search must be able to find it")
+			require.NotEmpty(t, holding(t, g.opts.Pebble.FS, g.dir, record), "the search must be able to find it")
 			end()
 			r, err := s.Erase(g.ctx, nil)
 			require.NoError(t, err)
 			require.False(t, r.Pinned)
-			require.Empty(t, holding(t, g.opts.FS, g.dir, record))
-			require.Empty(t, holding(t, g.opts.FS, g.dir, document))
+			require.Empty(t, holding(t, g.opts.Pebble.FS, g.dir, record))
+			require.Empty(t, holding(t, g.opts.Pebble.FS, g.dir, document))
 		})
 	}
 }
@@ -114,8 +114,8 @@ func TestEraseBesideASnapshotThatIsClosed(t *testing.T) {
 	inTime := 0
 	for closed := range 16 { // before the nth table that Erase makes; 0: after Erase
 		g := newRig(t)
-		fs := &tablesFS{FS: g.opts.FS}
-		g.opts.FS = fs
+		fs := &tablesFS{FS: g.opts.Pebble.FS}
+		g.opts.Pebble.FS = fs
 		s := g.open()
 		for i := range 40 {
 			require.NoError(t, s.Put(g.ctx, fmt.Appendf(nil, "%03d", i), []byte("x")))
@@ -125,7 +125,7 @@ func TestEraseBesideASnapshotThatIsClosed(t *testing.T) {
 		require.NoError(t, s.Delete(g.ctx, []byte("victim")))
 		erased := func(what string) {
 			for _, needle := range [][]byte{victim, old, document} {
-				require.Empty(t, holding(t, g.opts.FS, g.dir, needle), what)
+				require.Empty(t, holding(t, g.opts.Pebble.FS, g.dir, needle), what)
 			}
 		}
 		what := fmt.Sprintf("closed before table %d", closed)
@@ -147,7 +147,7 @@ func TestEraseBesideASnapshotThatIsClosed(t *testing.T) {
 			erased(what)
 			continue
 		}
-		require.NotEmpty(t, holding(t, g.opts.FS, g.dir, old), "the search must be able to find it")
+		require.NotEmpty(t, holding(t, g.opts.Pebble.FS, g.dir, old), "the search must be able to find it")
 		require.NoError(t, snap.Close())
 		r, err = s.Erase(g.ctx, nil)
 		require.NoError(t, err)

@@ -61,17 +61,17 @@ func TestErase(t *testing.T) {
 	require.NoError(t, s.Put(g.ctx, []byte("overwritten"), []byte("old value")))
 	victim, old := []byte(s.Records()["victim"]), []byte(s.Records()["overwritten"])
 	document := s.Document()
-	require.NotEmpty(t, holding(t, g.opts.FS, g.dir, victim), "the search must be able to find it")
-	require.NotEmpty(t, holding(t, g.opts.FS, g.dir, document))
+	require.NotEmpty(t, holding(t, g.opts.Pebble.FS, g.dir, victim), "the search must be able to find it")
+	require.NotEmpty(t, holding(t, g.opts.Pebble.FS, g.dir, document))
 
 	// An attacker copies the files, and the KEK goes on to another version.
 	copies := vfs.NewMem()
-	_, err := vfs.Clone(g.opts.FS, copies, g.dir, "raw1", vfs.CloneSync)
+	_, err := vfs.Clone(g.opts.Pebble.FS, copies, g.dir, "raw1", vfs.CloneSync)
 	require.NoError(t, err)
 	first := g.key
 	second := g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
-	_, err = vfs.Clone(g.opts.FS, copies, g.dir, "raw2", vfs.CloneSync)
+	_, err = vfs.Clone(g.opts.Pebble.FS, copies, g.dir, "raw2", vfs.CloneSync)
 	require.NoError(t, err)
 	require.NoError(t, s.Delete(g.ctx, []byte("victim")))
 	require.NoError(t, s.Put(g.ctx, []byte("overwritten"), []byte("new value")))
@@ -90,7 +90,7 @@ func TestErase(t *testing.T) {
 	require.Equal(t, s.State().Generation, r.Generation)
 
 	for what, needle := range map[string][]byte{"the deleted record": victim, "the overwritten record": old, "the old document": document} {
-		require.Empty(t, holding(t, g.opts.FS, g.dir, needle), what)
+		require.Empty(t, holding(t, g.opts.Pebble.FS, g.dir, needle), what)
 	}
 	_, err = s.Get(g.ctx, []byte("victim"), nil)
 	require.ErrorIs(t, err, block.ErrNotFound)
@@ -101,7 +101,7 @@ func TestErase(t *testing.T) {
 	// The raw copies open as long as the KEK versions exist, and not after.
 	raw := func(dir string) error {
 		c := &rig{t: t, ctx: g.ctx, clock: g.clock, vault: g.vault, kek: g.kek, dir: dir, opts: g.opts}
-		c.opts.FS, c.opts.ReadOnly, c.opts.RequireAccess = copies, true, true
+		c.opts.Pebble.FS, c.opts.ReadOnly, c.opts.RequireAccess = copies, true, true
 		s, err := block.Open(c.ctx, c.dir, c.kek, &c.opts)
 		if err != nil {
 			return err

@@ -27,7 +27,7 @@ func TestEraseBesideAWalk(t *testing.T) {
 	v := vaulttest.New(&vaulttest.Options{Clock: clock})
 	id := v.CreateKey("customer")
 	fs := vfs.NewMem()
-	s, err := Open(ctx, "store", kek.New(v, id.Versionless()), &Options{FS: fs, MemTable: 1 << 20, Keyring: keyring.Options{Clock: clock}})
+	s, err := Open(ctx, "store", kek.New(v, id.Versionless()), &Options{Pebble: PebbleOptions{FS: fs, MemTable: 1 << 20}, Keyring: keyring.Options{Clock: clock}})
 	require.NoError(t, err)
 	defer s.Close()
 	for i := range 50 {

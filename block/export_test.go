@@ -112,7 +112,7 @@ func (s *Store) SetSteps(records, mark int) {
 func (s *Store) FillEpochs(t testing.TB, ctx context.Context) {
 	t.Helper()
 	for {
-		if err := s.keys.Rotate(ctx); err != nil {
+		if err := s.keys.BeginEpoch(ctx); err != nil {
 			require.ErrorIs(t, err, keyring.ErrLimit)
 			return
 		}

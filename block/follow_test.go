@@ -98,7 +98,7 @@ func TestCopyThatIsAwayIsToldOfOnce(t *testing.T) {
 	var mu sync.Mutex
 	var told []keyring.Event
 	g.opts.Keyring.OnEvent = func(e keyring.Event) {
-		if e.Kind == keyring.CopyNotRewrapped || e.Kind == keyring.Progressed {
+		if e.Kind == keyring.CopyKEKNotChanged || e.Kind == keyring.Progressed {
 			mu.Lock()
 			defer mu.Unlock()
 			told = append(told, e)
@@ -110,9 +110,9 @@ func TestCopyThatIsAwayIsToldOfOnce(t *testing.T) {
 		return len(told)
 	}
 	away := vfs.NewMem()
-	_, err := vfs.Clone(g.opts.FS, away, "copy", "copy")
+	_, err := vfs.Clone(g.opts.Pebble.FS, away, "copy", "copy")
 	require.NoError(t, err)
-	require.NoError(t, g.opts.FS.RemoveAll("copy"))
+	require.NoError(t, g.opts.Pebble.FS.RemoveAll("copy"))
 	next := g.vault.Rotate("customer")
 	clock := g.watch()
 	s := g.open()
@@ -124,12 +124,12 @@ func TestCopyThatIsAwayIsToldOfOnce(t *testing.T) {
 	clock.waited(t, 32*time.Minute, 1)
 	mu.Lock()
 	require.Len(t, told, 1)
-	require.Equal(t, keyring.CopyNotRewrapped, told[0].Kind)
+	require.Equal(t, keyring.CopyKEKNotChanged, told[0].Kind)
 	mu.Unlock()
 
 	require.NoError(t, s.RotateKEK(g.ctx))
 	eventually(t, func() bool { return times() == 2 }, "who asks is told")
-	_, err = vfs.Clone(away, g.opts.FS, "copy", "copy")
+	_, err = vfs.Clone(away, g.opts.Pebble.FS, "copy", "copy")
 	require.NoError(t, err)
 	g.clock.Advance(time.Hour)
 	eventually(t, func() bool { return copyNeeds(t, s) == next }, "it follows")
@@ -137,7 +137,7 @@ func TestCopyThatIsAwayIsToldOfOnce(t *testing.T) {
 }
 
 // A copy that is moved to another KEK is not rewritten, whatever is due in it: neither by
-// RewrapCheckpoint nor when its store takes it along.
+// ChangeCheckpointKEK nor when its store takes it along.
 func TestMovingACopyTouchesNoBlock(t *testing.T) {
 	g := newRig(t)
 	g.opts.Keyring.RekeyAfter = time.Hour
@@ -173,7 +173,7 @@ func TestMovingACopyTouchesNoBlock(t *testing.T) {
 	require.Equal(t, blocks, nowBlocks)
 
 	other := kek.New(g.vault, g.vault.CreateKey("other").Versionless())
-	require.NoError(t, block.RewrapCheckpoint(g.ctx, "copy", g.kek, other, &g.opts))
+	require.NoError(t, block.ChangeCheckpointKEK(g.ctx, "copy", g.kek, other, &g.opts))
 	nowRecords, nowBlocks = look(other)
 	require.Equal(t, records, nowRecords)
 	require.Equal(t, blocks, nowBlocks)
@@ -197,7 +197,7 @@ func TestForgetACopyThatIsBeingMoved(t *testing.T) {
 	require.NoError(t, s.ForgetCopy(g.ctx, copies[0].Instance))
 	_, err = block.Inspect(g.ctx, "copy", &g.opts)
 	require.NoError(t, err, "it can be opened")
-	require.NoError(t, g.opts.FS.RemoveAll("copy"))
+	require.NoError(t, g.opts.Pebble.FS.RemoveAll("copy"))
 	require.NoError(t, soonFrom(t, rotated))
 	copies, err = s.Copies(g.ctx)
 	require.NoError(t, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/rewrite"
 	"github.com/blockseal/blockseal/internal/row"
@@ -174,7 +175,7 @@ func TestGoldenReencodes(t *testing.T) {
 		block, end, next := []byte("block"), []byte("block 9"), []byte("block 2")
 		for name, want := range map[string]rewrite.Marker{
 			rewrite.MarkerRotateEpoch: {Epoch: 99, Start: block, End: end, Next: next},
-			rewrite.MarkerRekey:       {Work: keyring.WorkID([]byte("0123456789abcdef")), Start: block, Next: next},
+			rewrite.MarkerRekey:       {Work: inner.WorkID([]byte("0123456789abcdef")), Start: block, Next: next},
 		} {
 			m, err := rewrite.DecodeMarker(g.meta(name))
 			require.NoError(t, err)

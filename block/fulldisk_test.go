@@ -24,8 +24,8 @@ type fullFS struct {
 }
 
 func (g *rig) fillable() *fullFS {
-	fs := &fullFS{FS: g.opts.FS, refused: make(chan struct{}, 1)}
-	g.opts.FS = fs
+	fs := &fullFS{FS: g.opts.Pebble.FS, refused: make(chan struct{}, 1)}
+	g.opts.Pebble.FS = fs
 	return fs
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/kek"
@@ -83,7 +84,7 @@ func writeGoldenMeta(t *testing.T) {
 	})
 	id := s.StoreID()
 	g.StoreID = id[:]
-	g.keep(t, o.FS)
+	g.keep(t, o.Pebble.FS)
 	g.Pairs = rawPairs(t, g)
 	out, err := json.MarshalIndent(g, "", "\t")
 	require.NoError(t, err)
@@ -134,7 +135,7 @@ func TestGoldenMetaRecords(t *testing.T) {
 	_, record, _ := tagged.Split(g.meta(register.Name))
 	reg, err := register.Decode(record)
 	require.NoError(t, err)
-	require.Equal(t, []register.PastKEK{{ID: goldenID("0"), Gone: s.keys.Now().Unix(), Public: register.PublicKey{7}}, {ID: goldenID("1"), Public: public}}, reg.Past.KEKs)
+	require.Equal(t, []register.PastKEK{{ID: goldenID("0"), Gone: s.keys.For(inner.Block{}).Now().Unix(), Public: register.PublicKey{7}}, {ID: goldenID("1"), Public: public}}, reg.Past.KEKs)
 	require.True(t, reg.Past.Incomplete)
 	require.Equal(t, record, reg.Encode())
 	copies, err := s.Copies(t.Context())
@@ -146,7 +147,7 @@ func TestGoldenMetaRecords(t *testing.T) {
 	r, found, err := s.LastReceipt(t.Context())
 	require.NoError(t, err)
 	require.True(t, found)
-	require.Equal(t, Receipt{Version: 3, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.Now().UTC(), Generation: r.Generation,
+	require.Equal(t, Receipt{Version: 3, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.For(inner.Block{}).Now().UTC(), Generation: r.Generation,
 		Epochs: []uint32{1}, Kept: 1, Keys: []ReceiptKey{
 			{Key: goldenID("0"), State: KeyNotFound, PublicKey: register.PublicKey{7}.String()}, {Key: goldenID("1"), State: KeyExists, PublicKey: public.String()}}, Incomplete: true,
 		Copies: goldenCopies(), Hash: r.Hash}, r)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/rewrite"
 	"github.com/blockseal/blockseal/kek"
@@ -161,7 +162,7 @@ func (v *goldenVault) UnwrapKey(_ context.Context, w vault.Wrapped) ([]byte, err
 }
 
 func goldenOptions(fs vfs.FS) *Options {
-	return &Options{FS: fs, MemTable: 1 << 20, RecordCache: 1 << 16, RequireAccess: true, ManualRewrap: true,
+	return &Options{Pebble: PebbleOptions{FS: fs, MemTable: 1 << 20}, RecordCache: 1 << 16, RequireAccess: true, ManualRewrap: true,
 		Keyring: keyring.Options{Clock: vaulttest.NewClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))}}
 }
 
@@ -262,11 +263,11 @@ func writeGolden(t *testing.T) {
 		// epoch is none that the store has, so that the next one starts anew.
 		marker := rewrite.Marker{Epoch: 99, Start: []byte("block"), End: []byte("block 9"), Next: []byte("block 2")}
 		require.NoError(t, s.writeMeta(ctx, rewrite.MarkerRotateEpoch, marker.Encode()))
-		marker.End, marker.Epoch, marker.Work = nil, 0, keyring.WorkID([]byte("0123456789abcdef"))
+		marker.End, marker.Epoch, marker.Work = nil, 0, inner.WorkID([]byte("0123456789abcdef"))
 		require.NoError(t, s.writeMeta(ctx, rewrite.MarkerRekey, marker.Encode()))
 		require.NoError(t, s.saveCopies(ctx, func(r register.Register) []register.Entry { return r.With(goldenEntry(goldenID("1"))) }))
 		require.NoError(t, s.Close())
-		g.keep(t, o.FS)
+		g.keep(t, o.Pebble.FS)
 		s = openGolden(t, g)
 		for b, err := range s.Blocks(ctx, Range{}) {
 			require.NoError(t, err)

@@ -44,17 +44,17 @@ func TestCheckpointCopiedOverItsStore(t *testing.T) {
 				s = open()
 				require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("changed")))
 				meanwhile(g, s)
-				left := directory(files(t, g.opts.FS, g.dir))
+				left := directory(files(t, g.opts.Pebble.FS, g.dir))
 				require.NoError(t, s.Close())
 				if !crashed {
-					left = files(t, g.opts.FS, g.dir)
+					left = files(t, g.opts.Pebble.FS, g.dir)
 				}
-				copied := files(t, g.opts.FS, "copy")
+				copied := files(t, g.opts.Pebble.FS, "copy")
 
 				mem := vfs.NewMem()
 				maps.Copy(left, copied)
 				left.put(t, mem, g.dir)
-				g.opts.FS = mem
+				g.opts.Pebble.FS = mem
 				for _, readOnly := range []bool{true, false} {
 					g.opts.ReadOnly = readOnly
 					err := g.tryOpen()
@@ -95,10 +95,10 @@ func TestCheckpointCopiedWhileItIsRewrapped(t *testing.T) {
 				require.NoError(t, s.Put(g.ctx, fmt.Appendf(nil, "%03d", i), make([]byte, 2000)))
 			}
 			require.NoError(t, s.Checkpoint(g.ctx, "copy"))
-			before := files(t, g.opts.FS, "copy")
+			before := files(t, g.opts.Pebble.FS, "copy")
 			g.vault.Rotate("customer")
 			require.NoError(t, s.RotateKEK(g.ctx))
-			after := files(t, g.opts.FS, "copy")
+			after := files(t, g.opts.Pebble.FS, "copy")
 			copies, err := s.Copies(g.ctx)
 			require.NoError(t, err)
 			require.Equal(t, s.State().KEK, copies[0].KEK)
@@ -126,7 +126,7 @@ func TestCheckpointCopiedWhileItIsRewrapped(t *testing.T) {
 						mem := vfs.NewMem()
 						arrived.put(t, mem, "arrived")
 						c := *g
-						c.dir, c.opts.FS = "arrived", mem
+						c.dir, c.opts.Pebble.FS = "arrived", mem
 						r, err := block.Open(c.ctx, c.dir, c.kek, &c.opts)
 						if err != nil {
 							require.ErrorIs(t, err, block.ErrCorrupt, "%s, %d, listed %s", order, split, listed)
@@ -157,13 +157,13 @@ func TestCopyMadeByHand(t *testing.T) {
 		t.Run(where, func(t *testing.T) {
 			g := newRig(t)
 			copyTo := func(to string) {
-				d := directory(files(t, g.opts.FS, g.dir))
-				d.put(t, g.opts.FS, to)
+				d := directory(files(t, g.opts.Pebble.FS, g.dir))
+				d.put(t, g.opts.Pebble.FS, to)
 			}
 			other, moved := "other", "moved"
 			if where == "on a disk" {
 				root := t.TempDir()
-				g.dir, g.opts.FS = filepath.Join(root, "store"), vfs.Default
+				g.dir, g.opts.Pebble.FS = filepath.Join(root, "store"), vfs.Default
 				other, moved = filepath.Join(root, "other"), filepath.Join(root, "moved")
 			}
 			s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
@@ -207,7 +207,7 @@ func TestCopyMadeByHand(t *testing.T) {
 				require.Equal(t, keyring.Available, s.State().Status)
 				require.NoError(t, s.Close())
 			}
-			require.NoError(t, g.opts.FS.Rename(g.dir, moved))
+			require.NoError(t, g.opts.Pebble.FS.Rename(g.dir, moved))
 			s = at(moved).open()
 			require.Equal(t, keyring.Available, s.State().Status, "it was moved")
 			require.Equal(t, instance, s.Instance())
@@ -223,10 +223,10 @@ func TestUnknownEngineVersion(t *testing.T) {
 			s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
 			require.NoError(t, err)
 			require.NoError(t, s.Put(g.ctx, []byte("a"), nil))
-			d := directory(files(t, g.opts.FS, g.dir))
+			d := directory(files(t, g.opts.Pebble.FS, g.dir))
 			require.NoError(t, s.Close())
 			if closed {
-				d = files(t, g.opts.FS, g.dir)
+				d = files(t, g.opts.Pebble.FS, g.dir)
 			}
 			for n := range d {
 				if strings.HasPrefix(n, "marker.format-version.") {
@@ -234,8 +234,8 @@ func TestUnknownEngineVersion(t *testing.T) {
 				}
 			}
 			d["marker.format-version.000011."+version] = nil
-			g.opts.FS = vfs.NewMem()
-			d.put(t, g.opts.FS, g.dir)
+			g.opts.Pebble.FS = vfs.NewMem()
+			d.put(t, g.opts.Pebble.FS, g.dir)
 			_, inspected := block.Inspect(g.ctx, g.dir, &g.opts)
 			for _, err := range []error{g.tryOpen(), inspected} {
 				if closed { // that the list does not have it is said first
@@ -245,7 +245,7 @@ func TestUnknownEngineVersion(t *testing.T) {
 				}
 				require.ErrorIs(t, err, want, version)
 			}
-			require.Empty(t, d.changed(files(t, g.opts.FS, g.dir)))
+			require.Empty(t, d.changed(files(t, g.opts.Pebble.FS, g.dir)))
 		}
 	}
 }
@@ -254,7 +254,7 @@ func TestUnknownEngineVersion(t *testing.T) {
 func TestCheckpointToADirectoryThatExists(t *testing.T) {
 	g := newRig(t)
 	s := g.open()
-	require.NoError(t, g.opts.FS.MkdirAll("copy", 0o700))
+	require.NoError(t, g.opts.Pebble.FS.MkdirAll("copy", 0o700))
 	err := s.Checkpoint(g.ctx, "copy")
 	require.ErrorIs(t, err, fs.ErrExist)
 	require.ErrorContains(t, err, "name a directory that does not exist")
@@ -270,12 +270,12 @@ func TestCheckpointsListIsAuthenticated(t *testing.T) {
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
 	require.NoError(t, s.Checkpoint(g.ctx, "copy"))
-	text := string(files(t, g.opts.FS, "copy")["BLOCKSEAL"])
+	text := string(files(t, g.opts.Pebble.FS, "copy")["BLOCKSEAL"])
 	body, _, found := strings.Cut(text, "sha256 ")
 	require.True(t, found)
 	require.Contains(t, body, "\ntag ")
 	body = strings.Replace(body, "sequence ", "sequence 1", 1)
-	write(t, g.opts.FS, "copy/BLOCKSEAL", sum(body))
+	write(t, g.opts.Pebble.FS, "copy/BLOCKSEAL", sum(body))
 	c := *g
 	c.dir = "copy"
 	r, err := block.Open(c.ctx, c.dir, c.kek, &c.opts)
@@ -293,7 +293,7 @@ func TestCheckpointsListIsAuthenticated(t *testing.T) {
 	g.vault.SetEnabled(g.key, false)
 	require.Error(t, s.Revalidate(g.ctx))
 	require.NoError(t, s.Checkpoint(g.ctx, "locked"))
-	require.NotContains(t, string(files(t, g.opts.FS, "locked")["BLOCKSEAL"]), "\ntag ")
+	require.NotContains(t, string(files(t, g.opts.Pebble.FS, "locked")["BLOCKSEAL"]), "\ntag ")
 	g.vault.SetEnabled(g.key, true)
 	require.NoError(t, s.Revalidate(g.ctx))
 	c.dir = "locked"
@@ -309,15 +309,15 @@ func TestStrayFiles(t *testing.T) {
 	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
 	stray := []string{"app.log", "._000012.log", "000002.sync-conflict.log", "OPTIONS-old", "MANIFEST-", "notes", "new\nline.log"}
 	for _, n := range stray {
-		write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, n), "at Close")
+		write(t, g.opts.Pebble.FS, g.opts.Pebble.FS.PathJoin(g.dir, n), "at Close")
 	}
-	require.NoError(t, g.opts.FS.MkdirAll(g.opts.FS.PathJoin(g.dir, "old.log"), 0o700))
+	require.NoError(t, g.opts.Pebble.FS.MkdirAll(g.opts.Pebble.FS.PathJoin(g.dir, "old.log"), 0o700))
 	require.NoError(t, s.Close())
 	for _, n := range stray[1:] {
-		write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, n), "changed since")
+		write(t, g.opts.Pebble.FS, g.opts.Pebble.FS.PathJoin(g.dir, n), "changed since")
 	}
-	require.NoError(t, g.opts.FS.Remove(g.opts.FS.PathJoin(g.dir, stray[0])))
-	write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, "rsync.log"), "new")
+	require.NoError(t, g.opts.Pebble.FS.Remove(g.opts.Pebble.FS.PathJoin(g.dir, stray[0])))
+	write(t, g.opts.Pebble.FS, g.opts.Pebble.FS.PathJoin(g.dir, "rsync.log"), "new")
 	for range 2 {
 		s = g.open()
 		got, err := s.Get(g.ctx, []byte("a"), nil)
@@ -330,8 +330,8 @@ func TestStrayFiles(t *testing.T) {
 // A checkpoint that fails removes nothing that somebody else made meanwhile.
 func TestCheckpointLosesARace(t *testing.T) {
 	g := newRig(t)
-	disk := &watchedFS{FS: g.opts.FS}
-	g.opts.FS = disk
+	disk := &watchedFS{FS: g.opts.Pebble.FS}
+	g.opts.Pebble.FS = disk
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), nil))
 	made := false

@@ -16,7 +16,7 @@ func TestHoldCheckpoint(t *testing.T) {
 	g := newRig(t)
 	told := make(chan keyring.Event, 100)
 	g.opts.Keyring.OnEvent = func(e keyring.Event) {
-		if e.Kind == keyring.CopyNotRewrapped || e.Kind == keyring.CopyRewrapped {
+		if e.Kind == keyring.CopyKEKNotChanged || e.Kind == keyring.CopyKEKChanged {
 			told <- e
 		}
 	}
@@ -25,21 +25,21 @@ func TestHoldCheckpoint(t *testing.T) {
 	require.NoError(t, s.Checkpoint(g.ctx, "copy"))
 	release, err := block.HoldCheckpoint("copy", &g.opts)
 	require.NoError(t, err)
-	before := directory(files(t, g.opts.FS, "copy"))
+	before := directory(files(t, g.opts.Pebble.FS, "copy"))
 	second := g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
 	e := <-told
-	require.Equal(t, keyring.CopyNotRewrapped, e.Kind)
+	require.Equal(t, keyring.CopyKEKNotChanged, e.Kind)
 	require.ErrorIs(t, e.Err, block.ErrLocked)
-	require.Empty(t, before.changed(files(t, g.opts.FS, "copy")))
-	before.put(t, g.opts.FS, "elsewhere")
+	require.Empty(t, before.changed(files(t, g.opts.Pebble.FS, "copy")))
+	before.put(t, g.opts.Pebble.FS, "elsewhere")
 	info, err := block.InspectKeyring("elsewhere", &g.opts)
 	require.NoError(t, err)
 	require.Equal(t, g.key, info.KEK)
 
 	require.NoError(t, release())
 	require.NoError(t, release())
-	for e.Kind != keyring.CopyRewrapped {
+	for e.Kind != keyring.CopyKEKChanged {
 		g.clock.Advance(time.Minute)
 		select {
 		case e = <-told:
@@ -59,7 +59,7 @@ func TestHoldRefuses(t *testing.T) {
 	require.NoError(t, err)
 	_, err = block.HoldCheckpoint(g.dir, &g.opts)
 	require.ErrorIs(t, err, block.ErrLocked)
-	crashed := directory(files(t, g.opts.FS, g.dir))
+	crashed := directory(files(t, g.opts.Pebble.FS, g.dir))
 	require.NoError(t, s.Close())
 	release, err := block.HoldCheckpoint(g.dir, &g.opts)
 	require.NoError(t, err)
@@ -67,13 +67,13 @@ func TestHoldRefuses(t *testing.T) {
 	require.NoError(t, release())
 	require.NoError(t, g.tryOpen())
 
-	crashed.put(t, g.opts.FS, g.dir)
+	crashed.put(t, g.opts.Pebble.FS, g.dir)
 	_, err = block.HoldCheckpoint(g.dir, &g.opts)
 	require.ErrorContains(t, err, "it was not closed; open it and close it again")
 	require.NoError(t, g.tryOpen())
-	for name := range files(t, g.opts.FS, g.dir) {
+	for name := range files(t, g.opts.Pebble.FS, g.dir) {
 		if role(name) == "marker.manifest" {
-			require.NoError(t, g.opts.FS.Remove(g.opts.FS.PathJoin(g.dir, name)))
+			require.NoError(t, g.opts.Pebble.FS.Remove(g.opts.Pebble.FS.PathJoin(g.dir, name)))
 		}
 	}
 	_, err = block.HoldCheckpoint(g.dir, &g.opts)

@@ -114,15 +114,15 @@ func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 	if err != nil {
 		return nil, keyring.Info{}, err
 	}
-	o.ReadOnly, o.MemTable, o.BlockCache = true, 1<<20, 1<<20
-	found, err := place.Has(o.FS, dir)
+	o.ReadOnly, o.Pebble.MemTable, o.Pebble.BlockCache = true, 1<<20, 1<<20
+	found, err := place.Has(o.Pebble.FS, dir)
 	if err == nil && !found {
 		err = fmt.Errorf("block: inspect %s: there is no store: %w", dir, ErrNotStore)
 	}
 	if err != nil {
 		return nil, keyring.Info{}, err
 	}
-	s := &Store{opts: o, place: place.New(o.FS, dir, true), storage: &register.Storage{}}
+	s := &Store{opts: o, place: place.New(o.Pebble.FS, dir, true), storage: &register.Storage{}}
 	info, err := s.openClear(context.Background())
 	if err != nil {
 		return nil, keyring.Info{}, errors.Join(err, s.release())
@@ -199,12 +199,12 @@ func (in *Inspection) count(ctx context.Context, s *Store) error {
 
 // measure adds up the directory's files.
 func (in *Inspection) measure(s *Store) error {
-	names, err := s.opts.FS.List(s.place.Dir())
+	names, err := s.opts.Pebble.FS.List(s.place.Dir())
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		f, err := s.opts.FS.Stat(s.opts.FS.PathJoin(s.place.Dir(), name))
+		f, err := s.opts.Pebble.FS.Stat(s.opts.Pebble.FS.PathJoin(s.place.Dir(), name))
 		if err != nil {
 			return err
 		}

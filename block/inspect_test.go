@@ -98,7 +98,7 @@ func TestInspectRefusals(t *testing.T) {
 	g := newRig(t)
 	_, err := block.Inspect(g.ctx, "nowhere", &g.opts)
 	require.ErrorIs(t, err, block.ErrNotStore)
-	require.NoError(t, g.opts.FS.MkdirAll("other/dir", 0o700))
+	require.NoError(t, g.opts.Pebble.FS.MkdirAll("other/dir", 0o700))
 	_, err = block.InspectKeyring("other", &g.opts)
 	require.ErrorIs(t, err, block.ErrNotStore)
 

@@ -292,8 +292,8 @@ func TestChangeVaultUnderOneName(t *testing.T) {
 	}
 }
 
-// RewrapCheckpoint that was cut off goes on, between keys of one name too.
-func TestRewrapCheckpointGoesOn(t *testing.T) {
+// ChangeCheckpointKEK that was cut off goes on, between keys of one name too.
+func TestChangeCheckpointKEKGoesOn(t *testing.T) {
 	for _, name := range []string{"key", "customer"} {
 		t.Run(name, func(t *testing.T) {
 			g := newByKEKRig(t)
@@ -305,13 +305,13 @@ func TestRewrapCheckpointGoesOn(t *testing.T) {
 			other, k := g.otherVault("other", name)
 			from, to := kek.New(g.vault, vault.KeyID{Name: "customer"}), kek.New(other, vault.KeyID{Name: k.ID().Name})
 			other.Inject(vaulttest.Fault{Op: vault.OpWrapKey, Nth: 4, Err: vaulttest.NetworkGone()}) // of the document, and two records
-			require.ErrorIs(t, block.RewrapCheckpoint(g.ctx, "copy", from, to, &g.opts), vault.ErrUnavailable)
+			require.ErrorIs(t, block.ChangeCheckpointKEK(g.ctx, "copy", from, to, &g.opts), vault.ErrUnavailable)
 			in, err := block.Inspect(g.ctx, "copy", &g.opts)
 			require.NoError(t, err)
 			require.Equal(t, "mem:other", in.Keyring.KEK.Vault)
 			require.Len(t, in.Keyring.KEKs, 2, "it was cut off")
 
-			require.NoError(t, block.RewrapCheckpoint(g.ctx, "copy", from, to, &g.opts))
+			require.NoError(t, block.ChangeCheckpointKEK(g.ctx, "copy", from, to, &g.opts))
 			in, err = block.Inspect(g.ctx, "copy", &g.opts)
 			require.NoError(t, err)
 			require.Len(t, in.Keyring.KEKs, 1)

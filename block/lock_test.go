@@ -187,8 +187,8 @@ func TestOperationsEndBeforeTheLockIsAnnounced(t *testing.T) {
 	for _, way := range []string{"denied", "expiry"} {
 		t.Run(way, func(t *testing.T) {
 			g := newRig(t)
-			disk := &gate{FS: g.opts.FS}
-			g.opts.FS = disk
+			disk := &gate{FS: g.opts.Pebble.FS}
+			g.opts.Pebble.FS = disk
 			var open atomic.Bool // the gate
 			var announced atomic.Int64
 			g.opts.Keyring.OnEvent = func(e keyring.Event) {

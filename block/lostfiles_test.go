@@ -72,7 +72,7 @@ type history struct {
 func (g *rig) live(crashed bool) history {
 	h := history{want: map[string]string{}}
 	disk := &watchedFS{FS: vfs.NewCrashableMem()} // the engine's own goroutines go on changing files
-	g.opts.FS = disk
+	g.opts.Pebble.FS = disk
 	moment := func() {
 		at := disk.crash(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))})
 		h.moments = append(h.moments, files(g.t.(*testing.T), at, g.dir))
@@ -168,7 +168,7 @@ func TestLostFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t)
 			g.opts.Keyring.Logger = nil
-			g.opts.Fatal = func(msg string) { panic(msg) }
+			g.opts.Pebble.Fatal = func(msg string) { panic(msg) }
 			h := g.live(crashed)
 			last := h.moments[len(h.moments)-1]
 			logs := slices.DeleteFunc(slices.Sorted(maps.Keys(last)), func(n string) bool { return role(n) != ".log" })
@@ -242,7 +242,7 @@ func (g *rig) lost(t *testing.T, d directory, want map[string]string, what strin
 	fs := vfs.NewMem()
 	d.put(t, fs, g.dir)
 	o := g.opts
-	o.FS = fs
+	o.Pebble.FS = fs
 	untouched := func() {
 		t.Helper()
 		if changed := d.changed(files(t, fs, g.dir)); len(changed) > 0 {

@@ -25,7 +25,7 @@ func markerRig(t *testing.T) (context.Context, *vaulttest.Clock, *Store) {
 	clock := vaulttest.NewClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
 	v := vaulttest.New(&vaulttest.Options{Clock: clock})
 	id := v.CreateKey("customer")
-	s, err := Open(ctx, "store", kek.New(v, id.Versionless()), &Options{FS: vfs.NewMem(), MemTable: 1 << 20,
+	s, err := Open(ctx, "store", kek.New(v, id.Versionless()), &Options{Pebble: PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20},
 		Keyring: keyring.Options{Clock: clock, RekeyAfter: time.Hour, ManualRevalidation: true}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })

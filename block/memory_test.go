@@ -44,14 +44,14 @@ const (
 )
 
 // memoryStore opens the store beneath a directory on a file vault beside it.
-func memoryStore(ctx context.Context, dir string, clock keyring.Clock, w keyring.Wrapping) (*local.Vault, *block.Store, error) {
+func memoryStore(ctx context.Context, dir string, clock vault.Clock, w keyring.Wrapping) (*local.Vault, *block.Store, error) {
 	v, err := local.Open(filepath.Join(dir, "vault"), []byte(memoryPassphrase), &local.Options{InsecureKDF: true})
 	if err != nil {
 		return nil, nil, err
 	}
 	lease := 10_000 * time.Hour // the clock moves by hours
 	s, err := block.Open(ctx, filepath.Join(dir, "store"), kek.New(v, vault.KeyID{Name: "k"}),
-		&block.Options{MemTable: 1 << 20, BlockCache: 1 << 20, VaultRate: 1 << 30,
+		&block.Options{Pebble: block.PebbleOptions{MemTable: 1 << 20, BlockCache: 1 << 20}, VaultRate: 1 << 30,
 			Keyring: keyring.Options{Wrapping: w, Clock: clock, RekeyAfter: memoryRekeyAfter,
 				Lease: lease, AllowLongLease: true, CheckEvery: lease / 2, VaultTimeout: lease}})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/kek"
@@ -45,7 +46,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 	keks, active := s.keys.KEKs()
 	now := keks[active]
 	reg, _ := s.storage.View()
-	to, ok := s.keys.KEKFor(now)
+	to, ok := s.keys.For(inner.Block{}).KEKFor(now)
 	if !ok || s.keys.KEKMoves() != moves {
 		return 0, nil // whoever changed the KEK looks at the copies next
 	}
@@ -53,7 +54,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 	defer func() { s.copiesTold = told }()
 	notMoved := func(c register.Entry, err error) {
 		if before, ok := s.copiesTold[c.Instance]; asked || !ok || !sameReason(before, err) {
-			s.keys.Emit(keyring.Event{Kind: keyring.CopyNotRewrapped, Key: c.KEK, Detail: c.Path, Err: err})
+			s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.CopyKEKNotChanged, Key: c.KEK, Detail: c.Path, Err: err})
 		}
 		told[c.Instance] = err
 		behind++
@@ -82,7 +83,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 	// Tell of all of them before the first is touched; if nobody asked, of those that are news.
 	for _, c := range due {
 		if _, before := s.copiesTold[c.Instance]; asked || !before {
-			s.keys.Emit(keyring.Event{Kind: keyring.CopyDue, Key: now, Detail: c.Path})
+			s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.CopyDue, Key: now, Detail: c.Path})
 		}
 	}
 	for _, c := range due {
@@ -103,7 +104,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 			}
 			continue
 		}
-		s.keys.Emit(keyring.Event{Kind: keyring.CopyRewrapped, Key: now, Detail: c.Path})
+		s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.CopyKEKChanged, Key: now, Detail: c.Path})
 	}
 	return behind, nil
 }
@@ -111,7 +112,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 // tellRegister tells once that the register was not believed.
 func (s *Store) tellRegister() {
 	if doubt := s.storage.Wrong(); doubt != "" {
-		s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "the register of copies and KEK versions was not believed",
+		s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.Progressed, Detail: "the register of copies and KEK versions was not believed",
 			Err: fmt.Errorf("block: the register of copies and KEK versions of %s: %s: copies and KEK versions may be missing from it: %w", s.place.Dir(), doubt, ErrIncomplete)})
 	}
 }
@@ -180,19 +181,19 @@ func (s *Store) endMove(ctx context.Context, instance string, f func() error) er
 	}
 }
 
-// RewrapCheckpoint moves an offline copy of a store from one KEK to another, without touching its
+// ChangeCheckpointKEK moves an offline copy of a store from one KEK to another, without touching its
 // blocks: for copies that a KEK change did not reach. The copy goes on waiting for its own
 // Revalidate. Records wrapped ByKEK are rewrapped too, at three vault calls each. After a crash or
 // the end of ctx the next call goes on.
 //
 // If from is gone or refused, the error names the key version that the copy needs. [ErrLocked] says
 // that somebody has the copy open, as its store has while it moves it.
-func RewrapCheckpoint(ctx context.Context, dir string, from, to *kek.KEK, opts *Options) error {
+func ChangeCheckpointKEK(ctx context.Context, dir string, from, to *kek.KEK, opts *Options) error {
 	_, err := moveCopy(ctx, dir, from, to, opts, nil)
 	return err
 }
 
-// moveCopy is RewrapCheckpoint. With of, a store moves that copy of its own and nothing else: it
+// moveCopy is ChangeCheckpointKEK. With of, a store moves that copy of its own and nothing else: it
 // leaves alone what needs no move, and sets of.Document. It returns what the copy's keyring says in
 // the end, if it could be opened.
 func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options, of *register.Entry) (in *keyring.Info, err error) {
@@ -206,9 +207,9 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 		o.moving = &as
 	}
 	// An anchor in the options is the store's, and a copy is older.
-	o.Keyring.AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
-	if found, err := place.Has(o.fs(), dir); err != nil || !found {
-		return nil, errors.Join(err, fmt.Errorf("block: rewrap checkpoint %s: %w", dir, ErrNotStore))
+	o.Keyring.For(inner.Block{}).AwaitRevalidate, o.Keyring.OnEvent, o.Keyring.Anchor = true, nil, nil
+	if found, err := place.Has(o.Pebble.fs(), dir); err != nil || !found {
+		return nil, errors.Join(err, fmt.Errorf("block: change the KEK of checkpoint %s: %w", dir, ErrNotStore))
 	}
 	s, err := openCopy(ctx, dir, from, &o)
 	if errors.Is(err, keyring.ErrWrongKEK) || from.ID().Vault == "" && vault.Denied(err) {
@@ -220,7 +221,7 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("block: rewrap checkpoint: %w", err)
+		return nil, fmt.Errorf("block: change the KEK of checkpoint: %w", err)
 	}
 	info := s.keyringInfo()
 	if keks, active := s.keys.KEKs(); of == nil || len(keks) > 1 || keks[active] != to.ID() {
@@ -233,7 +234,7 @@ func moveCopy(ctx context.Context, dir string, from, to *kek.KEK, opts *Options,
 		of.Document = s.storage.Sum()
 	}
 	if err = errors.Join(err, s.Close()); err != nil {
-		err = fmt.Errorf("block: rewrap checkpoint %s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err)
+		err = fmt.Errorf("block: change the KEK of checkpoint %s (instance %s, wrapped by %s): %w", dir, s.Instance(), s.keys.State().KEK, err)
 	}
 	return &info, err
 }
@@ -278,14 +279,14 @@ func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) 
 	if err := s.noteCopy(ctx, *c); err != nil {
 		return err
 	}
-	from, ok := s.keys.KEKFor(in.KEK)
+	from, ok := s.keys.For(inner.Block{}).KEKFor(in.KEK)
 	if !ok {
-		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with RewrapCheckpoint: %w",
+		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with ChangeCheckpointKEK: %w",
 			c.Instance, in.KEK, keyring.ErrWrongKEK)
 	}
 	o.Keyring.Clock, o.Keyring.VaultTimeout, o.VaultRate = s.opts.Keyring.Clock, s.opts.Keyring.VaultTimeout, s.opts.VaultRate
 	for _, id := range in.KEKs {
-		if k, ok := s.keys.KEKFor(id); ok {
+		if k, ok := s.keys.For(inner.Block{}).KEKFor(id); ok {
 			o.Keyring.OtherKEKs = append(o.Keyring.OtherKEKs, k)
 		}
 	}
@@ -299,15 +300,15 @@ func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) 
 
 // copyOptions returns the options to open a copy with.
 func (s *Store) copyOptions() Options {
-	return Options{FS: s.opts.FS, Fatal: s.opts.Fatal, MemTable: 1 << 20, RecordCache: -1}
+	return Options{Pebble: PebbleOptions{FS: s.opts.Pebble.FS, Fatal: s.opts.Pebble.Fatal, MemTable: 1 << 20}, RecordCache: -1}
 }
 
 // inspectCopy returns what is in clear at a copy's path, if its ids are the copy's.
 func (s *Store) inspectCopy(c register.Entry, o *Options) (in keyring.Info, err error) {
-	if found, err := place.Has(s.opts.FS, c.Path); err != nil || !found {
+	if found, err := place.Has(s.opts.Pebble.FS, c.Path); err != nil || !found {
 		return in, errors.Join(err, elsewhere(c.Copy))
 	}
-	instance, err := place.InstanceAt(s.opts.FS, c.Path)
+	instance, err := place.InstanceAt(s.opts.Pebble.FS, c.Path)
 	if err != nil {
 		return in, err
 	}
@@ -322,7 +323,7 @@ func (s *Store) inspectCopy(c register.Entry, o *Options) (in keyring.Info, err 
 
 // doubted is the error of a doubtful copy that is not moved.
 func doubted(c register.Copy) error {
-	return fmt.Errorf("block: copy %s at %s, on %s: %s; look at it, and forget it or move it by a call of its own (RewrapCheckpoint, Relocate): %w",
+	return fmt.Errorf("block: copy %s at %s, on %s: %s; look at it, and forget it or move it by a call of its own (ChangeCheckpointKEK, Relocate): %w",
 		c.Instance, c.Path, named(c.KEKs), c.Doubt, ErrIncomplete)
 }
 

@@ -29,7 +29,7 @@ func TestCopiesThatWereExchanged(t *testing.T) {
 			g := newByKEKRig(t)
 			var told told
 			g.opts.Keyring.OnEvent = func(e keyring.Event) {
-				if e.Kind == keyring.CopyNotRewrapped {
+				if e.Kind == keyring.CopyKEKNotChanged {
 					told.add(e.Err)
 				}
 			}
@@ -37,7 +37,7 @@ func TestCopiesThatWereExchanged(t *testing.T) {
 			require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
 			require.NoError(t, s.Checkpoint(g.ctx, "one"))
 			require.NoError(t, s.Checkpoint(g.ctx, "two"))
-			require.NoError(t, exchange(g.opts.FS))
+			require.NoError(t, exchange(g.opts.Pebble.FS))
 			before, err := s.Copies(g.ctx)
 			require.NoError(t, err)
 			require.Len(t, before, 2)

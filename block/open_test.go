@@ -79,13 +79,13 @@ func TestOpenRefusesOtherDirectories(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t)
 			for n, content := range c.files {
-				write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, n), content)
+				write(t, g.opts.Pebble.FS, g.opts.Pebble.FS.PathJoin(g.dir, n), content)
 			}
-			before := files(t, g.opts.FS, g.dir)
+			before := files(t, g.opts.Pebble.FS, g.dir)
 			err := g.tryOpen()
 			require.ErrorIs(t, err, c.want)
 			require.ErrorContains(t, err, c.text)
-			after := files(t, g.opts.FS, g.dir)
+			after := files(t, g.opts.Pebble.FS, g.dir)
 			delete(after, "LOCK")
 			require.Equal(t, before, after)
 		})
@@ -97,13 +97,13 @@ func sum(text string) string { return text + fmt.Sprintf("sha256 %x\n", sha256.S
 
 func TestOpenRefusesAForeignPebble(t *testing.T) {
 	g := newRig(t)
-	db, err := pebble.Open(g.dir, &pebble.Options{FS: g.opts.FS})
+	db, err := pebble.Open(g.dir, &pebble.Options{FS: g.opts.Pebble.FS})
 	require.NoError(t, err)
 	require.NoError(t, db.Set([]byte("k"), []byte("v"), pebble.Sync))
 	require.NoError(t, db.Close())
-	before := files(t, g.opts.FS, g.dir)
+	before := files(t, g.opts.Pebble.FS, g.dir)
 	require.ErrorIs(t, g.tryOpen(), block.ErrNotStore)
-	require.Equal(t, before, files(t, g.opts.FS, g.dir))
+	require.Equal(t, before, files(t, g.opts.Pebble.FS, g.dir))
 }
 
 func TestOpenTwice(t *testing.T) {
@@ -119,12 +119,12 @@ func TestOpenTwice(t *testing.T) {
 func TestOpenInASecondProcess(t *testing.T) {
 	if dir := os.Getenv("BLOCKSEAL_OPEN_CHILD"); dir != "" {
 		g := newRig(t)
-		g.dir, g.opts.FS = dir, nil
+		g.dir, g.opts.Pebble.FS = dir, nil
 		require.ErrorIs(t, g.tryOpen(), block.ErrLocked)
 		return
 	}
 	g := newRig(t)
-	g.dir, g.opts.FS = filepath.Join(t.TempDir(), "store"), nil
+	g.dir, g.opts.Pebble.FS = filepath.Join(t.TempDir(), "store"), nil
 	g.open()
 	child := exec.Command(os.Args[0], "-test.run=^TestOpenInASecondProcess$", "-test.v")
 	child.Env = append(os.Environ(), "BLOCKSEAL_OPEN_CHILD="+g.dir)
@@ -142,7 +142,7 @@ func TestOpenWithoutALock(t *testing.T) {
 			s := g.open()
 			require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
 			require.NoError(t, s.Close())
-			g.opts.FS = errorfs.Wrap(g.opts.FS, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			g.opts.Pebble.FS = errorfs.Wrap(g.opts.Pebble.FS, errorfs.InjectorFunc(func(op errorfs.Op) error {
 				if op.Kind == errorfs.OpLock {
 					return reason
 				}
@@ -176,7 +176,7 @@ func TestCreateWithoutAccess(t *testing.T) {
 	g := newRig(t)
 	g.vault.Revoke(vault.OpUnwrapKey)
 	require.ErrorIs(t, g.tryOpen(), vault.ErrAccessDenied)
-	_, err := g.opts.FS.Stat(g.dir)
+	_, err := g.opts.Pebble.FS.Stat(g.dir)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	g.vault.Restore(vault.OpUnwrapKey)
 	g.open()
@@ -189,23 +189,23 @@ func TestCreateWithoutAccess(t *testing.T) {
 // A creation that was cut off after any of its steps is finished by the next Open.
 func TestCreationCutOff(t *testing.T) {
 	g := newRig(t)
-	write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, "BLOCKSEAL.new"), "blocks")
-	write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, "LOCK"), "")
+	write(t, g.opts.Pebble.FS, g.opts.Pebble.FS.PathJoin(g.dir, "BLOCKSEAL.new"), "blocks")
+	write(t, g.opts.Pebble.FS, g.opts.Pebble.FS.PathJoin(g.dir, "LOCK"), "")
 	require.NoError(t, g.tryOpen())
 
 	g = newRig(t)
-	write(t, g.opts.FS, g.opts.FS.PathJoin(g.dir, "BLOCKSEAL"), sum("blockseal store 2\ninstance 0123456789abcdef0123456789abcdef\nstate creating\npath \"store\"\n"))
+	write(t, g.opts.Pebble.FS, g.opts.Pebble.FS.PathJoin(g.dir, "BLOCKSEAL"), sum("blockseal store 2\ninstance 0123456789abcdef0123456789abcdef\nstate creating\npath \"store\"\n"))
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), nil))
 }
 
 // edit changes the engine's records of a closed store.
 func (g *rig) edit(f func(db *pebble.DB)) {
-	db, err := pebble.Open(g.dir, &pebble.Options{FS: g.opts.FS, FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}})
+	db, err := pebble.Open(g.dir, &pebble.Options{FS: g.opts.Pebble.FS, FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}})
 	require.NoError(g.t, err)
 	f(db)
 	require.NoError(g.t, db.Close())
-	require.NoError(g.t, unclose.Store(g.opts.FS, g.dir))
+	require.NoError(g.t, unclose.Store(g.opts.Pebble.FS, g.dir))
 }
 
 type quiet struct{}

@@ -20,8 +20,8 @@ const (
 // Options configure a store. A nil *Options, and each zero field, means the default that the field
 // states.
 type Options struct {
-	// Keyring configures keys, lease, checks, rotation, events and logging. The store may also set
-	// its AwaitRevalidate, ReadOnly, RequireAccess and Shared, and always sets its Instance.
+	// Keyring configures keys, lease, checks, rotation, events and logging. Its
+	// ReadOnly and RequireAccess are set by the store as well.
 	Keyring keyring.Options
 
 	// RequireAccess makes Open fail if the vault refuses or does not answer. Default: Open returns
@@ -40,7 +40,7 @@ type Options struct {
 	// together. Default: 1,000.
 	VaultRate int
 	// ManualRewrap leaves DEKs that an older KEK wraps (ByKEK) to RewrapDEKs, and a copy of which
-	// only such DEKs are behind to RotateKEK, ChangeKEK and RewrapCheckpoint. Default: the store
+	// only such DEKs are behind to RotateKEK, ChangeKEK and ChangeCheckpointKEK. Default: the store
 	// rewraps them in the background after a change of the KEK.
 	ManualRewrap bool
 	// RewriteRate bounds Rekey and renewal (Keyring.RekeyAfter), in bytes of blocks per second.
@@ -61,9 +61,26 @@ type Options struct {
 	// allocated as it is used. A Get of one costs no look-up in Pebble. It holds no plaintext and
 	// no DEKs, and survives a lock. It is not used with ByKEK. Default: 64 MiB; negative: none.
 	RowCache int64
-	// BlockCache is the memory in bytes for Pebble's cache of sealed blocks. Default: 64 MiB.
+	// Pebble configures the storage engine of the directory.
+	Pebble PebbleOptions
+
+	// atRest is for a copy that is moved to another KEK: the store does nothing by itself. Renewals
+	// and rewraps that are due wait until somebody opens the copy to use it.
+	atRest bool
+	// relocate, if not nil, is what Relocate does before the keyring is opened.
+	relocate func(ctx context.Context, s *Store, ko keyring.Options) error
+	// moving is the copy that its store is moving; nothing else may be in its place. Nobody writes
+	// to what it points to.
+	moving *register.Entry
+}
+
+// PebbleOptions configure Pebble, the storage engine of a directory. Nothing else in this package's
+// interface is Pebble's own.
+type PebbleOptions struct {
+	// BlockCache is the memory in bytes for the cache of sealed blocks as they lie in files.
+	// Default: 64 MiB.
 	BlockCache int64
-	// MemTable is the size in bytes of one of Pebble's memtables, of which there may be four.
+	// MemTable is the size in bytes of one of the memtables, of which there may be four.
 	// Default: 64 MiB.
 	MemTable uint64
 	// ValueSeparation is the least size in bytes of a sealed block that lies in a blob file, which
@@ -78,15 +95,6 @@ type Options struct {
 	// must end the process or the goroutine. Default: the message goes to the logger and to
 	// standard error, and the process ends with status 1. Nothing acknowledged is lost.
 	Fatal func(msg string)
-
-	// atRest is for a copy that is moved to another KEK: the store does nothing by itself. Renewals
-	// and rewraps that are due wait until somebody opens the copy to use it.
-	atRest bool
-	// relocate, if not nil, is what Relocate does before the keyring is opened.
-	relocate func(ctx context.Context, s *Store, ko keyring.Options) error
-	// moving is the copy that its store is moving; nothing else may be in its place. Nobody writes
-	// to what it points to.
-	moving *register.Entry
 }
 
 func (o *Options) withDefaults() (Options, error) {
@@ -100,22 +108,22 @@ func (o *Options) withDefaults() (Options, error) {
 	if c.RowCache == 0 {
 		c.RowCache = DefaultRowCache
 	}
-	c.FS = c.fs()
+	c.Pebble.FS = c.Pebble.fs()
 	if c.VaultRate == 0 {
 		c.VaultRate = DefaultVaultRate
 	}
 	if c.AnchorEvery == 0 {
 		c.AnchorEvery = DefaultAnchorEvery
 	}
-	if c.BlockCache < 0 || c.VaultRate < 0 || c.RewriteRate < 0 || c.AnchorEvery < 0 {
-		return c, fmt.Errorf("block: options: BlockCache, VaultRate, RewriteRate and AnchorEvery must not be negative")
+	if c.Pebble.BlockCache < 0 || c.VaultRate < 0 || c.RewriteRate < 0 || c.AnchorEvery < 0 {
+		return c, fmt.Errorf("block: options: Pebble.BlockCache, VaultRate, RewriteRate and AnchorEvery must not be negative")
 	}
 	c.Keyring.ReadOnly = c.Keyring.ReadOnly || c.ReadOnly
 	c.Keyring.RequireAccess = c.Keyring.RequireAccess || c.RequireAccess
 	return c, nil
 }
 
-func (o *Options) fs() vfs.FS {
+func (o *PebbleOptions) fs() vfs.FS {
 	if o.FS == nil {
 		return vfs.Default
 	}

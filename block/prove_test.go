@@ -49,7 +49,7 @@ func BenchmarkProve(b *testing.B) {
 	for _, records := range []int{1000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprint(records), func(b *testing.B) {
 			o := goldenOptions(nil)
-			o.NoSync, o.MemTable, o.Keyring.Lease = true, 0, 10*time.Minute
+			o.NoSync, o.Pebble.MemTable, o.Keyring.Lease = true, 0, 10*time.Minute
 			s, err := Open(b.Context(), b.TempDir()+"/store", goldenKEK(b), o)
 			require.NoError(b, err)
 			defer s.Close()

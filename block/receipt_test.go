@@ -34,7 +34,7 @@ func TestReceiptNamesWhatOpensOlderCopies(t *testing.T) {
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("X"), []byte("secret X")))
 	copies := vfs.NewMem()
-	_, err := vfs.Clone(g.opts.FS, copies, g.dir, "raw", vfs.CloneSync)
+	_, err := vfs.Clone(g.opts.Pebble.FS, copies, g.dir, "raw", vfs.CloneSync)
 	require.NoError(t, err)
 	g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
@@ -47,7 +47,7 @@ func TestReceiptNamesWhatOpensOlderCopies(t *testing.T) {
 	require.NoError(t, err)
 
 	opts := g.opts
-	opts.FS, opts.ReadOnly, opts.RequireAccess = copies, true, true
+	opts.Pebble.FS, opts.ReadOnly, opts.RequireAccess = copies, true, true
 	raw, err := block.Open(g.ctx, "raw", g.kek, &opts)
 	require.NoError(t, err)
 	defer raw.Close()

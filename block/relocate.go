@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
@@ -62,7 +63,7 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 	if k == nil {
 		return Relocation{}, errors.New("block: relocate: a KEK is required")
 	}
-	if found, err := place.Has(o.fs(), dir); err != nil || !found {
+	if found, err := place.Has(o.Pebble.fs(), dir); err != nil || !found {
 		return Relocation{}, errors.Join(err, fmt.Errorf("block: relocate %s: %w", dir, ErrNotStore))
 	}
 	rel, s, err := relocate(ctx, dir, k.WithVersion(""), o)
@@ -71,7 +72,7 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 	}
 	out := Relocation{Relocation: rel}
 	if len(rel.Moved) > 0 {
-		s.keys.Emit(keyring.Event{Kind: keyring.KEKChanged, Key: s.keys.State().KEK, Detail: "relocated: the same key in another place"})
+		s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.KEKChanged, Key: s.keys.State().KEK, Detail: "relocated: the same key in another place"})
 	}
 	err = s.keys.Revalidate(ctx)
 	if err == nil {
@@ -91,7 +92,7 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 
 // relocate relocates one store or copy, and returns it open and locked.
 func relocate(ctx context.Context, dir string, k *kek.KEK, o Options) (rel keyring.Relocation, s *Store, err error) {
-	o.atRest, o.Keyring.AwaitRevalidate = true, true
+	o.atRest, o.Keyring.For(inner.Block{}).AwaitRevalidate = true, true
 	o.relocate = func(ctx context.Context, s *Store, ko keyring.Options) error {
 		done, err := s.relocate(ctx, k, ko)
 		if err == nil {
@@ -125,7 +126,7 @@ func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (r
 	if rel, err = keyring.Relocate(ctx, &beside, k, &ko, unused...); err != nil || len(rel.Moved) == 0 {
 		return rel, err
 	}
-	ko.AwaitRevalidate, ko.RequireAccess, ko.ReadOnly = false, true, true
+	ko.For(inner.Block{}).AwaitRevalidate, ko.RequireAccess, ko.ReadOnly = false, true, true
 	keys, err := keyring.Open(ctx, &beside, k, &ko)
 	if err != nil {
 		return rel, err
@@ -136,9 +137,9 @@ func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (r
 		return rel, err
 	}
 	err = s.prove(ctx, &h)
-	var t *keyring.Tagger
+	var t *inner.Tagger
 	if err == nil {
-		t, err = h.Tagger(register.Name)
+		t, err = h.For(inner.Block{}).Tagger(register.Name)
 	}
 	h.Release()
 	if err != nil {
@@ -149,9 +150,9 @@ func (s *Store) relocate(ctx context.Context, k *kek.KEK, ko keyring.Options) (r
 	if err != nil {
 		return rel, err
 	}
-	_, err = s.storage.SwapTagged(ctx, was, after, keyring.Opened{
-		Tag:        func(_ string, record []byte) [keyring.TagSize]byte { return t.Tag(record) },
-		Generation: rel.Generation, Instance: s.opts.Keyring.Instance, // Relocate made it of this instance
+	_, err = s.storage.SwapTagged(ctx, was, after, inner.Opened{
+		Tag:        func(_ string, record []byte) [inner.TagSize]byte { return t.Tag(record) },
+		Generation: rel.Generation, Instance: s.opts.Keyring.For(inner.Block{}).Instance, // Relocate made it of this instance
 	})
 	return rel, err
 }
@@ -208,7 +209,7 @@ func (s *Store) notePlaces(ctx context.Context, k *kek.KEK) error {
 			continue
 		}
 		inTime, end := s.vaultTime(ctx)
-		key, err := kek.New(k.Vault(), id).Get(inTime, s.keys.Now())
+		key, err := kek.New(k.Vault(), id).Get(inTime, s.keys.For(inner.Block{}).Now())
 		if end(); key.ID == (vault.KeyID{}) {
 			if errors.Is(err, vault.ErrKeyNotFound) {
 				continue
@@ -233,7 +234,7 @@ func (s *Store) notePlaces(ctx context.Context, k *kek.KEK) error {
 // vaultTime is ctx for one call to a vault.
 func (s *Store) vaultTime(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	stop := s.keys.AfterFunc(cmp.Or(s.opts.Keyring.VaultTimeout, keyring.DefaultVaultTimeout), cancel)
+	stop := s.keys.For(inner.Block{}).AfterFunc(cmp.Or(s.opts.Keyring.VaultTimeout, keyring.DefaultVaultTimeout), cancel)
 	return ctx, func() { stop(); cancel() }
 }
 
@@ -246,11 +247,11 @@ func (s *Store) relocateCopies(ctx context.Context, k *kek.KEK) ([]RelocatedCopy
 		if ctx.Err() != nil {
 			return out, ctx.Err()
 		}
-		e := keyring.Event{Kind: keyring.CopyRewrapped, Key: c.KEK, Detail: c.Path}
+		e := keyring.Event{Kind: keyring.CopyKEKChanged, Key: c.KEK, Detail: c.Path}
 		if err != nil {
-			e.Kind, e.Err = keyring.CopyNotRewrapped, err
+			e.Kind, e.Err = keyring.CopyKEKNotChanged, err
 		}
-		s.keys.Emit(e)
+		s.keys.For(inner.Block{}).Emit(e)
 		out = append(out, RelocatedCopy{Copy: Copy(c.Copy), Err: err})
 	}
 	return out, nil

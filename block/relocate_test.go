@@ -32,7 +32,7 @@ func newFailover(t testing.TB, site *vaultkinds.Site, clock *vaulttest.Clock, w 
 	f.again[1] = func() vault.KeyID { return f.b.Import("customer", two) }
 	f.first = f.a.Import("customer", one)
 	f.rig = &rig{t: t, ctx: t.Context(), clock: clock, key: f.first, kek: kek.New(f.a, f.first.Versionless()), dir: "store",
-		opts: block.Options{FS: vfs.NewMem(), MemTable: 1 << 20, RecordCache: 1 << 20, ManualRewrap: true,
+		opts: block.Options{Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20}, RecordCache: 1 << 20, ManualRewrap: true,
 			Keyring: keyring.Options{Clock: clock, Wrapping: w, DEKCache: -1}}}
 	s := openAt(t, f.rig, f.dir)
 	require.NoError(t, s.Put(f.ctx, []byte("a"), []byte("1")))
@@ -89,7 +89,7 @@ func TestRelocate(t *testing.T) {
 					eventually(t, func() bool {
 						mu.Lock()
 						defer mu.Unlock()
-						return told[keyring.KEKChanged] == 1 && told[keyring.CopyRewrapped] == 2
+						return told[keyring.KEKChanged] == 1 && told[keyring.CopyKEKChanged] == 2
 					}, "events say so")
 					again, err := block.Relocate(f.ctx, f.dir, f.to(), &o)
 					require.NoError(t, err)
@@ -196,7 +196,7 @@ func TestRelocateRefuses(t *testing.T) {
 			site, clock := vaultkinds.Memory(t)
 			f := newFailover(t, site, clock, tt.wrapping)
 			tt.prepare(f)
-			inspect := &block.Options{FS: f.opts.FS}
+			inspect := &block.Options{Pebble: block.PebbleOptions{FS: f.opts.Pebble.FS}}
 			before, err := block.InspectKeyring("store", inspect)
 			if name == "open elsewhere" {
 				require.ErrorIs(t, err, block.ErrLocked)
@@ -255,9 +255,9 @@ func TestRelocateACopy(t *testing.T) {
 	vaultkinds.Each(t, func(t *testing.T, site *vaultkinds.Site, clock *vaulttest.Clock) {
 		f := newFailover(t, site, clock, keyring.ByKEK)
 		f.b.Restore(f.a, "customer")
-		_, err := vfs.Clone(f.opts.FS, f.opts.FS, "copy", "elsewhere")
+		_, err := vfs.Clone(f.opts.Pebble.FS, f.opts.Pebble.FS, "copy", "elsewhere")
 		require.NoError(t, err)
-		require.NoError(t, f.opts.FS.RemoveAll("copy"))
+		require.NoError(t, f.opts.Pebble.FS.RemoveAll("copy"))
 		f.opts.Keyring.Anchor = nil
 		rel, err := block.Relocate(f.ctx, f.dir, f.to(), &f.opts)
 		require.NoError(t, err)
@@ -287,7 +287,7 @@ func TestRelocateAdvancesTheAnchor(t *testing.T) {
 		f := newFailover(t, site, clock, keyring.ByKeyring)
 		f.opts.Keyring.Anchor = keyring.FileAnchor(t.TempDir() + "/anchor")
 		require.NoError(t, openAt(t, f.rig, f.dir).Close())
-		_, err := vfs.Clone(f.opts.FS, f.opts.FS, f.dir, "before")
+		_, err := vfs.Clone(f.opts.Pebble.FS, f.opts.Pebble.FS, f.dir, "before")
 		require.NoError(t, err)
 		f.b.Restore(f.a, "customer")
 		rel, err := block.Relocate(f.ctx, f.dir, f.to(), &f.opts)
@@ -295,8 +295,8 @@ func TestRelocateAdvancesTheAnchor(t *testing.T) {
 		at, err := f.opts.Keyring.Anchor.Load(f.ctx)
 		require.NoError(t, err)
 		require.Equal(t, rel.Generation, at.Generation)
-		require.NoError(t, f.opts.FS.RemoveAll(f.dir))
-		require.NoError(t, f.opts.FS.Rename("before", f.dir))
+		require.NoError(t, f.opts.Pebble.FS.RemoveAll(f.dir))
+		require.NoError(t, f.opts.Pebble.FS.Rename("before", f.dir))
 		_, err = block.Relocate(f.ctx, f.dir, f.to(), &f.opts)
 		require.ErrorIs(t, err, keyring.ErrUnexpected)
 	})
@@ -311,7 +311,7 @@ func TestCrashDuringRelocate(t *testing.T) {
 			site, clock := vaultkinds.Memory(t)
 			f := newFailover(t, site, clock, w)
 			f.b.Restore(f.a, "customer")
-			start := f.opts.FS
+			start := f.opts.Pebble.FS
 			disk := &watchedFS{FS: vfs.NewCrashableMem()}
 			for _, dir := range []string{"store", "copy", "later"} {
 				ok, err := vfs.Clone(start, disk, dir, dir, vfs.CloneSync)
@@ -322,7 +322,7 @@ func TestCrashDuringRelocate(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, root.Sync())
 			require.NoError(t, root.Close())
-			f.opts.FS = disk
+			f.opts.Pebble.FS = disk
 
 			rng := rand.New(rand.NewPCG(1, 2))
 			var mu sync.Mutex
@@ -360,7 +360,7 @@ func TestCrashDuringRelocate(t *testing.T) {
 					continue
 				}
 				g := *f.rig
-				g.opts.FS = c.fs
+				g.opts.Pebble.FS = c.fs
 				for _, dir := range []string{"store", "copy", "later"} {
 					in, err := block.InspectKeyring(dir, &g.opts)
 					require.NoError(t, err, c.at)

@@ -152,7 +152,7 @@ func TestCopiesFollowTheKEK(t *testing.T) {
 	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
 	require.NoError(t, s.Checkpoint(g.ctx, "near"))
 	require.NoError(t, s.Checkpoint(g.ctx, "far"))
-	require.NoError(t, g.opts.FS.Rename("far", "elsewhere"))
+	require.NoError(t, g.opts.Pebble.FS.Rename("far", "elsewhere"))
 	second := g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
 	copies, err := s.Copies(g.ctx)
@@ -164,7 +164,7 @@ func TestCopiesFollowTheKEK(t *testing.T) {
 	}
 
 	from, to := kek.New(g.vault, g.key), kek.New(g.vault, second)
-	require.NoError(t, block.RewrapCheckpoint(g.ctx, "elsewhere", from, to, &g.opts))
+	require.NoError(t, block.ChangeCheckpointKEK(g.ctx, "elsewhere", from, to, &g.opts))
 	g.vault.DestroyVersion(g.key)
 	for _, dir := range []string{"near", "elsewhere"} {
 		c := *g
@@ -189,11 +189,11 @@ func TestStaleCopyNamesTheVersion(t *testing.T) {
 	g := newRig(t)
 	s := g.open()
 	require.NoError(t, s.Checkpoint(g.ctx, "copy"))
-	require.NoError(t, g.opts.FS.Rename("copy", "offline"))
+	require.NoError(t, g.opts.Pebble.FS.Rename("copy", "offline"))
 	second := g.vault.Rotate("customer")
 	require.NoError(t, s.RotateKEK(g.ctx))
 	g.vault.DestroyVersion(g.key)
-	err := block.RewrapCheckpoint(g.ctx, "offline", g.kek, kek.New(g.vault, second), &g.opts)
+	err := block.ChangeCheckpointKEK(g.ctx, "offline", g.kek, kek.New(g.vault, second), &g.opts)
 	require.ErrorIs(t, err, vault.ErrKeyNotFound)
 	require.ErrorContains(t, err, g.key.String())
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/rewrite"
 	"github.com/blockseal/blockseal/internal/row"
@@ -84,7 +85,7 @@ func (s *Store) RewrapDEKs(ctx context.Context, p Progress) error {
 
 // newRewriter returns the store's Rewriter, and makes the store's board.
 func (s *Store) newRewriter() *rewrite.Rewriter {
-	s.board = progress.NewBoard(s.ctx, s.keys, s.spawn, func(name string, err error) {
+	s.board = progress.NewBoard(s.ctx, s.keys.For(inner.Block{}), s.spawn, func(name string, err error) {
 		// What stops a rotation because it does not open would stop readers too. A verification
 		// counts what it finds itself.
 		if name != workVerify && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion)) {

@@ -42,7 +42,7 @@ func newModel(t *testing.T, rt *rapid.T) *model {
 	g := newRig(t)
 	m := &model{rig: g, rt: rt, disk: &watchedFS{FS: vfs.NewCrashableMem()}, want: map[string][]byte{},
 		versions: map[vault.KeyID]bool{}, table: map[vault.KeyID]*listed{}}
-	g.opts.FS = m.disk
+	g.opts.Pebble.FS = m.disk
 	g.opts.Keyring.EpochMaxDEKs = 50 // new epochs by count, too
 	g.opts.VaultRate = 1 << 30       // the clock stands still, and nobody would wake who waits
 	if rapid.Bool().Draw(rt, "ByKEK") {
@@ -143,7 +143,7 @@ func (m *model) goOnWith(fs *vfs.MemFS) {
 	old := m.s
 	m.disk = &watchedFS{FS: fs}
 	old.Close() // of a file system that nobody sees any more
-	m.opts.FS = m.disk
+	m.opts.Pebble.FS = m.disk
 	m.reopen()
 }
 

@@ -95,8 +95,8 @@ func TestNoOperationLeavesADEK(t *testing.T) {
 // a disk may take any time.
 func TestNoDEKWaitsForTheDisk(t *testing.T) {
 	g := newRig(t)
-	disk := &gate{FS: g.opts.FS}
-	g.opts.FS = disk
+	disk := &gate{FS: g.opts.Pebble.FS}
+	g.opts.Pebble.FS = disk
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("before"), []byte("1")))
 	scratches := s.WatchScratches()

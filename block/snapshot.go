@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -35,7 +36,7 @@ func (s *Store) Snapshot() *Snapshot {
 		return &Snapshot{s: s, err: err}
 	}
 	s.use.Track(view)
-	return &Snapshot{s: s, snap: view, session: h.Session(), unpin: sync.OnceFunc(h.Pin())}
+	return &Snapshot{s: s, snap: view, session: h.For(inner.Block{}).Session(), unpin: sync.OnceFunc(h.Pin())}
 }
 
 // hold returns a hold in the snapshot's session. Within it the engine's view stays open, unless the
@@ -44,7 +45,7 @@ func (sn *Snapshot) hold() (keyring.Hold, error) {
 	if sn.err != nil {
 		return keyring.Hold{}, sn.err
 	}
-	h, err := sn.s.keys.AcquireSession(sn.session)
+	h, err := sn.s.keys.For(inner.Block{}).AcquireSession(sn.session)
 	if err != nil {
 		return h, err
 	}

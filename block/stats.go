@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -126,7 +127,7 @@ type EngineStats struct {
 func (s *Store) Stats() Stats {
 	n := s.counts.Sums()
 	st := Stats{
-		Time: s.keys.Now(), StoreID: s.StoreID(), Instance: s.Instance(), State: s.State(), Keys: s.keys.Stats(),
+		Time: s.keys.For(inner.Block{}).Now(), StoreID: s.StoreID(), Instance: s.Instance(), State: s.State(), Keys: s.keys.Stats(),
 		Gets: n.Gets, ReadBytes: n.ReadBytes, NotFound: n.NotFound, Scanned: n.Scanned, ScannedBytes: n.ScannedBytes,
 		Puts: n.Puts, WrittenBytes: n.WrittenBytes, Deletes: n.Deletes, Commits: n.Commits, Failures: n.Failures,
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/register"
@@ -75,10 +76,10 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 		return nil, errors.New("block: open: a KEK is required")
 	}
 	// An absolute path stays right when the program changes its working directory.
-	if dir, err = place.Absolute(o.FS, dir); err != nil {
+	if dir, err = place.Absolute(o.Pebble.FS, dir); err != nil {
 		return nil, fmt.Errorf("block: open: %w", err)
 	}
-	found, err := place.Has(o.FS, dir)
+	found, err := place.Has(o.Pebble.FS, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +98,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 
 // newStore returns a store without a keyring and an engine.
 func newStore(o Options, dir string, k *kek.KEK) *Store {
-	s := &Store{opts: o, storage: &register.Storage{}, place: place.New(o.FS, dir, o.ReadOnly), upkeep: newUpkeep(),
+	s := &Store{opts: o, storage: &register.Storage{}, place: place.New(o.Pebble.FS, dir, o.ReadOnly), upkeep: newUpkeep(),
 		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
@@ -148,7 +149,7 @@ func (s *Store) create(ctx context.Context, k *kek.KEK, storage *register.Storag
 		return err
 	}
 	// Somebody else may have created a store between the first look and the lock.
-	if found, err := place.Has(s.opts.FS, s.place.Dir()); err != nil {
+	if found, err := place.Has(s.opts.Pebble.FS, s.place.Dir()); err != nil {
 		return err
 	} else if found {
 		return fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.place.Dir(), ErrLocked)
@@ -208,10 +209,10 @@ func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *register.
 		return fmt.Errorf("block: open %s: %w", s.place.Dir(), err)
 	}
 	ko := s.opts.Keyring
-	ko.AwaitRevalidate = ko.AwaitRevalidate || s.place.IsCopy()
+	ko.For(inner.Block{}).AwaitRevalidate = ko.For(inner.Block{}).AwaitRevalidate || s.place.IsCopy()
 	// The first save, which may be Open's, registers the announced copies and ends their
 	// announcements.
-	ko.Shared = ko.Shared || storage.MayBeShared()
+	ko.For(inner.Block{}).Shared = ko.For(inner.Block{}).Shared || storage.MayBeShared()
 	if s.opts.relocate != nil {
 		if err := s.opts.relocate(ctx, s, ko); err != nil {
 			return err
@@ -270,13 +271,13 @@ func (s *Store) survey() error {
 // be sets the instance of the store's keyring.
 func (s *Store) be() {
 	s.storage.Own = s.place.Instance()
-	s.opts.Keyring.Instance = s.storage.Own
+	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
 }
 
 func (s *Store) openEngine() error {
 	db, err := s.place.OpenEngine(pebble.Options{
-		Logger: s.opts.Keyring.Logger, CacheBytes: s.opts.BlockCache, MemTableBytes: s.opts.MemTable,
-		ValueSeparation: s.opts.ValueSeparation, Fatal: s.opts.Fatal,
+		Logger: s.opts.Keyring.Logger, CacheBytes: s.opts.Pebble.BlockCache, MemTableBytes: s.opts.Pebble.MemTable,
+		ValueSeparation: s.opts.Pebble.ValueSeparation, Fatal: s.opts.Pebble.Fatal,
 	})
 	if err != nil {
 		return err
@@ -287,7 +288,7 @@ func (s *Store) openEngine() error {
 
 // tagger returns the Tagger for an identity file, which also works after the keyring was closed;
 // nil if the keys are not accessible.
-func (s *Store) tagger() *keyring.Tagger {
+func (s *Store) tagger() *inner.Tagger {
 	if s.keys == nil || s.opts.ReadOnly {
 		return nil
 	}
@@ -298,13 +299,13 @@ func (s *Store) tagger() *keyring.Tagger {
 	return t
 }
 
-func (s *Store) taggerFor(purpose string) (*keyring.Tagger, error) {
+func (s *Store) taggerFor(purpose string) (*inner.Tagger, error) {
 	h, err := s.keys.Acquire()
 	if err != nil {
 		return nil, err
 	}
 	defer h.Release()
-	return h.Tagger(purpose)
+	return h.For(inner.Block{}).Tagger(purpose)
 }
 
 // StoreID returns the store's id. Copies have the same.

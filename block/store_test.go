@@ -86,8 +86,8 @@ func TestPutGetReopen(t *testing.T) {
 // has ended, and is no word about the keyring.
 func TestProofOfAStoreThatIsBeingClosed(t *testing.T) {
 	g := newRig(t)
-	fs := &stopFS{FS: g.opts.FS, lock: g.opts.FS.PathJoin("copy", "LOCK"), at: make(chan struct{}), proceed: make(chan struct{})}
-	g.opts.FS = fs
+	fs := &stopFS{FS: g.opts.Pebble.FS, lock: g.opts.Pebble.FS.PathJoin("copy", "LOCK"), at: make(chan struct{}), proceed: make(chan struct{})}
+	g.opts.Pebble.FS = fs
 	s := g.open()
 	g.putMany(s, "block", 3)
 	require.NoError(t, s.Close())

@@ -73,7 +73,7 @@ func requireBlock(t testing.TB, s *block.Store, id, want string) {
 	require.Equal(t, want, string(got))
 }
 
-// A copy that is left on an expired version is moved by RewrapCheckpoint, if the key has a
+// A copy that is left on an expired version is moved by ChangeCheckpointKEK, if the key has a
 // newer one; without, the expiry has shut the copy too.
 func TestCopyOnAnExpiredVersion(t *testing.T) {
 	g := withCopy(t)
@@ -81,7 +81,7 @@ func TestCopyOnAnExpiredVersion(t *testing.T) {
 	g.clock.Step(time.Minute)
 	g.vault.SetDates(g.key, time.Time{}, g.clock.Now())
 	for _, to := range []*kek.KEK{g.kek, other} {
-		err := block.RewrapCheckpoint(g.ctx, "copy", g.kek, to, &g.opts)
+		err := block.ChangeCheckpointKEK(g.ctx, "copy", g.kek, to, &g.opts)
 		require.ErrorIs(t, err, vault.ErrKeyExpired)
 	}
 	c := openAt(t, g, "copy")
@@ -91,7 +91,7 @@ func TestCopyOnAnExpiredVersion(t *testing.T) {
 	require.ErrorIs(t, c.RotateKEK(g.ctx), block.ErrInaccessible)
 	require.ErrorIs(t, c.ChangeKEK(g.ctx, other), block.ErrInaccessible)
 	require.NoError(t, c.Close())
-	require.NoError(t, block.RewrapCheckpoint(g.ctx, "copy", g.kek, other, &g.opts))
+	require.NoError(t, block.ChangeCheckpointKEK(g.ctx, "copy", g.kek, other, &g.opts))
 	in, err := block.InspectKeyring("copy", &g.opts)
 	require.NoError(t, err)
 	require.Equal(t, "other", in.KEK.Name)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -62,7 +63,7 @@ func (s *Store) keepUp(hurry <-chan struct{}, f func(context.Context) error) {
 			wait = upkeepEvery
 		default:
 			if !errors.Is(err, errTold) {
-				s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "what the store does by itself failed, and is tried again", Err: err})
+				s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.Progressed, Detail: "what the store does by itself failed, and is tried again", Err: err})
 			}
 			wait = min(2*wait, upkeepMost)
 		}
@@ -74,7 +75,7 @@ func (s *Store) keepUp(hurry <-chan struct{}, f func(context.Context) error) {
 // closed.
 func (s *Store) waitFor(hurry <-chan struct{}, d time.Duration) {
 	rang := make(chan struct{})
-	defer s.keys.AfterFunc(d, func() { close(rang) })()
+	defer s.keys.For(inner.Block{}).AfterFunc(d, func() { close(rang) })()
 	select {
 	case <-rang:
 	case <-hurry:
@@ -87,11 +88,11 @@ func (s *Store) followWithDEKs(ctx context.Context) error {
 	if keks, _ := s.keys.KEKs(); len(keks) == 1 {
 		return nil
 	}
-	start := s.keys.Elapsed()
+	start := s.keys.For(inner.Block{}).Elapsed()
 	err := s.RewrapDEKs(ctx, nil)
 	if err == nil {
-		s.keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: "rewrapped the DEKs of an older KEK version",
-			Duration: s.keys.Elapsed() - start})
+		s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.Progressed, Detail: "rewrapped the DEKs of an older KEK version",
+			Duration: s.keys.For(inner.Block{}).Elapsed() - start})
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -78,7 +79,7 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	keks, active = s.keys.KEKs()
 	use(keks[active]).Document = true
 	use(keks[active]).Epochs = s.keys.State().Epochs
-	out := sortUses(s.storage.Past().PublicKeys(s.keys.PublicKeys()), uses)
+	out := sortUses(s.storage.Past().PublicKeys(s.keys.For(inner.Block{}).PublicKeys()), uses)
 	if !whole {
 		return out, fmt.Errorf("block: key usage: versions that are not named may be needed by copies: %w", ErrIncomplete)
 	}

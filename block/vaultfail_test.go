@@ -77,7 +77,7 @@ func newFailRig(t *testing.T, r vaultRotation) *failRig {
 	k.Lease, k.AllowLongLease, k.CheckEvery = 100*time.Hour, true, 50*time.Hour // no checks of its own
 	k.DEKCache, k.OtherKEKs = -1, []*kek.KEK{f.kek, f.other}
 	k.OnEvent = func(e keyring.Event) {
-		if e.Kind == keyring.CopyNotRewrapped {
+		if e.Kind == keyring.CopyKEKNotChanged {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.copies = append(f.copies, e.Err)
@@ -196,10 +196,10 @@ func vaultRotations() []vaultRotation {
 			prepare: func(f *failRig) { require.NoError(f.t, f.s.ChangeKEK(f.ctx, f.other)) },
 			run:     func(f *failRig) error { return f.s.RewrapDEKs(f.ctx, nil) },
 			done:    func(f *failRig) { only(f, "other") }},
-		{name: "RewrapCheckpoint", blocks: 2, calls: 12, byKEK: true,
+		{name: "ChangeCheckpointKEK", blocks: 2, calls: 12, byKEK: true,
 			prepare: checkpoint,
 			run: func(f *failRig) error {
-				return block.RewrapCheckpoint(f.ctx, "copy", f.kek, f.other, &f.opts)
+				return block.ChangeCheckpointKEK(f.ctx, "copy", f.kek, f.other, &f.opts)
 			},
 			done: func(f *failRig) {
 				o := f.opts

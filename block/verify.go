@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tally"
@@ -45,7 +46,7 @@ func (s *Store) Verify(ctx context.Context, p Progress) (rep Report, err error) 
 	if err != nil {
 		return rep, fmt.Errorf("block: verify: %w", err)
 	}
-	session := h.Session()
+	session := h.For(inner.Block{}).Session()
 	defer h.Pin()()
 	begin := context.WithoutCancel(ctx) // a ctx that has ended ends Verify below, where it is measured
 	view, err := s.part.View(begin)
@@ -87,7 +88,7 @@ func (s *Store) verifyNext(ctx context.Context, session uint64, c *row.Cursor, m
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	h, err := s.keys.AcquireSession(session)
+	h, err := s.keys.For(inner.Block{}).AcquireSession(session)
 	if err != nil {
 		return false, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/secret"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -129,35 +130,35 @@ func (r *Keyring) extend(s *session, p proof) {
 
 // admit looks at an opened document of a generation before any key of it can be used.
 func (r *Keyring) admit(b *body, generation uint64) error {
-	if err := r.authentic(b.fingerprint(), b.instance, generation); err != nil || r.opts.Admit == nil {
+	if err := r.authentic(b.fingerprint(), b.instance, generation); err != nil || r.opts.For(inner.Block{}).Admit == nil {
 		return err
 	}
-	return r.callAdmit(r.ctx, Opened{Tag: b.tag, Generation: generation, Instance: b.instance})
+	return r.callAdmit(r.ctx, inner.Opened{Tag: b.tag, Generation: generation, Instance: b.instance})
 }
 
 // authentic refuses an opened document that is not the expected one.
-func (r *Keyring) authentic(fingerprint string, instance InstanceID, generation uint64) error {
+func (r *Keyring) authentic(fingerprint string, instance inner.InstanceID, generation uint64) error {
 	if err := r.expected(fingerprint, generation); err != nil {
 		return err
 	}
 	return r.sameLine(fingerprint, instance)
 }
 
-// callAdmit calls Options.Admit when nobody else does.
-func (r *Keyring) callAdmit(ctx context.Context, is Opened) error {
+// callAdmit calls Admit (inner.Options) when nobody else does.
+func (r *Keyring) callAdmit(ctx context.Context, is inner.Opened) error {
 	select {
 	case r.admitting <- struct{}{}:
 	case <-ctx.Done():
 		return fmt.Errorf("keyring: %w", context.Cause(ctx))
 	}
 	defer func() { <-r.admitting }()
-	return r.opts.Admit(is)
+	return r.opts.For(inner.Block{}).Admit(is)
 }
 
 // sameLine refuses an opened document that cannot have been made from the one that was opened
 // before: of another keyring, or of an instance that is neither this one's nor the one that
 // the document was of.
-func (r *Keyring) sameLine(fingerprint string, instance InstanceID) error {
+func (r *Keyring) sameLine(fingerprint string, instance inner.InstanceID) error {
 	r.docMu.Lock()
 	opened, was := r.opened, r.instance
 	r.docMu.Unlock()
@@ -169,7 +170,7 @@ func (r *Keyring) sameLine(fingerprint string, instance InstanceID) error {
 		return nil
 	case !sameText(fingerprint, known):
 		return fmt.Errorf("keyring: its fingerprint is %s, and was %s: another keyring's, or a forged one: %w", fingerprint, known, ErrUnexpected)
-	case r.opts.Instance != (InstanceID{}) && instance != r.opts.Instance && instance != was:
+	case r.opts.For(inner.Block{}).Instance != (inner.InstanceID{}) && instance != r.opts.For(inner.Block{}).Instance && instance != was:
 		return fmt.Errorf("keyring: it is of instance %v, and was of %v: a copy's was put in its place: %w", instance, was, ErrUnexpected)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -161,7 +162,7 @@ func TestAwaitRevalidate(t *testing.T) {
 	bubble(t, func(t *testing.T, g *rig) {
 		require.NoError(t, g.create().Close())
 		g.vault.ResetCalls()
-		g.opts.AwaitRevalidate = true
+		g.opts.For(inner.Block{}).AwaitRevalidate = true
 		r := g.open()
 		g.pass(time.Hour)
 		require.False(t, usable(t, r))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -97,11 +98,11 @@ func TestAnchorFollows(t *testing.T) {
 			require.Equal(t, want, r.State().Anchor)
 			require.NoError(t, r.State().AnchorErr)
 		}
-		require.NoError(t, r.Rotate(ctx))
+		require.NoError(t, r.BeginEpoch(ctx))
 		follows()
 		require.NoError(t, r.RotateKEK(ctx))
 		follows()
-		_, err := r.DropEpochs(ctx, 2)
+		_, err := r.For(inner.Block{}).DropEpochs(ctx, 2)
 		require.NoError(t, err)
 		follows()
 		for range 3 { // the third DEK is beyond what was reserved
@@ -140,7 +141,7 @@ func TestAnchorRefuses(t *testing.T) {
 	r := g.create()
 	older, err := keyring.Document(ctx, g.storage)
 	require.NoError(t, err)
-	require.NoError(t, r.Rotate(ctx))
+	require.NoError(t, r.BeginEpoch(ctx))
 	newer, err := keyring.Document(ctx, g.storage)
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
@@ -162,9 +163,9 @@ func TestAnchorRefuses(t *testing.T) {
 	refused("the generation is 1, at least 3 was expected")
 	refused("move the file of a FileAnchor away")
 	require.Equal(t, before, g.vault.Calls(), "the vault was not asked")
-	g.opts.AwaitRevalidate = true
+	g.opts.For(inner.Block{}).AwaitRevalidate = true
 	refused("the generation is 1")
-	g.opts.AwaitRevalidate = false
+	g.opts.For(inner.Block{}).AwaitRevalidate = false
 	// One save before the last is older too.
 	require.NoError(t, keyring.Replace(ctx, g.storage, newer))
 	refused("the generation is 2, at least 3")
@@ -173,7 +174,7 @@ func TestAnchorRefuses(t *testing.T) {
 	other.vault, other.kek = g.vault, g.kek
 	o := other.create()
 	for range 4 {
-		require.NoError(t, o.Rotate(ctx))
+		require.NoError(t, o.BeginEpoch(ctx))
 	}
 	require.NoError(t, o.Close())
 	foreign, err := keyring.Document(ctx, other.storage)
@@ -204,7 +205,7 @@ func TestAnchorFails(t *testing.T) {
 		r := g.create()
 		full := errors.New("no space left on the anchor's device")
 		n.set(full, nil)
-		require.NoError(t, r.Rotate(ctx))
+		require.NoError(t, r.BeginEpoch(ctx))
 		require.NoError(t, r.RotateKEK(ctx))
 		err := r.Advance(ctx, 9)
 		require.ErrorIs(t, err, full)
@@ -227,7 +228,7 @@ func TestAnchorFails(t *testing.T) {
 		require.Equal(t, want, n.at())
 		require.NoError(t, r.State().AnchorErr)
 
-		require.NoError(t, r.Rotate(ctx))
+		require.NoError(t, r.BeginEpoch(ctx))
 		n.set(full, nil)
 		_, _, err = r.NewDEK(ctx, nil)
 		require.NoError(t, err)
@@ -257,7 +258,7 @@ func TestAnchorHangs(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- r.Rotate(ctx) }()
+		go func() { done <- r.BeginEpoch(ctx) }()
 		synctest.Wait()
 		cancel()
 		require.NoError(t, <-done, "the change stands")
@@ -301,14 +302,14 @@ func TestAdmit(t *testing.T) {
 	r := g.create()
 	h, err := r.Acquire()
 	require.NoError(t, err)
-	want, err := h.Tag("purpose", []byte("data"))
+	want, err := h.For(inner.Block{}).Tag("purpose", []byte("data"))
 	h.Release()
 	require.NoError(t, err)
 	require.NoError(t, r.Close())
 
 	var refuse error
-	var tagged [keyring.TagSize]byte
-	g.opts.Admit = func(o keyring.Opened) error {
+	var tagged [inner.TagSize]byte
+	g.opts.For(inner.Block{}).Admit = func(o inner.Opened) error {
 		tagged = o.Tag("purpose", []byte("data"))
 		require.Equal(t, r.State().Generation, o.Generation)
 		return refuse

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/blockseal/blockseal/vault"
 )
 
 // anchorTimeout bounds each use of the anchor. It is not more than a vault's call takes
@@ -37,13 +39,13 @@ var errAnchorSlow = fmt.Errorf("the anchor did not answer within %v", anchorTime
 
 // withAnchor runs f, bounded by anchorTimeout, by ctx and by the end of closed, if that is
 // not nil. If f ignores its context it is left behind.
-func withAnchor(ctx context.Context, clock Clock, closed context.Context, f func(context.Context) error) error {
+func withAnchor(ctx context.Context, clock vault.Clock, closed context.Context, f func(context.Context) error) error {
 	return within(ctx, clock, anchorTimeout, errAnchorSlow, closed, f)
 }
 
 // within runs f, bounded by a time, after which the error is slow, by ctx and by the end of
 // closed, if that is not nil. If f ignores its context it is left behind.
-func within(ctx context.Context, clock Clock, d time.Duration, slow error, closed context.Context, f func(context.Context) error) error {
+func within(ctx context.Context, clock vault.Clock, d time.Duration, slow error, closed context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if closed != nil {
@@ -111,7 +113,8 @@ func generationExpected(generation uint64, least Point) error {
 }
 
 // Anchored returns what Options.Anchor held when the keyring was opened. A database on
-// top compares its own sequence number with Sequence before it serves anything.
+// top that counts its changes ([Keyring.Advance]) compares its own sequence number with Sequence
+// before it serves anything.
 func (r *Keyring) Anchored() Point { return r.anchoring.least }
 
 // Advance says that the database on top is durable up to and including a sequence

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -50,7 +51,7 @@ func TestRecordOfAnothersKEK(t *testing.T) {
 				synctest.Wait() // for the check that follows another wrap
 
 				// And so with an epoch.
-				require.NoError(t, one.Rotate(t.Context()))
+				require.NoError(t, one.BeginEpoch(t.Context()))
 				record = newDEK(t, one)
 				document, err = keyring.Document(t.Context(), g.storage)
 				require.NoError(t, err)
@@ -83,7 +84,7 @@ func TestDamagedDocumentIsNoDamagedRecord(t *testing.T) {
 				return err
 			},
 			"Rewrap": func(ctx context.Context, h *keyring.Hold, record []byte) error {
-				_, err := h.Rewrap(ctx, nil, record, binding())
+				_, err := h.For(inner.Block{}).Rewrap(ctx, nil, record, binding())
 				return err
 			},
 			"RewrapKEK": func(ctx context.Context, h *keyring.Hold, record []byte) error {
@@ -119,7 +120,7 @@ func TestDamagedDocumentIsNoDamagedRecord(t *testing.T) {
 					require.NotErrorIs(t, err, keyring.ErrCorrupt, where)
 					// Of what is asked for the document it is said.
 					s.next = map[bool]string{true: "damaged"}[where == "found by the swap"]
-					require.ErrorIs(t, r.Rotate(t.Context()), keyring.ErrCorrupt, where)
+					require.ErrorIs(t, r.BeginEpoch(t.Context()), keyring.ErrCorrupt, where)
 
 					require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, document))
 					h, err = r.Acquire()

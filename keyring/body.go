@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/secret"
 )
 
@@ -61,9 +62,9 @@ type body struct {
 	storeSecret [storeSecretSize]byte
 	policy      policy
 	nextEpoch   uint32
-	work        WorkID
-	instance    InstanceID
-	shared      uint32 // see Keyring.Share
+	work        inner.WorkID
+	instance    inner.InstanceID
+	shared      uint32 // see forBlock.Share
 	nextKEK     uint32 // see header.activate
 	epochs      []epochKey
 }
@@ -129,8 +130,8 @@ func decodeBody(p []byte) (*body, error) {
 			rekeyAfter: rekeyAfter,
 		},
 		nextEpoch: binary.BigEndian.Uint32(p[57:]),
-		work:      WorkID(p[61:77]),
-		instance:  InstanceID(p[77:93]),
+		work:      inner.WorkID(p[61:77]),
+		instance:  inner.InstanceID(p[77:93]),
 		shared:    binary.BigEndian.Uint32(p[93:]),
 		nextKEK:   binary.BigEndian.Uint32(p[97:]),
 	}

@@ -113,9 +113,9 @@ func TestCheckIsDueAtItsInstant(t *testing.T) {
 func TestEpochIsOldAtItsInstant(t *testing.T) {
 	r, _ := newInside(t, &Options{EpochMaxAge: time.Hour})
 	created := r.session.Load().epochs.Load().current.created
-	r.rotateByAge(created.Add(time.Hour - 1))
+	r.beginEpochByAge(created.Add(time.Hour - 1))
 	require.Len(t, r.session.Load().epochs.Load().all, 1)
-	r.rotateByAge(created.Add(time.Hour))
+	r.beginEpochByAge(created.Add(time.Hour))
 	require.Eventually(t, func() bool { return len(r.session.Load().epochs.Load().all) == 2 }, 20*time.Second, time.Millisecond)
 }
 

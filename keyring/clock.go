@@ -3,30 +3,15 @@ package keyring
 import (
 	"sync/atomic"
 	"time"
-)
 
-// Clock tells the time and rings timers. The zero Options use the system's;
-// vault/vaulttest has one for tests. It is safe for concurrent use.
-type Clock interface {
-	// Now is the wall clock, for the dates of keys and events. It may step. Of a time
-	// that has a monotonic reading beside the wall clock's (see package time) a keyring
-	// uses the wall clock's.
-	Now() time.Time
-	// Elapsed is the time since an arbitrary origin. It never goes back and does
-	// not follow steps of the wall clock: leases run on it. It should go on while the
-	// machine is suspended.
-	Elapsed() time.Duration
-	// AfterFunc calls f once when d has elapsed, unless stop is called before.
-	// stop reports whether it prevented the call. It may come late after the machine
-	// was suspended.
-	AfterFunc(d time.Duration, f func()) (stop func() bool)
-}
+	"github.com/blockseal/blockseal/vault"
+)
 
 // wallClock is a caller's clock without the monotonic readings that its times may have.
 // Package time compares two times that have them by them alone: the difference of two
 // then does not show that the wall clock was set, or that the machine was suspended,
 // and that is what a keyring compares wall times for.
-type wallClock struct{ Clock }
+type wallClock struct{ vault.Clock }
 
 func (c wallClock) Now() time.Time { return c.Clock.Now().Round(0) }
 

@@ -69,7 +69,7 @@ func (raw) Now() time.Time { return time.Now() }
 
 // No time that a keyring compares has a monotonic reading, wherever it came from.
 func TestWallTimesAreWallTimes(t *testing.T) {
-	for name, clock := range map[string]Clock{"the system's clock": nil, "a caller's clock": raw{newSystemClock()}} {
+	for name, clock := range map[string]vault.Clock{"the system's clock": nil, "a caller's clock": raw{newSystemClock()}} {
 		t.Run(name, func(t *testing.T) {
 			v := dated{vaulttest.New(nil), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)}
 			id := v.CreateKey("k")
@@ -102,7 +102,7 @@ type onRealClock struct {
 	events chan Event
 }
 
-func openOn(t *testing.T, clock Clock, expires time.Time) *onRealClock {
+func openOn(t *testing.T, clock vault.Clock, expires time.Time) *onRealClock {
 	g := &onRealClock{events: make(chan Event, eventQueue)}
 	g.vault = vaulttest.New(&vaulttest.Options{Clock: clock})
 	g.key = g.vault.CreateKey("k")

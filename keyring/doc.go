@@ -25,7 +25,7 @@
 // # Rotating epochs
 //
 // Epochs begin by themselves, by count and by age; what an old one wrapped stays as it is.
-// [Keyring.RewrapAll] begins one, has the caller's records rewrapped, each a few microseconds and
+// [Keyring.RotateEpoch] begins one, has the caller's records rewrapped, each a few microseconds and
 // no call to the vault, and destroys the keys of the epochs before, so that nothing opens any
 // more what was deleted or overwritten until then, in no copy of the data.
 //

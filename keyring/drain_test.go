@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -46,7 +47,7 @@ func TestLockWaitsForWhatIsInFlight(t *testing.T) {
 	require.False(t, announced.Load())
 	var b keyring.Binding
 	b.Set([]byte("id"))
-	require.NoError(t, inFlight.CheckRecord(t.Context(), record, &b))
+	require.NoError(t, inFlight.For(inner.Block{}).CheckRecord(t.Context(), record, &b))
 	select {
 	case err := <-done:
 		t.Fatalf("the check ended before the operation in flight: %v", err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -126,11 +127,11 @@ func TestDropEpochs(t *testing.T) {
 	r := g.create()
 	_, old, err := r.NewDEK(t.Context(), []byte("id"))
 	require.NoError(t, err)
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	_, young, err := r.NewDEK(t.Context(), []byte("id"))
 	require.NoError(t, err)
 
-	dropped, err := r.DropEpochs(t.Context(), 100)
+	dropped, err := r.For(inner.Block{}).DropEpochs(t.Context(), 100)
 	require.NoError(t, err)
 	require.Equal(t, []uint32{1}, dropped, "the current one stays")
 	for range 2 {
@@ -150,12 +151,12 @@ func TestMaxEpochs(t *testing.T) {
 	r := g.create()
 	require.NoError(t, r.FillEpochs(t.Context(), keyring.MaxEpochs-4))
 	for range 3 { // one is left for a copy
-		require.NoError(t, r.Rotate(t.Context()))
+		require.NoError(t, r.BeginEpoch(t.Context()))
 	}
-	require.ErrorIs(t, r.Rotate(t.Context()), keyring.ErrLimit)
-	_, err := r.DropEpochs(t.Context(), 10)
+	require.ErrorIs(t, r.BeginEpoch(t.Context()), keyring.ErrLimit)
+	_, err := r.For(inner.Block{}).DropEpochs(t.Context(), 10)
 	require.NoError(t, err)
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	require.NoError(t, r.Close())
 	require.Equal(t, keyring.MaxEpochs-9, g.open().State().Epochs)
 }
@@ -282,7 +283,7 @@ func TestSaveThatFailsLate(t *testing.T) {
 	require.NoError(t, err)
 	g.storage.failLate = true
 	require.ErrorIs(t, r.RotateKEK(t.Context()), errSave)
-	require.ErrorIs(t, r.Rotate(t.Context()), errSave)
+	require.ErrorIs(t, r.BeginEpoch(t.Context()), errSave)
 	g.storage.failLate = false
 	_, err = r.OpenDEK(t.Context(), record, []byte("id"))
 	require.NoError(t, err)
@@ -341,9 +342,9 @@ func TestTooManyEpochs(t *testing.T) {
 		require.ErrorIs(t, full[0].Err, keyring.ErrLimit)
 
 		for range 4 {
-			require.NoError(t, r.Rotate(t.Context()))
+			require.NoError(t, r.BeginEpoch(t.Context()))
 		}
-		require.ErrorIs(t, r.Rotate(t.Context()), keyring.ErrLimit)
+		require.ErrorIs(t, r.BeginEpoch(t.Context()), keyring.ErrLimit)
 		_, _, err = r.NewDEK(t.Context(), []byte("block"))
 		require.NoError(t, err)
 		for _, record := range [][]byte{records[0], records[200], records[299]} {
@@ -353,7 +354,7 @@ func TestTooManyEpochs(t *testing.T) {
 		require.NoError(t, r.Close())
 
 		r = g.open()
-		_, err = r.DropEpochs(t.Context(), epochs[len(epochs)-1])
+		_, err = r.For(inner.Block{}).DropEpochs(t.Context(), epochs[len(epochs)-1])
 		require.NoError(t, err)
 		_, err = r.OpenDEK(t.Context(), records[299], []byte("block"))
 		require.NoError(t, err)

@@ -25,8 +25,8 @@ const (
 	KeyNearExpiry                          // Key expires in Left; once at 30, 7 and 1 days
 	CopyMade                               // Detail names the copy
 	CopyDue                                // Key is to wrap the copy that Detail names; told of all of them before the first is moved
-	CopyRewrapped                          // Key wraps the copy that Detail names now
-	CopyNotRewrapped                       // Key wraps the copy that Detail names still, and Err says why
+	CopyKEKChanged                         // Key wraps the copy that Detail names now
+	CopyKEKNotChanged                      // Key wraps the copy that Detail names still, and Err says why
 	Progressed                             // Detail says what a long operation did
 	AnchorNotAdvanced                      // Err says why Options.Anchor lags; once, until it is advanced again
 	AnchorAdvanced                         // it is again; Detail says where it is
@@ -35,7 +35,7 @@ const (
 // String returns the kind's name.
 func (k EventKind) String() string {
 	names := [...]string{"", "StateChanged", "CheckSucceeded", "CheckFailed", "EpochStarted",
-		"EpochDropped", "KEKChanged", "KEKNotChanged", "KeyNearExpiry", "CopyMade", "CopyDue", "CopyRewrapped", "CopyNotRewrapped", "Progressed",
+		"EpochDropped", "KEKChanged", "KEKNotChanged", "KeyNearExpiry", "CopyMade", "CopyDue", "CopyKEKChanged", "CopyKEKNotChanged", "Progressed",
 		"AnchorNotAdvanced", "AnchorAdvanced"}
 	if k == 0 || int(k) >= len(names) {
 		return fmt.Sprintf("EventKind(%d)", uint8(k))
@@ -64,7 +64,7 @@ func (e Event) level() slog.Level {
 	switch {
 	case e.Kind == StateChanged && e.To == Inaccessible:
 		return slog.LevelError
-	case e.Kind == StateChanged && e.To == Degraded, e.Kind == CheckFailed, e.Kind == KeyNearExpiry, e.Kind == KEKNotChanged, e.Kind == CopyNotRewrapped, e.Kind == AnchorNotAdvanced,
+	case e.Kind == StateChanged && e.To == Degraded, e.Kind == CheckFailed, e.Kind == KeyNearExpiry, e.Kind == KEKNotChanged, e.Kind == CopyKEKNotChanged, e.Kind == AnchorNotAdvanced,
 		e.Kind == Progressed && e.Err != nil:
 		return slog.LevelWarn
 	case e.Kind == CheckSucceeded:
@@ -173,4 +173,7 @@ func (r *Keyring) emit(e Event) {
 // Emit adds an event to the keyring's stream, for a database on top of it that
 // has something to report in order with the keyring's own. Time and Store are
 // filled in.
-func (r *Keyring) Emit(e Event) { r.emit(e) }
+func (f *forBlock) Emit(e Event) {
+	r := (*Keyring)(f)
+	r.emit(e)
+}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -135,7 +136,7 @@ func TestEventsFromManyGoroutines(t *testing.T) {
 		for s := range senders {
 			wg.Go(func() {
 				for n := range each {
-					r.Emit(keyring.Event{Kind: keyring.Progressed, Detail: fmt.Sprintf("s%d %d", s, n)})
+					r.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.Progressed, Detail: fmt.Sprintf("s%d %d", s, n)})
 				}
 			})
 		}
@@ -164,7 +165,7 @@ func TestSlowListener(t *testing.T) {
 		r := g.create()
 		synctest.Wait() // it has the first event, and holds on to it
 		for i := range n {
-			r.Emit(keyring.Event{Kind: keyring.Progressed, Epoch: uint32(i)})
+			r.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.Progressed, Epoch: uint32(i)})
 		}
 		lost := r.State().DroppedEvents
 		require.EqualValues(t, n-1024, lost)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -193,7 +194,7 @@ func TestGoldenReencodes(t *testing.T) {
 			storeSecret: [storeSecretSize]byte(d.StoreSecret),
 			policy: policy{wrapping: Wrapping(d.Wrapping), maxDEKs: d.EpochMaxDEKs,
 				maxAge: time.Duration(d.EpochMaxAge) * time.Second, rekeyAfter: time.Duration(d.RekeyAfter) * time.Second},
-			nextEpoch: d.NextEpoch, work: WorkID(d.Work), instance: InstanceID(d.Instance), shared: d.Shared, nextKEK: d.NextKEK,
+			nextEpoch: d.NextEpoch, work: inner.WorkID(d.Work), instance: inner.InstanceID(d.Instance), shared: d.Shared, nextKEK: d.NextKEK,
 		}
 		for _, e := range d.Epochs {
 			content.epochs = append(content.epochs, epochKey{id: e.ID, created: time.Unix(e.Created, 0).UTC(), reserved: e.DEKs, key: [dek.Size]byte(e.Key)})

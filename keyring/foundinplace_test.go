@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -33,7 +34,7 @@ func TestWhatIsFoundInItsPlace(t *testing.T) {
 			c.opts.OnEvent = nil
 			require.NoError(t, keyring.Replace(t.Context(), c.storage, older))
 			r := c.open()
-			require.NoError(t, r.Rotate(t.Context()))
+			require.NoError(t, r.BeginEpoch(t.Context()))
 			g.takeFrom(&c)
 		}, keyring.ErrUnexpected},
 		"a later one that went another way": {func(t *testing.T, g *rig, older, _ []byte) {
@@ -43,7 +44,7 @@ func TestWhatIsFoundInItsPlace(t *testing.T) {
 			require.NoError(t, keyring.Replace(t.Context(), c.storage, older))
 			r := c.open()
 			for range 3 {
-				require.NoError(t, r.Rotate(t.Context()))
+				require.NoError(t, r.BeginEpoch(t.Context()))
 			}
 			g.takeFrom(&c)
 		}, keyring.ErrUnexpected},
@@ -51,7 +52,7 @@ func TestWhatIsFoundInItsPlace(t *testing.T) {
 			other := newRig(t)
 			r := other.create()
 			for range 5 {
-				require.NoError(t, r.Rotate(t.Context()))
+				require.NoError(t, r.BeginEpoch(t.Context()))
 			}
 			g.takeFrom(other)
 		}, keyring.ErrUnexpected},
@@ -70,14 +71,14 @@ func TestWhatIsFoundInItsPlace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, g *rig) {
-				g.opts.Instance = keyring.InstanceID{1}
+				g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 				e := g.listen()
 				r := g.create()
-				require.NoError(t, r.Rotate(t.Context()))
+				require.NoError(t, r.BeginEpoch(t.Context()))
 				older, err := keyring.Document(t.Context(), g.storage)
 				require.NoError(t, err)
 				record := newDEK(t, r)
-				require.NoError(t, r.Rotate(t.Context()))
+				require.NoError(t, r.BeginEpoch(t.Context()))
 				good, err := keyring.Document(t.Context(), g.storage)
 				require.NoError(t, err)
 				before := r.State()
@@ -88,7 +89,7 @@ func TestWhatIsFoundInItsPlace(t *testing.T) {
 				e.take()
 				require.ErrorIs(t, r.Revalidate(t.Context()), c.want)
 				require.Len(t, e.take(keyring.CheckFailed), 1)
-				require.ErrorIs(t, r.Rotate(t.Context()), c.want)
+				require.ErrorIs(t, r.BeginEpoch(t.Context()), c.want)
 				require.ErrorIs(t, r.RotateKEK(t.Context()), c.want)
 				st := r.State()
 				require.Equal(t, keyring.Degraded, st.Status)
@@ -104,7 +105,7 @@ func TestWhatIsFoundInItsPlace(t *testing.T) {
 				require.NoError(t, keyring.Replace(t.Context(), &g.storage.MemStorage, good))
 				require.NoError(t, r.Revalidate(t.Context()))
 				require.Equal(t, keyring.Available, r.State().Status)
-				require.NoError(t, r.Rotate(t.Context()))
+				require.NoError(t, r.BeginEpoch(t.Context()))
 				good, err = keyring.Document(t.Context(), g.storage)
 				require.NoError(t, err)
 				c.put(t, g, older, append([]byte(nil), good...))
@@ -133,13 +134,13 @@ func (g *rig) takeFrom(from *rig) {
 // top is asked of each document that is taken up.
 func TestWhatIsNotAdmittedIsNotTakenUp(t *testing.T) {
 	g := newRig(t)
-	g.opts.Instance = keyring.InstanceID{1}
+	g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 	source := g.create()
 	newDEK(t, source)
 	c := g.copied(2)
 	r := c.open()
 	for range 4 {
-		require.NoError(t, r.Rotate(t.Context()))
+		require.NoError(t, r.BeginEpoch(t.Context()))
 	}
 	good, err := keyring.Document(t.Context(), g.storage)
 	require.NoError(t, err)
@@ -153,7 +154,7 @@ func TestWhatIsNotAdmittedIsNotTakenUp(t *testing.T) {
 	var seen []uint64
 	refuse := false
 	admits := *g
-	admits.opts.Admit = func(o keyring.Opened) error {
+	admits.opts.For(inner.Block{}).Admit = func(o inner.Opened) error {
 		seen = append(seen, o.Generation)
 		if refuse {
 			return refused
@@ -161,13 +162,13 @@ func TestWhatIsNotAdmittedIsNotTakenUp(t *testing.T) {
 		return nil
 	}
 	other := admits.open()
-	require.NoError(t, source.Rotate(t.Context()))
+	require.NoError(t, source.BeginEpoch(t.Context()))
 	require.NoError(t, other.Revalidate(t.Context()))
 	require.Equal(t, source.State().Generation, seen[len(seen)-1])
 	refuse = true
-	require.NoError(t, source.Rotate(t.Context()))
+	require.NoError(t, source.BeginEpoch(t.Context()))
 	require.ErrorIs(t, other.Revalidate(t.Context()), refused)
-	require.ErrorIs(t, other.Rotate(t.Context()), refused)
+	require.ErrorIs(t, other.BeginEpoch(t.Context()), refused)
 	_, err = other.OpenDEK(t.Context(), newDEK(t, source), []byte("id"))
 	require.ErrorIs(t, err, refused)
 	require.NotErrorIs(t, err, keyring.ErrCorrupt, "nobody knows that the record is damaged")
@@ -187,7 +188,7 @@ func TestMovedToAKEKThatWasNotGiven(t *testing.T) {
 		err := other.Revalidate(t.Context())
 		require.ErrorIs(t, err, keyring.ErrWrongKEK)
 		require.ErrorContains(t, err, another.String())
-		require.ErrorIs(t, other.Rotate(t.Context()), keyring.ErrWrongKEK)
+		require.ErrorIs(t, other.BeginEpoch(t.Context()), keyring.ErrWrongKEK)
 		opensAll(t, other, record)
 		g.pass(keyring.DefaultLease + time.Second)
 		require.Equal(t, keyring.Inaccessible, other.State().Status)
@@ -212,7 +213,7 @@ func TestRelocatedMeanwhile(t *testing.T) {
 		require.NoError(t, r.Revalidate(t.Context()))
 		require.Equal(t, elsewhere, r.State().KEK.Vault)
 		opensAll(t, r, record)
-		require.NoError(t, r.Rotate(t.Context()))
+		require.NoError(t, r.BeginEpoch(t.Context()))
 	})
 }
 
@@ -248,7 +249,7 @@ func TestStorageThatHangs(t *testing.T) {
 		require.Equal(t, end, r.State().LeaseEnd)
 
 		// An operation that looks for an epoch is no reason for a lock to wait.
-		require.NoError(t, other.Rotate(t.Context()))
+		require.NoError(t, other.BeginEpoch(t.Context()))
 		record := newDEK(t, other)
 		go func() {
 			_, err := r.OpenDEK(t.Context(), record, []byte("id"))
@@ -297,7 +298,7 @@ func TestOlderThanAMoveThatOpenedNothing(t *testing.T) {
 	g.vault.SetDates(g.key, time.Time{}, g.clock.Now())
 	g.clock.Step(time.Minute)
 	calls, refusal := 0, errors.New("not now")
-	g.opts.Admit = func(keyring.Opened) error {
+	g.opts.For(inner.Block{}).Admit = func(inner.Opened) error {
 		if calls++; calls == 2 { // before the move is saved, and before it is begun with
 			return refusal
 		}

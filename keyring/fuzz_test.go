@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 )
 
 // damage is what every decoder says of bytes that it cannot read.
@@ -64,7 +65,7 @@ func FuzzRecord(f *testing.F) {
 		defer h.Release()
 		var b Binding
 		b.Set(context)
-		require.True(t, damage(h.CheckRecord(t.Context(), record, &b)))
+		require.True(t, damage(h.For(inner.Block{}).CheckRecord(t.Context(), record, &b)))
 	})
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -229,7 +230,7 @@ func writeGolden(t *testing.T) {
 	v.keys = newest[:1] // a2 does not exist yet
 
 	clock, s := vaulttest.NewClock(goldenStart), &MemStorage{}
-	r, err := Create(ctx, s, customer, &Options{Clock: clock, Instance: InstanceID{1, 2, 3}, EpochMaxDEKs: 1 << 20, EpochMaxAge: 30 * 24 * time.Hour})
+	r, err := Create(ctx, s, customer, &Options{Clock: clock, block: inner.Options{Instance: inner.InstanceID{1, 2, 3}}, EpochMaxDEKs: 1 << 20, EpochMaxAge: 30 * 24 * time.Hour})
 	require.NoError(t, err)
 	defer r.Close()
 	var g golden
@@ -244,13 +245,13 @@ func writeGolden(t *testing.T) {
 	g.addDocument(t, r, "created.bin")
 
 	clock.Advance(30 * time.Second) // less than a check
-	require.NoError(t, r.Rotate(ctx))
+	require.NoError(t, r.BeginEpoch(ctx))
 	record("second epoch", "grown.bin", false, []byte("block 7"))
 	record("second epoch, first KEK", "grown.bin", true, append(make([]byte, 4), "block 8"...))
 	v.keys = newest
 	require.NoError(t, r.RotateKEK(ctx))
 	record("second epoch, second KEK", "grown.bin", true, []byte{0})
-	require.NoError(t, r.Rotate(ctx))
+	require.NoError(t, r.BeginEpoch(ctx))
 	long := make([]byte, 4+4096)
 	for i := range long {
 		long[i] = byte(i)
@@ -263,14 +264,14 @@ func writeGolden(t *testing.T) {
 	require.NoError(t, err)
 	var b Binding
 	b.Set(old.Context)
-	again, err := h.Rewrap(ctx, nil, old.Record, &b)
+	again, err := h.For(inner.Block{}).Rewrap(ctx, nil, old.Record, &b)
 	h.Release()
 	require.NoError(t, err)
 	g.addRecord(t, r, "rewrapped by the third epoch, first KEK", "grown.bin", old.Context, old.DEK, again)
-	_, err = r.DropEpochs(ctx, 2)
+	_, err = r.For(inner.Block{}).DropEpochs(ctx, 2)
 	require.NoError(t, err)
-	r.Share()
-	_, err = r.BeginWork(ctx)
+	r.For(inner.Block{}).Share()
+	_, err = r.For(inner.Block{}).BeginWork(ctx)
 	require.NoError(t, err)
 	g.addDocument(t, r, "grown.bin")
 

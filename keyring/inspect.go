@@ -50,7 +50,8 @@ func (r *Keyring) KEKs() (keks map[uint32]vault.KeyID, active uint32) {
 
 // PublicKeys returns the SHA-256 of the public keys of those versions; see
 // [Info.PublicKeys].
-func (r *Keyring) PublicKeys() map[vault.KeyID][sha256.Size]byte {
+func (f *forBlock) PublicKeys() map[vault.KeyID][sha256.Size]byte {
+	r := (*Keyring)(f)
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
 	return r.header.publicKeys()

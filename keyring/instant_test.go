@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -161,7 +162,7 @@ func TestNothingRevivesASession(t *testing.T) {
 				defer r.Close()
 				h, err := r.Acquire()
 				require.NoError(t, err)
-				first := h.Session()
+				first := h.For(inner.Block{}).Session()
 				h.Release()
 				g.clock.Advance(asked)
 				err = run(g, r, s, &took)
@@ -171,7 +172,7 @@ func TestNothingRevivesASession(t *testing.T) {
 				} else {
 					require.Equal(t, name == "check", err != nil)
 				}
-				if h, err = r.AcquireSession(first); err == nil {
+				if h, err = r.For(inner.Block{}).AcquireSession(first); err == nil {
 					h.Release()
 				}
 				if came < keyring.DefaultLease {

@@ -106,7 +106,8 @@ func (r *Keyring) KEKMoves() uint64 {
 
 // DropKEKs takes KEK versions out of the document that no record is wrapped by any
 // more, none that is yet to be stored either, which the caller has made sure of. The
-// one that wraps the document stays.
+// one that wraps the document stays. It is for a database that wraps ByKEK, once it has rewrapped
+// what the versions wrap ([Hold.RewrapKEK]).
 //
 // moves is what [Keyring.KEKMoves] was before the caller began to make sure. If the KEK
 // was changed since, even there and back, records may have been wrapped by any of them:
@@ -158,7 +159,8 @@ func (r *Keyring) kekFor(id uint32) (*kek.KEK, vault.KeyID, error) {
 // KEKFor returns the KEK with which something wrapped by id can be unwrapped, if
 // this keyring was given one: its own, or one that it was moved away from since it
 // was opened.
-func (r *Keyring) KEKFor(id vault.KeyID) (*kek.KEK, bool) {
+func (f *forBlock) KEKFor(id vault.KeyID) (*kek.KEK, bool) {
+	r := (*Keyring)(f)
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
 	return r.clientFor(id)

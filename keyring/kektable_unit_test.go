@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -159,7 +160,7 @@ func TestWhichKEKIsAsked(t *testing.T) {
 		{"mem:own", "none", ""},
 	} {
 		id := vault.KeyID{Vault: c.vault, Name: c.name, Version: "asked"}
-		k, ok := r.KEKFor(id)
+		k, ok := r.For(inner.Block{}).KEKFor(id)
 		require.Equal(t, c.client != "", ok, "%s", id)
 		if ok {
 			require.Equal(t, id, k.ID())
@@ -171,7 +172,7 @@ func TestWhichKEKIsAsked(t *testing.T) {
 	// One that the keyring moves away from again takes its own place.
 	r.leave(given("mem:two", "mem:one", "k"))
 	require.Len(t, r.others, 3)
-	k, _ := r.KEKFor(idIn("mem:one", "k"))
+	k, _ := r.For(inner.Block{}).KEKFor(idIn("mem:one", "k"))
 	require.Same(t, vaults["mem:two"], k.Vault(), "the later one")
 }
 

@@ -11,7 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // StoreID names a store: 16 random bytes, fixed for its life, part of every AAD.
@@ -27,14 +29,14 @@ func (id StoreID) String() string { return hex.EncodeToString(id[:]) }
 type Keyring struct {
 	opts      Options
 	anchoring anchoring
-	clock     Clock
+	clock     vault.Clock
 	storage   Storage
 	storeID   StoreID
 	events    events
 	calls     callCounts
 
 	reloading reloading
-	admitting chan struct{} // admits one call of Options.Admit at a time; nothing else is held
+	admitting chan struct{} // admits one call of Admit (inner.Options) at a time; nothing else is held
 
 	session  atomic.Pointer[session] // nil: locked or closed
 	inFlight [shards]shard
@@ -108,7 +110,7 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 	p := policy{wrapping: ByKeyring, maxDEKs: DefaultEpochMaxDEKs, maxAge: DefaultEpochMaxAge}
 	p.overlay(&o)
 	b := newBody(p, r.wallNow())
-	b.instance = o.Instance
+	b.instance = o.For(inner.Block{}).Instance
 	defer b.destroy()
 	t, err := r.prepare(ctx, k)
 	if err != nil {
@@ -179,7 +181,7 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 	r.storeID = d.header.storeID
 	r.take(d)
 
-	if o.AwaitRevalidate {
+	if o.For(inner.Block{}).AwaitRevalidate {
 		r.awaiting = true
 		r.stayLocked(errCopy)
 	} else if err := r.firstCheck(ctx); err != nil {
@@ -227,7 +229,7 @@ func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 		anchoring: anchoring{turn: make(chan struct{}, 1)},
 		reloading: reloading{loads: make(chan struct{}, 1)},
 		events:    events{logger: o.Logger, onEvent: o.OnEvent},
-		owning:    owning{sharing: o.Shared},
+		owning:    owning{sharing: o.For(inner.Block{}).Shared},
 	}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.anchor()
@@ -301,12 +303,16 @@ func (r *Keyring) end(tell bool) bool {
 	return true
 }
 
-// Elapsed is the keyring's monotonic clock; see [Clock].
-func (r *Keyring) Elapsed() time.Duration { return r.clock.Elapsed() }
+// Elapsed is the keyring's monotonic clock; see [vault.Clock].
+func (f *forBlock) Elapsed() time.Duration {
+	r := (*Keyring)(f)
+	return r.clock.Elapsed()
+}
 
 // Sleep waits until d has elapsed on the keyring's clock, ctx ends, or the keyring
 // closes.
-func (r *Keyring) Sleep(ctx context.Context, d time.Duration) error {
+func (f *forBlock) Sleep(ctx context.Context, d time.Duration) error {
+	r := (*Keyring)(f)
 	rang := make(chan struct{})
 	defer r.clock.AfterFunc(d, func() { close(rang) })()
 	select {
@@ -320,10 +326,14 @@ func (r *Keyring) Sleep(ctx context.Context, d time.Duration) error {
 }
 
 // AfterFunc runs f when d has elapsed on the keyring's clock, unless stop is called
-// before; see [Clock].
-func (r *Keyring) AfterFunc(d time.Duration, f func()) (stop func() bool) {
+// before; see [vault.Clock].
+func (b *forBlock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
+	r := (*Keyring)(b)
 	return r.clock.AfterFunc(d, f)
 }
 
-// Now is the keyring's wall clock; see [Clock].
-func (r *Keyring) Now() time.Time { return r.clock.Now() }
+// Now is the keyring's wall clock; see [vault.Clock].
+func (f *forBlock) Now() time.Time {
+	r := (*Keyring)(f)
+	return r.clock.Now()
+}

@@ -60,7 +60,7 @@ func TestRoundTrip(t *testing.T) {
 			key, wrapped, err := r.NewDEK(ctx, []byte("block 7"))
 			require.NoError(t, err)
 			sealed := key.Seal(nil, []byte("plaintext"), nil)
-			require.NoError(t, r.Rotate(ctx))
+			require.NoError(t, r.BeginEpoch(ctx))
 			require.NoError(t, r.RotateKEK(ctx))
 			require.NoError(t, r.Close())
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -26,20 +27,8 @@ func bubble(t *testing.T, f func(t *testing.T, g *rig)) {
 		// When all is closed, time goes on for who waits for holds to be rid of an epoch's keys.
 		t.Cleanup(func() { time.Sleep(time.Minute) })
 		g := newRig(t)
-		g.opts.Clock = resting{g.clock}
+		g.opts.Clock = bubbles.Resting{Clock: g.clock}
 		f(t, g)
-	})
-}
-
-// resting is a clock for bubbles that stands still, when a timer has fired, until the
-// keyring has come to rest: what a timer sets off on another goroutine would otherwise
-// come at that moment or up to a second later, as the goroutine happens to run.
-type resting struct{ *vaulttest.Clock }
-
-func (c resting) AfterFunc(d time.Duration, f func()) (stop func() bool) {
-	return c.Clock.AfterFunc(d, func() {
-		f()
-		synctest.Wait()
 	})
 }
 
@@ -241,7 +230,7 @@ func TestAnswerAfterTheLeaseEnded(t *testing.T) {
 		r := g.create()
 		h, err := r.Acquire()
 		require.NoError(t, err)
-		session := h.Session()
+		session := h.For(inner.Block{}).Session()
 		h.Release()
 		outage := g.vault.Inject(vaulttest.Fault{Err: vaulttest.Unavailable()})
 		g.pass(9*time.Minute + 55*time.Second)
@@ -258,7 +247,7 @@ func TestAnswerAfterTheLeaseEnded(t *testing.T) {
 		}
 		g.pass(2 * time.Second)
 		require.True(t, usable(t, r))
-		_, err = r.AcquireSession(session)
+		_, err = r.For(inner.Block{}).AcquireSession(session)
 		require.ErrorIs(t, err, keyring.ErrInaccessible, "what was open stays ended")
 		require.Equal(t, r.State().LastSuccess.Add(keyring.DefaultLease), r.State().LeaseEnd)
 	})

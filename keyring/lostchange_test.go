@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -158,9 +159,9 @@ func TestPoliciesThatMeet(t *testing.T) {
 func TestEveryChangeThatIsLost(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(ctx context.Context, g *rig, r *keyring.Keyring) error{
-		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Rotate(ctx) },
+		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.BeginEpoch(ctx) },
 		"DropEpochs": func(ctx context.Context, _ *rig, r *keyring.Keyring) error {
-			_, err := r.DropEpochs(ctx, 2)
+			_, err := r.For(inner.Block{}).DropEpochs(ctx, 2)
 			return err
 		},
 		"RotateKEK": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.RotateKEK(ctx) },
@@ -172,10 +173,10 @@ func TestEveryChangeThatIsLost(t *testing.T) {
 			return err
 		},
 		"BeginWork": func(ctx context.Context, _ *rig, r *keyring.Keyring) error {
-			_, err := r.BeginWork(ctx)
+			_, err := r.For(inner.Block{}).BeginWork(ctx)
 			return err
 		},
-		"Save":  func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Save(ctx) },
+		"Save":  func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.For(inner.Block{}).Save(ctx) },
 		"Close": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Close() },
 		"successor": func(ctx context.Context, g *rig, r *keyring.Keyring) error {
 			g.vault.SetDates(g.key, time.Time{}, g.clock.Now())
@@ -212,9 +213,9 @@ func TestEveryChangeThatIsLost(t *testing.T) {
 		},
 	} {
 		for what, first := range map[string]func(ctx context.Context, other *keyring.Keyring) error{
-			"an epoch": func(ctx context.Context, other *keyring.Keyring) error { return other.Rotate(ctx) },
+			"an epoch": func(ctx context.Context, other *keyring.Keyring) error { return other.BeginEpoch(ctx) },
 			"a wrap": func(ctx context.Context, other *keyring.Keyring) error {
-				return errors.Join(other.RotateKEK(ctx), other.Rotate(ctx))
+				return errors.Join(other.RotateKEK(ctx), other.BeginEpoch(ctx))
 			},
 		} {
 			t.Run(name+" after "+what, func(t *testing.T) {
@@ -226,7 +227,7 @@ func TestEveryChangeThatIsLost(t *testing.T) {
 				g := newRig(t)
 				g.opts.OtherKEKs = []*kek.KEK{kek.New(g.vault, g.vault.CreateKey("another").Versionless())}
 				other := g.create()
-				require.NoError(t, other.Rotate(ctx))
+				require.NoError(t, other.BeginEpoch(ctx))
 				s := &beforeSwap{Storage: g.storage}
 				g.under = s
 				r, err := keyring.Open(ctx, s, g.kek, &g.opts)

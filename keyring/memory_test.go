@@ -87,7 +87,7 @@ func workInMemory(dir string) error {
 			keys = append(keys, k)
 		}
 	}
-	if err := r.Rotate(ctx); err != nil {
+	if err := r.BeginEpoch(ctx); err != nil {
 		return err
 	}
 	in := bufio.NewReader(os.Stdin)

@@ -180,7 +180,7 @@ func (r *Keyring) watch() {
 		r.lock(s, jumped)
 		r.checkSoon()
 	}
-	r.rotateByAge(now)
+	r.beginEpochByAge(now)
 }
 
 // expiryWarnings are how long before a key's expiry an event says so.

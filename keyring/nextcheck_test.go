@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -62,7 +63,7 @@ func TestNoNextCheckWhileRevalidateIsAwaited(t *testing.T) {
 		require.NotZero(t, r.State().NextCheck)
 		require.NoError(t, r.Close())
 
-		g.opts.ManualRevalidation, g.opts.AwaitRevalidate = false, true
+		g.opts.ManualRevalidation, g.opts.For(inner.Block{}).AwaitRevalidate = false, true
 		r = g.open()
 		require.Zero(t, r.State().NextCheck)
 		require.NoError(t, r.Revalidate(t.Context()))

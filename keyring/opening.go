@@ -5,18 +5,19 @@ import (
 	"crypto/rand"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/secret"
 )
 
 // opening is a later document that was opened in a session, on its way to being the keyring's.
-// Options.Admit, which may take long, looks at it meanwhile. The lock that ends the session does
+// Admit, which may take long, looks at it meanwhile. The lock that ends the session does
 // not wait for that: it destroys the keys. Guarded by Keyring.docMu.
 type opening struct {
 	r           *Keyring
 	b           *body // nil: it was destroyed
 	secret      [secretSize]byte
 	fingerprint string
-	instance    InstanceID
+	instance    inner.InstanceID
 }
 
 // openFound opens d in the session s, which must not have ended, with docSecret, which it clears, or
@@ -69,7 +70,7 @@ func (o *opening) destroy() {
 }
 
 // tag is that of the document or, when its keys are gone, one that is nobody's.
-func (o *opening) tag(purpose string, data []byte) (tag [TagSize]byte) {
+func (o *opening) tag(purpose string, data []byte) (tag [inner.TagSize]byte) {
 	o.r.docMu.Lock()
 	defer o.r.docMu.Unlock()
 	if o.b == nil {
@@ -82,11 +83,11 @@ func (o *opening) tag(purpose string, data []byte) (tag [TagSize]byte) {
 // admitFound is admit for a document that was opened in the session s. It does not wait for an
 // Admit that does not come back.
 func (r *Keyring) admitFound(s *session, o *opening, generation uint64) error {
-	if err := r.authentic(o.fingerprint, o.instance, generation); err != nil || r.opts.Admit == nil {
+	if err := r.authentic(o.fingerprint, o.instance, generation); err != nil || r.opts.For(inner.Block{}).Admit == nil {
 		return err
 	}
-	slow := fmt.Errorf("keyring: Options.Admit did not return within %v, the keyring's Options.VaultTimeout", r.opts.VaultTimeout)
+	slow := fmt.Errorf("keyring: Admit did not return within %v, the keyring's Options.VaultTimeout", r.opts.VaultTimeout)
 	return within(s.ctx, r.clock, r.opts.VaultTimeout, slow, r.ctx, func(ctx context.Context) error {
-		return r.callAdmit(ctx, Opened{Tag: o.tag, Generation: generation, Instance: o.instance})
+		return r.callAdmit(ctx, inner.Opened{Tag: o.tag, Generation: generation, Instance: o.instance})
 	})
 }

@@ -46,7 +46,7 @@ func TestOpenOrCreate(t *testing.T) {
 				key, err := r.OpenDEK(ctx, record, nil)
 				require.NoError(t, err)
 				key.Destroy()
-				require.NoError(t, r.Rotate(ctx), "later saves replace the document")
+				require.NoError(t, r.BeginEpoch(ctx), "later saves replace the document")
 				require.NoError(t, r.Close())
 			}
 		})

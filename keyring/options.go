@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // Defaults and bounds of [Options].
@@ -109,9 +111,6 @@ type Options struct {
 	// ManualRevalidation keeps a locked keyring locked until Revalidate.
 	// Default: checks go on, and the keyring comes back by itself.
 	ManualRevalidation bool
-	// AwaitRevalidate makes Open return a locked keyring without asking the
-	// vault, locked until Revalidate: for copies of a store.
-	AwaitRevalidate bool
 	// ReadOnly refuses every change, to the document and of new DEKs. What others change it
 	// takes up.
 	ReadOnly bool
@@ -124,33 +123,16 @@ type Options struct {
 	// if it does not answer; afterwards an outage stops nothing, and is an event and in
 	// the [State]. A read-only keyring checks it and does not advance it. Default: none.
 	Anchor Anchor
-	// Instance is who has the keyring, if there may be copies of it: each has another. A
-	// document that is of another instance has epoch keys that somebody else has and wraps
-	// with; so before anything else is changed, or any DEK wrapped, it is made this
-	// instance's, with an epoch of its own; see [Keyring.Own]. Default: none, and the
-	// document is taken for the keyring's own.
-	Instance InstanceID
-	// Shared says that the document may have been copied since it was saved last, by
-	// somebody who could not write that down: whatever is saved first says that its epochs
-	// are shared, and the first DEK begins a new one; see [Keyring.Share]. Default: nobody
-	// knows of a copy but those who called Share.
-	Shared bool
-	// Admit, if not nil, is called whenever a document was opened, before any key of
-	// it can be used: at Open, when access comes back, and when what another keyring has
-	// saved is taken up; once at a time. It may refuse: for a database on top that has to look at
-	// something which [Hold.Tag] authenticates before it serves. An
-	// error that matches ErrUnexpected or ErrCorrupt fails Open, and keeps an open
-	// keyring locked. It must not use the keyring. Once the keyring has locked or closed meanwhile,
-	// what it was given tags nothing any more: its Tag returns random bytes. Default: none.
-	Admit func(Opened) error
 
 	// Clock is for tests. Default: the system's.
-	Clock Clock
+	Clock vault.Clock
 	// Logger receives every event. Default: none.
 	Logger *slog.Logger
 	// OnEvent receives every event, one at a time and in order, on a goroutine of
 	// the keyring's. A slow OnEvent never slows the keyring; see [State].
 	OnEvent func(Event)
+
+	block inner.Options // what a store sets; see For
 }
 
 // withDefaults returns a copy of o, which may be nil, with the defaults filled in

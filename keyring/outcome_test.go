@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -47,9 +48,9 @@ func TestSwapsOfUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	type step func(ctx context.Context, g *rig, r *keyring.Keyring) error
 	for name, change := range map[string]step{
-		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Rotate(ctx) },
+		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.BeginEpoch(ctx) },
 		"DropEpochs": func(ctx context.Context, _ *rig, r *keyring.Keyring) error {
-			_, err := r.DropEpochs(ctx, 2)
+			_, err := r.For(inner.Block{}).DropEpochs(ctx, 2)
 			return err
 		},
 		"RotateKEK": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.RotateKEK(ctx) },
@@ -60,7 +61,7 @@ func TestSwapsOfUnknownOutcome(t *testing.T) {
 			_, _, err := r.NewDEK(ctx, nil)
 			return err
 		},
-		"Save": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Save(ctx) },
+		"Save": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.For(inner.Block{}).Save(ctx) },
 	} {
 		for _, outcome := range []string{"saved", "not saved"} {
 			t.Run(name+", "+outcome, func(t *testing.T) {
@@ -72,7 +73,7 @@ func TestSwapsOfUnknownOutcome(t *testing.T) {
 				r, err := keyring.Create(t.Context(), s, g.kek, &g.opts)
 				require.NoError(t, err)
 				defer r.Close()
-				require.NoError(t, r.Rotate(t.Context()))
+				require.NoError(t, r.BeginEpoch(t.Context()))
 				require.NoError(t, r.Close())
 				r, err = keyring.Open(t.Context(), s, g.kek, &g.opts)
 				require.NoError(t, err)
@@ -139,9 +140,9 @@ func TestSwapsOfUnknownOutcome(t *testing.T) {
 // the keyring's own: what Close gives back is given back once.
 func TestSwapThatConflictsWithItself(t *testing.T) {
 	for name, change := range map[string]func(ctx context.Context, g *rig, r *keyring.Keyring) error{
-		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Rotate(ctx) },
+		"Rotate": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.BeginEpoch(ctx) },
 		"DropEpochs": func(ctx context.Context, _ *rig, r *keyring.Keyring) error {
-			_, err := r.DropEpochs(ctx, 2)
+			_, err := r.For(inner.Block{}).DropEpochs(ctx, 2)
 			return err
 		},
 		"RotateKEK": func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.RotateKEK(ctx) },
@@ -152,7 +153,7 @@ func TestSwapThatConflictsWithItself(t *testing.T) {
 			_, _, err := r.NewDEK(ctx, nil)
 			return err
 		},
-		"Save":  func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.Save(ctx) },
+		"Save":  func(ctx context.Context, _ *rig, r *keyring.Keyring) error { return r.For(inner.Block{}).Save(ctx) },
 		"Close": func(_ context.Context, _ *rig, r *keyring.Keyring) error { return r.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -162,7 +163,7 @@ func TestSwapThatConflictsWithItself(t *testing.T) {
 			r, err := keyring.Create(t.Context(), s, g.kek, &g.opts)
 			require.NoError(t, err)
 			defer r.Close()
-			require.NoError(t, r.Rotate(t.Context()))
+			require.NoError(t, r.BeginEpoch(t.Context()))
 			const wrapped = 170 // with a second slice
 			for range wrapped {
 				newDEK(t, r)
@@ -208,11 +209,11 @@ func TestStorageThatAlwaysConflicts(t *testing.T) {
 	require.NoError(t, err)
 	defer r.Close()
 	s.save = keyring.ErrConflict
-	require.ErrorIs(t, r.Rotate(t.Context()), keyring.ErrConflict)
+	require.ErrorIs(t, r.BeginEpoch(t.Context()), keyring.ErrConflict)
 	require.ErrorIs(t, r.RotateKEK(t.Context()), keyring.ErrConflict)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, r.Rotate(ctx), context.Canceled)
+	require.ErrorIs(t, r.BeginEpoch(ctx), context.Canceled)
 	s.save = nil
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 }

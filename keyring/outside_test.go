@@ -73,7 +73,7 @@ func TestNothingForeignRunsInsideDo(t *testing.T) {
 		require.NoError(t, err)
 		_, _, err = r.NewDEK(ctx, []byte("block"))
 		require.NoError(t, err)
-		require.NoError(t, r.Rotate(ctx))
+		require.NoError(t, r.BeginEpoch(ctx))
 		g.vault.Rotate("customer")
 		require.NoError(t, r.RotateKEK(ctx))
 		require.NoError(t, r.ChangeKEK(ctx, kek.New(g.vault, g.vault.CreateKey("another"))))

@@ -4,25 +4,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
+
+	"github.com/blockseal/blockseal/internal/inner"
 )
-
-// InstanceID tells a keyring from its copies: 16 random bytes. The zero InstanceID names
-// none.
-type InstanceID [16]byte
-
-// String returns 32 hexadecimal digits.
-func (id InstanceID) String() string { return hex.EncodeToString(id[:]) }
-
-// Opened is what [Options].Admit and a [TaggingStorage] are given of a document that
-// authenticated, or is about to be saved.
-type Opened struct {
-	Tag        func(purpose string, data []byte) [TagSize]byte // that of [Hold.Tag]
-	Generation uint64
-	Instance   InstanceID // that the document is of
-}
 
 // A copy of a document has the keys of all its epochs. If both went on to wrap DEKs by the
 // current one, what either wrapped would open in the other, and what they wrapped together
@@ -34,9 +20,9 @@ type Opened struct {
 type owning struct {
 	foreign bool   // the document is another instance's
 	shared  uint32 // as in the body, or ahead of it until the next save
-	sharing bool   // Share was called while there was no session, or Options.Shared
+	sharing bool   // Share was called while there was no session, or inner.Options.Shared
 	// instance is that of the document that was opened last.
-	instance InstanceID
+	instance inner.InstanceID
 	opened   bool // a document was opened, so that those which come are later ones
 	// last is the epochs of the session that ended last: their keys are those of every document
 	// that comes.
@@ -74,7 +60,7 @@ func (r *Keyring) sameEpochs(b *body) error {
 }
 
 // claim prepares the document's body, which has no session yet, for a save: it says who else
-// has its epochs, because with a document a database on top forgets why (Options.Shared), and
+// has its epochs, because with a document a database on top forgets why (inner.Options.Shared), and
 // is this instance's. docMu is held, or nobody else has the keyring yet.
 func (r *Keyring) claim(b *body) error {
 	if r.sharing {
@@ -130,7 +116,7 @@ func (r *Keyring) isForeign() bool {
 }
 
 // own makes a document that is another instance's this one's, with an epoch of its own, as
-// one save. The caller has the turn of changes. That a Rotate leaves room for it is so in the source; only a
+// one save. The caller has the turn of changes. That BeginEpoch leaves room for it is so in the source; only a
 // copy of a copy of a store that was full may find none.
 func (r *Keyring) own(ctx context.Context, h *Hold) error {
 	if !r.foreign {
@@ -160,7 +146,7 @@ func (r *Keyring) own(ctx context.Context, h *Hold) error {
 
 // isForeignBody reports whether a body is another instance's.
 func (r *Keyring) isForeignBody(b *body) bool {
-	return r.opts.Instance != (InstanceID{}) && b.instance != r.opts.Instance
+	return r.opts.For(inner.Block{}).Instance != (inner.InstanceID{}) && b.instance != r.opts.For(inner.Block{}).Instance
 }
 
 // ownBody makes a body this instance's, with an epoch of its own, which has wrapped nothing.
@@ -169,22 +155,24 @@ func (r *Keyring) ownBody(b *body) error {
 		return fmt.Errorf("keyring: the copy has %d epochs, which its source has as well, and no room for one of its own; "+
 			"rotate epochs in the source and copy it again: %w", len(b.epochs), ErrLimit)
 	}
-	b.instance, b.shared = r.opts.Instance, b.current().id
+	b.instance, b.shared = r.opts.For(inner.Block{}).Instance, b.current().id
 	b.addEpoch(r.wallNow())
 	return nil
 }
 
-// Own makes the document this instance's (Options.Instance), if it is another's: in one
+// Own makes the document this instance's (inner.Options.Instance), if it is another's: in one
 // save it names this one and has a new epoch, whose key nobody else has. Every change and
 // every DEK that is wrapped does so by itself first; Own is for those who want it done. It
 // calls no vault. Errors: [ErrInaccessible], [ErrReadOnly], [ErrLimit], the storage's own.
-func (r *Keyring) Own(ctx context.Context) error {
+func (f *forBlock) Own(ctx context.Context) error {
+	r := (*Keyring)(f)
 	return r.change(ctx, func(*body) error { return errUnchanged })
 }
 
-// Save saves the document again, as the next generation, for a [TaggingStorage] that keeps
+// Save saves the document again, as the next generation, for a taggingStorage that keeps
 // more with it. Errors: as those of Own.
-func (r *Keyring) Save(ctx context.Context) error {
+func (f *forBlock) Save(ctx context.Context) error {
+	r := (*Keyring)(f)
 	return r.change(ctx, func(*body) error { return nil })
 }
 
@@ -200,19 +188,23 @@ func (r *Keyring) change(ctx context.Context, f func(*body) error) error {
 
 // EpochIsShared reports whether Share was called in this stretch of access and another epoch
 // begins with the next DEK. After that it reports false, also if there were too many epochs.
-func (h Hold) EpochIsShared() bool { return h.s.epochs.Load().current.shared.Load() }
+func (f *holdForBlock) EpochIsShared() bool {
+	h := (*Hold)(f)
+	return h.s.epochs.Load().current.shared.Load()
+}
 
 // Share says that the document was copied, now, for somebody who lives on with it. What
 // was wrapped so far opens there; the next DEK that is wrapped begins a new epoch, unless
 // there are so many that none begins by itself (Options.MaxEpochs), of which there is an
 // event. It saves nothing, and is written down with the next change of the document;
-// [Keyring.Save] writes it down now.
+// Save writes it down now.
 //
 // It returns the id of the epoch that is shared, 0 without access: then the next stretch
 // of access begins with it. Another keyring on the same document learns of it when it takes up
 // what was saved, at its next check at the latest. A DEK that was wrapped before and is kept after is for the
-// caller to find, by its record's epoch, and to [Hold.Rewrap].
-func (r *Keyring) Share() uint32 {
+// caller to find, by its record's epoch, and to Rewrap.
+func (f *forBlock) Share() uint32 {
+	r := (*Keyring)(f)
 	// After a swap that is under way: a copy may have what that saves.
 	r.changes <- struct{}{}
 	defer func() { <-r.changes }()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -22,7 +23,7 @@ func (g *rig) copied(instance byte) *rig {
 	c := *g
 	c.storage = &storage{}
 	require.NoError(g.t, keyring.Replace(g.t.Context(), c.storage, document))
-	c.opts.Instance = keyring.InstanceID{instance}
+	c.opts.For(inner.Block{}).Instance = inner.InstanceID{instance}
 	return &c
 }
 
@@ -49,11 +50,11 @@ func TestSourceAndCopyShareNoEpochTheyWrapBy(t *testing.T) {
 	for _, w := range []keyring.Wrapping{keyring.ByKeyring, keyring.ByKEK} {
 		t.Run(w.String(), func(t *testing.T) {
 			g := newRig(t)
-			g.opts.Wrapping, g.opts.Instance = w, keyring.InstanceID{1}
+			g.opts.Wrapping, g.opts.For(inner.Block{}).Instance = w, inner.InstanceID{1}
 			source := g.create()
 			before := newDEK(t, source)
 			c := g.copied(2)
-			require.EqualValues(t, 1, source.Share())
+			require.EqualValues(t, 1, source.For(inner.Block{}).Share())
 			r := c.open()
 
 			inSource, inCopy := newDEK(t, source), newDEK(t, r)
@@ -93,20 +94,23 @@ func TestCopyBeginsWithAnEpochOfItsOwn(t *testing.T) {
 			defer h.Release()
 			var b keyring.Binding
 			b.Set([]byte("id"))
-			again, err := h.Rewrap(ctx, nil, ctx.Value(recordKey{}).([]byte), &b)
+			again, err := h.For(inner.Block{}).Rewrap(ctx, nil, ctx.Value(recordKey{}).([]byte), &b)
 			if err == nil && again[4] != 2 {
 				panic("it was wrapped by the epoch that the source has")
 			}
 			return err
 		},
 		"RotateKEK": func(ctx context.Context, r *keyring.Keyring) error { return r.RotateKEK(ctx) },
-		"BeginWork": func(ctx context.Context, r *keyring.Keyring) error { _, err := r.BeginWork(ctx); return err },
-		"Save":      func(ctx context.Context, r *keyring.Keyring) error { return r.Save(ctx) },
-		"Own":       func(ctx context.Context, r *keyring.Keyring) error { return r.Own(ctx) },
+		"BeginWork": func(ctx context.Context, r *keyring.Keyring) error {
+			_, err := r.For(inner.Block{}).BeginWork(ctx)
+			return err
+		},
+		"Save": func(ctx context.Context, r *keyring.Keyring) error { return r.For(inner.Block{}).Save(ctx) },
+		"Own":  func(ctx context.Context, r *keyring.Keyring) error { return r.For(inner.Block{}).Own(ctx) },
 	} {
 		t.Run(name+", alone", func(t *testing.T) {
 			g := newRig(t)
-			g.opts.Instance = keyring.InstanceID{1}
+			g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 			ctx := context.WithValue(t.Context(), recordKey{}, newDEK(t, g.create()))
 			r := g.copied(2).open()
 			generation := r.State().Generation
@@ -116,7 +120,7 @@ func TestCopyBeginsWithAnEpochOfItsOwn(t *testing.T) {
 		})
 		t.Run(name+", beside others", func(t *testing.T) {
 			g := newRig(t)
-			g.opts.Instance = keyring.InstanceID{1}
+			g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 			source := g.create()
 			ctx := context.WithValue(t.Context(), recordKey{}, newDEK(t, source))
 			c := g.copied(2)
@@ -137,7 +141,7 @@ func TestCopyBeginsWithAnEpochOfItsOwn(t *testing.T) {
 			wg.Wait()
 			require.EqualValues(t, 2, r.State().Epoch)
 			generation := r.State().Generation
-			require.NoError(t, r.Own(ctx))
+			require.NoError(t, r.For(inner.Block{}).Own(ctx))
 			require.Equal(t, generation, r.State().Generation, "it is its own already")
 		})
 	}
@@ -148,7 +152,7 @@ type recordKey struct{}
 // A copy that only reads, and one that is read only, changes nothing.
 func TestCopyThatOnlyReads(t *testing.T) {
 	g := newRig(t)
-	g.opts.Instance = keyring.InstanceID{1}
+	g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 	source := g.create()
 	record := newDEK(t, source)
 	for _, readOnly := range []bool{false, true} {
@@ -160,7 +164,7 @@ func TestCopyThatOnlyReads(t *testing.T) {
 		_, err = r.OpenDEK(t.Context(), record, []byte("id"))
 		require.NoError(t, err)
 		if readOnly {
-			require.ErrorIs(t, r.Own(t.Context()), keyring.ErrReadOnly)
+			require.ErrorIs(t, r.For(inner.Block{}).Own(t.Context()), keyring.ErrReadOnly)
 		}
 		require.NoError(t, r.Close())
 		after, err := keyring.Document(t.Context(), c.storage)
@@ -172,14 +176,14 @@ func TestCopyThatOnlyReads(t *testing.T) {
 // An epoch that could not be saved has not begun, and the copy wraps nothing.
 func TestCopyWhoseEpochCannotBeSaved(t *testing.T) {
 	g := newRig(t)
-	g.opts.Instance = keyring.InstanceID{1}
+	g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 	newDEK(t, g.create())
 	c := g.copied(2)
 	r := c.open()
 	c.storage.fail = true
 	_, _, err := r.NewDEK(t.Context(), []byte("id"))
 	require.Error(t, err)
-	require.Error(t, r.Own(t.Context()))
+	require.Error(t, r.For(inner.Block{}).Own(t.Context()))
 	require.EqualValues(t, 1, r.State().Epoch)
 	c.storage.fail = false
 	require.EqualValues(t, 2, epochOf(t, newDEK(t, r)))
@@ -189,39 +193,39 @@ func TestCopyWhoseEpochCannotBeSaved(t *testing.T) {
 // anything, begins an epoch all the same.
 func TestShareOutlivesSessions(t *testing.T) {
 	g := newRig(t)
-	g.opts.Instance = keyring.InstanceID{1}
+	g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 	r := g.create()
 	newDEK(t, r)
 	g.vault.Revoke()
 	require.Error(t, r.Revalidate(t.Context()))
-	require.Zero(t, r.Share())
+	require.Zero(t, r.For(inner.Block{}).Share())
 	g.vault.Restore()
 	require.NoError(t, r.Revalidate(t.Context()))
 	require.EqualValues(t, 2, epochOf(t, newDEK(t, r)), "copied without access")
 
-	require.EqualValues(t, 2, r.Share())
+	require.EqualValues(t, 2, r.For(inner.Block{}).Share())
 	g.vault.Revoke()
 	require.Error(t, r.Revalidate(t.Context()))
 	g.vault.Restore()
 	require.NoError(t, r.Revalidate(t.Context()))
 	require.EqualValues(t, 3, epochOf(t, newDEK(t, r)), "locked meanwhile")
 
-	require.EqualValues(t, 3, r.Share())
-	require.NoError(t, r.Save(t.Context())) // and it is killed
+	require.EqualValues(t, 3, r.For(inner.Block{}).Share())
+	require.NoError(t, r.For(inner.Block{}).Save(t.Context())) // and it is killed
 	r = g.open()
 	require.EqualValues(t, 3, r.State().Epoch)
 	require.EqualValues(t, 4, epochOf(t, newDEK(t, r)), "restarted meanwhile")
 
-	r.Share()
+	r.For(inner.Block{}).Share()
 	require.NoError(t, r.Close())
 	require.EqualValues(t, 5, epochOf(t, newDEK(t, g.open())), "closed meanwhile")
 
 	g = newRig(t)
 	r = g.create()
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	require.NoError(t, r.Close())
 	r = g.open()
-	r.Share()
+	r.For(inner.Block{}).Share()
 	require.NoError(t, r.Close())
 	require.EqualValues(t, 3, epochOf(t, newDEK(t, g.open())), "the epoch before has never wrapped anything")
 }
@@ -234,13 +238,13 @@ func TestShareIsBounded(t *testing.T) {
 		g.opts.MaxEpochs = 8
 		r := g.create()
 		for range 20 {
-			r.Share()
+			r.For(inner.Block{}).Share()
 		}
 		newDEK(t, r)
 		require.Equal(t, 2, r.State().Epochs)
 		e.take()
 		for range 20 {
-			r.Share()
+			r.For(inner.Block{}).Share()
 			newDEK(t, r)
 		}
 		require.Equal(t, 7, r.State().Epochs, "one is left for a rotation")
@@ -253,10 +257,10 @@ func TestShareIsBounded(t *testing.T) {
 		require.NoError(t, r.Close())
 		r = g.open()
 		require.EqualValues(t, 7, epochOf(t, newDEK(t, r)))
-		require.NoError(t, r.Rotate(t.Context()))
-		_, err := r.DropEpochs(t.Context(), r.State().Epoch)
+		require.NoError(t, r.BeginEpoch(t.Context()))
+		_, err := r.For(inner.Block{}).DropEpochs(t.Context(), r.State().Epoch)
 		require.NoError(t, err)
-		r.Share()
+		r.For(inner.Block{}).Share()
 		require.EqualValues(t, 9, epochOf(t, newDEK(t, r)), "there is room again")
 	})
 }
@@ -266,14 +270,14 @@ func TestShareIsBounded(t *testing.T) {
 func TestCopyOfAFullKeyring(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)
-	g.opts.Instance, g.opts.EpochMaxAge = keyring.InstanceID{1}, -1
+	g.opts.For(inner.Block{}).Instance, g.opts.EpochMaxAge = inner.InstanceID{1}, -1
 	r := g.create()
 	record := newDEK(t, r)
 	require.NoError(t, r.FillEpochs(t.Context(), keyring.MaxEpochs-4))
-	for r.Rotate(t.Context()) == nil {
+	for r.BeginEpoch(t.Context()) == nil {
 	}
 	require.Equal(t, keyring.MaxEpochs-1, r.State().Epochs)
-	require.ErrorIs(t, r.Rotate(t.Context()), keyring.ErrLimit)
+	require.ErrorIs(t, r.BeginEpoch(t.Context()), keyring.ErrLimit)
 
 	c := g.copied(2)
 	r = c.open()
@@ -325,16 +329,16 @@ func TestSharedIsInWhatIsSavedFirst(t *testing.T) {
 			expire(g)
 			g.storage.fail = true
 			r := g.open()
-			require.Zero(g.t, r.Share())
+			require.Zero(g.t, r.For(inner.Block{}).Share())
 			g.storage.fail = false
 			require.NoError(g.t, r.Revalidate(g.t.Context()))
 			require.NoError(g.t, r.Close())
-			g.opts.Shared = false
+			g.opts.For(inner.Block{}).Shared = false
 		},
 		"a successor, shared before it was locked": func(g *rig) {
-			g.opts.Shared = false
+			g.opts.For(inner.Block{}).Shared = false
 			r := g.open()
-			require.EqualValues(g.t, 1, r.Share())
+			require.EqualValues(g.t, 1, r.For(inner.Block{}).Share())
 			expire(g)
 			g.vault.Revoke()
 			require.Error(g.t, r.Revalidate(g.t.Context()))
@@ -354,18 +358,18 @@ func TestSharedIsInWhatIsSavedFirst(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t)
-			g.opts.Instance = keyring.InstanceID{1}
+			g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 			r := g.create()
 			require.EqualValues(t, 1, epochOf(t, newDEK(t, r)))
 			require.NoError(t, r.Close())
-			g.opts.Shared = name != "a successor, shared while it was locked"
+			g.opts.For(inner.Block{}).Shared = name != "a successor, shared while it was locked"
 			first(g)
-			g.opts.Shared = name == "nothing"
+			g.opts.For(inner.Block{}).Shared = name == "nothing"
 			r = g.open()
 			require.EqualValues(t, 1, r.State().Epoch)
 			require.EqualValues(t, 2, epochOf(t, newDEK(t, r)))
 			require.NoError(t, r.Close())
-			g.opts.Shared = false
+			g.opts.For(inner.Block{}).Shared = false
 			require.EqualValues(t, 2, epochOf(t, newDEK(t, g.open())), "and no other begins")
 		})
 	}
@@ -398,14 +402,14 @@ func (e *elsewhere) UnwrapKey(ctx context.Context, w vault.Wrapped) ([]byte, err
 // themselves, is not used up by those who look at it, or copy it, time and again.
 func TestSharedEpochThatGoesOn(t *testing.T) {
 	for name, again := range map[string]func(t *testing.T, one, other *keyring.Keyring){
-		"copied again": func(_ *testing.T, one, _ *keyring.Keyring) { one.Share() },
+		"copied again": func(_ *testing.T, one, _ *keyring.Keyring) { one.For(inner.Block{}).Share() },
 		"looked at again": func(t *testing.T, one, other *keyring.Keyring) {
 			require.NoError(t, one.Revalidate(t.Context()))
 			require.NoError(t, other.Revalidate(t.Context()))
 		},
 		"copied again, and saved": func(t *testing.T, one, other *keyring.Keyring) {
-			one.Share()
-			require.NoError(t, one.Save(t.Context()))
+			one.For(inner.Block{}).Share()
+			require.NoError(t, one.For(inner.Block{}).Save(t.Context()))
 			require.NoError(t, other.Revalidate(t.Context()))
 		},
 	} {
@@ -413,7 +417,7 @@ func TestSharedEpochThatGoesOn(t *testing.T) {
 			g := newRig(t)
 			g.opts.MaxEpochs = 2
 			one, other := g.create(), g.open()
-			one.Share()
+			one.For(inner.Block{}).Share()
 			const each = 200 // slices are a 64th of what the cipher allows
 			for range each {
 				for _, r := range []*keyring.Keyring{one, other} {

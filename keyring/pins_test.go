@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/inner"
 )
 
 // A pin is there until it is released, whatever became of the stretch of access in which
@@ -18,16 +20,16 @@ func TestPinsOfBeforeALockCount(t *testing.T) {
 		return h.Pin()
 	}
 	before := pin()
-	require.Equal(t, 1, r.Pins())
+	require.Equal(t, 1, r.For(inner.Block{}).Pins())
 	g.vault.SetEnabled(g.key, false)
 	require.Error(t, r.Revalidate(t.Context()))
-	require.Equal(t, 1, r.Pins(), "also while there is no access")
+	require.Equal(t, 1, r.For(inner.Block{}).Pins(), "also while there is no access")
 	g.vault.SetEnabled(g.key, true)
 	require.NoError(t, r.Revalidate(t.Context()))
 	after := pin()
-	require.Equal(t, 2, r.Pins())
+	require.Equal(t, 2, r.For(inner.Block{}).Pins())
 	before()
-	require.Equal(t, 1, r.Pins())
+	require.Equal(t, 1, r.For(inner.Block{}).Pins())
 	after()
-	require.Zero(t, r.Pins())
+	require.Zero(t, r.For(inner.Block{}).Pins())
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/secret"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
@@ -64,7 +65,7 @@ var errMovedMeanwhile = fmt.Errorf("keyring: the document was changed while the 
 
 // reload takes up the document in storage, if it is another than the keyring's. The hold is
 // kept, and nothing runs inside of it: the storage, the vault, which is asked only if the
-// document has another secret, and Options.Admit are called on a goroutine of their own, which
+// document has another secret, and Admit are called on a goroutine of their own, which
 // a lock does not wait for.
 func (h *Hold) reload(ctx context.Context) error {
 	run := h.r.beginReload()
@@ -412,7 +413,7 @@ func (r *Keyring) followKEK(d *stored) bool {
 // their order and none comes back, so that only one after the current one can be
 // another keyring's.
 func (h *Hold) lookForEpoch(ctx context.Context, in RecordInfo) (*epoch, error) {
-	if in.Epoch <= h.CurrentEpoch() {
+	if in.Epoch <= h.For(inner.Block{}).CurrentEpoch() {
 		return nil, errNoEpoch(in)
 	}
 	if err := h.reload(ctx); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/test/vaultkinds"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -222,7 +223,7 @@ func TestRelocateRefuses(t *testing.T) {
 		}, keyring.ErrUnexpected, func(m *moved) string { return "at least 1000 was expected" }, false},
 		"what is on top does not admit it": {func(t *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
-			m.opts.Admit = func(keyring.Opened) error { return errRefused }
+			m.opts.For(inner.Block{}).Admit = func(inner.Opened) error { return errRefused }
 		}, errRefused, func(m *moved) string { return "" }, false},
 		"read only": {func(t *testing.T, _ *vaultkinds.Site, a, b *vaultkinds.Vault, m *moved) {
 			b.Restore(a, "customer")
@@ -257,7 +258,7 @@ func TestRelocateRefuses(t *testing.T) {
 				if name == "an altered document" {
 					return
 				}
-				m.opts.Anchor, m.opts.Admit, m.opts.ReadOnly, m.storage.fail = nil, nil, false, false
+				m.opts.Anchor, m.opts.For(inner.Block{}).Admit, m.opts.ReadOnly, m.storage.fail = nil, nil, false, false
 				m.opens(t, kek.New(a, m.second.Versionless())) // where it was
 			})
 		})

@@ -9,7 +9,7 @@ import (
 
 // DropEpochs destroys the keys of all epochs before the given one: what they
 // wrapped can never be opened again. The caller has made sure that no record that
-// it needs names them; [Keyring.RewrapAll] does that for its caller. It returns the ids of the
+// it needs names them; [Keyring.RotateEpoch] does that for its caller. It returns the ids of the
 // epochs that it dropped.
 //
 // before is an epoch that was the current one before the first record was rewrapped. The one that
@@ -22,7 +22,8 @@ import (
 // when its lease ends, and for as long as something is pinned there. So they serve nobody else one
 // lease and the time of a check later, and "no record that it needs" is meant of all keyrings: what
 // one of them is about to write, too.
-func (r *Keyring) DropEpochs(ctx context.Context, before uint32) ([]uint32, error) {
+func (f *forBlock) DropEpochs(ctx context.Context, before uint32) ([]uint32, error) {
+	r := (*Keyring)(f)
 	h, err := r.Acquire()
 	if err != nil {
 		return nil, err
@@ -90,8 +91,8 @@ func (s *session) retire(kept *epochSet) (retired []*epoch) {
 }
 
 // Pin keeps epochs that are dropped from now on readable in memory until release
-// is called, once: for snapshots and scans, which go on reading the records of
-// their moment.
+// is called, once: for a database that has snapshots and scans, which go on reading the
+// records of their moment.
 func (h Hold) Pin() (release func()) {
 	r, s := h.r, h.s
 	s.pinMu.Lock()
@@ -112,7 +113,10 @@ func (h Hold) Pin() (release func()) {
 
 // Pins returns how many pins there are, also of stretches of access that have ended: what
 // pinned goes no further then, but is still there, and with it what it reads from.
-func (r *Keyring) Pins() int { return int(r.pins.Load()) }
+func (f *forBlock) Pins() int {
+	r := (*Keyring)(f)
+	return int(r.pins.Load())
+}
 
 // How long forgetting retired epochs waits for the operations in flight: whoever
 // dropped them, and then a goroutine.
@@ -223,7 +227,8 @@ func (r *Keyring) quiesced(patience time.Duration) bool {
 
 // Rewrap appends to dst the record of the same DEK, for the same binding, under
 // the current epoch. A ByKEK record keeps the vault's wrap; no vault is called for it.
-func (h *Hold) Rewrap(ctx context.Context, dst, record []byte, b *Binding) ([]byte, error) {
+func (f *holdForBlock) Rewrap(ctx context.Context, dst, record []byte, b *Binding) ([]byte, error) {
+	h := (*Hold)(f)
 	in, err := ParseRecord(record)
 	if err != nil {
 		return nil, err

@@ -11,7 +11,8 @@ import (
 // the DEK wrapped by the KEK that wraps the keyring now: one unwrap by the old KEK,
 // one wrap by the new, and one unwrap that proves it, because what comes back is put
 // in the place of a wrap that is good. A record that needs nothing is appended as it
-// is. Like NewDEK it lets go of the hold meanwhile.
+// is. Like NewDEK it lets go of the hold meanwhile. It is for a database that wraps ByKEK, so that
+// the KEK before can be let go ([Keyring.DropKEKs]).
 //
 // opens is called with the DEK, and says whether it opens what it has sealed; if not, its
 // error is returned. That the vault answers with another secret in its place the record

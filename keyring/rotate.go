@@ -7,21 +7,22 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 )
 
-// Rotate begins a new epoch: DEKs from now on are wrapped by a fresh key. The
+// BeginEpoch begins a new epoch: DEKs from now on are wrapped by a fresh key. The
 // epochs before stay, for the DEKs that they wrapped. The new epoch is in storage
 // before any DEK is wrapped by it. No vault is called. To be rid of the epochs before, use
-// [Keyring.RewrapAll].
-func (r *Keyring) Rotate(ctx context.Context) error {
-	_, err := r.rotate(ctx, "on request", func(*body) bool { return true })
+// [Keyring.RotateEpoch].
+func (r *Keyring) BeginEpoch(ctx context.Context) error {
+	_, err := r.beginEpoch(ctx, "on request", func(*body) bool { return true })
 	return r.thenAnchor(ctx, err)
 }
 
-// rotate begins an epoch if one is due, and returns its id; 0: none was.
-func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) (started uint32, err error) {
+// beginEpoch begins an epoch if one is due, and returns its id; 0: none was.
+func (r *Keyring) beginEpoch(ctx context.Context, why string, due func(*body) bool) (started uint32, err error) {
 	h, err := r.Acquire()
 	if err != nil {
 		return 0, err
@@ -34,7 +35,7 @@ func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) 
 		}
 		// One less than there may be, for a copy that begins an epoch of its own.
 		if len(b.epochs) >= min(r.opts.MaxEpochs, MaxEpochs-1) {
-			return fmt.Errorf("keyring: rotate: there are %d epochs already; drop those that nothing names: %w", len(b.epochs), ErrLimit)
+			return fmt.Errorf("keyring: begin epoch: there are %d epochs already; drop those that nothing names: %w", len(b.epochs), ErrLimit)
 		}
 		b.addEpoch(r.wallNow())
 		b.current().reserved = b.policy.reserveStep()
@@ -47,8 +48,8 @@ func (r *Keyring) rotate(ctx context.Context, why string, due func(*body) bool) 
 	return started, err
 }
 
-// rotateByAge begins a new epoch if the current one is older than the policy allows.
-func (r *Keyring) rotateByAge(now time.Time) {
+// beginEpochByAge begins a new epoch if the current one is older than the policy allows.
+func (r *Keyring) beginEpochByAge(now time.Time) {
 	if r.opts.ReadOnly {
 		return
 	}
@@ -75,7 +76,7 @@ func (r *Keyring) rotateByAge(now time.Time) {
 	}
 	go func() {
 		defer s.byAge.Store(false)
-		_, err := r.rotate(r.ctx, fmt.Sprintf("the epoch before was older than %v", maxAge), func(b *body) bool {
+		_, err := r.beginEpoch(r.ctx, fmt.Sprintf("the epoch before was older than %v", maxAge), func(b *body) bool {
 			return old(b.current().created)
 		})
 		if err == nil {
@@ -112,17 +113,12 @@ func (r *Keyring) Epochs() ([]uint32, error) {
 	return ids, nil
 }
 
-// EpochInfo is an epoch.
-type EpochInfo struct {
-	ID      uint32    `json:"id"`
-	Created time.Time `json:"created,omitzero"` // whole seconds; what it wraps may be older, if it was rewrapped
-}
-
 // Epochs returns the epochs, by ascending id; the last is the current one.
-func (h Hold) Epochs() []EpochInfo {
-	var out []EpochInfo
+func (f *holdForBlock) Epochs() []inner.EpochInfo {
+	h := (*Hold)(f)
+	var out []inner.EpochInfo
 	for _, e := range h.s.epochs.Load().all {
-		out = append(out, EpochInfo{ID: e.id, Created: e.created})
+		out = append(out, inner.EpochInfo{ID: e.id, Created: e.created})
 	}
 	return out
 }

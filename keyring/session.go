@@ -251,7 +251,8 @@ func (h *Hold) inTime() error {
 // AcquireSession is Acquire for an operation of several steps, such as a scan,
 // that must end when the keyring locked in between, even if it is available
 // again: it refuses if the session is not the given one.
-func (r *Keyring) AcquireSession(id uint64) (Hold, error) {
+func (f *forBlock) AcquireSession(id uint64) (Hold, error) {
+	r := (*Keyring)(f)
 	h, err := r.Acquire()
 	if err != nil {
 		return h, err
@@ -264,14 +265,21 @@ func (r *Keyring) AcquireSession(id uint64) (Hold, error) {
 }
 
 // Session identifies the stretch of access that the hold belongs to.
-func (h Hold) Session() uint64 { return h.s.id }
+func (f *holdForBlock) Session() uint64 {
+	h := (*Hold)(f)
+	return h.s.id
+}
 
 // CurrentEpoch is the epoch that new DEKs are wrapped by.
-func (h Hold) CurrentEpoch() uint32 { return h.s.epochs.Load().current.id }
+func (f *holdForBlock) CurrentEpoch() uint32 {
+	h := (*Hold)(f)
+	return h.s.epochs.Load().current.id
+}
 
 // Wrapping is how new DEKs are wrapped. While a keyring is open only another keyring on the
 // same document changes it.
-func (h Hold) Wrapping() Wrapping {
+func (f *holdForBlock) Wrapping() Wrapping {
+	h := (*Hold)(f)
 	if h.r.wrapsByKEK.Load() {
 		return ByKEK
 	}

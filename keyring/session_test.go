@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
@@ -44,7 +45,7 @@ func TestCountedBeforeTheSessionIsLookedAt(t *testing.T) {
 
 // stoppingClock is a clock that stops who asks for the time elapsed next.
 type stoppingClock struct {
-	Clock
+	vault.Clock
 	next atomic.Pointer[stop]
 }
 
@@ -145,7 +146,7 @@ func TestNothingIsSavedAfterClose(t *testing.T) {
 	require.ErrorIs(t, r.Revalidate(t.Context()), vault.ErrKeyExpired)
 	clock.Step(time.Minute)
 	v.Rotate("k")
-	r.opts.Admit = func(Opened) error { return r.Close() }
+	r.opts.For(inner.Block{}).Admit = func(inner.Opened) error { return r.Close() }
 	storage.look = func() { t.Error("it saved after Close") }
 	require.ErrorIs(t, r.Revalidate(t.Context()), ErrClosed)
 }
@@ -265,7 +266,7 @@ func TestEveryEpochKeyIsDestroyed(t *testing.T) {
 	r, _ := newInside(t, nil)
 	ctx := t.Context()
 	for range 3 {
-		require.NoError(t, r.Rotate(ctx))
+		require.NoError(t, r.BeginEpoch(ctx))
 	}
 	s := r.session.Load()
 	all := s.epochs.Load().all
@@ -274,7 +275,7 @@ func TestEveryEpochKeyIsDestroyed(t *testing.T) {
 	require.NoError(t, err)
 	unpin := pinned.Pin()
 	pinned.Release()
-	_, err = r.DropEpochs(ctx, 2)
+	_, err = r.For(inner.Block{}).DropEpochs(ctx, 2)
 	require.NoError(t, err)
 	require.True(t, live(all[0]), "it is pinned")
 

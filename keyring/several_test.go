@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -32,10 +33,10 @@ func opensAll(t *testing.T, r *keyring.Keyring, records ...[]byte) {
 func TestChangesAreTakenUp(t *testing.T) {
 	t.Parallel()
 	changes := map[string]func(t *testing.T, g *rig, r *keyring.Keyring){
-		"Rotate": func(t *testing.T, _ *rig, r *keyring.Keyring) { require.NoError(t, r.Rotate(t.Context())) },
+		"Rotate": func(t *testing.T, _ *rig, r *keyring.Keyring) { require.NoError(t, r.BeginEpoch(t.Context())) },
 		"DropEpochs": func(t *testing.T, _ *rig, r *keyring.Keyring) {
-			require.NoError(t, r.Rotate(t.Context()))
-			dropped, err := r.DropEpochs(t.Context(), 2)
+			require.NoError(t, r.BeginEpoch(t.Context()))
+			dropped, err := r.For(inner.Block{}).DropEpochs(t.Context(), 2)
 			require.NoError(t, err)
 			require.Equal(t, []uint32{1}, dropped)
 		},
@@ -66,31 +67,31 @@ func TestChangesAreTakenUp(t *testing.T) {
 			require.NoError(t, r.Close())
 		},
 		"work": func(t *testing.T, _ *rig, r *keyring.Keyring) {
-			_, err := r.BeginWork(t.Context())
+			_, err := r.For(inner.Block{}).BeginWork(t.Context())
 			require.NoError(t, err)
 		},
 		"all of it": func(t *testing.T, g *rig, r *keyring.Keyring) {
 			for range 3 {
-				require.NoError(t, r.Rotate(t.Context()))
+				require.NoError(t, r.BeginEpoch(t.Context()))
 			}
-			_, err := r.DropEpochs(t.Context(), 3)
+			_, err := r.For(inner.Block{}).DropEpochs(t.Context(), 3)
 			require.NoError(t, err)
 			require.NoError(t, r.ChangeKEK(t.Context(), g.opts.OtherKEKs[0]))
-			require.NoError(t, r.Rotate(t.Context()))
+			require.NoError(t, r.BeginEpoch(t.Context()))
 			require.NoError(t, r.RotateKEK(t.Context()))
 		},
 	}
 	ways := map[string]func(t *testing.T, by, r *keyring.Keyring){
 		"at a check": func(t *testing.T, _, r *keyring.Keyring) { require.NoError(t, r.Revalidate(t.Context())) },
 		"by its own change": func(t *testing.T, _, r *keyring.Keyring) {
-			_, err := r.BeginWork(t.Context())
+			_, err := r.For(inner.Block{}).BeginWork(t.Context())
 			require.NoError(t, err)
-			require.NoError(t, r.EndWork(t.Context()))
+			require.NoError(t, r.For(inner.Block{}).EndWork(t.Context()))
 		},
 		"by its own move": func(t *testing.T, _, r *keyring.Keyring) { require.NoError(t, r.RotateKEK(t.Context())) },
 		"by a record": func(t *testing.T, by, r *keyring.Keyring) {
 			require.NoError(t, by.Revalidate(t.Context())) // where a third one made the change
-			require.NoError(t, by.Rotate(t.Context()))
+			require.NoError(t, by.BeginEpoch(t.Context()))
 			opensAll(t, r, newDEK(t, by))
 		},
 	}
@@ -132,7 +133,7 @@ func TestChangesAreTakenUp(t *testing.T) {
 					opensAll(t, other, old)
 				}
 				// And it goes on.
-				require.NoError(t, other.Rotate(t.Context()))
+				require.NoError(t, other.BeginEpoch(t.Context()))
 				opensAll(t, one, newDEK(t, other))
 			})
 		}
@@ -147,14 +148,14 @@ func TestReadersFollow(t *testing.T) {
 	reading := *g
 	reading.opts.ReadOnly = true
 	reader := reading.open()
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	opensAll(t, reader, newDEK(t, r))
 	require.NoError(t, r.ChangeKEK(t.Context(), g.opts.OtherKEKs[0]))
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	saves := g.storage.saves
 	opensAll(t, reader, newDEK(t, r)) // with the one save of the reservation
 	require.Equal(t, r.State().KEK, reader.State().KEK)
-	_, err := r.DropEpochs(t.Context(), 3)
+	_, err := r.For(inner.Block{}).DropEpochs(t.Context(), 3)
 	require.NoError(t, err)
 	require.NoError(t, reader.Revalidate(t.Context()))
 	require.Equal(t, 1, reader.State().Epochs)
@@ -169,8 +170,8 @@ func TestEventsOfAnothersChanges(t *testing.T) {
 		e := g.listen()
 		other := g.open()
 		e.take()
-		require.NoError(t, one.Rotate(t.Context()))
-		_, err := one.DropEpochs(t.Context(), 2)
+		require.NoError(t, one.BeginEpoch(t.Context()))
+		_, err := one.For(inner.Block{}).DropEpochs(t.Context(), 2)
 		require.NoError(t, err)
 		newest := g.vault.Rotate("customer")
 		require.NoError(t, one.RotateKEK(t.Context()))
@@ -206,17 +207,17 @@ func TestWhatLookingCosts(t *testing.T) {
 		costs(1, 1, 1, 1) // Open
 		require.NoError(t, other.Revalidate(t.Context()))
 		costs(1, 1, 1, 1)
-		require.NoError(t, one.Rotate(t.Context()))
+		require.NoError(t, one.BeginEpoch(t.Context()))
 		require.NoError(t, other.Revalidate(t.Context()))
 		costs(1, 1, 1, 1)
 		require.NoError(t, one.RotateKEK(t.Context()))
 		require.NoError(t, other.Revalidate(t.Context()))
 		costs(1, 1, 1, 1)
-		require.NoError(t, one.Rotate(t.Context()))
+		require.NoError(t, one.BeginEpoch(t.Context()))
 		opensAll(t, other, newDEK(t, one))
 		costs(0, 0, 0, 1)
 		require.NoError(t, one.RotateKEK(t.Context()))
-		require.NoError(t, one.Rotate(t.Context()))
+		require.NoError(t, one.BeginEpoch(t.Context()))
 		record := newDEK(t, one)
 		opensAll(t, other, record)
 		// An unwrap for the record, and the check of the KEK that follows.
@@ -242,7 +243,7 @@ func TestMarkedKEKIsNoOtherWrap(t *testing.T) {
 		byKeyring := *g
 		byKeyring.opts.Wrapping = keyring.ByKeyring
 		another = byKeyring.open()
-		require.NoError(t, another.Rotate(t.Context()))
+		require.NoError(t, another.BeginEpoch(t.Context()))
 		record := newDEK(t, another)
 
 		g.vault.Inject(vaulttest.Fault{Err: vault.ErrUnavailable})
@@ -251,7 +252,7 @@ func TestMarkedKEKIsNoOtherWrap(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, before, other.VaultCalls())
 		// And what was dropped is dropped by a check that the vault does not answer.
-		_, err := another.DropEpochs(t.Context(), 2)
+		_, err := another.For(inner.Block{}).DropEpochs(t.Context(), 2)
 		require.NoError(t, err)
 		require.ErrorIs(t, one.Revalidate(t.Context()), vault.ErrUnavailable)
 		require.Equal(t, another.State().Generation, one.State().Generation)
@@ -404,7 +405,7 @@ func TestPoliciesAreSaidOnce(t *testing.T) {
 // Keyrings of one instance that open a copy's document begin one epoch of its own between them.
 func TestOneEpochOfACopysOwn(t *testing.T) {
 	g := newRig(t)
-	g.opts.Instance = keyring.InstanceID{1}
+	g.opts.For(inner.Block{}).Instance = inner.InstanceID{1}
 	source := g.create()
 	newDEK(t, source)
 	c := g.copied(2)
@@ -414,15 +415,15 @@ func TestOneEpochOfACopysOwn(t *testing.T) {
 	require.EqualValues(t, 2, epochOf(t, second))
 	opensAll(t, one, second)
 	opensAll(t, other, first)
-	require.NoError(t, one.Own(t.Context()))
-	require.NoError(t, other.Own(t.Context()))
+	require.NoError(t, one.For(inner.Block{}).Own(t.Context()))
+	require.NoError(t, other.For(inner.Block{}).Own(t.Context()))
 	require.Equal(t, 2, other.State().Epochs)
 	_, err := source.OpenDEK(t.Context(), first, []byte("id"))
 	require.ErrorIs(t, err, keyring.ErrCorrupt)
 
 	// What one marks as shared the other heeds when it has looked.
-	require.EqualValues(t, 2, one.Share())
-	require.NoError(t, one.Save(t.Context()))
+	require.EqualValues(t, 2, one.For(inner.Block{}).Share())
+	require.NoError(t, one.For(inner.Block{}).Save(t.Context()))
 	require.NoError(t, other.Revalidate(t.Context()))
 	require.EqualValues(t, 3, epochOf(t, newDEK(t, other)))
 	require.EqualValues(t, 3, epochOf(t, newDEK(t, one)))

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/test/testkeys"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -106,7 +107,7 @@ func (h *history) take(ctx context.Context, s step, r *keyring.Keyring, keks []*
 			err = nil // it was dropped meanwhile
 		}
 	case "rotate":
-		err = r.Rotate(ctx)
+		err = r.BeginEpoch(ctx)
 	case "drop":
 		epochs, err := r.Epochs()
 		if err != nil || len(epochs) < 4 {
@@ -116,7 +117,7 @@ func (h *history) take(ctx context.Context, s step, r *keyring.Keyring, keks []*
 		h.mu.Lock()
 		h.floor = max(h.floor, before)
 		h.mu.Unlock()
-		if _, err = r.DropEpochs(ctx, before); err != nil {
+		if _, err = r.For(inner.Block{}).DropEpochs(ctx, before); err != nil {
 			return fmt.Errorf("drop: %w", err)
 		}
 	case "rotate KEK":
@@ -147,7 +148,7 @@ func (h *history) open(ctx context.Context, r *keyring.Keyring, record []byte, r
 	defer hold.Release()
 	var b keyring.Binding
 	b.Set([]byte("id"))
-	again, err := hold.Rewrap(ctx, nil, record, &b)
+	again, err := hold.For(inner.Block{}).Rewrap(ctx, nil, record, &b)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -41,7 +42,7 @@ func TestSwapThatHangsHidesNoRefusal(t *testing.T) {
 		const changes = 5
 		done := make(chan error, changes)
 		for range changes {
-			go func() { done <- r.Rotate(context.Background()) }()
+			go func() { done <- r.BeginEpoch(context.Background()) }()
 		}
 		synctest.Wait()
 		require.NoError(t, r.Revalidate(t.Context()))
@@ -54,7 +55,7 @@ func TestSwapThatHangsHidesNoRefusal(t *testing.T) {
 		s.hang = false
 		g.vault.Restore()
 		require.NoError(t, r.Revalidate(t.Context()))
-		require.NoError(t, r.Rotate(t.Context()))
+		require.NoError(t, r.BeginEpoch(t.Context()))
 	})
 }
 
@@ -67,9 +68,9 @@ func TestSwapThatHangsIsGivenUp(t *testing.T) {
 		defer r.Close()
 		s.hang = true
 		done := make(chan error, 3)
-		go func() { done <- r.Rotate(context.Background()) }()
+		go func() { done <- r.BeginEpoch(context.Background()) }()
 		go func() { done <- r.RotateKEK(context.Background()) }()
-		go func() { done <- r.Save(context.Background()) }()
+		go func() { done <- r.For(inner.Block{}).Save(context.Background()) }()
 		synctest.Wait()
 		g.clock.Advance(keyring.DefaultVaultTimeout)
 		for range cap(done) {
@@ -77,7 +78,7 @@ func TestSwapThatHangsIsGivenUp(t *testing.T) {
 		}
 		require.Equal(t, keyring.Available, r.State().Status)
 		s.hang = false
-		require.NoError(t, r.Rotate(t.Context()))
+		require.NoError(t, r.BeginEpoch(t.Context()))
 	})
 }
 
@@ -110,7 +111,7 @@ func TestCloseWaitsForAChange(t *testing.T) {
 		require.NoError(t, err)
 		s.gate = make(chan struct{})
 		rotated, closed := make(chan error, 1), make(chan error, 1)
-		go func() { rotated <- r.Rotate(context.Background()) }()
+		go func() { rotated <- r.BeginEpoch(context.Background()) }()
 		synctest.Wait()
 		go func() { closed <- r.Close() }()
 		synctest.Wait()
@@ -154,9 +155,9 @@ func TestAdmitThatHangs(t *testing.T) {
 			bubble(t, func(t *testing.T, g *rig) {
 				one := g.create()
 				reading := *g
-				var given keyring.Opened
+				var given inner.Opened
 				hangs, out := false, make(chan struct{})
-				reading.opts.Admit = func(o keyring.Opened) error {
+				reading.opts.For(inner.Block{}).Admit = func(o inner.Opened) error {
 					if hangs {
 						given = o
 						<-out
@@ -164,7 +165,7 @@ func TestAdmitThatHangs(t *testing.T) {
 					return nil
 				}
 				other := reading.open()
-				require.NoError(t, one.Rotate(t.Context()))
+				require.NoError(t, one.BeginEpoch(t.Context()))
 				record := newDEK(t, one)
 				hangs = true
 				opened := make(chan error, 1)
@@ -190,20 +191,20 @@ func TestAdmitThatHangs(t *testing.T) {
 			one := g.create()
 			reading := *g
 			hangs, out := false, make(chan struct{})
-			reading.opts.Admit = func(keyring.Opened) error {
+			reading.opts.For(inner.Block{}).Admit = func(inner.Opened) error {
 				if hangs {
 					<-out
 				}
 				return nil
 			}
 			other := reading.open()
-			require.NoError(t, one.Rotate(t.Context()))
+			require.NoError(t, one.BeginEpoch(t.Context()))
 			hangs = true
 			done := make(chan error, 1)
 			go func() { done <- other.Revalidate(context.Background()) }()
 			synctest.Wait()
 			g.clock.Advance(keyring.DefaultVaultTimeout)
-			require.ErrorContains(t, <-done, "Options.Admit did not return within 10s")
+			require.ErrorContains(t, <-done, "Admit did not return within 10s")
 			require.Equal(t, keyring.Degraded, other.State().Status)
 			hangs = false
 			close(out)
@@ -238,10 +239,10 @@ func TestNothingIsOpenedAfterALock(t *testing.T) {
 		v := &gatedUnwrap{Vault: g.vault}
 		reading.kek = kek.New(v, g.kek.ID())
 		admitted := 0
-		reading.opts.Admit = func(keyring.Opened) error { admitted++; return nil }
+		reading.opts.For(inner.Block{}).Admit = func(inner.Opened) error { admitted++; return nil }
 		other := reading.open()
 		require.NoError(t, one.RotateKEK(t.Context()))
-		require.NoError(t, one.Rotate(t.Context()))
+		require.NoError(t, one.BeginEpoch(t.Context()))
 		record := newDEK(t, one)
 		before, gate := admitted, make(chan struct{})
 		v.gate = gate
@@ -315,7 +316,7 @@ func (s *suspends) Swap(ctx context.Context, was keyring.Revision, document []by
 
 // leaping is a clock that can leap ahead, as in a suspension: its timers ring later.
 type leaping struct {
-	keyring.Clock
+	vault.Clock
 	by atomic.Int64
 }
 
@@ -337,7 +338,7 @@ func TestLeaseThatEndsInTheStorage(t *testing.T) {
 			defer h.Release()
 			var b keyring.Binding
 			b.Set([]byte("id"))
-			return h.CheckRecord(context.Background(), record, &b)
+			return h.For(inner.Block{}).CheckRecord(context.Background(), record, &b)
 		},
 		"Rewrap": func(r *keyring.Keyring, record []byte) error {
 			h, err := r.Acquire()
@@ -347,7 +348,7 @@ func TestLeaseThatEndsInTheStorage(t *testing.T) {
 			defer h.Release()
 			var b keyring.Binding
 			b.Set([]byte("id"))
-			_, err = h.Rewrap(context.Background(), nil, record, &b)
+			_, err = h.For(inner.Block{}).Rewrap(context.Background(), nil, record, &b)
 			return err
 		},
 		"NewDEK": func(r *keyring.Keyring, _ []byte) error {
@@ -363,11 +364,11 @@ func TestLeaseThatEndsInTheStorage(t *testing.T) {
 				opts := g.opts
 				opts.Clock, opts.ManualRevalidation = clock, true
 				admitted := 0
-				opts.Admit = func(keyring.Opened) error { admitted++; return nil }
+				opts.For(inner.Block{}).Admit = func(inner.Opened) error { admitted++; return nil }
 				other, err := keyring.Open(t.Context(), s, g.kek, &opts)
 				require.NoError(t, err)
 				defer other.Close()
-				require.NoError(t, one.Rotate(t.Context()))
+				require.NoError(t, one.BeginEpoch(t.Context()))
 				record := newDEK(t, one)
 				before := admitted
 				s.suspend = func() { clock.by.Add(int64(keyring.DefaultLease)) }

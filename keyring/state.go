@@ -59,7 +59,7 @@ type State struct {
 	LastCheck    time.Time `json:"lastCheck,omitzero"`
 	LastCheckErr error     `json:"lastCheckError"`
 	// NextCheck is when the next check starts by itself, at the latest. Zero if none does:
-	// the keyring waits for Revalidate (ManualRevalidation, AwaitRevalidate), or is closed.
+	// the keyring waits for Revalidate (ManualRevalidation, or a copy of a store), or is closed.
 	NextCheck time.Time `json:"nextCheck,omitzero"`
 
 	// KEK is the key version that wraps the keyring, and KEKExpires its expiry as the

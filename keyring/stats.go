@@ -98,17 +98,11 @@ type Histogram struct {
 	Counts []uint64        `json:"counts"`
 }
 
-// LatencyBounds returns the bounds of the histograms of vault calls: from a file
-// vault's millisecond to the default of Options.VaultTimeout.
-func LatencyBounds() []time.Duration {
-	b := latencyBounds()
-	return b[:]
-}
-
 // Outcomes returns the names of all outcomes of a call to a vault: "ok", one for
 // each sentinel of package vault ("key_not_found" and so on), "timeout" for no
 // answer within Options.VaultTimeout, "canceled" for a caller that gave up or a
-// keyring that was closed, and "other".
+// keyring that was closed, and "other". It is for programs that export statistics and name
+// each of their series beforehand.
 func Outcomes() []string { return slices.Clone(outcomeNames()) }
 
 // Stats returns the keyring's statistics. It waits for neither vault nor storage.

@@ -97,7 +97,8 @@ func (e *callEnds) add(took time.Duration, err error) {
 }
 
 func (e *callEnds) stats(op vault.Operation) CallStats {
-	st := CallStats{Operation: op, Outcomes: map[string]uint64{}, NotMade: e.notMade.Load(), Latency: Histogram{Bounds: LatencyBounds(), Sum: time.Duration(e.sum.Load())}}
+	bounds := latencyBounds()
+	st := CallStats{Operation: op, Outcomes: map[string]uint64{}, NotMade: e.notMade.Load(), Latency: Histogram{Bounds: bounds[:], Sum: time.Duration(e.sum.Load())}}
 	for i, name := range outcomeNames() {
 		st.Outcomes[name] = e.outcomes[i].Load()
 	}

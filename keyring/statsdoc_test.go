@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -64,7 +65,7 @@ func TestEveryLogRecordIsDocumented(t *testing.T) {
 	h := &attributes{}
 	g.opts.Logger = slog.New(h)
 	r := g.create()
-	r.Emit(keyring.Event{Kind: keyring.Progressed, From: keyring.Available, To: keyring.Degraded, Err: errors.New("e"),
+	r.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.Progressed, From: keyring.Available, To: keyring.Degraded, Err: errors.New("e"),
 		Key: g.key, Epoch: 1, Left: time.Hour, Duration: time.Second, Detail: "d"})
 	require.Eventually(t, func() bool {
 		h.mu.Lock()

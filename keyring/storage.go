@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+
+	"github.com/blockseal/blockseal/internal/inner"
 )
 
 // Revision names what a [Storage] holds at one moment. It is the storage's own, and opaque
@@ -51,14 +53,14 @@ type Storage interface {
 	Swap(ctx context.Context, was Revision, document []byte) (Revision, error)
 }
 
-// TaggingStorage is a Storage that keeps more than the document, for a database on top
+// taggingStorage is a Storage that keeps more than the document, for a database on top
 // that must not believe what it finds beside it: SwapTagged is called in the place of Swap,
 // with what the document is, whose Tag can be used until SwapTagged returns. What is saved with
 // each document, names its generation and is tagged, nobody can put back alone. It replaces
 // both or neither.
-type TaggingStorage interface {
+type taggingStorage interface {
 	Storage
-	SwapTagged(ctx context.Context, was Revision, document []byte, is Opened) (Revision, error)
+	SwapTagged(ctx context.Context, was Revision, document []byte, is inner.Opened) (Revision, error)
 }
 
 // swap gives the storage a document with the body b in the place of the one that was taken
@@ -68,8 +70,8 @@ func (r *Keyring) swap(ctx context.Context, d *stored, b *body) (err error) {
 	was := r.revision
 	r.docMu.Unlock()
 	defer r.docMu.Lock()
-	if t, ok := r.storage.(TaggingStorage); ok {
-		d.revision, err = t.SwapTagged(ctx, was, d.document(), Opened{Tag: b.tag, Generation: d.header.generation, Instance: b.instance})
+	if t, ok := r.storage.(taggingStorage); ok {
+		d.revision, err = t.SwapTagged(ctx, was, d.document(), inner.Opened{Tag: b.tag, Generation: d.header.generation, Instance: b.instance})
 	} else {
 		d.revision, err = r.storage.Swap(ctx, was, d.document())
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -203,21 +204,21 @@ func TestFailedSaveChangesNothing(t *testing.T) {
 	require.NoError(t, err)
 	key, record, err := r.NewDEK(ctx, []byte("id"))
 	require.NoError(t, err)
-	require.NoError(t, r.Rotate(ctx))
+	require.NoError(t, r.BeginEpoch(ctx))
 	before := r.State()
 
 	s.save = broken
-	_, err = r.DropEpochs(ctx, 2)
+	_, err = r.For(inner.Block{}).DropEpochs(ctx, 2)
 	require.ErrorIs(t, err, broken)
-	require.ErrorIs(t, r.Rotate(ctx), broken)
-	_, err = r.BeginWork(ctx)
+	require.ErrorIs(t, r.BeginEpoch(ctx), broken)
+	_, err = r.For(inner.Block{}).BeginWork(ctx)
 	require.ErrorIs(t, err, broken)
 	g.vault.Rotate("customer")
 	require.ErrorIs(t, r.RotateKEK(ctx), broken)
 	require.Equal(t, before, r.State())
 	s.save = nil
 
-	require.NoError(t, r.Rotate(ctx))
+	require.NoError(t, r.BeginEpoch(ctx))
 	require.Equal(t, before.Generation+1, r.State().Generation)
 	require.Equal(t, before.KEK, r.State().KEK)
 	require.NoError(t, r.Close())
@@ -236,7 +237,7 @@ func TestFailedSaveChangesNothing(t *testing.T) {
 func TestLeastGeneration(t *testing.T) {
 	g := newRig(t)
 	r := g.create()
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	now := r.State().Generation
 	document, err := keyring.Document(t.Context(), g.storage)
 	require.NoError(t, err)

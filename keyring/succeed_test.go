@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/test/vaultkinds"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -360,14 +361,14 @@ func TestSuccessorOfAnOpenKeyring(t *testing.T) {
 		r := g.create()
 		h, err := r.Acquire()
 		require.NoError(t, err)
-		session := h.Session()
+		session := h.For(inner.Block{}).Session()
 		h.Release()
 		g.pass(10 * time.Second)
 		newest := g.vault.Rotate(g.key.Name)
 		g.vault.SetDates(g.key, g.clock.Now().Add(time.Hour), time.Time{})
 		require.NoError(t, r.Revalidate(t.Context()))
 		require.Equal(t, newest, r.State().KEK)
-		h, err = r.AcquireSession(session)
+		h, err = r.For(inner.Block{}).AcquireSession(session)
 		require.NoError(t, err)
 		h.Release()
 

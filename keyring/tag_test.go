@@ -6,16 +6,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
 // A tag is the same as long as the keyring is, and another for everything else.
 func TestTag(t *testing.T) {
-	tag := func(r *keyring.Keyring, purpose, data string) [keyring.TagSize]byte {
+	tag := func(r *keyring.Keyring, purpose, data string) [inner.TagSize]byte {
 		h, err := r.Acquire()
 		require.NoError(t, err)
 		defer h.Release()
-		tag, err := h.Tag(purpose, []byte(data))
+		tag, err := h.For(inner.Block{}).Tag(purpose, []byte(data))
 		require.NoError(t, err)
 		return tag
 	}
@@ -25,7 +26,7 @@ func TestTag(t *testing.T) {
 	require.NotEqual(t, want, tag(r, "purpose", "datb"))
 	require.NotEqual(t, want, tag(r, "purposed", "ata"))
 	require.NotEqual(t, want, tag(newRig(t).create(), "purpose", "data"), "another keyring")
-	require.NoError(t, r.Rotate(t.Context()))
+	require.NoError(t, r.BeginEpoch(t.Context()))
 	require.NoError(t, r.RotateKEK(t.Context()))
 	require.NoError(t, r.Close())
 	require.Equal(t, want, tag(g.open(), "purpose", "data"))

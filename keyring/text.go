@@ -15,12 +15,6 @@ func (id StoreID) MarshalText() ([]byte, error) { return []byte(id.String()), ni
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (id *StoreID) UnmarshalText(text []byte) error { return unhex(id[:], text, "store id") }
 
-// MarshalText implements [encoding.TextMarshaler]: 32 hexadecimal digits.
-func (id InstanceID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
-
-// UnmarshalText implements [encoding.TextUnmarshaler].
-func (id *InstanceID) UnmarshalText(text []byte) error { return unhex(id[:], text, "instance") }
-
 func unhex(dst, text []byte, what string) error {
 	if len(text) != hex.EncodedLen(len(dst)) {
 		return fmt.Errorf("keyring: a %s has %d hexadecimal digits, not %d characters", what, 2*len(dst), len(text))

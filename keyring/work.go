@@ -3,20 +3,13 @@ package keyring
 import (
 	"context"
 	"crypto/rand"
+
+	"github.com/blockseal/blockseal/internal/inner"
 )
 
-// WorkID names one long piece of work of a database that keeps, beside its records, how
-// far it has come, such as rekeying. It is random; the zero WorkID names none.
-//
-// The document holds the id of the work that is under way. What the database keeps names
-// it too, and is worth nothing any more when the work has ended: an older copy of it,
-// which is authentic (see [Hold.Tag]), names work that the document does not.
-type WorkID [workIDSize]byte
-
-const workIDSize = 16
-
 // Work returns the id of the work that is under way, zero if none is.
-func (h *Hold) Work() (id WorkID, err error) {
+func (f *holdForBlock) Work() (id inner.WorkID, err error) {
+	h := (*Hold)(f)
 	r := h.r
 	r.docMu.Lock()
 	defer r.docMu.Unlock()
@@ -30,15 +23,19 @@ func (h *Hold) Work() (id WorkID, err error) {
 
 // BeginWork begins a piece of work, in the place of one that is under way, if one is. It
 // is in the document in storage before BeginWork returns.
-func (r *Keyring) BeginWork(ctx context.Context) (id WorkID, err error) {
+func (f *forBlock) BeginWork(ctx context.Context) (id inner.WorkID, err error) {
+	r := (*Keyring)(f)
 	rand.Read(id[:])
 	return id, r.setWork(ctx, id)
 }
 
 // EndWork ends the work that is under way.
-func (r *Keyring) EndWork(ctx context.Context) error { return r.setWork(ctx, WorkID{}) }
+func (f *forBlock) EndWork(ctx context.Context) error {
+	r := (*Keyring)(f)
+	return r.setWork(ctx, inner.WorkID{})
+}
 
-func (r *Keyring) setWork(ctx context.Context, id WorkID) error {
+func (r *Keyring) setWork(ctx context.Context, id inner.WorkID) error {
 	h, err := r.Acquire()
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -156,7 +157,7 @@ func (h *Hold) outside(ctx context.Context, f func(context.Context) error) error
 	h.Release()
 	h.c = &s.away
 	err := f(ctx)
-	again, lockErr := h.r.AcquireSession(s.id)
+	again, lockErr := h.r.For(inner.Block{}).AcquireSession(s.id)
 	if lockErr != nil {
 		if err != nil && !errors.Is(context.Cause(ctx), errLockedMeanwhile) {
 			return err
@@ -200,7 +201,8 @@ func (h *Hold) OpenDEK(ctx context.Context, k *dek.Key, record []byte, b *Bindin
 // CheckRecord authenticates a record for b under its epoch, without opening the
 // DEK and without a vault. If the keyring does not know the epoch, it looks for it in the
 // storage.
-func (h *Hold) CheckRecord(ctx context.Context, record []byte, b *Binding) error {
+func (f *holdForBlock) CheckRecord(ctx context.Context, record []byte, b *Binding) error {
+	h := (*Hold)(f)
 	in, err := ParseRecord(record)
 	if err != nil {
 		return err

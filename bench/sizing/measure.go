@@ -45,7 +45,7 @@ type payload struct {
 
 // The caches are as small as they get, so that what is left is what grows by itself.
 func sizingOptions() *block.Options {
-	return &block.Options{NoSync: true, RecordCache: -1, RowCache: -1, BlockCache: 8 << 20}
+	return &block.Options{NoSync: true, RecordCache: -1, RowCache: -1, Pebble: block.PebbleOptions{BlockCache: 8 << 20}}
 }
 
 type lab struct {

@@ -84,7 +84,7 @@ func onBoth(b *testing.B, f func(b *testing.B, db *DB)) {
 		b.Run("pages="+name, func(b *testing.B) { f(b, db) })
 	}
 	v := vaulttest.New(nil)
-	s, err := block.Open(ctx, b.TempDir(), kek.New(v, v.CreateKey("k").Versionless()), &block.Options{BlockCache: blockCache})
+	s, err := block.Open(ctx, b.TempDir(), kek.New(v, v.CreateKey("k").Versionless()), &block.Options{Pebble: block.PebbleOptions{BlockCache: blockCache}})
 	require.NoError(b, err)
 	defer s.Close()
 	run("blockseal", sealed{s})

@@ -52,7 +52,7 @@ func newRigWith(t testing.TB, o keyring.Options) *rig {
 
 func (g *rig) open() {
 	var err error
-	g.s, err = block.Open(g.ctx, "db", g.k, &block.Options{FS: g.fs, MemTable: 1 << 20, BlockCache: 1 << 20, RowCache: 1 << 20, RecordCache: 1 << 20,
+	g.s, err = block.Open(g.ctx, "db", g.k, &block.Options{Pebble: block.PebbleOptions{FS: g.fs, MemTable: 1 << 20, BlockCache: 1 << 20}, RowCache: 1 << 20, RecordCache: 1 << 20,
 		Keyring: g.keyring, ManualRewrap: true, VaultRate: 1 << 30})
 	require.NoError(g.t, err)
 	g.db, err = OpenDB(g.ctx, sealed{g.s})

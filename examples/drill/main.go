@@ -128,7 +128,7 @@ func newDrill(ctx context.Context, dir string, o options, out io.Writer) (*drill
 
 // open opens the scratch store, which the first call creates.
 func (d *drill) open(ctx context.Context) error {
-	opts := &block.Options{MemTable: 4 << 20, Keyring: keyring.Options{Lease: d.lease, CheckEvery: d.check}}
+	opts := &block.Options{Pebble: block.PebbleOptions{MemTable: 4 << 20}, Keyring: keyring.Options{Lease: d.lease, CheckEvery: d.check}}
 	d.time.prepare(d.vault, &opts.Keyring)
 	s, err := block.Open(ctx, filepath.Join(d.dir, "store"), d.kek, opts)
 	if err != nil {

@@ -176,7 +176,7 @@ func (m *monitored) onEvent(e keyring.Event) {
 			r.Reason = e.Err.Error()
 		}
 		m.log.Record(context.Background(), r)
-	case keyring.KeyNearExpiry, keyring.KEKNotChanged, keyring.CopyNotRewrapped, keyring.AnchorNotAdvanced:
+	case keyring.KeyNearExpiry, keyring.KEKNotChanged, keyring.CopyKEKNotChanged, keyring.AnchorNotAdvanced:
 	default:
 		return
 	}

@@ -144,8 +144,8 @@ func TestMessages(t *testing.T) {
 			`{"event":"StateChanged","time":"2026-03-01T12:00:00Z","store":"s","from":"Available","to":"Degraded","reason":"no answer"}`},
 		{keyring.Event{Kind: keyring.KeyNearExpiry, Time: at, Store: "s", Key: key, Left: 36 * time.Hour},
 			`{"event":"KeyNearExpiry","time":"2026-03-01T12:00:00Z","store":"s","key":"` + key.String() + `","leftHours":36}`},
-		{keyring.Event{Kind: keyring.CopyNotRewrapped, Time: at, Store: "s", Key: key, Detail: "/copies/monday", Err: errors.New("not there")},
-			`{"event":"CopyNotRewrapped","time":"2026-03-01T12:00:00Z","store":"s","key":"` + key.String() + `","detail":"/copies/monday","reason":"not there"}`},
+		{keyring.Event{Kind: keyring.CopyKEKNotChanged, Time: at, Store: "s", Key: key, Detail: "/copies/monday", Err: errors.New("not there")},
+			`{"event":"CopyKEKNotChanged","time":"2026-03-01T12:00:00Z","store":"s","key":"` + key.String() + `","detail":"/copies/monday","reason":"not there"}`},
 	} {
 		got, err := json.Marshal(newMessage(c.event))
 		require.NoError(t, err)

@@ -153,7 +153,7 @@ func (s *openStore) otherKEKs(own vault.KeyID, ids []vault.KeyID, vaults []*open
 // storeOptions are what this tool wants of a store: it does one thing at a time, when
 // it is told to, and with little memory.
 func (a *app) storeOptions(s *openStore) *block.Options {
-	o := &block.Options{ManualRewrap: true, RecordCache: -1, BlockCache: 8 << 20, MemTable: 8 << 20}
+	o := &block.Options{ManualRewrap: true, RecordCache: -1, Pebble: block.PebbleOptions{BlockCache: 8 << 20, MemTable: 8 << 20}}
 	o.Keyring.PinVersion = true
 	o.Keyring.OnEvent = func(e keyring.Event) {
 		s.mu.Lock()

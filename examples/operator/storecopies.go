@@ -194,7 +194,7 @@ func (a *app) rewrapCopy(ctx context.Context, f *storeFlags, dir, key string) (e
 	s := &openStore{app: a, dir: abs, id: store, vault: to}
 	opts := a.storeOptions(s)
 	opts.VaultRate = f.vaultRate
-	err = block.RewrapCheckpoint(ctx, dir, kek.New(from.data(store), info.KEK.Versionless()), kek.New(to.data(store), id), opts)
+	err = block.ChangeCheckpointKEK(ctx, dir, kek.New(from.data(store), info.KEK.Versionless()), kek.New(to.data(store), id), opts)
 	if err != nil {
 		return err
 	}

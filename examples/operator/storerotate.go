@@ -127,7 +127,7 @@ func (s *openStore) viewCopies(ctx context.Context) ([]copyView, error) {
 			behind++
 		}
 	}
-	failures := s.failures(keyring.CopyNotRewrapped, behind)
+	failures := s.failures(keyring.CopyKEKNotChanged, behind)
 	views := []copyView{}
 	for _, c := range copies {
 		w := viewCopy(c)

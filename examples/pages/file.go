@@ -248,7 +248,7 @@ func (f *File) RotateEpoch(ctx context.Context) error {
 	if f.broken != nil {
 		return f.broken
 	}
-	_, err := f.keys.RewrapAll(ctx, func(_ context.Context, rewrap keyring.Rewrap) error {
+	_, err := f.keys.RotateEpoch(ctx, func(_ context.Context, rewrap keyring.Rewrap) error {
 		change, err := f.rewrap(rewrap)
 		if err != nil || len(change) == 0 {
 			return err

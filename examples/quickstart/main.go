@@ -71,11 +71,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	defer cleanUp()
 	// If the storage engine cannot go on, because the disk is full, for example, the
 	// process has to end, and no deferred call runs.
-	opts := &block.Options{Fatal: func(msg string) {
+	opts := &block.Options{Pebble: block.PebbleOptions{Fatal: func(msg string) {
 		cleanUp()
 		fmt.Fprintln(os.Stderr, "quickstart: the storage engine cannot go on:", msg)
 		os.Exit(1)
-	}}
+	}}}
 	return demonstrate(ctx, root, tree, opts, out)
 }
 

@@ -130,7 +130,7 @@ func (u *user) openStore(ctx context.Context, path string, readOnly bool) (*bloc
 		return nil, err
 	}
 	return block.Open(ctx, path, kek.New(v.As(load.Identity), vault.KeyID{Name: "customer"}), &block.Options{
-		ReadOnly: readOnly, RequireAccess: true, MemTable: 1 << 20, BlockCache: 1 << 20, RowCache: -1, RecordCache: 1 << 16})
+		ReadOnly: readOnly, RequireAccess: true, Pebble: block.PebbleOptions{MemTable: 1 << 20, BlockCache: 1 << 20}, RowCache: -1, RecordCache: 1 << 16})
 }
 
 // check reads what the round put.

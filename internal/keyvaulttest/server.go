@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"
 )
 
@@ -68,7 +69,7 @@ type Options struct {
 	// the server's own.
 	BackupSecret local.Secret
 	// Clock tells whether a key is in date. The default is the system's.
-	Clock local.Clock
+	Clock vault.Clock
 
 	// PageSize is how many items a page of a list has if the client does not say. The
 	// default is [MaxPageSize].

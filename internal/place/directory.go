@@ -10,7 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/internal/inner"
 )
 
 // Has reports whether there is a store in dir. If not, dir is absent or empty, and a store may be
@@ -112,7 +112,7 @@ func syncDir(fsys vfs.FS, dir string) error {
 }
 
 // InstanceAt returns the instance in the identity file of a directory.
-func InstanceAt(fsys vfs.FS, dir string) (keyring.InstanceID, error) {
+func InstanceAt(fsys vfs.FS, dir string) (inner.InstanceID, error) {
 	id, err := readIdentity(fsys, dir)
 	return id.instance, err
 }

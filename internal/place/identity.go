@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -34,7 +35,7 @@ import (
 //	sha256 HEX
 //
 // The state is a pebble.Phase; log and manifest are pebble.Expected's, the files are
-// pebble.Inventory's. The tag is keyring.Tagger's, of all lines before it. The last line guards
+// pebble.Inventory's. The tag is inner.Tagger's, of all lines before it. The last line guards
 // against damage, not against people.
 //
 // The file is written before all others, so that a directory without it is not a store. No key
@@ -47,8 +48,8 @@ const (
 )
 
 type identity struct {
-	instance keyring.InstanceID
-	copyOf   keyring.InstanceID // zero: not a copy, or one that was revalidated
+	instance inner.InstanceID
+	copyOf   inner.InstanceID // zero: not a copy, or one that was revalidated
 	path     string
 	engine   pebble.Expected
 	sequence uint64 // closed: the store's sequence number
@@ -56,7 +57,7 @@ type identity struct {
 }
 
 // NewInstance returns a random instance.
-func NewInstance() (id keyring.InstanceID) {
+func NewInstance() (id inner.InstanceID) {
 	rand.Read(id[:])
 	return id
 }
@@ -68,7 +69,7 @@ func phaseNames() [5]string { return [5]string{"", "creating", "opening", "open"
 func (i identity) untagged() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s%d\ninstance %v\n", identityHead, identityVersion, i.instance)
-	if i.copyOf != (keyring.InstanceID{}) {
+	if i.copyOf != (inner.InstanceID{}) {
 		fmt.Fprintf(&b, "copy of %v\n", i.copyOf)
 	}
 	fmt.Fprintf(&b, "state %s\npath %s\n", phaseNames()[i.engine.Phase], strconv.QuoteToASCII(i.path))
@@ -138,9 +139,9 @@ func (r *identityReader) digits(dst []byte, value, what string) {
 	}
 }
 
-func (r *identityReader) instance(id *keyring.InstanceID, word string) {
+func (r *identityReader) instance(id *inner.InstanceID, word string) {
 	r.digits(id[:], r.field(word), word)
-	if *id == (keyring.InstanceID{}) {
+	if *id == (inner.InstanceID{}) {
 		r.bad("has no %s", word)
 	}
 }
@@ -200,7 +201,7 @@ func decodeIdentity(b []byte) (i identity, err error) {
 			i.engine.Files = append(i.engine.Files, r.file())
 		}
 		if r.has("tag") {
-			i.tag = make([]byte, keyring.TagSize)
+			i.tag = make([]byte, inner.TagSize)
 			r.digits(i.tag, r.field("tag"), "tag")
 		}
 	}

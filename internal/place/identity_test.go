@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -56,9 +57,9 @@ func TestIdentityText(t *testing.T) {
 		"instance " + one + "\nstate open\npath \"\"\nlog 12\nmanifest 9\n":           {engine: pebble.Expected{Phase: pebble.Opened, Log: 12, Manifest: 9}},
 		"instance " + one + "\ncopy of " + two + "\nstate closed\npath \"/a\"\nlog 12\nmanifest 9\nsequence 5\n" +
 			"file 7 01" + strings.Repeat("0", 62) + " 000012.log\ntag " + strings.Repeat("ab", 32) + "\n": {
-			copyOf: keyring.InstanceID{0xfe}, engine: e, path: "/a", sequence: 5, tag: bytes.Repeat([]byte{0xab}, 32)},
+			copyOf: inner.InstanceID{0xfe}, engine: e, path: "/a", sequence: 5, tag: bytes.Repeat([]byte{0xab}, 32)},
 	} {
-		id.instance = keyring.InstanceID{1}
+		id.instance = inner.InstanceID{1}
 		want = "blockseal store 2\n" + want
 		want += fmt.Sprintf("sha256 %x\n", sha256.Sum256([]byte(want)))
 		require.Equal(t, want, string(id.encode()))
@@ -92,6 +93,6 @@ func FuzzIdentity(f *testing.F) {
 			return
 		}
 		require.Equal(t, string(b), string(id.encode()))
-		require.NotEqual(t, keyring.InstanceID{}, id.instance)
+		require.NotEqual(t, inner.InstanceID{}, id.instance)
 	})
 }

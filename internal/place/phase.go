@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -35,7 +36,7 @@ func (p *Place) Survey() error {
 	p.found = id
 	id.engine.Log = log
 	if copiedByHand(p.fs, p.dir, id) {
-		if id.copyOf == (keyring.InstanceID{}) {
+		if id.copyOf == (inner.InstanceID{}) {
 			id.copyOf = id.instance
 		}
 		id.instance = NewInstance()
@@ -71,7 +72,7 @@ func (p *Place) Revalidated() error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	id := p.identity()
-	id.copyOf = keyring.InstanceID{}
+	id.copyOf = inner.InstanceID{}
 	if err := writeIdentity(p.fs, p.dir, id); err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (p *Place) Revalidated() error {
 
 // Leave saves that the store is closed, with its sequence number and the list of its files. The
 // engine is closed. tagger is nil if the keys were not accessible.
-func (p *Place) Leave(sequence uint64, tagger *keyring.Tagger) error {
+func (p *Place) Leave(sequence uint64, tagger *inner.Tagger) error {
 	id := p.identity()
 	if p.readOnly || id.engine.Phase < pebble.Opening {
 		return nil // nothing has changed, or the next Open goes on with the creation
@@ -102,7 +103,7 @@ func (p *Place) Leave(sequence uint64, tagger *keyring.Tagger) error {
 
 // LeaveCopy makes a closed store of a checkpoint in dir that has everything else: a copy of this
 // store, with the sequence number sequence.
-func (p *Place) LeaveCopy(dir string, instance keyring.InstanceID, sequence uint64, tagger *keyring.Tagger) error {
+func (p *Place) LeaveCopy(dir string, instance inner.InstanceID, sequence uint64, tagger *inner.Tagger) error {
 	now := p.identity()
 	id := identity{instance: instance, copyOf: now.instance, engine: now.engine, sequence: sequence}
 	if err := p.list(&id, dir, tagger); err != nil {
@@ -112,7 +113,7 @@ func (p *Place) LeaveCopy(dir string, instance keyring.InstanceID, sequence uint
 }
 
 // list makes an identity that of a closed store, with the files in dir.
-func (p *Place) list(i *identity, dir string, tagger *keyring.Tagger) (err error) {
+func (p *Place) list(i *identity, dir string, tagger *inner.Tagger) (err error) {
 	// What the engine removed must not come back after a crash that keeps the list.
 	if err := syncDir(p.fs, dir); err != nil {
 		return err
@@ -140,7 +141,7 @@ func (p *Place) list(i *identity, dir string, tagger *keyring.Tagger) (err error
 const TagPurpose = "identity"
 
 // CheckTag checks that the list of files that was found is the store's own, if it has a tag.
-func (p *Place) CheckTag(tag func(purpose string, data []byte) [keyring.TagSize]byte) error {
+func (p *Place) CheckTag(tag func(purpose string, data []byte) [inner.TagSize]byte) error {
 	if p.found.tag == nil {
 		return nil
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/row"
-	"github.com/blockseal/blockseal/keyring"
 )
 
 // Package block exports these errors.
@@ -93,14 +93,14 @@ func (p *Place) set(id identity) {
 }
 
 // Instance tells the store from its copies. It is fixed once the store is open.
-func (p *Place) Instance() keyring.InstanceID { return p.identity().instance }
+func (p *Place) Instance() inner.InstanceID { return p.identity().instance }
 
 // CopyOf returns the instance that the store is a copy of, until it is revalidated; zero: it is
 // none.
-func (p *Place) CopyOf() keyring.InstanceID { return p.identity().copyOf }
+func (p *Place) CopyOf() inner.InstanceID { return p.identity().copyOf }
 
 // IsCopy reports whether the store is a copy that has not been revalidated.
-func (p *Place) IsCopy() bool { return p.CopyOf() != (keyring.InstanceID{}) }
+func (p *Place) IsCopy() bool { return p.CopyOf() != (inner.InstanceID{}) }
 
 // Phase returns the store's phase.
 func (p *Place) Phase() pebble.Phase { return p.identity().engine.Phase }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -128,11 +129,11 @@ func TestRefusedListStays(t *testing.T) {
 	closed(t, fs, "store")
 	id, err := readIdentity(fs, "store")
 	require.NoError(t, err)
-	id.tag = make([]byte, keyring.TagSize)
+	id.tag = make([]byte, inner.TagSize)
 	require.NoError(t, writeIdentity(fs, "store", id))
 	p := found(t, fs, "store")
 	require.NoError(t, p.Enter(pebble.Opening))
-	none := func(purpose string, _ []byte) (tag [keyring.TagSize]byte) {
+	none := func(purpose string, _ []byte) (tag [inner.TagSize]byte) {
 		require.Equal(t, "identity", purpose)
 		tag[0] = 1
 		return tag
@@ -142,8 +143,8 @@ func TestRefusedListStays(t *testing.T) {
 	again, err := readIdentity(fs, "store")
 	require.NoError(t, err)
 	require.Equal(t, id, again)
-	require.NoError(t, found(t, fs, "store").CheckTag(func(string, []byte) [keyring.TagSize]byte {
-		return [keyring.TagSize]byte{}
+	require.NoError(t, found(t, fs, "store").CheckTag(func(string, []byte) [inner.TagSize]byte {
+		return [inner.TagSize]byte{}
 	}), "of the tag's maker")
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -79,7 +80,7 @@ func (c Entry) Whole() bool { return c.Document != [sha256.Size]byte{} }
 
 // Append appends the copy, as it is on disk, to b.
 func (c Entry) Append(b []byte) []byte {
-	var instance keyring.InstanceID
+	var instance inner.InstanceID
 	if n, err := hex.Decode(instance[:], []byte(c.Instance)); err != nil || n != len(instance) {
 		panic("block: an instance is 32 hexadecimal digits, not " + c.Instance)
 	}
@@ -106,8 +107,8 @@ func cutEntry(b []byte) (c Entry, rest []byte, err error) {
 	if len(b) < fixedCopy {
 		return c, nil, errors.New("it is cut off")
 	}
-	instance := keyring.InstanceID(b[:16])
-	if instance == (keyring.InstanceID{}) || b[16] > 1 {
+	instance := inner.InstanceID(b[:16])
+	if instance == (inner.InstanceID{}) || b[16] > 1 {
 		return c, nil, errors.New("it is damaged at its start")
 	}
 	c.Instance, c.Vouched = instance.String(), b[16] == 1
@@ -143,6 +144,6 @@ func cutEntry(b []byte) (c Entry, rest []byte, err error) {
 }
 
 // announcementName is the name of the meta record that announces a copy.
-func announcementName(own keyring.InstanceID, instance string) string {
+func announcementName(own inner.InstanceID, instance string) string {
 	return copyPrefix + own.String() + "/" + instance
 }

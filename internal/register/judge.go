@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -73,7 +74,7 @@ func (m *Storage) loadRegister(ctx context.Context, document []byte) error {
 // catchUp adopts the register that somebody else has saved with the document was, since this one
 // was loaded or saved: the next save must have its copies and KEK versions. If it is not authentic,
 // or not of that document, it is in doubt as at Open, and what was known stays. m.mu is held.
-func (m *Storage) catchUp(ctx context.Context, was keyring.Revision, is keyring.Opened) error {
+func (m *Storage) catchUp(ctx context.Context, was keyring.Revision, is inner.Opened) error {
 	if m.part == nil || was == "" || was == keyring.Revision(hex.EncodeToString(m.document[:])) {
 		return nil
 	}
@@ -137,7 +138,7 @@ func (m *Storage) loadAnnounced(ctx context.Context) error {
 }
 
 // Admit judges what was found by a document that is authentic.
-func (m *Storage) Admit(o keyring.Opened) {
+func (m *Storage) Admit(o inner.Opened) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.known {
@@ -177,7 +178,7 @@ func (m *Storage) Sum() [sha256.Size]byte {
 // moved last, or one that the copy has saved since. So nobody can have another document of the
 // store, or an older one of the copy, moved under the copy's identity. o is the content of a
 // document that is authentic.
-func (m *Storage) CheckCopy(c Entry, o keyring.Opened) error {
+func (m *Storage) CheckCopy(c Entry, o inner.Opened) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {

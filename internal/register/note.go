@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/tagged"
-	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -68,7 +68,7 @@ func (m *Storage) Unstage() {
 }
 
 // NoteKEKs saves what the vaults answered about past KEK versions.
-func (m *Storage) NoteKEKs(ctx context.Context, t *keyring.Tagger, said map[vault.KeyID]Answer, now time.Time) error {
+func (m *Storage) NoteKEKs(ctx context.Context, t *inner.Tagger, said map[vault.KeyID]Answer, now time.Time) error {
 	return m.note(ctx, t, func(r *Register) (changed bool) {
 		r.Past, changed = r.Past.After(said, now)
 		return changed
@@ -77,7 +77,7 @@ func (m *Storage) NoteKEKs(ctx context.Context, t *keyring.Tagger, said map[vaul
 
 // NotePast adds past KEK versions to the present list, which may have grown while the vault was
 // asked.
-func (m *Storage) NotePast(ctx context.Context, t *keyring.Tagger, found []PastKEK) error {
+func (m *Storage) NotePast(ctx context.Context, t *inner.Tagger, found []PastKEK) error {
 	return m.note(ctx, t, func(r *Register) bool {
 		for _, k := range found {
 			r.Past = r.Past.With(k.ID, k.Public)
@@ -87,7 +87,7 @@ func (m *Storage) NotePast(ctx context.Context, t *keyring.Tagger, found []PastK
 }
 
 // NoteCopy saves what is known of a copy now, unless it was forgotten.
-func (m *Storage) NoteCopy(ctx context.Context, t *keyring.Tagger, c Entry) error {
+func (m *Storage) NoteCopy(ctx context.Context, t *inner.Tagger, c Entry) error {
 	return m.note(ctx, t, func(r *Register) bool {
 		i, found := r.Find(c.Instance)
 		if !found {
@@ -101,7 +101,7 @@ func (m *Storage) NoteCopy(ctx context.Context, t *keyring.Tagger, c Entry) erro
 }
 
 // note saves a changed register beside the document that the register was written with.
-func (m *Storage) note(ctx context.Context, t *keyring.Tagger, f func(r *Register) (changed bool)) error {
+func (m *Storage) note(ctx context.Context, t *inner.Tagger, f func(r *Register) (changed bool)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	next := m.reg

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -50,7 +51,7 @@ const (
 //	     .     2  number of copies, at most 4,096
 //	     .     .  for each, by ascending instance: see Entry
 type Register struct {
-	Instance   keyring.InstanceID
+	Instance   inner.InstanceID
 	Generation uint64
 	Past       PastKEKs
 	Copies     []Entry // by ascending instance
@@ -94,7 +95,7 @@ func Decode(b []byte) (r Register, err error) {
 	if len(b) < fixedRegister || b[25] > keksMissing|copiesMissing {
 		return bad("is damaged at its start", nil)
 	}
-	r.Instance = keyring.InstanceID(b[1:17])
+	r.Instance = inner.InstanceID(b[1:17])
 	r.Generation = binary.BigEndian.Uint64(b[17:])
 	r.Past.Incomplete, r.Lost = b[25]&keksMissing != 0, b[25]&copiesMissing != 0
 	rest := b[fixedRegister:]

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -35,12 +36,13 @@ const (
 
 // Storage keeps the keyring document and the register in the engine. A new store makes its keyring
 // before it touches the directory, so that a vault that refuses leaves nothing behind: until
-// Attach, both wait in memory. Storage implements [keyring.TaggingStorage] and is safe for
-// concurrent use. Its exported fields are set before the keyring is made or opened.
+// Attach, both wait in memory. Storage has SwapTagged, with which a keyring saves more than its
+// document, and is safe for concurrent use. Its exported fields are set before the keyring is made
+// or opened.
 type Storage struct {
-	Own   keyring.InstanceID // the store's
-	Waits bool               // the store is a copy that has not been revalidated
-	Saved func()             // called when a document was saved in the engine; nil: nothing
+	Own   inner.InstanceID // the store's
+	Waits bool             // the store is a copy that has not been revalidated
+	Saved func()           // called when a document was saved in the engine; nil: nothing
 
 	mu sync.Mutex // guards what follows; held while a save waits for the disk
 
@@ -114,8 +116,8 @@ func (m *Storage) Swap(context.Context, keyring.Revision, []byte) (keyring.Revis
 	return "", errors.New("block: a keyring document is saved with the register, which needs a tag")
 }
 
-// SwapTagged implements [keyring.TaggingStorage].
-func (m *Storage) SwapTagged(ctx context.Context, was keyring.Revision, document []byte, is keyring.Opened) (keyring.Revision, error) {
+// SwapTagged is called by a keyring in the place of Swap.
+func (m *Storage) SwapTagged(ctx context.Context, was keyring.Revision, document []byte, is inner.Opened) (keyring.Revision, error) {
 	in, err := keyring.Inspect(document)
 	if err = errors.Join(err, ctx.Err()); err != nil {
 		return "", err

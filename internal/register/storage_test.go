@@ -10,6 +10,7 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/memory"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/keyring/storagetest"
@@ -90,7 +91,7 @@ func TestLoadWaitsForNoSave(t *testing.T) {
 
 	part.slow = true
 	rotated := make(chan error, 1)
-	go func() { rotated <- r.Rotate(context.WithoutCancel(ctx)) }()
+	go func() { rotated <- r.BeginEpoch(context.WithoutCancel(ctx)) }()
 	<-part.seen
 	during, still, err := m.Load(ctx)
 	require.NoError(t, err)
@@ -128,8 +129,9 @@ func TestRegisterOfAnotherKeyring(t *testing.T) {
 			ctx, part := context.WithoutCancel(t.Context()), emptyPebble(t)
 			v := vaulttest.New(nil)
 			first, second := kek.New(v, v.CreateKey("first").Versionless()), kek.New(v, v.CreateKey("second").Versionless())
-			own := keyring.InstanceID{1}
-			opts := &keyring.Options{Instance: own, OtherKEKs: []*kek.KEK{first, second}}
+			own := inner.InstanceID{1}
+			opts := &keyring.Options{OtherKEKs: []*kek.KEK{first, second}}
+			opts.For(inner.Block{}).Instance = own
 			one := &Storage{Own: own, part: part}
 			a, err := keyring.Create(ctx, one, first, opts)
 			require.NoError(t, err)
@@ -137,13 +139,13 @@ func TestRegisterOfAnotherKeyring(t *testing.T) {
 			other := &Storage{Own: own}
 			require.NoError(t, other.Attach(ctx, part))
 			admitting := *opts
-			admitting.Admit = func(o keyring.Opened) error { other.Admit(o); return nil }
+			admitting.For(inner.Block{}).Admit = func(o inner.Opened) error { other.Admit(o); return nil }
 			b, err := keyring.Open(ctx, other, first, &admitting)
 			require.NoError(t, err)
 			defer b.Close()
 
 			// The first one has made a copy, and moved to another KEK.
-			instance := keyring.InstanceID{7}
+			instance := inner.InstanceID{7}
 			one.Stage(func(r Register) []Entry {
 				return r.With(Entry{Copy: Copy{Instance: instance.String(), Path: "/copy", KEK: a.State().KEK}, Vouched: true})
 			})
@@ -151,7 +153,7 @@ func TestRegisterOfAnotherKeyring(t *testing.T) {
 			if c.spoil != nil {
 				c.spoil(t, part)
 			}
-			require.NoError(t, b.Rotate(ctx))
+			require.NoError(t, b.BeginEpoch(ctx))
 
 			r, known := other.View()
 			require.True(t, known)

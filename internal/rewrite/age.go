@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -49,7 +50,7 @@ func decodeDEKAge(b []byte) (a dekAge, err error) {
 }
 
 // of returns when the oldest DEK of an epoch was made at the earliest.
-func (a dekAge) of(e keyring.EpochInfo) time.Time {
+func (a dekAge) of(e inner.EpochInfo) time.Time {
 	if e.ID <= a.epoch && a.since.Before(e.Created) {
 		return a.since
 	}
@@ -75,7 +76,7 @@ func (w *Rewriter) inheritAge(ctx context.Context, h *keyring.Hold, epoch uint32
 		return err
 	}
 	next := dekAge{epoch: epoch}
-	for _, e := range h.Epochs() {
+	for _, e := range h.For(inner.Block{}).Epochs() {
 		if since := a.of(e); e.ID <= epoch && (next.since.IsZero() || since.Before(next.since)) {
 			next.since = since
 		}
@@ -99,8 +100,8 @@ func (w *Rewriter) dueBefore(ctx context.Context, h *keyring.Hold) (bound uint32
 	if err != nil {
 		return 0, err
 	}
-	now := w.Keys.Now()
-	for _, e := range h.Epochs() {
+	now := w.Keys.For(inner.Block{}).Now()
+	for _, e := range h.For(inner.Block{}).Epochs() {
 		if now.Sub(a.of(e)) >= after {
 			bound = e.ID + 1
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -31,7 +32,7 @@ func TestDEKsAreDueAtTheirInstant(t *testing.T) {
 func TestAgeThatIsInherited(t *testing.T) {
 	g := newRig(t, keyring.Options{RekeyAfter: time.Hour, Lease: 10 * time.Hour, AllowLongLease: true}, 0)
 	g.held(func(h *keyring.Hold) {
-		first := h.Epochs()[0]
+		first := h.For(inner.Block{}).Epochs()[0]
 		g.clock.Step(time.Hour - 1)
 		require.NoError(t, g.inheritAge(t.Context(), h, first.ID))
 		a, err := g.dekAge(t.Context(), h)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -26,18 +27,18 @@ type Budget struct {
 }
 
 func newBudget(keys *keyring.Keyring, rate int) *Budget {
-	return &Budget{keys: keys, every: window / time.Duration(rate), next: keys.Elapsed() - window/10}
+	return &Budget{keys: keys, every: window / time.Duration(rate), next: keys.For(inner.Block{}).Elapsed() - window/10}
 }
 
 // Wait waits until n calls may be made.
 func (b *Budget) Wait(ctx context.Context, n int) error {
 	b.mu.Lock()
-	now := b.keys.Elapsed()
+	now := b.keys.For(inner.Block{}).Elapsed()
 	b.next = max(b.next, now-window/10) + time.Duration(n)*b.every
 	free := b.next
 	b.mu.Unlock()
 	if free <= now {
 		return ctx.Err()
 	}
-	return b.keys.Sleep(ctx, free-now)
+	return b.keys.For(inner.Block{}).Sleep(ctx, free-now)
 }

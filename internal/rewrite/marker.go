@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/keyring"
@@ -32,7 +33,7 @@ import (
 // the document has no id but that of the present one.
 type Marker struct {
 	Epoch uint32
-	Work  keyring.WorkID
+	Work  inner.WorkID
 	Start []byte
 	End   []byte // nil: no end
 	Next  []byte
@@ -83,7 +84,7 @@ func DecodeMarker(b []byte) (m Marker, err error) {
 		return m, bad
 	}
 	m.Epoch = binary.BigEndian.Uint32(b[1:])
-	m.Work = keyring.WorkID(b[5:fixedMarker])
+	m.Work = inner.WorkID(b[5:fixedMarker])
 	rest := b[fixedMarker:]
 	for i, dst := range []*[]byte{&m.Start, &m.End, &m.Next} {
 		if len(rest) < 4 {

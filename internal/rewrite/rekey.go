@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -20,17 +21,17 @@ func (w *Rewriter) Rekey(ctx context.Context, start, end []byte, report progress
 	if err != nil {
 		return err
 	}
-	session := h.Session()
+	session := h.For(inner.Block{}).Session()
 	m, found, err := w.readMarker(ctx, &h, MarkerRekey)
-	work, workErr := h.Work()
-	current := h.CurrentEpoch()
+	work, workErr := h.For(inner.Block{}).Work()
+	current := h.For(inner.Block{}).CurrentEpoch()
 	h.Release()
 	if err = errors.Join(err, workErr); err != nil {
 		return err
 	}
 	if !found || m.Work != work || m.Epoch != current || !m.isOf(start, end) {
 		m = Marker{Epoch: current, Start: start, End: end, Next: start}
-		if m.Work, err = w.Keys.BeginWork(ctx); err != nil {
+		if m.Work, err = w.Keys.For(inner.Block{}).BeginWork(ctx); err != nil {
 			return err
 		}
 	}
@@ -50,7 +51,7 @@ func (w *Rewriter) Rekey(ctx context.Context, start, end []byte, report progress
 		return err
 	}
 	// From here on no marker of this operation is believed, wherever it comes from.
-	if err := w.Keys.EndWork(ctx); err != nil {
+	if err := w.Keys.For(inner.Block{}).EndWork(ctx); err != nil {
 		return err
 	}
 	if err := w.removeMarker(ctx, MarkerRekey); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -37,7 +38,7 @@ func (w *Rewriter) renewOnce(ctx context.Context) (err error) {
 	}
 	mt := w.meter(WorkRekey, nil, n.next, nil)
 	defer func() { mt.End(err) }()
-	start := w.Keys.Elapsed()
+	start := w.Keys.For(inner.Block{}).Elapsed()
 	for done := false; !done; {
 		var c cost
 		if c, done, err = w.renewTurn(ctx, n, mt); err != nil {
@@ -50,8 +51,8 @@ func (w *Rewriter) renewOnce(ctx context.Context) (err error) {
 	if n.damaged != nil {
 		return n.damaged
 	}
-	w.Keys.Emit(keyring.Event{Kind: keyring.Progressed, Detail: fmt.Sprintf("replaced %d DEKs that were too old", n.renewed),
-		Duration: w.Keys.Elapsed() - start})
+	w.Keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.Progressed, Detail: fmt.Sprintf("replaced %d DEKs that were too old", n.renewed),
+		Duration: w.Keys.For(inner.Block{}).Elapsed() - start})
 	return nil
 }
 
@@ -76,18 +77,18 @@ func (w *Rewriter) beginRenewal(ctx context.Context) (*renewal, error) {
 		return nil, err
 	}
 	defer func() { h.Release() }()
-	n := &renewal{session: h.Session(), rotations: w.rotations}
+	n := &renewal{session: h.For(inner.Block{}).Session(), rotations: w.rotations}
 	bound, err := w.dueBefore(ctx, &h)
 	if err != nil || bound == 0 {
 		return nil, err
 	}
 	// It begins at the first id, also after a restart: the records' epochs show what is done.
 	n.epoch = bound
-	if h.CurrentEpoch() >= bound {
+	if h.For(inner.Block{}).CurrentEpoch() >= bound {
 		return n, nil
 	}
 	h.Release()
-	err = w.Keys.Rotate(ctx)
+	err = w.Keys.BeginEpoch(ctx)
 	if h, err = again(w.Keys, n.session, err); err != nil {
 		return nil, err
 	}
@@ -98,7 +99,7 @@ func again(keys *keyring.Keyring, session uint64, err error) (keyring.Hold, erro
 	if err != nil {
 		return keyring.Hold{}, err
 	}
-	return keys.AcquireSession(session)
+	return keys.For(inner.Block{}).AcquireSession(session)
 }
 
 func (w *Rewriter) renewTurn(ctx context.Context, n *renewal, mt *progress.Meter) (c cost, done bool, err error) {
@@ -157,7 +158,7 @@ func (w *Rewriter) endRenewal(ctx context.Context, h *keyring.Hold, n *renewal) 
 			return err
 		}
 		h.Release()
-		_, err = w.Keys.DropEpochs(ctx, n.epoch)
+		_, err = w.Keys.For(inner.Block{}).DropEpochs(ctx, n.epoch)
 		if *h, err = again(w.Keys, n.session, err); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -64,7 +65,7 @@ func (w *Rewriter) rewrapAll(ctx context.Context, report progress.Report) (err e
 		}
 		next, more, err = w.rewrapChunk(ctx, next, isDue, mt, &left)
 		if errors.Is(err, vault.ErrThrottled) {
-			err = w.Keys.Sleep(ctx, max(vault.RetryAfter(err), time.Second)) // without the turn
+			err = w.Keys.For(inner.Block{}).Sleep(ctx, max(vault.RetryAfter(err), time.Second)) // without the turn
 		}
 		if err != nil {
 			return err

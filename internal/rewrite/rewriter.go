@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -139,7 +140,7 @@ func (w *Rewriter) pace(ctx context.Context, c cost) error {
 	if w.RewriteRate <= 0 || c.bytes == 0 {
 		return ctx.Err()
 	}
-	return w.Keys.Sleep(ctx, time.Duration(float64(c.bytes)/float64(w.RewriteRate)*float64(time.Second)))
+	return w.Keys.For(inner.Block{}).Sleep(ctx, time.Duration(float64(c.bytes)/float64(w.RewriteRate)*float64(time.Second)))
 }
 
 type replacement struct {

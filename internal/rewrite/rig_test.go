@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/engine/memory"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/kek"
@@ -32,7 +33,7 @@ func newRig(t testing.TB, o keyring.Options, recordCache int64) rig {
 	t.Cleanup(func() { require.NoError(t, keys.Close()) })
 	c := Config{Use: &row.Use{}, Keys: keys, Ctx: context.Background(), VaultRate: 1000, Wrote: func() {},
 		MayWrite: func(context.Context, *keyring.Hold) error { return nil },
-		Board:    progress.NewBoard(t.Context(), keys, func(func()) bool { return false }, func(string, error) {})}
+		Board:    progress.NewBoard(t.Context(), keys.For(inner.Block{}), func(func()) bool { return false }, func(string, error) {})}
 	c.Table = row.New(row.Config{Part: memory.New().Partition(0), Keys: keys, Use: c.Use, RecordCache: recordCache, Wrote: c.Wrote})
 	g.Rewriter = New(c)
 	return g

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -20,22 +21,22 @@ func (w *Rewriter) RotateEpoch(ctx context.Context, report progress.Report) (dro
 	if err != nil {
 		return nil, err
 	}
-	session, current := h.Session(), h.CurrentEpoch()
+	session, current := h.For(inner.Block{}).Session(), h.For(inner.Block{}).CurrentEpoch()
 	h.Release()
-	err = w.Keys.Rotate(ctx)
+	err = w.Keys.BeginEpoch(ctx)
 	if errors.Is(err, keyring.ErrLimit) {
 		// No epoch more fits into the document. A rotation into the present epoch makes room.
 		if dropped, err = w.rewrapInto(ctx, session, current, report); err == nil {
-			err = w.Keys.Rotate(ctx)
+			err = w.Keys.BeginEpoch(ctx)
 		}
 	}
 	if err != nil {
 		return dropped, err
 	}
-	if h, err = w.Keys.AcquireSession(session); err != nil {
+	if h, err = w.Keys.For(inner.Block{}).AcquireSession(session); err != nil {
 		return dropped, err
 	}
-	epoch := h.CurrentEpoch()
+	epoch := h.For(inner.Block{}).CurrentEpoch()
 	w.rotations++
 	// A renewal that was cut off had its bound among the epochs before.
 	err = errors.Join(w.inheritAge(ctx, &h, epoch), w.removeMarker(ctx, MarkerRenew))
@@ -70,10 +71,10 @@ func (w *Rewriter) rewrapInto(ctx context.Context, session uint64, epoch uint32,
 	}); err != nil {
 		return nil, err
 	}
-	if dropped, err = w.Keys.DropEpochs(ctx, epoch); err != nil {
+	if dropped, err = w.Keys.For(inner.Block{}).DropEpochs(ctx, epoch); err != nil {
 		return nil, err
 	}
-	h, err := w.Keys.AcquireSession(session)
+	h, err := w.Keys.For(inner.Block{}).AcquireSession(session)
 	if err != nil {
 		return dropped, err
 	}
@@ -98,7 +99,7 @@ func (w *Rewriter) rewrapStep(ctx context.Context, h *keyring.Hold, from []byte,
 	var bind keyring.Binding
 	for _, d := range todo {
 		w.Table.Bind(&bind, d.ID)
-		again, err := h.Rewrap(ctx, nil, d.Record, &bind)
+		again, err := h.For(inner.Block{}).Rewrap(ctx, nil, d.Record, &bind)
 		if err != nil {
 			return nil, fmt.Errorf("block %s: %w", row.Shown(d.ID), err)
 		}

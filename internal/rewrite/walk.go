@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/progress"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
@@ -36,7 +37,7 @@ func (w *Rewriter) one(ctx context.Context, session uint64, s step, n int) (c co
 	if err := ctx.Err(); err != nil {
 		return c, false, err
 	}
-	h, err := w.Keys.AcquireSession(session)
+	h, err := w.Keys.For(inner.Block{}).AcquireSession(session)
 	if err != nil {
 		return c, false, err
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -86,7 +87,7 @@ func (t *Table) Commit(ctx context.Context, h *keyring.Hold, b engine.Batch, old
 func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) (engine.Guard, error) {
 	floor := t.Part.Floor()
 	g := engine.Guard{Floor: floor.Revision, Epoch: oldest}
-	if oldest != NoEpoch && h.Wrapping() == keyring.ByKEK {
+	if oldest != NoEpoch && h.For(inner.Block{}).Wrapping() == keyring.ByKEK {
 		if err := t.checkKEKs(b, floor); err != nil {
 			return g, err
 		}
@@ -94,7 +95,7 @@ func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 	if oldest >= floor.Epoch {
 		return g, nil
 	}
-	if oldest == h.CurrentEpoch() && !h.EpochIsShared() {
+	if oldest == h.For(inner.Block{}).CurrentEpoch() && !h.For(inner.Block{}).EpochIsShared() {
 		g.Below = true // no epoch is left to begin; see Checkpoint
 		return g, nil
 	}
@@ -107,7 +108,7 @@ func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 		}
 		if recordEpoch(c.Record) < floor.Epoch {
 			t.Bind(&bind, c.ID)
-			again, err := h.Rewrap(ctx, make([]byte, 0, len(c.Record)), c.Record, &bind)
+			again, err := h.For(inner.Block{}).Rewrap(ctx, make([]byte, 0, len(c.Record)), c.Record, &bind)
 			if err != nil {
 				return g, err
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -197,7 +198,7 @@ func (t *Table) EachID(ctx context.Context, start, end []byte, back bool, begin 
 	if err != nil {
 		return err
 	}
-	session := h.Session()
+	session := h.For(inner.Block{}).Session()
 	defer h.Pin()() // it needs no key, but what it reads would stop Erase
 	it, err := r.Cursor(ctx, engine.Record, start, end)
 	if err != nil {
@@ -219,7 +220,7 @@ func (t *Table) EachID(ctx context.Context, start, end []byte, back bool, begin 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if h, err = t.keys.AcquireSession(session); err != nil {
+		if h, err = t.keys.For(inner.Block{}).AcquireSession(session); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -56,7 +57,7 @@ func TestReplaceKeepsTheRecordCacheRight(t *testing.T) {
 		table.put(t, ctx, id, nil)
 	}
 	table.records.drop([]byte("not cached"))
-	require.NoError(t, keys.Rotate(ctx))
+	require.NoError(t, keys.BeginEpoch(ctx))
 	held(t, keys, func(h *keyring.Hold) {
 		b := table.Part.NewBatch()
 		var was []engine.Was
@@ -66,7 +67,7 @@ func TestReplaceKeepsTheRecordCacheRight(t *testing.T) {
 			require.NoError(t, table.Part.Get(ctx, []byte(id), engine.Record, &r))
 			var bind keyring.Binding
 			table.Bind(&bind, []byte(id))
-			record, err := h.Rewrap(ctx, nil, r.Record, &bind)
+			record, err := h.For(inner.Block{}).Rewrap(ctx, nil, r.Record, &bind)
 			require.NoError(t, err)
 			require.NotEqual(t, r.Record, record)
 			was = append(was, engine.Was{ID: []byte(id), Record: r.Record})

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 )
 
 // A walk of more than prefetchAfter blocks reads ahead: one goroutine cuts the DEK records into
@@ -52,7 +53,7 @@ func (t *Table) newPrefetch(ctx context.Context, c *Cursor, session uint64, size
 	workers := min(runtime.GOMAXPROCS(0), prefetchWorkers)
 	p := &prefetch{t: t, session: session, deks: c.deks, work: make(chan *chunk, workers+2), order: make(chan *chunk, workers+2), free: make(chan *chunk, workers+2)}
 	p.size.Store(int64(size))
-	h, err := t.keys.AcquireSession(session)
+	h, err := t.keys.For(inner.Block{}).AcquireSession(session)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +147,7 @@ func (p *prefetch) read(after []byte) {
 
 func (p *prefetch) fill(ch *chunk) (more bool) {
 	ch.reset()
-	h, err := p.t.keys.AcquireSession(p.session)
+	h, err := p.t.keys.For(inner.Block{}).AcquireSession(p.session)
 	if err != nil {
 		ch.err = err
 		return false
@@ -191,7 +192,7 @@ func (p *prefetch) openChunk(it *way, ch *chunk) {
 		fail(p.ctx.Err())
 		return
 	}
-	h, err := p.t.keys.AcquireSession(p.session)
+	h, err := p.t.keys.For(inner.Block{}).AcquireSession(p.session)
 	if err != nil {
 		fail(err)
 		return

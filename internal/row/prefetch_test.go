@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/test/race"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -43,7 +44,7 @@ func TestAheadIsBounded(t *testing.T) {
 			}
 			h, err := keys.Acquire()
 			require.NoError(t, err)
-			session := h.Session()
+			session := h.For(inner.Block{}).Session()
 			c, err := table.Cursor(ctx, table.Part, nil, nil, false)
 			require.NoError(t, err)
 			defer c.Finish()
@@ -87,7 +88,7 @@ func TestAheadIsBounded(t *testing.T) {
 }
 
 func openRest(t *testing.T, ctx context.Context, keys *keyring.Keyring, session uint64, c *Cursor, ch *chunk, i int) (id, data []byte) {
-	h, err := keys.AcquireSession(session)
+	h, err := keys.For(inner.Block{}).AcquireSession(session)
 	require.NoError(t, err)
 	defer func() { h.Release() }()
 	id, data, err = c.rest(ctx, &h, ch, i)

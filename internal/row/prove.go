@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -31,14 +32,14 @@ const (
 // partition is the number of the partition that r reads.
 func Prove(ctx context.Context, r engine.Reader, partition uint32, h *keyring.Hold) error {
 	p := proof{epochs: map[uint32]bool{}}
-	p.know(h.Epochs())
+	p.know(h.For(inner.Block{}).Epochs())
 	it, err := r.Cursor(ctx, engine.Record, nil, nil)
 	if err != nil {
 		return Damage(err)
 	}
 	defer it.Close()
 	// Before and after: if a rotation is under way, the cursor may be from either side of it.
-	p.know(h.Epochs())
+	p.know(h.For(inner.Block{}).Epochs())
 	more, err := p.walk(it, it.First(), proofFirst)
 	if err == nil && more {
 		err = p.runs(it)
@@ -54,7 +55,7 @@ func Prove(ctx context.Context, r engine.Reader, partition uint32, h *keyring.Ho
 	good, bad := 0, 0
 	for _, at := range p.sample {
 		Bind(&bind, partition, at.id)
-		if err := h.CheckRecord(ctx, at.record, &bind); ctx.Err() != nil {
+		if err := h.For(inner.Block{}).CheckRecord(ctx, at.record, &bind); ctx.Err() != nil {
 			return ctx.Err() // the failure says nothing of the record
 		} else if err != nil {
 			bad, last = bad+1, fmt.Errorf("block %s: %w", Shown(at.id), err)
@@ -78,7 +79,7 @@ type proof struct {
 
 type sampled struct{ id, record []byte }
 
-func (p *proof) know(epochs []keyring.EpochInfo) {
+func (p *proof) know(epochs []inner.EpochInfo) {
 	for _, e := range epochs {
 		p.epochs[e.ID] = true
 	}

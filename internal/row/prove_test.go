@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/test/race"
 	"github.com/blockseal/blockseal/keyring"
-	"github.com/stretchr/testify/require"
 )
 
 // epochRecord is a DEK record as far as prove's walk looks at it.
@@ -74,7 +76,7 @@ func TestProofOfALargeStore(t *testing.T) {
 		_, err := table.Add(ctx, &h, b, id(i), nil)
 		require.NoError(t, err)
 	}
-	require.NoError(t, table.Commit(ctx, &h, b, h.CurrentEpoch()))
+	require.NoError(t, table.Commit(ctx, &h, b, h.For(inner.Block{}).CurrentEpoch()))
 	require.NoError(t, Prove(ctx, table.Part, 0, &h))
 	var r engine.Row
 	require.NoError(t, table.Part.Get(ctx, id(proofFirst-1), engine.Record, &r))

@@ -6,6 +6,7 @@ import (
 	"runtime"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -20,7 +21,7 @@ func (t *Table) Walk(ctx context.Context, start, end []byte, back bool, begin fu
 	if err != nil {
 		return err
 	}
-	session := h.Session()
+	session := h.For(inner.Block{}).Session()
 	defer h.Pin()()
 	c, err := t.Cursor(ctx, r, start, end, back)
 	if err != nil {
@@ -46,7 +47,7 @@ func (t *Table) Walk(ctx context.Context, start, end []byte, back bool, begin fu
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if h, err = t.keys.AcquireSession(session); err != nil {
+		if h, err = t.keys.For(inner.Block{}).AcquireSession(session); err != nil {
 			return err
 		}
 	}
@@ -66,7 +67,7 @@ func (t *Table) walkAhead(ctx context.Context, c *Cursor, session uint64, size i
 			return err
 		}
 		for _, b := range ch.blocks {
-			h, err := t.keys.AcquireSession(session)
+			h, err := t.keys.For(inner.Block{}).AcquireSession(session)
 			if err != nil {
 				return err
 			}
@@ -79,7 +80,7 @@ func (t *Table) walkAhead(ctx context.Context, c *Cursor, session uint64, size i
 			}
 		}
 		for i := ch.rest; i < len(ch.records); i++ {
-			h, err := t.keys.AcquireSession(session)
+			h, err := t.keys.For(inner.Block{}).AcquireSession(session)
 			if err != nil {
 				return err
 			}

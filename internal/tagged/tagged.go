@@ -10,6 +10,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -24,20 +25,20 @@ const Version = 2
 // Split splits a tagged record; ok is false if b is none. tag and content are parts of b. Split
 // does not check the tag.
 func Split(b []byte) (tag, content []byte, ok bool) {
-	if len(b) < 1+keyring.TagSize || b[0] != Version {
+	if len(b) < 1+inner.TagSize || b[0] != Version {
 		return nil, nil, false
 	}
-	return b[1 : 1+keyring.TagSize], b[1+keyring.TagSize:], true
+	return b[1 : 1+inner.TagSize], b[1+inner.TagSize:], true
 }
 
 // Join returns a tagged record.
-func Join(tag [keyring.TagSize]byte, content []byte) []byte {
+func Join(tag [inner.TagSize]byte, content []byte) []byte {
 	return bytes.Join([][]byte{{Version}, tag[:], content}, nil)
 }
 
 // Record returns the tagged record of a name and a content.
 func Record(h *keyring.Hold, name string, content []byte) ([]byte, error) {
-	tag, err := h.Tag(name, content)
+	tag, err := h.For(inner.Block{}).Tag(name, content)
 	if err != nil {
 		return nil, fmt.Errorf("the record %s: %w", name, err)
 	}
@@ -58,7 +59,7 @@ func Read(ctx context.Context, part engine.Meta, h *keyring.Hold, name string) (
 	if !ok {
 		return nil, false, nil
 	}
-	want, err := h.Tag(name, content)
+	want, err := h.For(inner.Block{}).Tag(name, content)
 	if err != nil {
 		return nil, false, err
 	}

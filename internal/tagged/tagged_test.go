@@ -8,6 +8,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/memory"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/tagged"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -33,7 +34,7 @@ func TestRead(t *testing.T) {
 	part := memory.New().Partition(0)
 	genuine, err := tagged.Record(h, "name", []byte("record"))
 	require.NoError(t, err)
-	require.Len(t, genuine, 1+keyring.TagSize+len("record"))
+	require.Len(t, genuine, 1+inner.TagSize+len("record"))
 	read := func(h *keyring.Hold, name string, b []byte) (record []byte, found bool) {
 		require.NoError(t, engine.SetMeta(ctx, part, name, b))
 		record, found, err := tagged.Read(ctx, part, h, name)
@@ -76,14 +77,14 @@ func TestReadOfAnEngineThatFails(t *testing.T) {
 func FuzzSplit(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{tagged.Version})
-	f.Add(make([]byte, 1+keyring.TagSize))
-	f.Add(append([]byte{tagged.Version}, make([]byte, keyring.TagSize)...))
-	f.Add(append([]byte{tagged.Version + 1}, make([]byte, keyring.TagSize+9)...))
+	f.Add(make([]byte, 1+inner.TagSize))
+	f.Add(append([]byte{tagged.Version}, make([]byte, inner.TagSize)...))
+	f.Add(append([]byte{tagged.Version + 1}, make([]byte, inner.TagSize+9)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tag, record, ok := tagged.Split(b)
-		require.Equal(t, len(b) > keyring.TagSize && b[0] == tagged.Version, ok)
+		require.Equal(t, len(b) > inner.TagSize && b[0] == tagged.Version, ok)
 		if ok {
-			require.Equal(t, b, tagged.Join([keyring.TagSize]byte(tag), record))
+			require.Equal(t, b, tagged.Join([inner.TagSize]byte(tag), record))
 		}
 	})
 }

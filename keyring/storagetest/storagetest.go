@@ -1,5 +1,5 @@
-// Package storagetest is the conformance suite for implementations of [keyring.Storage] and
-// [keyring.TaggingStorage]: whoever writes one runs it in a test.
+// Package storagetest is the conformance suite for implementations of [keyring.Storage]: whoever
+// writes one runs it in a test.
 //
 //	func TestConformance(t *testing.T) {
 //		storagetest.Run(t, func(t *testing.T) func() keyring.Storage {
@@ -22,6 +22,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -90,7 +91,7 @@ func makeDocuments(ctx context.Context) (d documents, err error) {
 			return nil, err
 		}
 		d = append(d, document)
-		if err := r.Rotate(ctx); err != nil {
+		if err := r.BeginEpoch(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -104,9 +105,14 @@ func (d documents) other(n int) []byte {
 	return fmt.Append(c, n)
 }
 
+// taggingStorage is a storage that keeps more than the document, as a store's.
+type taggingStorage interface {
+	SwapTagged(ctx context.Context, was keyring.Revision, document []byte, is inner.Opened) (keyring.Revision, error)
+}
+
 // swap is Swap or, for a storage that keeps more than the document, SwapTagged.
 func swap(ctx context.Context, s keyring.Storage, was keyring.Revision, document []byte) (keyring.Revision, error) {
-	t, ok := s.(keyring.TaggingStorage)
+	t, ok := s.(taggingStorage)
 	if !ok {
 		return s.Swap(ctx, was, document)
 	}
@@ -114,8 +120,8 @@ func swap(ctx context.Context, s keyring.Storage, was keyring.Revision, document
 	if err != nil {
 		return "", err
 	}
-	return t.SwapTagged(ctx, was, document, keyring.Opened{Generation: in.Generation,
-		Tag: func(purpose string, data []byte) [keyring.TagSize]byte {
+	return t.SwapTagged(ctx, was, document, inner.Opened{Generation: in.Generation,
+		Tag: func(purpose string, data []byte) [inner.TagSize]byte {
 			return sha256.Sum256(append([]byte(purpose), data...))
 		}})
 }

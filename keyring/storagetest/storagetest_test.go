@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -36,8 +37,8 @@ func (tagging) Swap(context.Context, keyring.Revision, []byte) (keyring.Revision
 	return "", errors.New("without a tag nothing is saved")
 }
 
-func (s tagging) SwapTagged(ctx context.Context, was keyring.Revision, document []byte, is keyring.Opened) (keyring.Revision, error) {
-	if is.Tag("register", nil) == ([keyring.TagSize]byte{}) || is.Generation == 0 {
+func (s tagging) SwapTagged(ctx context.Context, was keyring.Revision, document []byte, is inner.Opened) (keyring.Revision, error) {
+	if is.Tag("register", nil) == ([inner.TagSize]byte{}) || is.Generation == 0 {
 		return "", errors.New("nothing is known of the document")
 	}
 	return s.Storage.Swap(ctx, was, document)

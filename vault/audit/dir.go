@@ -7,7 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
+
+	"github.com/blockseal/blockseal/vault"
 )
 
 // A directory of a log holds files that follow one another, each named by the
@@ -43,7 +44,7 @@ type DirOptions struct {
 	Log LogID
 
 	// Clock tells the time of the log's own records. The default is the system's.
-	Clock interface{ Now() time.Time }
+	Clock vault.Clock
 }
 
 // OpenDir opens the log in a directory of the local file system, which it

@@ -10,10 +10,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
 // smallFiles holds about three numbered records in a file.
-var smallFiles = &DirOptions{MaxFileSize: 1030, Clock: fixedClock{epoch}}
+var smallFiles = &DirOptions{MaxFileSize: 1030, Clock: vaulttest.NewClock(epoch)}
 
 func openLog(t *testing.T, dir string, opts *DirOptions) *Log {
 	t.Helper()
@@ -261,13 +263,13 @@ func TestAFileIsFilledToItsLastByte(t *testing.T) {
 		return info.Size()
 	}
 	dir := t.TempDir()
-	add(t, openLog(t, dir, &DirOptions{Clock: fixedClock{epoch}}), numbered(3)...)
+	add(t, openLog(t, dir, &DirOptions{Clock: vaulttest.NewClock(epoch)}), numbered(3)...)
 	full := size(dir, 0)
 	for _, tt := range []struct {
 		most  int64
 		files int
 	}{{full, 1}, {full - 1, 2}} {
-		o := &DirOptions{MaxFileSize: tt.most, Clock: fixedClock{epoch}}
+		o := &DirOptions{MaxFileSize: tt.most, Clock: vaulttest.NewClock(epoch)}
 		alone := t.TempDir()
 		add(t, openLog(t, alone, o), numbered(3)...)
 		require.Len(t, names(t, alone), tt.files, "one after the other, at most %d bytes", tt.most)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/blockseal/blockseal/vault"
 )
 
 // ErrNotRecorded says that a record is not where the log's promise puts it:
@@ -68,7 +70,7 @@ type LogOptions struct {
 	After Head
 
 	// Clock tells the time of the log's own records. The default is the system's.
-	Clock interface{ Now() time.Time }
+	Clock vault.Clock
 }
 
 func newLog(out sink, opts *LogOptions) *Log {

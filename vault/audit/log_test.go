@@ -13,9 +13,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
 // flaky is a writer that takes as many bytes as it has room for.
@@ -78,14 +79,10 @@ func TestLogContinuesAChain(t *testing.T) {
 
 func TestLogFillsInTheTime(t *testing.T) {
 	var w bytes.Buffer
-	log := NewLog(&w, &LogOptions{Clock: fixedClock{epoch}})
+	log := NewLog(&w, &LogOptions{Clock: vaulttest.NewClock(epoch)})
 	require.NoError(t, log.Record(t.Context(), Record{Event: EventState}))
 	require.Contains(t, w.String(), "2026-01-02T03:04:05.000060000Z")
 }
-
-type fixedClock struct{ t time.Time }
-
-func (c fixedClock) Now() time.Time { return c.t }
 
 // TestShortWrites: a writer that stops anywhere, once, leaves a log in order and
 // complete when it goes on.
@@ -112,7 +109,7 @@ func TestShortWrites(t *testing.T) {
 
 func TestPendingIsBoundedAndLossIsSaid(t *testing.T) {
 	w := &flaky{room: 1000}
-	log := NewLog(w, &LogOptions{Clock: fixedClock{epoch}})
+	log := NewLog(w, &LogOptions{Clock: vaulttest.NewClock(epoch)})
 	const total = 1000
 	for i := 1; i <= total; i++ {
 		err := log.Record(t.Context(), record(i))

@@ -1,6 +1,6 @@
 package audit
 
-import "time"
+import "github.com/blockseal/blockseal/vault"
 
 // Options configure a [Vault] or an [Administrator]. Nil is all defaults.
 type Options struct {
@@ -27,19 +27,8 @@ type Options struct {
 	OnError func(error)
 
 	// Clock tells the time and measures durations. The default is the system's.
-	Clock Clock
+	Clock vault.Clock
 }
-
-// Clock is a wall clock, and a monotonic one whose origin is arbitrary.
-type Clock interface {
-	Now() time.Time
-	Elapsed() time.Duration
-}
-
-type systemClock struct{ origin time.Time }
-
-func (c systemClock) Now() time.Time         { return time.Now() }
-func (c systemClock) Elapsed() time.Duration { return time.Since(c.origin) }
 
 // withDefaults returns a copy of o, which may be nil, with its defaults.
 func (o *Options) withDefaults() (out Options) {
@@ -47,7 +36,7 @@ func (o *Options) withDefaults() (out Options) {
 		out = *o
 	}
 	if out.Clock == nil {
-		out.Clock = systemClock{time.Now()}
+		out.Clock = vault.SystemClock()
 	}
 	return out
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
 var errDied = errors.New("the process died")
@@ -93,7 +95,7 @@ func (f *dyingFile) Sync() error {
 func TestWhatIsCutOffIsNotLost(t *testing.T) {
 	for _, whole := range []int{0, 1, 4} { // records before it; with 0 and 4 it stands alone in its file
 		dir := t.TempDir()
-		log := openLog(t, dir, &DirOptions{MaxFileSize: 1030, Clock: fixedClock{epoch}})
+		log := openLog(t, dir, &DirOptions{MaxFileSize: 1030, Clock: vaulttest.NewClock(epoch)})
 		add(t, log, numbered(4)...)
 		require.NoError(t, log.Close())
 		files := names(t, dir)

@@ -3,13 +3,13 @@ package azure_test
 import (
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/keyvaulttest"
 	"github.com/blockseal/blockseal/internal/test/accesstest"
+	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/azure"
 	"github.com/blockseal/blockseal/vault/local"
@@ -24,24 +24,12 @@ func TestAccess(t *testing.T) {
 	accesstest.Run(t, world)
 }
 
-// resting is a clock for bubbles that stands still, when a timer has fired, until what the
-// timer set off has come to rest: the next of several waits in a row begins when the one
-// before it ended, and not at the end of the step in which the clock was moved.
-type resting struct{ *vaulttest.Clock }
-
-func (c resting) AfterFunc(d time.Duration, f func()) (stop func() bool) {
-	return c.Clock.AfterFunc(d, func() {
-		f()
-		synctest.Wait()
-	})
-}
-
 const requestID = "00000000-0000-4000-8000-000000000000"
 
 func world(t *testing.T, clock *vaulttest.Clock) accesstest.World {
 	r := newRig(t, &keyvaulttest.Options{InMemory: true, Clock: clock, RequestID: requestID})
 	v := r.client(func(o *azure.Options) {
-		o.Clock = resting{clock}
+		o.Clock = bubbles.Resting{Clock: clock}
 		o.Timeout = time.Minute // the keyring gives up before
 	})
 	who, err := r.AddIdentity(store)

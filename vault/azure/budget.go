@@ -6,6 +6,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/blockseal/blockseal/vault"
 )
 
 // window is the time that Key Vault's limits are counted in.
@@ -38,7 +40,7 @@ const heaviest = 2
 // spent when a place's turn comes and not before: who leaves the queue has spent
 // nothing, so that a budget that is asked for too much is still used to the full.
 type budget struct {
-	clock Clock
+	clock vault.Clock
 	unit  time.Duration // the time in which one unit flows in
 	burst time.Duration // the bucket's size, as time
 
@@ -68,7 +70,7 @@ type place struct {
 	err    error         // why it left without its turn; nil otherwise
 }
 
-func newBudget(clock Clock, perWindow int) *budget {
+func newBudget(clock vault.Clock, perWindow int) *budget {
 	burst := max(heaviest, perWindow/100)
 	rest := time.Duration(perWindow - burst)
 	unit := (window + rest - 1) / rest // rounded up: rather a little less than the budget

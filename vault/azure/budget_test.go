@@ -9,14 +9,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/test/bubbles"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // In a bubble the system's clock is a fake one: it moves on when all wait.
 func inBubble(t *testing.T, perWindow int, f func(t *testing.T, b *budget)) {
 	t.Helper()
-	bubbles.Test(t, func(t *testing.T) { f(t, newBudget(systemClock{time.Now()}, perWindow)) })
+	bubbles.Test(t, func(t *testing.T) { f(t, newBudget(vault.SystemClock(), perWindow)) })
 }
 
 // at returns the moment so much after now, by the budget's clock.
@@ -103,7 +105,7 @@ func TestNeverMoreThanTheBudgetInAnyTenSeconds(t *testing.T) {
 func TestTheRateIsRoundedDown(t *testing.T) {
 	t.Parallel()
 	for _, perWindow := range []int{MinBudget, 11, 2000, 3001, 1_000_000, 1_000_003} {
-		b := newBudget(systemClock{time.Now()}, perWindow)
+		b := newBudget(vault.SystemClock(), perWindow)
 		inBucket := int(b.burst / b.unit)
 		require.LessOrEqual(t, inBucket+int((window-1)/b.unit)+1, perWindow+1, perWindow)
 		require.GreaterOrEqual(t, time.Duration(perWindow-inBucket)*b.unit, window, perWindow)

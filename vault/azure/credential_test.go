@@ -134,7 +134,7 @@ func TestAStoreOutlivesTheTokenEndpoint(t *testing.T) {
 		v, err := azure.New(r.URL(), cred, r.options())
 		require.NoError(t, err)
 		s, err := block.Open(ctx, "store", kek.New(v, r.key.Versionless()), &block.Options{
-			FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20})
+			Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20}})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, s.Close()) }()
 		require.NoError(t, s.Put(ctx, []byte("a"), []byte("data")))

@@ -29,7 +29,7 @@ func TestEveryFailureUpToTheStore(t *testing.T) {
 			clock := vaulttest.NewClock(time.Now())
 			v := r.client()
 			s, err := block.Open(ctx, "store", kek.New(v, r.key.Versionless()), &block.Options{
-				FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20, Keyring: keyring.Options{Clock: clock}})
+				Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20}, Keyring: keyring.Options{Clock: clock}})
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, s.Close()) })
 			require.NoError(t, s.Put(ctx, []byte("a"), []byte("data")))

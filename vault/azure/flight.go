@@ -17,7 +17,7 @@ const joinWithin = time.Second
 // cancellation is another's failure, and nothing goes on for nobody. Calls that go
 // first do not wait for one that does not.
 type flights[K comparable, V any] struct {
-	clock Clock
+	clock vault.Clock
 	mu    sync.Mutex
 	calls map[route[K]]*flight[V]
 }
@@ -38,7 +38,7 @@ type flight[V any] struct {
 	err       error
 }
 
-func newFlights[K comparable, V any](clock Clock) *flights[K, V] {
+func newFlights[K comparable, V any](clock vault.Clock) *flights[K, V] {
 	return &flights[K, V]{clock: clock, calls: map[route[K]]*flight[V]{}}
 }
 

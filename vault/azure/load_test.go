@@ -50,7 +50,7 @@ func TestLoadUnderALimit(t *testing.T) {
 	)
 	bubble(t, keyvaulttest.Options{Limit: limit}, func(t *testing.T, r *rig) {
 		ctx := t.Context()
-		opts := &block.Options{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20,
+		opts := &block.Options{Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20},
 			Keyring: keyring.Options{Wrapping: keyring.ByKEK}}
 		id := func(g, n int) []byte { return fmt.Appendf(nil, "%02d/%02d", g, n) }
 

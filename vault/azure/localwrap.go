@@ -28,7 +28,7 @@ type localKey struct {
 	asked time.Duration // when GetKey was sent
 }
 
-func newLocalKeys(clock Clock) *localKeys {
+func newLocalKeys(clock vault.Clock) *localKeys {
 	return &localKeys{
 		flights: newFlights[vault.KeyID, localKey](clock),
 		cached:  map[vault.KeyID]localKey{},

@@ -66,22 +66,7 @@ type Options struct {
 	LocalWrapAge time.Duration
 
 	// Clock is for tests. Default: the system's.
-	Clock Clock
-}
-
-// Clock tells the time and rings timers. It is what keyring.Clock is.
-type Clock interface {
-	Now() time.Time
-	Elapsed() time.Duration
-	AfterFunc(d time.Duration, f func()) (stop func() bool)
-}
-
-type systemClock struct{ origin time.Time }
-
-func (systemClock) Now() time.Time           { return time.Now() }
-func (c systemClock) Elapsed() time.Duration { return time.Since(c.origin) }
-func (systemClock) AfterFunc(d time.Duration, f func()) func() bool {
-	return time.AfterFunc(d, f).Stop
+	Clock vault.Clock
 }
 
 // withDefaults returns a copy of o with defaults filled in, or says what is wrong.
@@ -100,7 +85,7 @@ func (o *Options) withDefaults() (Options, error) {
 		f.LocalWrapAge = DefaultLocalWrapAge
 	}
 	if f.Clock == nil {
-		f.Clock = systemClock{time.Now()}
+		f.Clock = vault.SystemClock()
 	}
 	switch {
 	case f.Timeout < 0:

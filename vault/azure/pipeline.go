@@ -82,7 +82,7 @@ type answer struct {
 // challenge too, after the client's own policies and before the transport.
 type guard struct {
 	budget    *budget
-	clock     Clock
+	clock     vault.Clock
 	challenge func(tenant string) // told the tenant that the vault names
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/azure"
 	"github.com/blockseal/blockseal/vault/local"
+	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
 // Everything in these tests goes through the real azkeys client to a server on
@@ -45,7 +46,7 @@ var template = sync.OnceValues(func() (files fs.FS, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s, err := keyvaulttest.New(&keyvaulttest.Options{Dir: dir, InMemory: true, Clock: longAgo{}})
+	s, err := keyvaulttest.New(&keyvaulttest.Options{Dir: dir, InMemory: true, Clock: vaulttest.NewClock(longAgo)})
 	if err != nil {
 		return nil, err
 	}
@@ -73,9 +74,7 @@ var template = sync.OnceValues(func() (files fs.FS, err error) {
 })
 
 // longAgo is before the clock of any test.
-type longAgo struct{}
-
-func (longAgo) Now() time.Time { return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) }
+var longAgo = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newRig(t testing.TB, o *keyvaulttest.Options) *rig {
 	t.Helper()
@@ -158,19 +157,17 @@ func retries(o *azure.Options) {
 
 // hurried is the system's clock, on which the pauses before a client asks again are over at
 // once. No time that a client has for a call is as short.
-type hurried struct{ origin time.Time }
+type hurried struct{ vault.Clock }
 
-func (hurried) Now() time.Time           { return time.Now() }
-func (c hurried) Elapsed() time.Duration { return time.Since(c.origin) }
-func (hurried) AfterFunc(d time.Duration, f func()) func() bool {
+func (c hurried) AfterFunc(d time.Duration, f func()) func() bool {
 	if d < 2*time.Second {
 		d = 0
 	}
-	return time.AfterFunc(d, f).Stop
+	return c.Clock.AfterFunc(d, f)
 }
 
 // atOnce makes a client ask again at once.
-func atOnce(o *azure.Options) { o.Clock = hurried{time.Now()} }
+func atOnce(o *azure.Options) { o.Clock = hurried{vault.SystemClock()} }
 
 func (r *rig) update(id vault.KeyID, u local.Update) {
 	r.t.Helper()

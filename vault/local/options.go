@@ -26,13 +26,6 @@ const (
 	BackupSecretSize = keySize
 )
 
-// Clock tells the time by which keys are in date and retention ends.
-type Clock interface{ Now() time.Time }
-
-type systemClock struct{}
-
-func (systemClock) Now() time.Time { return time.Now() }
-
 // Options configure a vault. A nil *Options, and each zero field, means the
 // default that the field states.
 type Options struct {
@@ -64,8 +57,9 @@ type Options struct {
 	// protect nothing, and for opening a vault that was made so, to change its
 	// passphrase. Default: such a KDF is refused ([ErrWeakKDF]).
 	InsecureKDF bool
-	// Clock is for tests. Default: the system's.
-	Clock Clock
+	// Clock tells the time by which keys are in date and retention ends. It is for tests. Default:
+	// the system's.
+	Clock vault.Clock
 	// LockWait is how long a change waits for another process that is changing the
 	// vault. Default: 5 seconds; negative: not at all.
 	LockWait time.Duration
@@ -88,7 +82,7 @@ func (o *Options) withDefaults() Options {
 		c = *o
 	}
 	if c.Clock == nil {
-		c.Clock = systemClock{}
+		c.Clock = vault.SystemClock()
 	}
 	if c.LockWait == 0 {
 		c.LockWait = DefaultLockWait

@@ -26,7 +26,7 @@ type Fault struct {
 
 	Hang  bool          // the call does not return before its context ends, or the fault is removed
 	Stuck bool          // the call does not return before the fault is removed, whatever its context says
-	Delay time.Duration // the call takes so long, by the vault's clock if that is a [*Clock], else by the system's; its context may end it sooner
+	Delay time.Duration // the call takes so long, by the vault's clock; its context may end it sooner
 
 	Plaintext     []byte               // UnwrapKey answers this in place of the secret; nil is the secret
 	MutateKey     func(*vault.Key)     // GetKey's answer is passed through it
@@ -144,7 +144,7 @@ func (v *Vault) hold(ctx context.Context, f *activeFault) error {
 	over := make(chan struct{})
 	if f.Delay > 0 {
 		// Set before the call is seen to wait: who has seen that moves the clock.
-		stop := v.afterFunc(f.Delay, func() { close(over) })
+		stop := v.clock.AfterFunc(f.Delay, func() { close(over) })
 		defer stop()
 	}
 	v.addWaiting(1)
@@ -173,13 +173,6 @@ func (v *Vault) addWaiting(n int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.waiting += n
-}
-
-func (v *Vault) afterFunc(d time.Duration, f func()) (stop func() bool) {
-	if c, ok := v.clock.(*Clock); ok {
-		return c.AfterFunc(d, f)
-	}
-	return time.AfterFunc(d, f).Stop
 }
 
 // fail makes the error of a call out of what a test or a context gave.

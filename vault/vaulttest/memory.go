@@ -19,9 +19,9 @@ type Options struct {
 	// default is [DefaultName].
 	Name string
 
-	// Clock tells whether a key is in date. The default is the system's clock. A
-	// [*Clock] also serves [Fault.Delay].
-	Clock interface{ Now() time.Time }
+	// Clock tells whether a key is in date, and how long a [Fault.Delay] is. The default is the
+	// system's clock.
+	Clock vault.Clock
 }
 
 // Vault is a vault in memory: real RSA-2048 and RSA-OAEP-256, Key Vault's
@@ -41,7 +41,7 @@ type Options struct {
 // never under one version unless a key was restored; one Vault uses each pair once.
 type Vault struct {
 	name  string
-	clock interface{ Now() time.Time }
+	clock vault.Clock
 
 	mu      sync.Mutex // guards the rest; not held during RSA or while a fault waits
 	keys    map[string]*memKey
@@ -72,15 +72,11 @@ type memVersion struct {
 	operations         []vault.Operation
 }
 
-type systemClock struct{}
-
-func (systemClock) Now() time.Time { return time.Now() }
-
 // New returns an empty vault whose caller may do everything.
 func New(opts *Options) *Vault {
 	v := &Vault{
 		name:    DefaultName,
-		clock:   systemClock{},
+		clock:   vault.SystemClock(),
 		keys:    map[string]*memKey{},
 		pool:    newKeyPool(),
 		revoked: map[vault.Operation]bool{},

@@ -53,7 +53,7 @@ func runScript(t *testing.T, clock *vaulttest.Clock, w World, lines []line) {
 }
 
 func (in *interpreter) defaults() {
-	in.opts = block.Options{FS: in.fs, MemTable: 1 << 20, RecordCache: 1 << 16, BlockCache: 1 << 20}
+	in.opts = block.Options{Pebble: block.PebbleOptions{FS: in.fs, MemTable: 1 << 20, BlockCache: 1 << 20}, RecordCache: 1 << 16}
 	in.opts.Keyring.Clock = in.clock
 }
 

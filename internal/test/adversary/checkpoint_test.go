@@ -23,7 +23,7 @@ func TestOldCheckpointAfterRotation(t *testing.T) {
 			require.NoError(t, s.Put(g.ctx, []byte(id), plain(id)))
 		}
 		require.NoError(t, s.Checkpoint(g.ctx, "copy"))
-		require.NoError(t, g.opts.FS.Rename("copy", "away")) // where the store does not reach it
+		require.NoError(t, g.opts.Pebble.FS.Rename("copy", "away")) // where the store does not reach it
 		old := g.key
 		g.vault.Rotate("customer")
 		require.NoError(t, s.RotateKEK(g.ctx))

@@ -31,26 +31,26 @@ func (g *rig) at(dir string) *rig {
 // copyFiles copies a directory's files, in the place of what is there.
 func (g *rig) copyFiles(from, to string) {
 	g.t.Helper()
-	require.NoError(g.t, g.opts.FS.RemoveAll(to))
-	_, err := vfs.Clone(g.opts.FS, g.opts.FS, from, to, vfs.CloneSync)
+	require.NoError(g.t, g.opts.Pebble.FS.RemoveAll(to))
+	_, err := vfs.Clone(g.opts.Pebble.FS, g.opts.Pebble.FS, from, to, vfs.CloneSync)
 	require.NoError(g.t, err)
 }
 
 // editIdentity changes the text of an identity file, as anybody can who writes the disk.
 func (g *rig) editIdentity(edit func(text string) string) {
 	g.t.Helper()
-	path := g.opts.FS.PathJoin(g.dir, "BLOCKSEAL")
-	f, err := g.opts.FS.Open(path)
+	path := g.opts.Pebble.FS.PathJoin(g.dir, "BLOCKSEAL")
+	f, err := g.opts.Pebble.FS.Open(path)
 	require.NoError(g.t, err)
 	text, err := io.ReadAll(f)
 	require.NoError(g.t, err)
 	require.NoError(g.t, f.Close())
-	w, err := g.opts.FS.Create(path, vfs.WriteCategoryUnspecified)
+	w, err := g.opts.Pebble.FS.Create(path, vfs.WriteCategoryUnspecified)
 	require.NoError(g.t, err)
 	_, err = io.WriteString(w, edit(string(text)))
 	require.NoError(g.t, err)
 	require.NoError(g.t, w.Close())
-	require.NoError(g.t, unclose.Store(g.opts.FS, g.dir))
+	require.NoError(g.t, unclose.Store(g.opts.Pebble.FS, g.dir))
 }
 
 // pretend gives a directory the identity of an instance.
@@ -205,8 +205,8 @@ func TestPlantedCopyIsNotMoved(t *testing.T) {
 			require.NoError(t, s.Close())
 			require.Equal(t, g.key, g.at("stolen").documentKEK(), "it was not touched")
 			require.Empty(t, heard.of(keyring.CopyDue))
-			require.Empty(t, heard.of(keyring.CopyRewrapped))
-			news := heard.of(keyring.CopyNotRewrapped)
+			require.Empty(t, heard.of(keyring.CopyKEKChanged))
+			news := heard.of(keyring.CopyKEKNotChanged)
 			require.NotEmpty(t, news)
 			require.Equal(t, "stolen", news[0].Detail)
 			require.ErrorIs(t, news[0].Err, block.ErrIncomplete)
@@ -232,7 +232,7 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 		"the copy itself":                      {func(*rig, string) {}, nil, ""},
 		"another copy of the store, as itself": {func(g *rig, _ string) { g.copyFiles("sibling", "copy") }, nil, "is not at copy any more"},
 		"another store, as itself": {func(g *rig, _ string) {
-			require.NoError(g.t, g.opts.FS.RemoveAll("copy"))
+			require.NoError(g.t, g.opts.Pebble.FS.RemoveAll("copy"))
 			g.at("copy").fill("a")
 		}, nil, "is not at copy any more"},
 		"the store's own files": {func(g *rig, _ string) {
@@ -260,7 +260,7 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 		}, keyring.ErrUnexpected, "it is not moved"},
 		"another store on the same KEK": {func(g *rig, instance string) {
 			o := g.at("copy")
-			require.NoError(g.t, g.opts.FS.RemoveAll("copy"))
+			require.NoError(g.t, g.opts.Pebble.FS.RemoveAll("copy"))
 			o.fill("a")
 			o.pretend(instance)
 		}, block.ErrForeign, "it is not moved"},
@@ -319,12 +319,12 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 				if c.text == "" {
 					require.Equal(t, "next", g.at("copy").documentKEK().Name)
 					require.Equal(t, "next", now[0].KEK.Name)
-					require.Empty(t, heard.of(keyring.CopyNotRewrapped))
+					require.Empty(t, heard.of(keyring.CopyKEKNotChanged))
 					return
 				}
 				require.Equal(t, was, g.at("copy").documentKEK(), "it was not touched")
 				require.Contains(t, now[0].KEKs, copies[0].KEKs[0], "what the copy needs, wherever it is")
-				news := heard.of(keyring.CopyNotRewrapped)
+				news := heard.of(keyring.CopyKEKNotChanged)
 				require.NotEmpty(t, news)
 				require.Equal(t, "copy", news[0].Detail)
 				require.ErrorContains(t, news[0].Err, c.text)

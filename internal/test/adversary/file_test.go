@@ -87,7 +87,7 @@ func (g *rig) engineFiles() (map[string]string, []string) {
 		ids = append(ids, numbered("b", i))
 	}
 	fill := func(separate int, ids []string) {
-		g.opts.ValueSeparation = separate
+		g.opts.Pebble.ValueSeparation = separate
 		require.NoError(g.t, g.tryOpen()) // moves what is in the log into a table
 		g.fill(ids...)
 	}
@@ -95,8 +95,8 @@ func (g *rig) engineFiles() (map[string]string, []string) {
 	fill(-1, ids[80:110])
 	fill(80, ids[110:])
 	// Of a closed store the list of its files would say all there is to say.
-	require.NoError(g.t, unclose.Store(g.opts.FS, g.dir))
-	out := files(g.t, g.opts.FS, g.dir)
+	require.NoError(g.t, unclose.Store(g.opts.Pebble.FS, g.dir))
+	out := files(g.t, g.opts.Pebble.FS, g.dir)
 	kinds := map[string]int{}
 	for path := range out {
 		_, kind, _ := strings.Cut(path, ".")
@@ -133,8 +133,8 @@ func TestEveryFile(t *testing.T) {
 				}
 				n++
 				bad := *g
-				bad.opts.FS = restore(t, content)
-				bad.opts.Fatal = func(msg string) { panic(msg) }
+				bad.opts.Pebble.FS = restore(t, content)
+				bad.opts.Pebble.Fatal = func(msg string) { panic(msg) }
 				bad.use(t, ids, fmt.Sprintf("%s %s at byte %d", path, what, i), &out)
 			}
 		}
@@ -165,8 +165,8 @@ func TestFilesOfAnotherStore(t *testing.T) {
 		content := maps.Clone(own)
 		content[path] = other
 		bad := *g
-		bad.opts.FS = restore(t, content)
-		bad.opts.Fatal = func(msg string) { panic(msg) }
+		bad.opts.Pebble.FS = restore(t, content)
+		bad.opts.Pebble.Fatal = func(msg string) { panic(msg) }
 		bad.use(t, ids, path, &total)
 	}
 	// The identity file alone is not authenticated, and nothing depends on it.
@@ -183,8 +183,8 @@ func TestMissingFiles(t *testing.T) {
 		content := maps.Clone(good)
 		delete(content, path)
 		bad := *g
-		bad.opts.FS = restore(t, content)
-		bad.opts.Fatal = func(msg string) { panic(msg) }
+		bad.opts.Pebble.FS = restore(t, content)
+		bad.opts.Pebble.Fatal = func(msg string) { panic(msg) }
 		bad.use(t, ids, path+" missing", &total)
 	}
 	require.Positive(t, total.refused)
@@ -194,7 +194,7 @@ func TestMissingFiles(t *testing.T) {
 // Directories, links and oddities in the place of files, on a real disk.
 func TestOddFiles(t *testing.T) {
 	g := newRig(t)
-	g.opts.FS = nil
+	g.opts.Pebble.FS = nil
 	g.dir = t.TempDir() + "/store"
 	g.fill("a")
 	identity := g.dir + "/BLOCKSEAL"

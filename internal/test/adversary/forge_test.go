@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -204,21 +205,21 @@ func TestKeyringForgedWithThePublicKey(t *testing.T) {
 		anchor := filepath.Join(t.TempDir(), "anchor")
 		g.opts.Keyring.Anchor = keyring.FileAnchor(anchor)
 		require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
-		g.opts.Keyring.AwaitRevalidate = true
+		g.opts.Keyring.For(inner.Block{}).AwaitRevalidate = true
 		later, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
 		require.NoError(t, err)
 		require.NoError(t, later.Revalidate(g.ctx))
 		require.ErrorIs(t, later.Put(g.ctx, []byte("d"), nil), block.ErrCorrupt)
 		require.Error(t, later.Close())
 		require.NoFileExists(t, anchor)
-		g.opts.Keyring.AwaitRevalidate = false
+		g.opts.Keyring.For(inner.Block{}).AwaitRevalidate = false
 
 		g.opts.Keyring.Anchor = keyring.Expect{Fingerprint: fingerprint}
 		require.ErrorIs(t, g.tryOpen(), keyring.ErrUnexpected)
 		g.opts.Keyring.Anchor = nil
 
 		// Also not by one that comes back only later.
-		g.opts.Keyring.AwaitRevalidate = true
+		g.opts.Keyring.For(inner.Block{}).AwaitRevalidate = true
 		s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
 		require.NoError(t, err)
 		require.NoError(t, s.Revalidate(g.ctx))
@@ -234,7 +235,7 @@ func TestKeyringForgedWithThePublicKey(t *testing.T) {
 				require.Equal(t, value, after[key])
 			}
 		}
-		g.opts.Keyring.AwaitRevalidate = false
+		g.opts.Keyring.For(inner.Block{}).AwaitRevalidate = false
 		g.set(good)
 		g.intact("a", "b", "c")
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -45,7 +46,7 @@ func TestRegisterOfAForgedKeyringMovesNothing(t *testing.T) {
 			tag := mac(mac(repeat(8, 32), "blockseal tag v1 register"), record)
 			g.set(map[string]string{documentKey: forged, registerKey: "\x02" + string(tag) + record})
 
-			g.opts.Keyring.AwaitRevalidate = true
+			g.opts.Keyring.For(inner.Block{}).AwaitRevalidate = true
 			heard := g.listen()
 			s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
 			require.NoError(t, err)
@@ -62,7 +63,7 @@ func TestRegisterOfAForgedKeyringMovesNothing(t *testing.T) {
 			require.Equal(t, g.key, g.at("stolen").documentKEK(), "it was not touched")
 			require.Equal(t, forged, g.records()[documentKey], "nor is the forged document written anew")
 			require.Empty(t, heard.of(keyring.CopyDue))
-			require.Empty(t, heard.of(keyring.CopyRewrapped))
+			require.Empty(t, heard.of(keyring.CopyKEKChanged))
 		})
 	}
 }

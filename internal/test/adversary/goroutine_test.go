@@ -23,7 +23,7 @@ import (
 // ahead and are left, batches and snapshots that nobody closes.
 func use(t *testing.T, dir string, k *kek.KEK) {
 	ctx := context.Background()
-	s, err := block.Open(ctx, dir, k, &block.Options{MemTable: 1 << 20, BlockCache: 1 << 20,
+	s, err := block.Open(ctx, dir, k, &block.Options{Pebble: block.PebbleOptions{MemTable: 1 << 20, BlockCache: 1 << 20},
 		Keyring: keyring.Options{CheckEvery: 5 * time.Millisecond, RekeyAfter: 24 * time.Hour, OnEvent: func(keyring.Event) {}}})
 	require.NoError(t, err)
 	for i := range 100 {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/block/blockhttp"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/audit"
@@ -81,7 +82,7 @@ func TestJSONHasOneStyle(t *testing.T) {
 	unseen := written(t)
 	key := regexp.MustCompile(`^([0-9]+|https://a\.example/keys/name/1|[a-z][A-Za-z0-9]*)$`) // of maps
 	for _, v := range []any{
-		keyring.State{}, keyring.Event{}, keyring.Info{}, keyring.Policy{}, keyring.Point{}, keyring.EpochInfo{}, keyring.Relocation{}, keyring.RecordInfo{},
+		keyring.State{}, keyring.Event{}, keyring.Info{}, keyring.Policy{}, keyring.Point{}, inner.EpochInfo{}, keyring.Relocation{}, keyring.RecordInfo{},
 		keyring.Stats{}, keyring.EpochStats{}, keyring.CheckCounts{}, keyring.CallStats{}, keyring.Histogram{}, keyring.Calls{}, keyring.Relocated{},
 		block.Receipt{}, block.Copy{}, block.KeyUse{}, block.Inspection{}, block.Report{}, block.Work{}, block.RecentEvent{}, block.Relocation{},
 		block.Stats{}, block.CacheStats{}, block.EngineStats{}, block.RelocatedCopy{}, block.ReceiptKey{}, block.Step{}, block.Problem{},
@@ -190,14 +191,14 @@ func TestTextsAreReadBack(t *testing.T) {
 		Key      vault.KeyID
 		None     vault.KeyID
 		Store    keyring.StoreID
-		Instance keyring.InstanceID
+		Instance inner.InstanceID
 		Status   keyring.Status
 		Log      audit.LogID
 		Head     audit.Head
 		NoHead   audit.Head
 	}
 	want := all{vault.KeyID{Vault: "local:00000000000000000000000000000001", Name: "n", Version: "2"}, vault.KeyID{},
-		keyring.StoreID{1, 0xff}, keyring.InstanceID{2, 0xfe}, keyring.Degraded,
+		keyring.StoreID{1, 0xff}, inner.InstanceID{2, 0xfe}, keyring.Degraded,
 		audit.LogID{3, 0xfd}, audit.Head{Log: audit.LogID{4}, Seq: 5, Hash: [32]byte{6}}, audit.Head{}}
 	b, err := json.Marshal(want)
 	require.NoError(t, err)

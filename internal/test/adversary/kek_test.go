@@ -70,7 +70,7 @@ func TestUnacceptableKEKs(t *testing.T) {
 			remove := g.vault.Inject(g.answerPublic(vault.Key{Public: public}))
 			fresh := g.sibling()
 			require.ErrorIs(t, fresh.tryOpen(), vault.ErrUnsupportedKey)
-			require.Empty(t, files(t, fresh.opts.FS, "."), "a store that cannot be made leaves nothing behind")
+			require.Empty(t, files(t, fresh.opts.Pebble.FS, "."), "a store that cannot be made leaves nothing behind")
 			g.locked(vault.ErrUnsupportedKey)
 			remove()
 
@@ -115,7 +115,7 @@ func TestUnacceptableKEKsThatWork(t *testing.T) {
 		g.vault.ImportKey("weak", key.(*rsa.PrivateKey))
 		g.kek = kek.New(g.vault, vault.KeyID{Name: "weak"})
 		require.ErrorIs(t, g.tryOpen(), vault.ErrUnsupportedKey)
-		require.Empty(t, files(t, g.opts.FS, "."))
+		require.Empty(t, files(t, g.opts.Pebble.FS, "."))
 		require.Zero(t, g.vault.Calls().Wrap, "nothing is wrapped by a key that was not admitted")
 	}
 }

@@ -97,7 +97,7 @@ func newWorld(t testing.TB) *world {
 }
 
 func (w *world) options(wrapping keyring.Wrapping) *block.Options {
-	return &block.Options{MemTable: 1 << 20, VaultRate: 1 << 20, RecordCache: 1 << 12, BlockCache: 1 << 20, ValueSeparation: 64, Keyring: keyring.Options{
+	return &block.Options{Pebble: block.PebbleOptions{MemTable: 1 << 20, BlockCache: 1 << 20, ValueSeparation: 64}, VaultRate: 1 << 20, RecordCache: 1 << 12, Keyring: keyring.Options{
 		Wrapping: wrapping, OnEvent: func(e keyring.Event) { w.out.say(e) },
 		Logger: slog.New(slog.NewTextHandler(w.out, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -171,7 +172,7 @@ func (w *world) specimens(s *block.Store) []any {
 	_, err = snapshot.Get(ctx, []byte("batched"), nil)
 	require.NoError(t, err)
 	receipt := block.Receipt{Store: s.StoreID(), Hash: "hash"}
-	tagger, err := hold.Tagger("specimen")
+	tagger, err := hold.For(inner.Block{}).Tagger("specimen")
 	require.NoError(t, err)
 
 	escrowed := filepath.Join(w.dir, "escrow")
@@ -201,7 +202,7 @@ func (w *world) specimens(s *block.Store) []any {
 	require.NoError(t, err)
 
 	return []any{
-		k, aead, made, ring, hold, &hold, &binding, storage, document, wrapped, info, tagger, s.StoreID(), keyring.WorkID{1}, keyring.InstanceID{1}, s.State(), s.Stats(),
+		k, aead, made, ring, hold, &hold, &binding, storage, document, wrapped, info, tagger, s.StoreID(), inner.WorkID{1}, inner.InstanceID{1}, s.State(), s.Stats(),
 		keyring.Options{Anchor: keyring.Expect{Fingerprint: s.Fingerprint()}, OtherKEKs: []*kek.KEK{w.kek("other")}},
 		s, batch, snapshot, receipt, block.Block{ID: []byte("id")}, block.Range{Start: []byte("a"), End: []byte("b")},
 		block.Problem{ID: []byte("id"), Err: block.ErrCorrupt}, block.Report{Problems: []block.Problem{{}}},

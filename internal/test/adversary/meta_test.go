@@ -29,7 +29,7 @@ func (g *rig) metaStore(ids []string) (records, before map[string]string) {
 		return "\x01\x00\x00\x00" + string(rune(epoch)) + strings.Repeat("\x00", 16) + "\x00\x00\x00\x00" + "\xff\xff\xff\xff" + "\x00\x00\x00" + string(rune(len(next))) + next
 	}
 	g.set(map[string]string{"\x01\x00\x00\x00\x00rotate-epoch": marker(2), "\x01\x00\x00\x00\x00rekey": marker(0)})
-	return g.records(), files(g.t, g.opts.FS, g.dir)
+	return g.records(), files(g.t, g.opts.Pebble.FS, g.dir)
 }
 
 // Altering a meta record may make a store refuse to open, or an operation fail; it never
@@ -66,7 +66,7 @@ func TestEveryWayToAlterAMetaRecord(t *testing.T) {
 			n++
 			what := fmt.Sprintf("%q: %q", key, bad)
 			r := *g
-			r.opts.FS = restore(t, before)
+			r.opts.Pebble.FS = restore(t, before)
 			r.set(map[string]string{key: bad})
 			s, err := block.Open(r.ctx, r.dir, r.kek, &r.opts)
 			if err != nil {

@@ -46,7 +46,7 @@ func child(dir, name string) error {
 		return err
 	}
 	defer v.Close()
-	s, err := block.Open(ctx, filepath.Join(dir, "store"), kek.New(v, vault.KeyID{Name: "customer"}), &block.Options{MemTable: 1 << 20})
+	s, err := block.Open(ctx, filepath.Join(dir, "store"), kek.New(v, vault.KeyID{Name: "customer"}), &block.Options{Pebble: block.PebbleOptions{MemTable: 1 << 20}})
 	if err != nil {
 		return err
 	}

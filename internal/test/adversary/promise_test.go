@@ -83,7 +83,7 @@ func TestRollbackIsNotNoticedUntilTheEpochIsRotated(t *testing.T) {
 // A directory that the store makes is for its owner alone.
 func TestNewDirectoriesAreForTheirOwnerAlone(t *testing.T) {
 	g := newRig(t)
-	g.opts.FS = nil
+	g.opts.Pebble.FS = nil
 	g.dir = filepath.Join(t.TempDir(), "deep", "er", "store")
 	g.fill("a")
 	info, err := os.Stat(g.dir)

@@ -112,9 +112,9 @@ func TestReadsThatFail(t *testing.T) {
 					patience = time.Second
 				}
 				r := *g
-				r.opts.FS = f.wrap(restore(t, content))
-				r.opts.BlockCache = 1 // read from the disk each time
-				r.opts.Fatal = func(msg string) { panic(msg) }
+				r.opts.Pebble.FS = f.wrap(restore(t, content))
+				r.opts.Pebble.BlockCache = 1 // read from the disk each time
+				r.opts.Pebble.Fatal = func(msg string) { panic(msg) }
 				s, err := block.Open(r.ctx, r.dir, r.kek, &r.opts)
 				if err != nil {
 					errs = []error{err}
@@ -125,7 +125,7 @@ func TestReadsThatFail(t *testing.T) {
 					}
 				}
 				f.at.Store(0)
-				r.opts.BlockCache = 0
+				r.opts.Pebble.BlockCache = 0
 				r.intact(ids...)
 				return f.n.Load(), errs
 			}
@@ -169,7 +169,7 @@ func TestNoReadThatFailsLosesARecord(t *testing.T) {
 	run := func(at int64) (reads int64, err error) {
 		f := &flaky{times: 1}
 		r := *g
-		r.opts.FS, r.opts.BlockCache = f.wrap(restore(t, content)), 1
+		r.opts.Pebble.FS, r.opts.Pebble.BlockCache = f.wrap(restore(t, content)), 1
 		s, err := block.Open(r.ctx, r.dir, r.kek, &r.opts)
 		require.NoError(t, err)
 		f.n.Store(0)
@@ -178,7 +178,7 @@ func TestNoReadThatFailsLosesARecord(t *testing.T) {
 		reads = f.n.Load()
 		f.at.Store(0)
 		require.NoError(t, s.Close())
-		r.opts.BlockCache = 0
+		r.opts.Pebble.BlockCache = 0
 		r.intact(ids...)
 		return reads, err
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -28,7 +29,7 @@ func spoil(t *testing.T, g *rig, key func(id string) string, size int, ways map[
 	}
 	// Open looks at samples of the records, and refuses a store most of which are bad.
 	// One that comes back later opens, and refuses each.
-	g.opts.Keyring.AwaitRevalidate = true
+	g.opts.Keyring.For(inner.Block{}).AwaitRevalidate = true
 	g.set(bad)
 	want := g.records()
 	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)

@@ -56,7 +56,7 @@ func newRig(t testing.TB) *rig {
 	id := v.CreateKey("customer")
 	return &rig{t: t, ctx: context.Background(), clock: clock, vault: v, key: id,
 		kek: kek.New(v, id.Versionless()), dir: "store",
-		opts: block.Options{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20, RecordCache: -1,
+		opts: block.Options{Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20}, RecordCache: -1,
 			VaultRate: 1 << 30, Keyring: keyring.Options{Clock: clock}}}
 }
 
@@ -74,7 +74,7 @@ func forEachWrapping(t *testing.T, f func(t *testing.T, g *rig)) {
 // sibling is another store, of the same KEK.
 func (g *rig) sibling() *rig {
 	o := *g
-	o.opts.FS = vfs.NewMem()
+	o.opts.Pebble.FS = vfs.NewMem()
 	return &o
 }
 
@@ -145,11 +145,11 @@ func (quiet) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) 
 // engine opens the files of a closed store with Pebble alone.
 func (g *rig) engine(f func(db *pebble.DB)) {
 	g.t.Helper()
-	db, err := pebble.Open(g.dir, &pebble.Options{FS: g.opts.FS, FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}})
+	db, err := pebble.Open(g.dir, &pebble.Options{FS: g.opts.Pebble.FS, FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}})
 	require.NoError(g.t, err)
 	f(db)
 	require.NoError(g.t, db.Close())
-	require.NoError(g.t, unclose.Store(g.opts.FS, g.dir))
+	require.NoError(g.t, unclose.Store(g.opts.Pebble.FS, g.dir))
 }
 
 // records returns everything in a closed store's engine.

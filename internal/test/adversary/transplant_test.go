@@ -45,7 +45,7 @@ func branches() map[string]func(t *testing.T, g *rig) *rig {
 		"a checkpoint that was moved to another KEK": func(t *testing.T, g *rig) *rig {
 			c := checkpoint(t, g)
 			c.kek = c.newKEK("replica")
-			require.NoError(t, block.RewrapCheckpoint(g.ctx, c.dir, g.kek, c.kek, &g.opts))
+			require.NoError(t, block.ChangeCheckpointKEK(g.ctx, c.dir, g.kek, c.kek, &g.opts))
 			return revalidate(t, c)
 		},
 		"a copy of a copy": func(t *testing.T, g *rig) *rig {

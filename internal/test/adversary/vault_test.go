@@ -41,7 +41,7 @@ func TestWrongAnswersOfUnwrap(t *testing.T) {
 			err := fresh.tryOpen()
 			require.Error(t, err)
 			require.True(t, vault.Denied(err) || damaged(err), "%v", err)
-			require.Empty(t, files(t, fresh.opts.FS, "."))
+			require.Empty(t, files(t, fresh.opts.Pebble.FS, "."))
 
 			// An existing one, and the way back to it.
 			// 32 bytes that are not the secret look to Open like a document that was
@@ -136,7 +136,7 @@ func TestWrongAnswersOfWrap(t *testing.T) {
 			fresh := g.sibling()
 			remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpWrapKey, Key: "customer", Times: 1 << 30, MutateWrapped: change})
 			require.Error(t, fresh.tryOpen())
-			require.Empty(t, files(t, fresh.opts.FS, "."))
+			require.Empty(t, files(t, fresh.opts.Pebble.FS, "."))
 			remove()
 			s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
 			require.NoError(t, err)
@@ -196,7 +196,7 @@ func TestOpenAgainstAVaultThatHangs(t *testing.T) {
 	_, err := block.Open(ctx, g.dir, g.kek, &g.opts)
 	require.Error(t, err)
 	require.True(t, vault.Transient(err) || errors.Is(err, context.DeadlineExceeded), "%v", err)
-	require.Empty(t, files(t, g.opts.FS, "."))
+	require.Empty(t, files(t, g.opts.Pebble.FS, "."))
 }
 
 // A vault that answers with a DEK of somebody's choosing, together with one who writes the

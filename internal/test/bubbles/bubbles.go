@@ -9,6 +9,9 @@ import (
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
+	"time"
+
+	"github.com/blockseal/blockseal/vault"
 )
 
 // Test runs f in a bubble, where time stands still until nothing else is left to do.
@@ -30,4 +33,18 @@ func Test(t *testing.T, f func(t *testing.T)) {
 		rand.Reader = reader
 	}
 	synctest.Test(t, f)
+}
+
+// Resting is a clock for bubbles that stands still, when a timer has fired, until what the timer
+// set off has come to rest. What it set off on another goroutine would otherwise come at that
+// moment or up to a step of the clock later, as the goroutine happens to run; and the next of
+// several waits in a row would begin at the end of the step in which the clock was moved.
+type Resting struct{ vault.Clock }
+
+// AfterFunc implements [vault.Clock].
+func (c Resting) AfterFunc(d time.Duration, f func()) (stop func() bool) {
+	return c.Clock.AfterFunc(d, func() {
+		f()
+		synctest.Wait()
+	})
 }

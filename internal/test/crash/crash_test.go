@@ -77,7 +77,7 @@ func newWorld(t *testing.T, rng *rand.Rand) *world {
 		w.vaults = append(w.vaults, v)
 		w.keks = append(w.keks, kek.New(v, v.CreateKey("key").Versionless()))
 	}
-	w.opts = block.Options{MemTable: 256 << 10, BlockCache: 1 << 20, RowCache: 64 << 10, RecordCache: 4 << 10, VaultRate: 1 << 30, ManualRewrap: true}
+	w.opts = block.Options{Pebble: block.PebbleOptions{MemTable: 256 << 10, BlockCache: 1 << 20}, RowCache: 64 << 10, RecordCache: 4 << 10, VaultRate: 1 << 30, ManualRewrap: true}
 	w.opts.Keyring.OtherKEKs = w.keks
 	w.opts.Keyring.EpochMaxDEKs = 2000
 	if rng.IntN(4) == 0 {
@@ -94,7 +94,7 @@ func newWorld(t *testing.T, rng *rand.Rand) *world {
 func (w *world) open(fs *vfs.MemFS) *block.Store {
 	w.t.Helper()
 	opts := w.opts
-	opts.FS = lockFS{fs, &w.locking}
+	opts.Pebble.FS = lockFS{fs, &w.locking}
 	var errs []error
 	for _, k := range w.keks {
 		s, err := block.Open(w.ctx, "store", k, &opts)

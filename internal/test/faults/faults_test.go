@@ -15,7 +15,7 @@
 //     was given;
 //   - an error of the operation that needed the disk, such as Open, Put or Commit; the
 //     change it was about may or may not be there;
-//   - the end of the process with status 1, after block.Options.Fatal, when a write to
+//   - the end of the process with status 1, after block.Options.Pebble.Fatal, when a write to
 //     the log or the manifest failed: Pebble cannot go on then;
 //   - the end of the process by the Go runtime, status 2, without Fatal, where Pebble
 //     panics, without its lock or on a goroutine of its own, so that nobody can catch

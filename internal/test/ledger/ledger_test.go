@@ -19,7 +19,7 @@ import (
 func TestCheckFinds(t *testing.T) {
 	ctx := context.Background()
 	v := vaulttest.New(nil)
-	s, err := block.Open(ctx, "store", kek.New(v, v.CreateKey("k").Versionless()), &block.Options{FS: vfs.NewMem()})
+	s, err := block.Open(ctx, "store", kek.New(v, v.CreateKey("k").Versionless()), &block.Options{Pebble: block.PebbleOptions{FS: vfs.NewMem()}})
 	require.NoError(t, err)
 	defer s.Close()
 	l := ledger.New(nil)

@@ -173,7 +173,7 @@ func TestLinearisable(t *testing.T) {
 	for _, rows := range []int64{0, -1} { // with the row cache, and without
 		v := vaulttest.New(nil)
 		s, err := block.Open(ctx, "store", kek.New(v, v.CreateKey("k").Versionless()), &block.Options{
-			FS: vfs.NewMem(), NoSync: true, MemTable: 256 << 10, RowCache: rows,
+			Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 256 << 10}, NoSync: true, RowCache: rows,
 			Keyring: keyring.Options{EpochMaxDEKs: 5000}})
 		require.NoError(t, err)
 		stop := make(chan struct{})

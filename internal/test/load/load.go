@@ -86,7 +86,7 @@ func (d Dir) Open(ctx context.Context, opts *block.Options) (s *block.Store, clo
 	if opts != nil {
 		o = *opts
 	}
-	o.MemTable, o.BlockCache, o.RowCache, o.RecordCache = 1<<20, 1<<20, 256<<10, 64<<10
+	o.Pebble.MemTable, o.Pebble.BlockCache, o.RowCache, o.RecordCache = 1<<20, 1<<20, 256<<10, 64<<10
 	s, err = block.Open(ctx, d.Store(), kek.New(v.As(Identity), vault.KeyID{Name: keyName}), &o)
 	if err != nil {
 		return nil, nil, errors.Join(err, v.Close())
@@ -115,7 +115,7 @@ type Counts struct{ Writes, Reads, Rotations, Refused atomic.Int64 }
 type Options struct {
 	Seed    uint64
 	FS      vfs.FS       // default: the operating system's
-	Fatal   func(string) // block.Options.Fatal
+	Fatal   func(string) // block.Options.Pebble.Fatal
 	Writes  int          // how many changes each writer makes; 0: until ctx is done
 	Once    bool         // each kind of rotation once, after the writes, and no more
 	Counts  *Counts      // nil: not counted
@@ -131,7 +131,7 @@ func (d Dir) Run(ctx context.Context, l *ledger.Ledger, o Options) (err error) {
 	if counts == nil {
 		counts = new(Counts)
 	}
-	s, close, err := d.Open(ctx, &block.Options{FS: o.FS, Fatal: o.Fatal, Keyring: o.Keyring})
+	s, close, err := d.Open(ctx, &block.Options{Pebble: block.PebbleOptions{FS: o.FS, Fatal: o.Fatal}, Keyring: o.Keyring})
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func New(t testing.TB) *Rig {
 	id := v.CreateKey("customer")
 	return &Rig{T: t, Ctx: context.Background(), Clock: clock, Vault: v, Key: id,
 		KEK: kek.New(v, id.Versionless()), Dir: "store",
-		Opts: block.Options{FS: vfs.NewMem(), MemTable: 1 << 20, RecordCache: 1 << 20,
+		Opts: block.Options{Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20}, RecordCache: 1 << 20,
 			Keyring: keyring.Options{Clock: clock}}}
 }
 
@@ -67,12 +67,12 @@ func (g *Rig) Open() *block.Store {
 // The key is the engine's, as docs/format.md has it.
 func (g *Rig) SetEngine(key, value []byte) {
 	g.T.Helper()
-	db, err := pebble.Open(g.Dir, &pebble.Options{FS: g.Opts.FS, ErrorIfNotExists: true,
+	db, err := pebble.Open(g.Dir, &pebble.Options{FS: g.Opts.Pebble.FS, ErrorIfNotExists: true,
 		FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}})
 	require.NoError(g.T, err)
 	require.NoError(g.T, db.Set(key, value, pebble.Sync))
 	require.NoError(g.T, db.Close())
-	require.NoError(g.T, unclose.Store(g.Opts.FS, g.Dir))
+	require.NoError(g.T, unclose.Store(g.Opts.Pebble.FS, g.Dir))
 }
 
 // quiet is a logger of Pebble's that says nothing of what goes well.

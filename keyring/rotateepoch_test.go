@@ -80,7 +80,7 @@ func (s *shelf) opens(t *testing.T, r *keyring.Keyring) {
 func newShelf() *shelf { return &shelf{records: map[string][]byte{}} }
 
 // Epochs that begin by themselves meanwhile take no record along, whatever wraps DEKs.
-func TestRewrapAll(t *testing.T) {
+func TestRotateEpoch(t *testing.T) {
 	for _, w := range []keyring.Wrapping{keyring.ByKeyring, keyring.ByKEK} {
 		t.Run(w.String(), func(t *testing.T) {
 			g := newRig(t)
@@ -93,7 +93,7 @@ func TestRewrapAll(t *testing.T) {
 			require.Greater(t, len(before), 1)
 			old := maps.Clone(s.records)
 			calls := g.vault.Calls().Total()
-			dropped, err := r.RewrapAll(t.Context(), s.walk)
+			dropped, err := r.RotateEpoch(t.Context(), s.walk)
 			require.NoError(t, err)
 			require.Equal(t, calls, g.vault.Calls().Total())
 			require.Equal(t, before, dropped)
@@ -108,7 +108,7 @@ func TestRewrapAll(t *testing.T) {
 			}
 			s.walks = 0
 			none := newShelf()
-			_, err = r.RewrapAll(t.Context(), none.walk)
+			_, err = r.RotateEpoch(t.Context(), none.walk)
 			require.NoError(t, err)
 			require.Equal(t, 1, none.walks, "nothing to rewrap is proof at once")
 		})
@@ -117,7 +117,7 @@ func TestRewrapAll(t *testing.T) {
 
 // Without the proof nothing is dropped: records that were not stored, or not come by to the end,
 // or that nobody can read.
-func TestRewrapAllDropsNothingUnproved(t *testing.T) {
+func TestRotateEpochDropsNothingUnproved(t *testing.T) {
 	failed := errors.New("the disk is full")
 	for name, c := range map[string]struct {
 		walk func(s *shelf) func(context.Context, keyring.Rewrap) error
@@ -162,7 +162,7 @@ func TestRewrapAllDropsNothingUnproved(t *testing.T) {
 			s.fill(t, r, 5)
 			before, err := r.Epochs()
 			require.NoError(t, err)
-			dropped, err := r.RewrapAll(t.Context(), c.walk(s))
+			dropped, err := r.RotateEpoch(t.Context(), c.walk(s))
 			require.Error(t, err)
 			if c.want != nil {
 				require.ErrorIs(t, err, c.want)
@@ -172,7 +172,7 @@ func TestRewrapAllDropsNothingUnproved(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, before, now[:len(before)])
 			s.opens(t, r)
-			_, err = r.RewrapAll(t.Context(), s.walk)
+			_, err = r.RotateEpoch(t.Context(), s.walk)
 			require.NoError(t, err)
 			s.opens(t, r)
 		})
@@ -180,7 +180,7 @@ func TestRewrapAllDropsNothingUnproved(t *testing.T) {
 }
 
 // Writers that wrap and store in one hold lose nothing, whenever they began.
-func TestRewrapAllBesideWriters(t *testing.T) {
+func TestRotateEpochBesideWriters(t *testing.T) {
 	g := newRig(t)
 	r := g.create()
 	s := newShelf()
@@ -210,7 +210,7 @@ func TestRewrapAllBesideWriters(t *testing.T) {
 		for from := written.Load(); written.Load() < from+10 && !t.Failed(); {
 			runtime.Gosched()
 		}
-		_, err := r.RewrapAll(t.Context(), s.walk)
+		_, err := r.RotateEpoch(t.Context(), s.walk)
 		require.NoError(t, err)
 	}
 	stop.Store(true)
@@ -229,7 +229,7 @@ func wrapIn(t *testing.T, h *keyring.Hold, id string) (*dek.Key, []byte) {
 }
 
 // A hold from before is waited for, and what it stores is rewrapped; ctx ends the waiting.
-func TestRewrapAllWaitsForHolds(t *testing.T) {
+func TestRotateEpochWaitsForHolds(t *testing.T) {
 	g := newRig(t)
 	r := g.create()
 	s := newShelf()
@@ -239,13 +239,13 @@ func TestRewrapAllWaitsForHolds(t *testing.T) {
 	key.Destroy()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = r.RewrapAll(ended, s.walk)
+	_, err = r.RotateEpoch(ended, s.walk)
 	require.ErrorIs(t, err, context.Canceled)
 	before, err := r.Epochs()
 	require.NoError(t, err)
 	done := make(chan error, 1)
 	go func() {
-		_, err := r.RewrapAll(t.Context(), s.walk)
+		_, err := r.RotateEpoch(t.Context(), s.walk)
 		done <- err
 	}()
 	require.Eventually(t, func() bool { now, err := r.Epochs(); return err == nil && len(now) > len(before) }, time.Minute, time.Millisecond)
@@ -256,7 +256,7 @@ func TestRewrapAllWaitsForHolds(t *testing.T) {
 }
 
 // A keyring that has no room for another epoch is rotated into the present one first.
-func TestRewrapAllOfAFullKeyring(t *testing.T) {
+func TestRotateEpochOfAFullKeyring(t *testing.T) {
 	g := newRig(t)
 	g.opts.MaxEpochs = 4
 	r := g.create()
@@ -266,12 +266,12 @@ func TestRewrapAllOfAFullKeyring(t *testing.T) {
 		require.NoError(t, err)
 		key.Destroy()
 		s.put(fmt.Sprint(i), record)
-		if err := r.Rotate(t.Context()); err != nil {
+		if err := r.BeginEpoch(t.Context()); err != nil {
 			require.ErrorIs(t, err, keyring.ErrLimit)
 			break
 		}
 	}
-	dropped, err := r.RewrapAll(t.Context(), s.walk)
+	dropped, err := r.RotateEpoch(t.Context(), s.walk)
 	require.NoError(t, err)
 	require.Len(t, dropped, 4)
 	now, err := r.Epochs()
@@ -281,7 +281,7 @@ func TestRewrapAllOfAFullKeyring(t *testing.T) {
 }
 
 // The epochs of a database that keeps its records in a map.
-func ExampleKeyring_RewrapAll() {
+func ExampleKeyring_RotateEpoch() {
 	ctx := context.Background()
 	v := vaulttest.New(nil)
 	keys, err := keyring.OpenOrCreate(ctx, &keyring.MemStorage{}, kek.New(v, v.CreateKey("customer").Versionless()), nil)
@@ -300,7 +300,7 @@ func ExampleKeyring_RewrapAll() {
 		key.Destroy() // after sealing the page with it
 		records[id] = record
 	}
-	dropped, err := keys.RewrapAll(ctx, func(_ context.Context, rewrap keyring.Rewrap) error {
+	dropped, err := keys.RotateEpoch(ctx, func(_ context.Context, rewrap keyring.Rewrap) error {
 		for id, record := range records {
 			again, err := rewrap(record, []byte(id))
 			if err != nil {

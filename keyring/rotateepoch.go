@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/blockseal/blockseal/internal/inner"
 )
 
-// Rewrap is what a walk of [Keyring.RewrapAll] calls for each record, with the context that the
+// Rewrap is what a walk of [Keyring.RotateEpoch] calls for each record, with the context that the
 // DEK was wrapped with. It returns the record that is to take its place, or nil if the record is
 // as it should be. It is safe for concurrent use.
 type Rewrap func(record, context []byte) (again []byte, err error)
@@ -17,7 +19,7 @@ type Rewrap func(record, context []byte) (again []byte, err error)
 // came in its back, one that finds nothing, and one to spare.
 const rewrapPasses = 4
 
-// RewrapAll begins a new epoch, has every record rewrapped, and destroys the keys of the epochs
+// RotateEpoch begins a new epoch, has every record rewrapped, and destroys the keys of the epochs
 // before, whose ids it returns: what only they wrapped can never be opened again. It calls no
 // vault.
 //
@@ -26,38 +28,41 @@ const rewrapPasses = 4
 // replaced the record meanwhile, and returns nil when all it stored is durable. Nothing is
 // dropped before a walk has come by no record of an older epoch: that is the proof, and each call
 // but the first costs only reading. If records are there as they were, because walk does not store
-// them, RewrapAll gives up with an error, and nothing is dropped; nor is it if walk returns an
+// them, RotateEpoch gives up with an error, and nothing is dropped; nor is it if walk returns an
 // error. It can be called again.
 //
 // Others may wrap and store DEKs meanwhile, each inside of a hold ([Keyring.Acquire]) that it
-// releases when the record is where walk finds it: RewrapAll waits for those that began before. It
-// must not be called inside of a hold. A record that was wrapped without one, before RewrapAll was
+// releases when the record is where walk finds it: RotateEpoch waits for those that began before. It
+// must not be called inside of a hold. A record that was wrapped without one, before RotateEpoch was
 // called, and that is stored when the last walk has passed, is lost; so is one of another keyring
-// on the same document that has not taken up the new epoch. See [Keyring.DropEpochs] on how long
-// other keyrings have the keys.
-func (r *Keyring) RewrapAll(ctx context.Context, walk func(ctx context.Context, rewrap Rewrap) error) (dropped []uint32, err error) {
+// on the same document that has not taken up the new epoch. The
+// keys are gone from the document when RotateEpoch returns, and from memory when the operations in
+// flight and everything that was pinned before have ended. Another keyring on the same document has
+// them until it takes up the change: at its next check, or when its lease ends, and for as long as
+// something is pinned there.
+func (r *Keyring) RotateEpoch(ctx context.Context, walk func(ctx context.Context, rewrap Rewrap) error) (dropped []uint32, err error) {
 	begin := func() (uint32, error) {
-		return r.rotate(ctx, "on request", func(*body) bool { return true })
+		return r.beginEpoch(ctx, "on request", func(*body) bool { return true })
 	}
 	epoch, err := begin()
 	if errors.Is(err, ErrLimit) {
 		// No room for one more: it takes a rotation into the present one first.
 		h, errHold := r.Acquire()
 		if errHold != nil {
-			return nil, fmt.Errorf("keyring: rewrap all: %w", errHold)
+			return nil, fmt.Errorf("keyring: rotate epoch: %w", errHold)
 		}
-		epoch = h.CurrentEpoch()
+		epoch = h.For(inner.Block{}).CurrentEpoch()
 		h.Release()
 		if dropped, err = r.rewrapInto(ctx, epoch, walk); err == nil {
 			epoch, err = begin()
 		}
 	}
 	if err != nil {
-		return dropped, fmt.Errorf("keyring: rewrap all: %w", r.thenAnchor(ctx, err))
+		return dropped, fmt.Errorf("keyring: rotate epoch: %w", r.thenAnchor(ctx, err))
 	}
 	more, err := r.rewrapInto(ctx, epoch, walk)
 	if err != nil {
-		return dropped, fmt.Errorf("keyring: rewrap all: %w", err)
+		return dropped, fmt.Errorf("keyring: rotate epoch: %w", err)
 	}
 	return append(dropped, more...), nil
 }
@@ -73,7 +78,7 @@ func (r *Keyring) rewrapInto(ctx context.Context, epoch uint32, walk func(ctx co
 			return nil, err
 		}
 		if p.old.Load() == 0 {
-			return r.DropEpochs(ctx, epoch)
+			return r.For(inner.Block{}).DropEpochs(ctx, epoch)
 		}
 	}
 	return nil, errors.New("records are there as they were although they were rewrapped: what Rewrap returns has to be stored; no epoch was dropped")
@@ -114,5 +119,5 @@ func (p *pass) rewrap(record, context []byte) ([]byte, error) {
 	defer func() { h.Release() }()
 	var b Binding
 	b.Set(context)
-	return h.Rewrap(p.ctx, nil, record, &b)
+	return h.For(inner.Block{}).Rewrap(p.ctx, nil, record, &b)
 }

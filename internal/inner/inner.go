@@ -1,0 +1,83 @@
+// Package inner is what package block has of a keyring, and no other program needs: copies of a
+// store, records that are tagged, work that outlives a crash. The methods are those of
+// keyring.Keyring.For, keyring.Hold.For and keyring.Options.For, which take a [Block] that nobody
+// outside of this module can make, so that they are no part of what the keyring promises.
+package inner
+
+import (
+	"encoding/hex"
+	"fmt"
+	"time"
+)
+
+// Block is how package block, and what it is made of, shows that it is.
+type Block struct{}
+
+// Options are a keyring's for a store, beside those that everybody has.
+type Options struct {
+	// AwaitRevalidate makes Open return a locked keyring without asking the
+	// vault, locked until Revalidate: for copies of a store.
+	AwaitRevalidate bool
+	// Instance is who has the keyring, if there may be copies of it: each has another. A
+	// document that is of another instance has epoch keys that somebody else has and wraps
+	// with; so before anything else is changed, or any DEK wrapped, it is made this
+	// instance's, with an epoch of its own; see Own. Default: none, and the
+	// document is taken for the keyring's own.
+	Instance InstanceID
+	// Shared says that the document may have been copied since it was saved last, by
+	// somebody who could not write that down: whatever is saved first says that its epochs
+	// are shared, and the first DEK begins a new one; see Share. Default: nobody
+	// knows of a copy but those who called Share.
+	Shared bool
+	// Admit, if not nil, is called whenever a document was opened, before any key of
+	// it can be used: at Open, when access comes back, and when what another keyring has
+	// saved is taken up; once at a time. It may refuse: for a store that has to look at
+	// something which Tag authenticates before it serves. An
+	// error that matches ErrUnexpected or ErrCorrupt fails Open, and keeps an open
+	// keyring locked. It must not use the keyring. Once the keyring has locked or closed meanwhile,
+	// what it was given tags nothing any more: its Tag returns random bytes. Default: none.
+	Admit func(Opened) error
+}
+
+// Opened is what Options.Admit, and a storage that has SwapTagged, are given of a document that
+// authenticated, or is about to be saved.
+type Opened struct {
+	Tag        func(purpose string, data []byte) [TagSize]byte // that of a hold
+	Generation uint64
+	Instance   InstanceID // that the document is of
+}
+
+// InstanceID tells a keyring from its copies: 16 random bytes. The zero InstanceID names
+// none.
+type InstanceID [16]byte
+
+// String returns 32 hexadecimal digits.
+func (id InstanceID) String() string { return hex.EncodeToString(id[:]) }
+
+// MarshalText implements [encoding.TextMarshaler]: 32 hexadecimal digits.
+func (id InstanceID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (id *InstanceID) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(id)) {
+		return fmt.Errorf("keyring: an instance has %d hexadecimal digits, not %d characters", 2*len(id), len(text))
+	}
+	if _, err := hex.Decode(id[:], text); err != nil {
+		return fmt.Errorf("keyring: an instance: %w", err)
+	}
+	return nil
+}
+
+// WorkID names one long piece of work of a database that keeps, beside its records, how
+// far it has come, such as rekeying. It is random; the zero WorkID names none.
+//
+// The document holds the id of the work that is under way. What the database keeps names
+// it too, and is worth nothing any more when the work has ended: an older copy of it,
+// which is authentic (see [Tagger]), names work that the document does not.
+type WorkID [16]byte
+
+// EpochInfo is an epoch.
+type EpochInfo struct {
+	ID      uint32    `json:"id"`
+	Created time.Time `json:"created,omitzero"` // whole seconds; what it wraps may be older, if it was rewrapped
+}
