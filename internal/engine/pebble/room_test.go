@@ -106,9 +106,21 @@ func TestFullDiskRefusesWrites(t *testing.T) {
 		require.NoError(t, it.Close())
 		return n
 	}
-	d := open()
-	fs.full.Store(true)
 	acknowledged := 0
+	// fill is the disk's being full, with all of it noticed: a write that Pebble makes wait
+	// before it has failed to write anything out waits until there is room.
+	fill := func(d *DB) {
+		fs.full.Store(true)
+		require.NoError(t, put(d, acknowledged))
+		acknowledged++
+		_, err := d.beginFlush()
+		require.NoError(t, err)
+		for range 3 { // one may be from before, and with the last but one the first has come through
+			<-fs.refused
+		}
+	}
+	d := open()
+	fill(d)
 	for ; err == nil && acknowledged < 1<<20; acknowledged++ {
 		if err = put(d, acknowledged); err != nil {
 			break
@@ -123,8 +135,9 @@ func TestFullDiskRefusesWrites(t *testing.T) {
 	fs.full.Store(false)
 	require.Eventually(t, func() bool { return put(d, acknowledged) == nil }, 20*time.Second, time.Millisecond, "it is taken as soon as there is room")
 	acknowledged++
+	require.NoError(t, d.Flush(t.Context()))
 
-	fs.full.Store(true)
+	fill(d)
 	for err = nil; err == nil; acknowledged++ {
 		if err = put(d, acknowledged); err != nil {
 			break
