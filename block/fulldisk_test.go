@@ -94,7 +94,16 @@ func TestFullDiskRefusesChanges(t *testing.T) {
 	data := bytes.Repeat([]byte("x"), 8<<10)
 	require.NoError(t, s.Put(g.ctx, []byte("first"), data))
 	fs.full.Store(true)
-	var err error
+	// That the disk is full is noticed before the memtables are: a change that Pebble makes wait
+	// before anything has failed waits until there is room.
+	ctx, cancel := context.WithCancel(g.ctx)
+	noticing := make(chan error, 1)
+	go func() { noticing <- s.Checkpoint(ctx, "copy") }()
+	<-fs.refused
+	<-fs.refused // the first refusal has come through
+	cancel()
+	err := <-noticing
+	require.ErrorIs(t, err, syscall.ENOSPC)
 	put := 0
 	for ; put < 10_000; put++ {
 		if err = s.Put(g.ctx, fmt.Appendf(nil, "%05d", put), data); err != nil {
