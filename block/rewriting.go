@@ -21,7 +21,7 @@ import (
 const DefaultVaultRate = 1000
 
 // RotateEpoch begins a new epoch, rewraps every DEK record under it, and destroys the earlier epoch
-// keys. It does not touch blocks; it writes about 100 bytes for each. The store serves meanwhile,
+// keys. It does not touch blocks; it writes 70 bytes and the id for each. The store serves meanwhile,
 // and what is written is already under the new epoch. It calls no vault, whatever the data.
 //
 // When it returns nil, all earlier epochs are gone. The next call finishes what one left that was

@@ -35,7 +35,7 @@ func (f *storeFlags) kept() keyring.Anchor {
 func (a *app) anchorCommand() *cobra.Command {
 	c := a.group("anchor", "show what an anchor keeps, and accept an older store", `Anchor works on the file of a store's anchor (store --anchor), which keeps, on another
 disk, what is the least acceptable of it: its fingerprint, the generation of its
-keyring, and its write sequence number. It only moves forward.`)
+keyring, and its sequence number. It only moves forward.`)
 	a.vault.add(c, "", "the vault with the store's KEK")
 	a.audit.add(c)
 	c.AddCommand(a.anchorShow(), a.anchorAccept())
@@ -67,7 +67,7 @@ func (a *app) showPoint(p keyring.Point) error {
 	return a.show(pointView{p.Fingerprint, p.Generation, p.Sequence}, func(t *table) {
 		t.row("fingerprint", p.Fingerprint)
 		t.row("generation", p.Generation)
-		t.row("write sequence", p.Sequence)
+		t.row("sequence", p.Sequence)
 	})
 }
 

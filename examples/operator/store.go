@@ -304,7 +304,7 @@ func (a *app) showState(s *openStore) error {
 			t.row("epoch", fmt.Sprintf("%d, of %d", w.Epoch, w.Epochs))
 		}
 		t.row("generation", w.Generation)
-		t.row("write sequence", w.Sequence)
+		t.row("sequence", w.Sequence)
 		t.row("fingerprint", dash(w.Fingerprint))
 		t.row("vault calls", w.VaultCalls)
 	})
@@ -320,7 +320,7 @@ Exit status 3 if the store is Inaccessible.
 
 Keep the fingerprint and the generation elsewhere: --expect-fingerprint and
 --expect-generation refuse a store that was put in the place of this one. --anchor keeps
-them in a file, with the write sequence number, and moves them along.`,
+them in a file, with the sequence number, and moves them along.`,
 		a.withStore(f, func(_ context.Context, s *openStore, _ []string) error { return a.showState(s) }))
 }
 

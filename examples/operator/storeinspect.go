@@ -116,7 +116,7 @@ is known only to whoever opened the store.`,
 				}
 				t.row("directory", w.Directory)
 				t.row("generation", w.Generation)
-				t.row("write sequence", w.Sequence)
+				t.row("sequence", w.Sequence)
 				t.row("KEK", w.KEK)
 				t.row("DEKs", w.DEKs)
 				for _, e := range w.Epochs {

@@ -266,8 +266,8 @@ cut off goes on where it was when it is called with the same range.`,
 func (a *app) storeRewrap(f *storeFlags) *cobra.Command {
 	var forecast bool
 	c := a.command("rewrap DIR", "rewrap DEKs that an older KEK version wraps", `Rewrap wraps the DEKs that an older KEK version wraps (store init --wrapping kek) with the
-one that the store is on: an unwrap and a wrap each. Give the older key's vault in
---from-vault, if it is another.`,
+one that the store is on: an unwrap, a wrap, and an unwrap that proves it, each.
+Give the older key's vault in --from-vault, if it is another.`,
 		a.withStore(f, func(ctx context.Context, s *openStore, _ []string) error {
 			records, err := s.behind(ctx)
 			if err != nil {
