@@ -72,8 +72,8 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err != nil {
 		return nil, err
 	}
-	if k == nil {
-		return nil, errors.New("block: open: a KEK is required")
+	if err := requireKEK(k); err != nil {
+		return nil, fmt.Errorf("block: open: %w", err)
 	}
 	// An absolute path stays right when the program changes its working directory.
 	if dir, err = place.Absolute(o.Pebble.FS, dir); err != nil {
