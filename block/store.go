@@ -60,7 +60,7 @@ type Store struct {
 // A copy made by Checkpoint waits in state Inaccessible for Revalidate.
 //
 // One store that writes, or any number that are read only, have a directory open, in all processes
-// and under all its names together (see [Options].FS). Open does not wait for the others:
+// and under all its names together (see [PebbleOptions].FS). Open does not wait for the others:
 // [ErrLocked] says that they exist, and nothing else. If the directory cannot be locked for another
 // reason (a read-only medium, a full disk, permissions, too many open files), errors.Is finds that
 // reason.

@@ -42,7 +42,7 @@ type Options struct {
 	Admit func(Opened) error
 }
 
-// Opened is what Options.Admit, and a storage that has SwapTagged, are given of a document that
+// Opened is what [Options].Admit, and a storage that has SwapTagged, are given of a document that
 // authenticated, or is about to be saved.
 type Opened struct {
 	Tag        func(purpose string, data []byte) [TagSize]byte // that of a hold

@@ -137,7 +137,7 @@ func (p *Place) list(i *identity, dir string, tagger *inner.Tagger) (err error) 
 	return nil
 }
 
-// TagPurpose is the purpose of an identity's tag; see [keyring.Hold.Tag].
+// TagPurpose is the purpose of an identity's tag; see inner.Tagger.
 const TagPurpose = "identity"
 
 // CheckTag checks that the list of files that was found is the store's own, if it has a tag.
