@@ -300,7 +300,7 @@ expect 3 owner store get "$work/stolen" id1 --vault "$work/second"
 err "store relocate"
 expect 1 owner store relocate "$work/stolen" --vault "$work/second"
 out "from"
-out "copy $work/copy" # it knows of one that is on another key by now
+out "$work/copy" # it knows of one that is on another key by now
 out "still on"
 expect 0 owner store get "$work/stolen" id1 --vault "$work/second"
 out "record 1"
