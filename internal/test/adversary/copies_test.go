@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
@@ -86,7 +87,22 @@ func (g *rig) listen() *told {
 	return l
 }
 
-// of returns the events of a kind; the store is closed, or has told of everything.
+// await waits until so many stores have told that they are closed, which is the last that each
+// tells: events come a while after what they are of.
+func (l *told) await(t *testing.T, stores int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		n := 0
+		for _, e := range l.of(keyring.StateChanged) {
+			if e.To == keyring.Closed {
+				n++
+			}
+		}
+		return n >= stores
+	}, time.Minute, time.Millisecond)
+}
+
+// of returns the events of a kind that have come.
 func (l *told) of(kind keyring.EventKind) (out []keyring.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -204,6 +220,7 @@ func TestPlantedCopyIsNotMoved(t *testing.T) {
 			require.NoError(t, s.ForgetCopy(g.ctx, planted))
 			require.NoError(t, s.Close())
 			require.Equal(t, g.key, g.at("stolen").documentKEK(), "it was not touched")
+			heard.await(t, 1)
 			require.Empty(t, heard.of(keyring.CopyDue))
 			require.Empty(t, heard.of(keyring.CopyKEKChanged))
 			news := heard.of(keyring.CopyKEKNotChanged)
@@ -313,6 +330,7 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 				now, err := s.Copies(g.ctx)
 				require.NoError(t, err)
 				require.NoError(t, s.Close())
+				heard.await(t, 1)
 				due := heard.of(keyring.CopyDue)
 				require.NotEmpty(t, due)
 				require.Equal(t, "copy", due[0].Detail)
@@ -401,12 +419,13 @@ func TestRegisterThatIsNotTheStores(t *testing.T) {
 				for _, copied := range copies {
 					require.NotEmpty(t, copied.Doubt)
 				}
-				require.NoError(t, s.RotateKEK(g.ctx)) // after which the events have come
+				require.NoError(t, s.RotateKEK(g.ctx))
 				require.NoError(t, s.Close())
 			}
 			in, err = block.Inspect(g.ctx, g.dir, &g.opts)
 			require.NoError(t, err)
 			require.True(t, in.Incomplete)
+			heard.await(t, 2)
 			news := slices.DeleteFunc(heard.of(keyring.Progressed), func(e keyring.Event) bool { return e.Err == nil })
 			require.Len(t, news, 1, "once")
 			require.ErrorIs(t, news[0].Err, block.ErrIncomplete)

@@ -62,6 +62,7 @@ func TestRegisterOfAForgedKeyringMovesNothing(t *testing.T) {
 			require.NoError(t, s.Close())
 			require.Equal(t, g.key, g.at("stolen").documentKEK(), "it was not touched")
 			require.Equal(t, forged, g.records()[documentKey], "nor is the forged document written anew")
+			heard.await(t, 1)
 			require.Empty(t, heard.of(keyring.CopyDue))
 			require.Empty(t, heard.of(keyring.CopyKEKChanged))
 		})
