@@ -193,7 +193,7 @@ func ChangeCheckpointKEK(ctx context.Context, dir string, from, to *kek.KEK, opt
 		name string
 		*kek.KEK
 	}{{"from", from}, {"to", to}} {
-		if err := requireKEK(k.KEK); err != nil {
+		if err := inner.RequireKEK(k.KEK); err != nil {
 			return fmt.Errorf("block: change the KEK of checkpoint %s: %s: %w", dir, k.name, err)
 		}
 	}

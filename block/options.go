@@ -7,6 +7,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -120,7 +121,7 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	c.Keyring.ReadOnly = c.Keyring.ReadOnly || c.ReadOnly
 	c.Keyring.RequireAccess = c.Keyring.RequireAccess || c.RequireAccess
-	return c, requireOthers(c.Keyring.OtherKEKs)
+	return c, inner.RequireKEKs("block: options: Keyring.OtherKEKs", c.Keyring.OtherKEKs)
 }
 
 func (o *PebbleOptions) fs() vfs.FS {

@@ -60,7 +60,7 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 	if o.ReadOnly || o.Keyring.ReadOnly {
 		return Relocation{}, fmt.Errorf("block: relocate %s: %w", dir, ErrReadOnly)
 	}
-	if err := requireKEK(k); err != nil {
+	if err := inner.RequireKEK(k); err != nil {
 		return Relocation{}, fmt.Errorf("block: relocate: %w", err)
 	}
 	if found, err := place.Has(o.Pebble.fs(), dir); err != nil || !found {

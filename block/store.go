@@ -72,7 +72,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err != nil {
 		return nil, err
 	}
-	if err := requireKEK(k); err != nil {
+	if err := inner.RequireKEK(k); err != nil {
 		return nil, fmt.Errorf("block: open: %w", err)
 	}
 	// An absolute path stays right when the program changes its working directory.

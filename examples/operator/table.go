@@ -135,10 +135,6 @@ func (t *table) block(b *strings.Builder, rows [][]string) {
 		under = under || len(row) > 2 && !t.fits(row, widths)
 	}
 	for _, row := range rows {
-		at := 0
-		for i := range len(row) - 1 {
-			at += widths[i] + between
-		}
 		last := ""
 		if len(row) > 0 {
 			last = row[len(row)-1]
@@ -154,9 +150,17 @@ func (t *table) block(b *strings.Builder, rows [][]string) {
 				b.WriteString(strings.Repeat(" ", beneath) + wrapped(last, t.width, beneath) + "\n")
 			}
 		default:
-			b.WriteString(line.String() + wrapped(last, t.width, at) + "\n")
+			b.WriteString(line.String() + wrapped(last, t.width, before(row, widths)) + "\n")
 		}
 	}
+}
+
+// before is how many columns come before the last cell of a row.
+func before(row []string, widths map[int]int) (n int) {
+	for i := range len(row) - 1 {
+		n += widths[i] + between
+	}
+	return n
 }
 
 // fits reports whether the last cell of a row has its place beside the others.
@@ -164,10 +168,7 @@ func (t *table) fits(row []string, widths map[int]int) bool {
 	if t.width == 0 || len(row) < 2 {
 		return true
 	}
-	at := 0
-	for i := range len(row) - 1 {
-		at += widths[i] + between
-	}
+	at := before(row, widths)
 	last := row[len(row)-1]
 	if at+utf8.RuneCountInString(last) <= t.width {
 		return true

@@ -32,7 +32,7 @@ func imports() map[string][]string {
 		"dek":             {"internal/secret"},
 		"keyring":         {"vault", "kek", "dek", "internal/secret", "internal/inner"},
 		"internal/secret": {},
-		"internal/inner":  {},
+		"internal/inner":  {"kek"},
 
 		// A suite makes what it tests with.
 		"keyring/storagetest": {"internal/inner", "keyring", "kek", "vault", "vault/vaulttest"},
