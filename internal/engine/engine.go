@@ -61,6 +61,9 @@ type Engine interface {
 	// Partition returns a partition, which is empty until something is written to it. It belongs to
 	// one store at a time: each call sets its floor to 0.
 	Partition(number uint32) Partition
+	// Peek returns a copy of a meta record of a partition that may belong to somebody, or
+	// ErrNotFound.
+	Peek(ctx context.Context, number uint32, name string) ([]byte, error)
 	// Close closes the engine. The caller has ended all calls and released views, cursors, batches
 	// and rows. Later calls return ErrClosed.
 	Close() error
@@ -74,6 +77,13 @@ type Partition interface {
 	// View returns the partition as it is now. The caller closes it: until then the engine keeps
 	// what is overwritten and deleted.
 	View(ctx context.Context) (View, error)
+	// Clear removes all rows and meta records. When it returns nil that is durable, and a change
+	// that was guarded by the floor of before has been removed as well, or is refused.
+	Clear(ctx context.Context) error
+	// Release has the engine forget what it keeps in memory of a partition that nobody uses any
+	// more: none of its methods is called after it, nor one of what came from it. Who wants it
+	// again asks for it anew.
+	Release()
 }
 
 // Reader finds rows: those of its state in a View, the present ones in a Partition.
