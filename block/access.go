@@ -59,6 +59,9 @@ func (s *Store) RotateKEK(ctx context.Context) error {
 //
 // DEKs that were wrapped ByKEK are rewrapped in the background; see [Store.RewrapDEKs].
 func (s *Store) ChangeKEK(ctx context.Context, k *kek.KEK) error {
+	if err := requireKEK(k); err != nil {
+		return fmt.Errorf("block: change KEK: %w", err)
+	}
 	if err := s.mayChangeKEK(ctx); err != nil {
 		return fmt.Errorf("block: change KEK: %w", err)
 	}

@@ -189,6 +189,14 @@ func (s *Store) endMove(ctx context.Context, instance string, f func() error) er
 // If from is gone or refused, the error names the key version that the copy needs. [ErrLocked] says
 // that somebody has the copy open, as its store has while it moves it.
 func ChangeCheckpointKEK(ctx context.Context, dir string, from, to *kek.KEK, opts *Options) error {
+	for _, k := range []struct {
+		name string
+		*kek.KEK
+	}{{"from", from}, {"to", to}} {
+		if err := requireKEK(k.KEK); err != nil {
+			return fmt.Errorf("block: change the KEK of checkpoint %s: %s: %w", dir, k.name, err)
+		}
+	}
 	_, err := moveCopy(ctx, dir, from, to, opts, nil)
 	return err
 }

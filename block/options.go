@@ -127,7 +127,7 @@ func (o *Options) withDefaults() (Options, error) {
 	}
 	c.Keyring.ReadOnly = c.Keyring.ReadOnly || c.ReadOnly
 	c.Keyring.RequireAccess = c.Keyring.RequireAccess || c.RequireAccess
-	return c, nil
+	return c, requireOthers(c.Keyring.OtherKEKs)
 }
 
 func (o *PebbleOptions) fs() vfs.FS {

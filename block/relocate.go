@@ -60,8 +60,8 @@ func Relocate(ctx context.Context, dir string, k *kek.KEK, opts *Options) (Reloc
 	if o.ReadOnly || o.Keyring.ReadOnly {
 		return Relocation{}, fmt.Errorf("block: relocate %s: %w", dir, ErrReadOnly)
 	}
-	if k == nil {
-		return Relocation{}, errors.New("block: relocate: a KEK is required")
+	if err := requireKEK(k); err != nil {
+		return Relocation{}, fmt.Errorf("block: relocate: %w", err)
 	}
 	if found, err := place.Has(o.Pebble.fs(), dir); err != nil || !found {
 		return Relocation{}, errors.Join(err, fmt.Errorf("block: relocate %s: %w", dir, ErrNotStore))

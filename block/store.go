@@ -62,7 +62,7 @@ type Store struct {
 // A copy made by Checkpoint waits in state Inaccessible for Revalidate.
 //
 // One store that writes, or any number that are read only, have a directory open, in all processes
-// and under all its names together (see [Options].FS). Open does not wait for the others:
+// and under all its names together (see [PebbleOptions].FS). Open does not wait for the others:
 // [ErrLocked] says that they exist, and nothing else. If the directory cannot be locked for another
 // reason (a read-only medium, a full disk, permissions, too many open files), errors.Is finds that
 // reason.
@@ -74,8 +74,8 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err != nil {
 		return nil, err
 	}
-	if k == nil {
-		return nil, errors.New("block: open: a KEK is required")
+	if err := requireKEK(k); err != nil {
+		return nil, fmt.Errorf("block: open: %w", err)
 	}
 	do, err := o.alone().withDefaults()
 	if err != nil {

@@ -11,7 +11,7 @@ type (
 	holdForBlock Hold
 )
 
-// For is for package block: nobody else can make its argument. The methods are copies of a store,
+// For is for package block: nobody outside of this module can write its argument. The methods are copies of a store,
 // tagged records and work that outlives a crash.
 func (r *Keyring) For(inner.Block) *forBlock { return (*forBlock)(r) }
 

@@ -26,3 +26,11 @@ func (r *Keyring) GoString() string { return r.String() }
 
 // Format implements [fmt.Formatter] for all verbs.
 func (r *Keyring) Format(f fmt.State, _ rune) { io.WriteString(f, r.String()) }
+
+// So are both by the names that package block has for them: a conversion leaves methods behind.
+
+// Format implements [fmt.Formatter] for all verbs.
+func (h holdForBlock) Format(f fmt.State, verb rune) { Hold(h).Format(f, verb) }
+
+// Format implements [fmt.Formatter] for all verbs.
+func (r *forBlock) Format(f fmt.State, verb rune) { (*Keyring)(r).Format(f, verb) }

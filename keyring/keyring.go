@@ -87,6 +87,9 @@ func Create(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring
 	if err != nil {
 		return nil, err
 	}
+	if err := requireBoth(s, k); err != nil {
+		return nil, fmt.Errorf("keyring: create: %w", err)
+	}
 	if o.ReadOnly {
 		return nil, fmt.Errorf("keyring: create: %w", ErrReadOnly)
 	}
@@ -156,6 +159,9 @@ func Open(ctx context.Context, s Storage, k *kek.KEK, opts *Options) (*Keyring, 
 	o, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
+	}
+	if err := requireBoth(s, k); err != nil {
+		return nil, fmt.Errorf("keyring: open: %w", err)
 	}
 	least, err := loadAnchor(ctx, &o)
 	if err != nil {

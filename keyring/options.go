@@ -175,5 +175,5 @@ func (o *Options) withDefaults() (Options, error) {
 	case c.EpochMaxDEKs > MaxEpochDEKs:
 		return c, fmt.Errorf("keyring: options: EpochMaxDEKs %d is more than %d", c.EpochMaxDEKs, MaxEpochDEKs)
 	}
-	return c, nil
+	return c, requireOthers(c.OtherKEKs)
 }

@@ -73,6 +73,9 @@ func relocate(ctx context.Context, s Storage, k *kek.KEK, opts *Options, unused 
 	if err != nil {
 		return rel, err
 	}
+	if err := requireBoth(s, k); err != nil {
+		return rel, err
+	}
 	if o.ReadOnly {
 		return rel, ErrReadOnly
 	}

@@ -249,6 +249,9 @@ const rotateKEK = "rotate KEK"
 // DEKs that were wrapped ByKEK still need the KEK that wrapped them, until they
 // are rewrapped; see [Keyring.KEKs].
 func (r *Keyring) ChangeKEK(ctx context.Context, k *kek.KEK) error {
+	if err := requireKEK(k); err != nil {
+		return fmt.Errorf("keyring: change KEK: %w", err)
+	}
 	return r.changeKEK(ctx, func() *kek.KEK { return k }, "change KEK")
 }
 

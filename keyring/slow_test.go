@@ -140,7 +140,7 @@ func (s *slowSwap) Swap(ctx context.Context, was keyring.Revision, document []by
 	return s.Storage.Swap(ctx, was, document)
 }
 
-// A document that is being taken up is gone with the lock, whatever Options.Admit does with it:
+// A document that is being taken up is gone with the lock, whatever Admit does with it:
 // what it was given has no key any more, and nobody waits for it, neither the lock nor the check
 // that brings it about.
 func TestAdmitThatHangs(t *testing.T) {

@@ -278,12 +278,17 @@ func (t *telling) once(err error) (string, bool) {
 	return shortened(err.Error(), t.vault), true
 }
 
-// inEvent returns an error for an event's line: in plain words if the page shows it above.
-func (t *telling) inEvent(err error) string {
-	// How far the anchor was to come is another number at each attempt; what hinders it is not.
+// inAnchorEvent is inEvent for an anchor that was not advanced. How far it was to come is another
+// number at each attempt; what hinders it is not.
+func (t *telling) inAnchorEvent(err error) string {
 	if cause := errors.Unwrap(err); cause != nil && t.anchor != nil && errors.Is(t.anchor, cause) {
 		return "as above"
 	}
+	return t.inEvent(err)
+}
+
+// inEvent returns an error for an event's line: in plain words if the page shows it above.
+func (t *telling) inEvent(err error) string {
 	if text, ok := t.once(err); ok {
 		return text
 	}
@@ -294,8 +299,12 @@ func (t *telling) inEvent(err error) string {
 }
 
 func viewEvent(e block.RecentEvent, said *telling) eventView {
+	told := said.inEvent
+	if e.Kind == keyring.AnchorNotAdvanced {
+		told = said.inAnchorEvent
+	}
 	v := eventView{Time: utc(e.Time), Times: e.Times, Kind: e.Kind.String(), Grade: "info", Text: eventText(e.Event, error.Error),
-		Short: shortened(eventText(e.Event, said.inEvent), said.vault)}
+		Short: shortened(eventText(e.Event, told), said.vault)}
 	if e.Times > 1 {
 		v.First = utc(e.First)
 	}

@@ -58,7 +58,7 @@ func (p plainSnapshot) read(_ context.Context, id pageID) ([]byte, error) { retu
 func (p plainSnapshot) close() error                                      { return p.s.Close() }
 
 const (
-	blockCache = 64 << 20 // block.Options.BlockCache by default
+	blockCache = 64 << 20 // block.PebbleOptions.BlockCache by default
 	// storeCaches is what a store takes for caches in bytes.
 	storeCaches = blockCache + block.DefaultRowCache + block.DefaultRecordCache
 )

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -171,6 +173,24 @@ func TestAuditVerify(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.Truncate(last, info.Size()-5))
 	g.fails(exitVerification, "unfinished", "audit", "verify", g.path("torn"))
+
+	// Of a log of another format version nobody knows whether it was altered; it is not verified.
+	earlier := copied("earlier")
+	for _, path := range earlier {
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		var lines []byte
+		for line := range bytes.Lines(b) {
+			body, _, _ := bytes.Cut(bytes.Replace(line, []byte(`{"v":3`), []byte(`{"v":2`), 1), []byte(`,"hash":`))
+			lines = fmt.Appendf(lines, "%s,\"hash\":\"%x\"}\n", body, sha256.Sum256(body))
+		}
+		require.NoError(t, os.WriteFile(path, lines, 0o600))
+	}
+	for _, args := range [][]string{{"audit", "verify", g.path("earlier")}, {"audit", "show", g.path("earlier")}, {"key", "list", "--audit", g.path("earlier")}} {
+		g.fails(exitVerification, "its format version is 2, this release reads 3", args...)
+		require.NotContains(t, g.stderr, "altered")
+		require.NotContains(t, g.stderr, errBusy.Error())
+	}
 
 	// What was archived away from the front is known by its head.
 	archived := copied("archived")

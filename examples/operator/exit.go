@@ -82,7 +82,7 @@ func exitStatus(ctx context.Context, err error) int {
 		return exitInterrupted
 	case is(errRefused, block.ErrInaccessible, vault.ErrKeyExists):
 		return exitRefused
-	case is(audit.ErrCorrupt, audit.ErrTorn, errHead, block.ErrCorrupt, block.ErrForeign, block.ErrIncomplete, keyring.ErrUnexpected, local.ErrCorrupt, local.ErrRolledBack):
+	case is(audit.ErrCorrupt, audit.ErrTorn, audit.ErrVersion, errHead, block.ErrCorrupt, block.ErrForeign, block.ErrIncomplete, keyring.ErrUnexpected, local.ErrCorrupt, local.ErrRolledBack):
 		return exitVerification
 	case is(block.ErrLocked, local.ErrLocked, azure.ErrBusy, errBusy):
 		return exitBusy

@@ -82,7 +82,7 @@ func (a *app) open(ctx context.Context) (*session, error) {
 	log, err := a.openLog(dir, &audit.DirOptions{MaxFileSize: a.audit.maxFile})
 	if err != nil {
 		// A lock that another process holds has no sentinel, and no path either.
-		if _, path := errors.AsType[*fs.PathError](err); !path && !errors.Is(err, audit.ErrCorrupt) {
+		if _, path := errors.AsType[*fs.PathError](err); !path && !errors.Is(err, audit.ErrCorrupt) && !errors.Is(err, audit.ErrVersion) {
 			err = fmt.Errorf("%w: %w", err, errBusy)
 		}
 		return nil, err

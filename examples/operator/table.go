@@ -32,12 +32,33 @@ func (a *app) tableWidth() int {
 func (t *table) row(cells ...any) {
 	var row []string
 	for _, c := range cells {
-		row = append(row, t.keys(shown(c)))
+		row = append(row, t.keys(visible(shown(c))))
 	}
 	t.rows = append(t.rows, row)
 }
 
-// idDigits is how many digits of an id a table has: enough to tell a few apart.
+// visible is a text without what a terminal obeys, or what makes two lines of one: a path or an
+// error may hold what somebody else has written, as in a store's register of copies.
+func visible(text string) string {
+	if utf8.ValidString(text) && strings.IndexFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) < 0 {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case strconv.IsPrint(r):
+			b.WriteRune(r)
+		case r == '\n': // of errors that are joined
+			b.WriteString("; ")
+		default:
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}
+
+// idDigits is how many digits of an id a table has: enough to tell a few apart, and not to show that
+// two are the same.
 const idDigits = 8
 
 // id is a store, an instance or a version beside others.

@@ -174,3 +174,21 @@ alone, and without any others beside it,
 so it goes on at the left
 `, w.String())
 }
+
+// What a cell holds stays in its place, whoever wrote it.
+func TestCellsAreVisible(t *testing.T) {
+	t.Parallel()
+	for cell, want := range map[string]string{
+		"/srv/größe, 日本":           "/srv/größe, 日本",
+		"/srv/copy\nverified  yes": "/srv/copy; verified  yes",
+		"/srv/\x1b[2Jcopy\r":       `/srv/\x1b[2Jcopy\r`,
+		"/srv/\u202etxt.exe":       `/srv/\u202etxt.exe`,
+		"/srv/\xff":                "/srv/\uFFFD",
+		"local:1'/keys/\tit's":     `local:1'/keys/\tit's`,
+		"":                         "",
+	} {
+		var got table
+		got.row("path", cell)
+		require.Equal(t, "path  "+want+"\n", got.String(), "%q", cell)
+	}
+}

@@ -1,7 +1,8 @@
 // Package inner is what package block has of a keyring, and no other program needs: copies of a
 // store, records that are tagged, work that outlives a crash. The methods are those of
 // keyring.Keyring.For, keyring.Hold.For and keyring.Options.For, which take a [Block] that nobody
-// outside of this module can make, so that they are no part of what the keyring promises.
+// outside of this module can write down, so that they are no part of what the keyring promises.
+// They guard nothing: who has a keyring has its keys.
 package inner
 
 import (
@@ -10,8 +11,10 @@ import (
 	"time"
 )
 
-// Block is how package block, and what it is made of, shows that it is.
-type Block struct{}
+// Block is how package block, and what it is made of, shows that it is. A type of struct{} would
+// do for nobody: struct{}{} can be assigned to it, which anybody can write. Field names that are
+// not exported differ from package to package.
+type Block struct{ _ struct{} }
 
 // Options are a keyring's for a store, beside those that everybody has.
 type Options struct {
@@ -39,7 +42,7 @@ type Options struct {
 	Admit func(Opened) error
 }
 
-// Opened is what Options.Admit, and a storage that has SwapTagged, are given of a document that
+// Opened is what [Options].Admit, and a storage that has SwapTagged, are given of a document that
 // authenticated, or is about to be saved.
 type Opened struct {
 	Tag        func(purpose string, data []byte) [TagSize]byte // that of a hold

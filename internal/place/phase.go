@@ -132,7 +132,7 @@ func (p *Place) list(i *identity, dir string, taggers map[uint32]*inner.Tagger) 
 	return nil
 }
 
-// TagPurpose is the purpose of an identity's tag; see [keyring.Hold.Tag].
+// TagPurpose is the purpose of an identity's tag; see inner.Tagger.
 const TagPurpose = "identity"
 
 // CheckTag checks that the list of files that was found is as the store in a partition tagged it, if

@@ -18,7 +18,7 @@ import (
 //
 //	offset  size  field
 //	     0     1  version, 2; 1 had no tag, and is not believed
-//	     1    32  keyring.Hold.Tag of the meta record's name and the content
+//	     1    32  tag, by a hold (inner), of the meta record's name and the content
 //	    33     .  the content
 const Version = 2
 

@@ -60,8 +60,9 @@ type DirOptions struct {
 // another crash on the way does not lose.
 //
 // OpenDir does not verify the whole chain; [Verify] does. If the last record is
-// damaged it fails with an error that matches [ErrCorrupt], and changes nothing:
-// move the directory away, for examination, to begin a new log.
+// damaged it fails with an error that matches [ErrCorrupt], if it is of another format version
+// with one that matches [ErrVersion], and changes nothing: move the directory away, for
+// examination, to begin a new log.
 func OpenDir(dir string, opts *DirOptions) (*Log, error) { return openDir(dir, opts, system{}) }
 
 func openDir(dir string, opts *DirOptions, fs files) (*Log, error) {

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -75,6 +76,9 @@ func readEnd(path string) (e end, found bool, err error) {
 	}
 	line := tail[bytes.LastIndexByte(tail[:whole-1], '\n')+1 : whole]
 	_, _, head, err := decode(line)
+	if errors.Is(err, ErrVersion) {
+		return end{}, false, fmt.Errorf("audit: %s: its last record: %w; verify the log with the release that wrote it, and move its directory away to begin a new one", path, err)
+	}
 	if err != nil {
 		return end{}, false, damaged(path, "its last record: "+err.Error())
 	}

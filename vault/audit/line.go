@@ -120,11 +120,15 @@ func decode(line []byte) (r Record, prev, head Head, err error) {
 		return fail("its hash is not that of its content")
 	}
 	var w wireRecord
-	if err := json.Unmarshal(append(bytes.Clone(body), '}'), &w); err != nil {
+	err = json.Unmarshal(append(bytes.Clone(body), '}'), &w)
+	if w.V != formatVersion && w.V != 0 { // whatever its members are
+		return fail("its format version is %d, this release reads %d: %w", w.V, formatVersion, ErrVersion)
+	}
+	if err != nil {
 		return fail("it is not a record: %v", err)
 	}
-	if w.V != formatVersion {
-		return fail("its format version is %d, this program reads %d", w.V, formatVersion)
+	if w.V == 0 {
+		return fail("it has no format version")
 	}
 	if w.Seq == 0 {
 		return fail("its sequence number is 0")

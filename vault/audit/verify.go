@@ -18,6 +18,12 @@ var ErrCorrupt = errors.New("audit: the log was altered")
 // match ErrCorrupt.
 var ErrTorn = errors.New("audit: the log ends with an unfinished record")
 
+// ErrVersion says that a log begins with a record of a format version that this release does not
+// know. Nothing is known of what it holds: it may be as it was written. It does not match
+// ErrCorrupt. A record of another version behind one that is in order is ErrCorrupt: no log
+// goes on in another version.
+var ErrVersion = errors.New("unknown format version")
+
 // CorruptError says where a log is not what was written. It matches
 // [ErrCorrupt].
 type CorruptError struct {
@@ -62,7 +68,7 @@ type Result struct {
 // files of a directory, give it [ReadDir]'s reader. It needs memory for one
 // record, whatever the log's size.
 //
-// The error matches [ErrCorrupt] or [ErrTorn], or is r's. The Result tells of
+// The error matches [ErrCorrupt], [ErrTorn] or [ErrVersion], or is r's. The Result tells of
 // the part before the error. See the package documentation for what a log that
 // verifies proves.
 func Verify(r io.Reader, opts *VerifyOptions) (Result, error) {
@@ -139,6 +145,8 @@ func (c *checker) next() (Record, error) {
 	}
 	record, prev, head, err := decode(line)
 	switch {
+	case c.result.Records == 0 && errors.Is(err, ErrVersion):
+		return Record{}, fmt.Errorf("audit: the log's first record: %w; verify it with the release that wrote it", err)
 	case err != nil:
 		return Record{}, c.corrupt("%v", err)
 	case c.log != (LogID{}) && prev.Log != c.log:

@@ -146,7 +146,7 @@ func written(t *testing.T) map[string]bool {
 	}
 	errorType := types.Universe.Lookup("error").Type().Underlying().(*types.Interface)
 	out := map[string]bool{}
-	for name, named := range exported(t) {
+	for name, named := range exported(t, public()) {
 		s, ok := named.Underlying().(*types.Struct)
 		if !ok || noData[name] || strings.HasSuffix(name, "Options") || strings.HasPrefix(name, "vault/vaulttest.") ||
 			types.Implements(types.NewPointer(named), errorType) {

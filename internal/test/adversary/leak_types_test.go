@@ -95,10 +95,9 @@ func isByte(t types.Type) bool {
 	return ok && b.Kind() == types.Byte
 }
 
-// exported returns each exported type of the packages that programs import, by its name
-// with its package.
-func exported(t *testing.T) map[string]*types.Named {
-	cmd := exec.Command("go", append([]string{"list", "-deps", "-export", "-f", "{{.ImportPath}}\t{{.Export}}"}, prefixed("./")...)...)
+// exported returns each exported type of some packages, by its name with its package.
+func exported(t *testing.T, packages []string) map[string]*types.Named {
+	cmd := exec.Command("go", append([]string{"list", "-deps", "-export", "-f", "{{.ImportPath}}\t{{.Export}}"}, prefixed("./", packages)...)...)
 	cmd.Dir = "../../.."
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -111,7 +110,7 @@ func exported(t *testing.T) map[string]*types.Named {
 	}
 	imp := importer.ForCompiler(token.NewFileSet(), "gc", func(path string) (io.ReadCloser, error) { return os.Open(files[path]) })
 	found := map[string]*types.Named{}
-	for _, path := range public() {
+	for _, path := range packages {
 		pkg, err := imp.Import(module + path)
 		require.NoError(t, err)
 		for _, name := range pkg.Scope().Names() {
@@ -125,8 +124,8 @@ func exported(t *testing.T) map[string]*types.Named {
 	return found
 }
 
-func prefixed(prefix string) (out []string) {
-	for _, p := range public() {
+func prefixed(prefix string, packages []string) (out []string) {
+	for _, p := range packages {
 		out = append(out, prefix+p)
 	}
 	return out
@@ -202,7 +201,7 @@ func (w *world) specimens(s *block.Store) []any {
 	require.NoError(t, err)
 
 	return []any{
-		k, aead, made, ring, hold, &hold, &binding, storage, document, wrapped, info, tagger, s.StoreID(), inner.WorkID{1}, inner.InstanceID{1}, s.State(), s.Stats(),
+		k, aead, made, ring, ring.For(inner.Block{}), hold, &hold, hold.For(inner.Block{}), &binding, storage, document, wrapped, info, tagger, s.StoreID(), inner.WorkID{1}, inner.InstanceID{1}, s.State(), s.Stats(),
 		keyring.Options{Anchor: keyring.Expect{Fingerprint: s.Fingerprint()}, OtherKEKs: []*kek.KEK{w.kek("other")}},
 		s, batch, snapshot, receipt, block.Block{ID: []byte("id")}, block.Range{Start: []byte("a"), End: []byte("b")},
 		block.Problem{ID: []byte("id"), Err: block.ErrCorrupt}, block.Report{Problems: []block.Problem{{}}},
@@ -248,7 +247,7 @@ func TestNoTypePrintsASecret(t *testing.T) {
 		w.secrets.none(t, name, []byte(out.String()))
 	}
 	var missing, plain []string
-	for name, named := range exported(t) {
+	for name, named := range exported(t, append(public(), "internal/inner")) {
 		may := mayHold(named, named, map[types.Type]bool{})
 		switch {
 		case may && !looked[name]:
