@@ -40,6 +40,8 @@ func imports() map[string][]string {
 		"internal/keyfile": {"vault"},
 		"internal/engine":  {},
 		// Of the engines none knows another.
+		"internal/engine/postgres": {"internal/engine"},
+
 		"internal/engine/pebble": {"internal/engine"},
 		"internal/tagged":        {"internal/inner", "keyring", "internal/engine"},
 		"internal/register":      {"internal/inner", "vault", "keyring", "internal/engine", "internal/tagged", "internal/row"},
