@@ -18,5 +18,6 @@
 // No benchmark here uses anything that a program cannot: stores and keyrings are opened
 // with their exported options. The one internal package that is imported opens plain
 // Pebble with the options that a store gives it, because Pebble's defaults would not be a
-// fair opponent.
+// fair opponent. What has Postgres in its name is beneath the store, the engine on a PostgreSQL
+// server beside a table of plain pgx's: no store is on it yet. It needs the server's programs.
 package bench

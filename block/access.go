@@ -17,7 +17,7 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	if err := s.keys.Revalidate(ctx); err != nil {
 		return err
 	}
-	if s.opts.ReadOnly || !s.place.IsCopy() || s.use.Begin() != nil {
+	if s.opts.ReadOnly || !s.isCopy() || s.use.Begin() != nil {
 		return nil
 	}
 	defer s.use.End()
@@ -29,7 +29,7 @@ func (s *Store) Revalidate(ctx context.Context) error {
 	if err := s.keys.For(inner.Block{}).Own(ctx); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
-	if err := s.place.Revalidated(); err != nil {
+	if err := s.storage.Settle(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("block: revalidate: %w", err)
 	}
 	return nil
@@ -87,7 +87,7 @@ func (s *Store) mayChangeKEK(ctx context.Context) error {
 
 // notWaiting refuses what would make a copy available that waits for Revalidate.
 func (s *Store) notWaiting() error {
-	if !s.place.IsCopy() || s.keys.State().Status != keyring.Inaccessible {
+	if !s.isCopy() || s.keys.State().Status != keyring.Inaccessible {
 		return nil
 	}
 	return fmt.Errorf("%w: it is a copy, of which the KEK is changed by ChangeCheckpointKEK, or after Revalidate: %w", ErrInaccessible, s.keys.State().Cause)

@@ -113,7 +113,7 @@ func (s *Store) prove(_ context.Context, h *keyring.Hold) error {
 	if s.proven.Load() {
 		return nil
 	}
-	if err := row.Prove(s.ctx, s.part, s.partition, h); err != nil {
+	if err := row.Prove(s.ctx, s.part, h); err != nil {
 		return s.ending(err)
 	}
 	s.proven.Store(true)
@@ -148,6 +148,9 @@ func (s *Store) watchSequence() {
 	}
 	given := o.For(inner.Block{}).Admit
 	o.For(inner.Block{}).Admit = func(opened inner.Opened) error {
+		if err := s.storage.CheckName(opened); err != nil {
+			return err
+		}
 		s.storage.Admit(opened)
 		err := s.admit(opened.Tag)
 		if err == nil && s.opts.moving != nil {
@@ -185,7 +188,7 @@ func (s *Store) admit(tag func(string, []byte) [inner.TagSize]byte) error {
 	if q.admitted.Load() {
 		return nil
 	}
-	if err := s.place.CheckTag(tag); err != nil {
+	if err := s.db.place.CheckTag(s.number, tag); err != nil {
 		return err
 	}
 	n, given, content, ok := decodeSequence(q.found)
@@ -232,7 +235,7 @@ func (s *Store) sequenceExpected(n uint64) error {
 	}
 	return fmt.Errorf("block: the sequence number of %s is %d, at least %d was expected: an older copy was put in its place, "+
 		"or writes that were durable are missing: %w; to accept it on purpose, give it an empty anchor: move the file of a FileAnchor away",
-		s.place.Dir(), n, least.Sequence, keyring.ErrUnexpected)
+		s.db.place.Dir(), n, least.Sequence, keyring.ErrUnexpected)
 }
 
 // savedSequence is the number that the record holds.

@@ -63,11 +63,15 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 	if err := s.isFree(dir); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
-	instance := place.NewInstance()
+	if err := s.onlyOne(ctx); err != nil {
+		return fmt.Errorf("block: checkpoint: %w", err)
+	}
+	directory := place.NewInstance()
+	instance := place.StoreInstance(directory, s.number)
 	if err := s.announce(ctx, dir, instance); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", err)
 	}
-	if made, err := s.copyTo(ctx, dir, instance); err != nil {
+	if made, err := s.copyTo(ctx, dir, directory); err != nil {
 		err = fmt.Errorf("block: checkpoint: %w", s.ending(row.Damage(err)))
 		if made {
 			if again := s.opts.Pebble.FS.RemoveAll(dir); again != nil {
@@ -83,23 +87,32 @@ func (s *Store) Checkpoint(ctx context.Context, dir string) error {
 // copyTo makes an announced copy, and reports whether the engine's part of it was made. The
 // identity file, which lists the others, comes last: without it the copy is not a store, so that
 // one that was cut off cannot pass for a whole one.
-func (s *Store) copyTo(ctx context.Context, dir string, instance inner.InstanceID) (made bool, err error) {
+func (s *Store) copyTo(ctx context.Context, dir string, directory inner.InstanceID) (made bool, err error) {
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
-	sequence := s.savedSequence()
-	db, ok := s.db.(engine.Checkpointer)
+	db, ok := s.db.engine.(engine.Checkpointer)
 	if !ok {
 		return false, fmt.Errorf("the store's engine makes no copies: %w", errors.ErrUnsupported)
 	}
 	if err := db.Checkpoint(ctx, dir, s.apart); err != nil {
 		return false, err
 	}
-	if err := s.register(ctx, dir, instance); err != nil {
+	if err := s.register(ctx, dir, place.StoreInstance(directory, s.number)); err != nil {
 		return true, err
 	}
 	tagger := s.tagger()
 	defer tagger.Destroy()
-	return true, s.place.LeaveCopy(dir, instance, sequence, tagger)
+	return true, s.db.place.LeaveCopy(dir, directory, map[uint32]*inner.Tagger{s.number: tagger})
+}
+
+// onlyOne refuses to copy a directory in which there are other stores too, as one store's.
+func (s *Store) onlyOne(ctx context.Context) error {
+	if s.alone {
+		if _, _, err := s.db.only(ctx, ""); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("the engine holds other stores too: copy all of them with DB.Checkpoint, or this one with DB.Export: %w", errors.ErrUnsupported)
 }
 
 // apart is called when a copy has its files, before anything else is applied. From then on all that
@@ -108,7 +121,7 @@ func (s *Store) copyTo(ctx context.Context, dir string, instance inner.InstanceI
 // registered, before the copy is whole.
 func (s *Store) apart(raise func(partition, epoch uint32)) {
 	if epoch := s.keys.For(inner.Block{}).Share(); epoch > 0 {
-		raise(s.partition, epoch+1)
+		raise(s.number, epoch+1)
 	}
 }
 

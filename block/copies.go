@@ -137,8 +137,12 @@ func (s *Store) announce(ctx context.Context, dir string, instance inner.Instanc
 }
 
 // newEntry is a copy that this process makes now.
+func newEntry(dir string, instance inner.InstanceID, now time.Time) register.Entry {
+	return register.Entry{Copy: register.Copy{Instance: instance.String(), Path: dir, Made: now.UTC().Truncate(time.Second)}, Vouched: true, Mine: true}
+}
+
 func (s *Store) newEntry(dir string, instance inner.InstanceID) register.Entry {
-	return register.Entry{Copy: register.Copy{Instance: instance.String(), Path: dir, Made: s.keys.For(inner.Block{}).Now().UTC().Truncate(time.Second)}, Vouched: true, Mine: true}
+	return newEntry(dir, instance, s.keys.For(inner.Block{}).Now())
 }
 
 // remember registers a copy, or what is known of it now. Without access it announces the copy: this
@@ -159,6 +163,11 @@ func (s *Store) register(ctx context.Context, dir string, instance inner.Instanc
 	if err != nil {
 		return err
 	}
+	return s.registerCopy(ctx, dir, instance, document)
+}
+
+// registerCopy remembers a copy that was just made, and has a document.
+func (s *Store) registerCopy(ctx context.Context, dir string, instance inner.InstanceID, document []byte) error {
 	in, err := keyring.Inspect(document)
 	if err != nil {
 		return err
@@ -180,7 +189,7 @@ func (s *Store) copyDocument(ctx context.Context, dir string) (document []byte, 
 	if err != nil {
 		return nil, row.Damage(err)
 	}
-	document, err = register.Document(ctx, db.Partition(s.partition))
+	document, err = register.Document(ctx, db.Partition(s.number))
 	if err = errors.Join(err, db.Close()); err != nil {
 		return nil, row.Damage(err)
 	}

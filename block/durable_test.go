@@ -54,7 +54,9 @@ func TestWhatIsAcknowledgedIsSynced(t *testing.T) {
 
 	require.NoError(t, s.Checkpoint(g.ctx, "copies/one"))
 	left = crash()
-	require.Contains(t, identity(left, "copies/one"), "\ncopy of ")
+	in, err := block.Inspect(g.ctx, "copies/one", &left.opts)
+	require.NoError(t, err)
+	require.Equal(t, s.Instance(), in.CopyOf)
 	opens(left, "copies/one", "1")
 
 	require.NoError(t, s.Close())

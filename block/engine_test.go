@@ -26,16 +26,16 @@ func openOn(t *testing.T, db engine.Engine, v *vaulttest.Vault, key vault.KeyID,
 	o, err := (&Options{RecordCache: 1 << 20, RowCache: 1 << 20, ManualRewrap: true, Keyring: keyring.Options{Wrapping: wrapping}}).withDefaults()
 	require.NoError(t, err)
 	k := kek.New(v, key)
-	s := newStore(o, "nowhere", k)
-	s.place.Begin()
-	s.be()
-	s.keys, err = keyring.Create(t.Context(), s.storage, k, &s.opts.Keyring)
+	do, err := o.alone().withDefaults()
 	require.NoError(t, err)
-	s.db, s.part = db, db.Partition(s.partition)
-	require.NoError(t, s.storage.Attach(t.Context(), s.part))
-	s.created()
-	s.proven.Store(true)
-	s.start(t.Context())
+	do.Pebble.FS = vfs.NewMem()
+	require.NoError(t, do.Pebble.FS.MkdirAll("nowhere", 0o700))
+	d, _, err := newDB("nowhere", do)
+	require.NoError(t, err)
+	d.attach(db)
+	s, err := d.createStore(t.Context(), DefaultName, k, o)
+	require.NoError(t, err)
+	s.alone = true
 	return s
 }
 

@@ -26,7 +26,11 @@ type Receipt struct {
 	Time       time.Time       `json:"time"`
 	Generation uint64          `json:"generation"` // of the keyring document that is left
 	Epochs     []uint32        `json:"epochs"`     // whose keys were destroyed
-	Kept       uint64          `json:"kept"`       // DEK records that are left, all under a newer epoch
+	// Name is the store's in its DB, and Dropped is whether the whole store was removed (DB.Drop):
+	// then Epochs are not named, because it takes the keys to know them, and nothing is kept.
+	Name    string `json:"name,omitempty"`
+	Dropped bool   `json:"dropped,omitempty"`
+	Kept    uint64 `json:"kept"` // DEK records that are left, all under a newer epoch
 
 	// Keys are the KEK versions that ever wrapped a keyring document of the store, oldest first,
 	// with what the vault said of each. Whoever copied the store's files before can open what was

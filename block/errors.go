@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/blockseal/blockseal/internal/catalogue"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
@@ -36,6 +37,12 @@ var (
 	ErrChanged = row.ErrChanged
 	// ErrNotStore says that a directory has files and is not a store.
 	ErrNotStore = place.ErrNotStore
+	// ErrNoStore says that a DB has no store of a name.
+	ErrNoStore = catalogue.ErrNone
+	// ErrExists says that a DB has a store of a name already.
+	ErrExists = catalogue.ErrExists
+	// ErrName refuses what is no name of a store.
+	ErrName = catalogue.ErrName
 	// ErrLocked says that another process, or another Store, has the directory open, and that one
 	// of the two is for writing.
 	ErrLocked = place.ErrLocked

@@ -44,7 +44,7 @@ func (s *Store) Document() []byte {
 }
 
 // raw is the store's engine with its keys as they are.
-func (s *Store) raw() *pebble.DB { return s.db.(*pebble.DB) }
+func (s *Store) raw() *pebble.DB { return s.db.engine.(*pebble.DB) }
 
 // Engine returns a value as the engine has it.
 func (s *Store) Engine(key []byte) []byte {

@@ -77,12 +77,11 @@ func TestStoreLayout(t *testing.T) {
 			body, last, _ := strings.Cut(g.Identity, "sha256 ")
 			require.Equal(t, fmt.Sprintf("%x\n", sha256.Sum256([]byte(body))), last)
 			lines := strings.Split(body, "\n")
-			require.Equal(t, "blockseal store 2", lines[0])
+			require.Equal(t, "blockseal store 3", lines[0])
 			require.Regexp(t, "^instance [0-9a-f]{32}$", lines[1])
-			require.Equal(t, []string{"state closed", fmt.Sprintf("path %q", g.Dir)}, lines[2:4])
-			require.Regexp(t, "^log [1-9][0-9]*$", lines[4])
-			require.Regexp(t, "^manifest [1-9][0-9]*$", lines[5])
-			require.Equal(t, fmt.Sprint("sequence ", binary.BigEndian.Uint64(g.meta("sequence")[34:])), lines[6])
+			require.Equal(t, []string{"state closed", fmt.Sprintf("path %q", g.Dir), "stores 1"}, lines[2:5])
+			require.Regexp(t, "^log [1-9][0-9]*$", lines[5])
+			require.Regexp(t, "^manifest [1-9][0-9]*$", lines[6])
 			there, err := os.ReadDir(filepath.Join(goldenDir, g.Dir)) // by ascending names
 			require.NoError(t, err)
 			rest := lines[7:]
@@ -95,13 +94,20 @@ func TestStoreLayout(t *testing.T) {
 				require.Equal(t, fmt.Sprintf("file %d %x %s", len(content), sha256.Sum256(content), f.Name()), rest[0])
 				rest = rest[1:]
 			}
-			require.Regexp(t, "^tag [0-9a-f]{64}$", rest[0])
+			require.Regexp(t, "^tag 0 [0-9a-f]{64}$", rest[0])
 			require.Equal(t, []string{""}, rest[1:])
-			instance := lines[1][len("instance "):]
+			directory, err := hex.DecodeString(lines[1][len("instance "):])
+			require.NoError(t, err)
+			sum := sha256.Sum256(append(append([]byte("blockseal instance\x00"), directory...), 0, 0, 0, 0))
+			instance := hex.EncodeToString(sum[:16]) // of the store in partition 0
 
 			record, sealed := map[string][]byte{}, map[string][]byte{}
-			meta := map[string][]byte{}
+			meta, listed := map[string][]byte{}, map[string]string{}
 			for _, p := range g.Pairs {
+				if bytes.HasPrefix(p.Key, []byte{1, 0xff, 0xff, 0xff, 0xff}) {
+					listed[string(p.Key[5:])] = string(p.Value)
+					continue
+				}
 				switch p.Key[0] {
 				case 1:
 					require.Equal(t, []byte{0, 0, 0, 0}, []byte(p.Key[1:5]))
@@ -119,6 +125,10 @@ func TestStoreLayout(t *testing.T) {
 			require.Equal(t, append([]byte{1}, g.StoreID...), meta["store"])
 			require.Equal(t, "BSKEYRNG", string(meta["keyring"][:8]))
 			require.Equal(t, []byte(g.StoreID), meta["keyring"][14:30])
+			name := sha256.Sum256([]byte("default"))
+			require.Equal(t, map[string]string{"next": "\x01\x00\x00\x00\x01", "store/" + hex.EncodeToString(name[:]): "\x01\x02\x00\x00\x00\x00default"}, listed)
+			require.Equal(t, "\x01"+string(sum[:16]), string(meta["instance"]))
+			require.Equal(t, "default", string(meta["name"][33:]))
 
 			// version | epoch | work | start | end | next
 			require.Equal(t, "\x01\x00\x00\x00\x63"+strings.Repeat("\x00", 16)+"\x00\x00\x00\x05block"+"\x00\x00\x00\x07block 9"+"\x00\x00\x00\x07block 2", string(meta["rotate-epoch"]))
@@ -135,7 +145,7 @@ func TestStoreLayout(t *testing.T) {
 				value := sealed[string(b.ID)]
 				require.Len(t, value, 1+12+len(b.Data)+16)
 				require.EqualValues(t, 1, value[0])
-				aad := bytes.Join([][]byte{{1}, g.StoreID, {0, 0, 0, 0}, b.ID}, nil)
+				aad := bytes.Join([][]byte{{1}, g.StoreID, b.ID}, nil)
 				aead, err := dek.NewAEAD(b.DEK)
 				require.NoError(t, err)
 				got, err := aead.Open(nil, value[1:], aad)
@@ -170,7 +180,7 @@ func goldenPublicBytes(t *testing.T) []byte {
 func TestGoldenReencodes(t *testing.T) {
 	for _, g := range readGolden(t) {
 		for _, p := range g.Pairs {
-			require.Equal(t, []byte(p.Key), appendKey(nil, p.Key[0], 0, p.Key[prefixSize:]))
+			require.Equal(t, []byte(p.Key), appendKey(nil, p.Key[0], binary.BigEndian.Uint32(p.Key[1:]), p.Key[prefixSize:]))
 		}
 		block, end, next := []byte("block"), []byte("block 9"), []byte("block 2")
 		for name, want := range map[string]rewrite.Marker{
@@ -187,7 +197,7 @@ func TestGoldenReencodes(t *testing.T) {
 		require.True(t, ok)
 		r, err := register.Decode(record)
 		require.NoError(t, err)
-		require.Equal(t, register.Register{Instance: s.place.Instance(), Generation: r.Generation,
+		require.Equal(t, register.Register{Instance: s.storage.Own, Generation: r.Generation,
 			Past: register.PastKEKs{KEKs: []register.PastKEK{{ID: goldenID("1"), Public: goldenPublic(t)}}}, Copies: []register.Entry{goldenEntry(goldenID("1"))}}, r)
 		require.Equal(t, record, r.Encode())
 	}

@@ -93,11 +93,11 @@ func writeGoldenMeta(t *testing.T) {
 
 // atRest changes what is in the engine of a store that was closed.
 func atRest(t *testing.T, s *Store, change func(engine.Partition)) {
-	require.NoError(t, s.place.Lock())
-	db, err := s.place.OpenEngine(pebble.Options{})
+	require.NoError(t, s.db.place.Lock())
+	db, err := s.db.place.OpenEngine(pebble.Options{})
 	require.NoError(t, err)
-	change(db.Partition(s.partition))
-	require.NoError(t, errors.Join(db.Close(), s.place.Enter(pebble.Opened), s.place.Leave(s.savedSequence(), nil), s.place.Unlock()))
+	change(db.Partition(s.number))
+	require.NoError(t, errors.Join(db.Close(), s.db.place.Enter(pebble.Opened), s.db.place.Leave(1, nil), s.db.place.Unlock()))
 }
 
 func readGoldenMeta(t testing.TB) (g goldenStore) {

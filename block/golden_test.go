@@ -280,7 +280,7 @@ func writeGolden(t *testing.T) {
 			require.NoError(t, err)
 			var key dek.Key
 			var bind keyring.Binding
-			s.table.Bind(&bind, b.ID)
+			bind.Set(b.ID)
 			require.NoError(t, h.OpenDEK(ctx, &key, g.value(spaceDEK, b.ID), &bind))
 			b.DEK = bytes.Clone(key.Bytes())
 			key.Destroy()
@@ -306,5 +306,5 @@ func rawPairs(t testing.TB, g goldenStore) []goldenPair {
 	db, err := pebble.Open(g.Dir, lock, pebble.Options{FS: mem})
 	require.NoError(t, err)
 	defer db.Close()
-	return (&Store{db: db}).pairs(t)
+	return (&Store{db: &DB{engine: db}}).pairs(t)
 }

@@ -274,7 +274,7 @@ func TestCheckpointsListIsAuthenticated(t *testing.T) {
 	body, _, found := strings.Cut(text, "sha256 ")
 	require.True(t, found)
 	require.Contains(t, body, "\ntag ")
-	body = strings.Replace(body, "sequence ", "sequence 1", 1)
+	body = strings.Replace(body, "\npath \"", "\npath \"/elsewhere/", 1)
 	write(t, g.opts.Pebble.FS, "copy/BLOCKSEAL", sum(body))
 	c := *g
 	c.dir = "copy"
@@ -287,7 +287,10 @@ func TestCheckpointsListIsAuthenticated(t *testing.T) {
 	_, err = r.Get(c.ctx, []byte("a"), nil)
 	require.ErrorIs(t, err, block.ErrInaccessible)
 	require.NoError(t, r.Close())
-	require.ErrorIs(t, c.tryOpen(), block.ErrCorrupt, "and again")
+	r, err = block.Open(c.ctx, c.dir, c.kek, &c.opts)
+	require.NoError(t, err)
+	require.ErrorIs(t, r.Revalidate(c.ctx), block.ErrCorrupt, "and again")
+	require.NoError(t, r.Close())
 
 	// Without the keys there is a list, and no tag.
 	g.vault.SetEnabled(g.key, false)

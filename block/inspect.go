@@ -76,8 +76,8 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
 	}
 	in.Sequence, _, _, _ = decodeSequence(s.sequence.found)
-	if s.place.IsCopy() {
-		in.CopyOf = s.place.CopyOf().String()
+	if of, is := s.storage.IsCopy(); is {
+		in.CopyOf = of.String()
 	}
 	if err := errors.Join(in.count(ctx, s), in.measure(s)); err != nil {
 		return Inspection{}, fmt.Errorf("block: inspect %s: %w", dir, err)
@@ -115,50 +115,69 @@ func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 		return nil, keyring.Info{}, err
 	}
 	o.ReadOnly, o.Pebble.MemTable, o.Pebble.BlockCache = true, 1<<20, 1<<20
-	found, err := place.Has(o.Pebble.FS, dir)
+	o.RecordCache, o.RowCache = -1, -1
+	do, err := o.alone().withDefaults()
+	if err != nil {
+		return nil, keyring.Info{}, err
+	}
+	d, found, err := newDB(dir, do)
 	if err == nil && !found {
 		err = fmt.Errorf("block: inspect %s: there is no store: %w", dir, ErrNotStore)
 	}
 	if err != nil {
 		return nil, keyring.Info{}, err
 	}
-	s := &Store{opts: o, place: place.New(o.Pebble.FS, dir, true), storage: &register.Storage{}}
-	info, err := s.openClear(context.Background())
+	s, info, err := d.openClear(context.Background(), o)
 	if err != nil {
-		return nil, keyring.Info{}, errors.Join(err, s.release())
+		return nil, keyring.Info{}, errors.Join(err, d.release())
 	}
 	return s, info, nil
 }
 
-func (s *Store) openClear(ctx context.Context) (info keyring.Info, err error) {
-	if err := s.place.Lock(); err != nil {
-		return info, err
+// openClear opens the engine, and of the only store, or that of the name in o, what is in clear.
+func (d *DB) openClear(ctx context.Context, o Options) (s *Store, info keyring.Info, err error) {
+	if err := d.place.Lock(); err != nil {
+		return nil, info, err
 	}
-	if err := s.survey(); err != nil {
-		return info, err
+	if err := d.place.Survey(); err != nil {
+		return nil, info, err
 	}
-	err = s.openEngine()
-	var doc []byte
-	if err == nil {
-		doc, err = register.Document(ctx, s.part)
+	dir := d.place.Dir()
+	cutOff := fmt.Errorf("block: inspect %s: the creation of the store was cut off: %w", dir, keyring.ErrNoDocument)
+	if err := d.openEngine(); d.place.Phase() == pebble.Creating && errors.Is(err, pebble.ErrNone) {
+		return nil, info, cutOff
+	} else if err != nil {
+		return nil, info, fmt.Errorf("block: inspect %s: %w", dir, row.Damage(err))
 	}
-	creating := s.place.Phase() == pebble.Creating
-	switch {
-	case creating && (errors.Is(err, engine.ErrNotFound) || errors.Is(err, pebble.ErrNone)):
-		return info, fmt.Errorf("block: inspect %s: the creation of the store was cut off: %w", s.place.Dir(), keyring.ErrNoDocument)
-	case errors.Is(err, engine.ErrNotFound):
-		return info, fmt.Errorf("block: inspect %s: the keyring document is missing: %w: %w", s.place.Dir(), ErrCorrupt, keyring.ErrNoDocument)
+	name, some, err := d.only(ctx, o.Name)
+	if err != nil {
+		return nil, info, err
+	}
+	if !some {
+		return nil, info, cutOff
+	}
+	e, err := d.find(ctx, name)
+	if err != nil {
+		return nil, info, err
+	}
+	s = &Store{opts: o, db: d, alone: true, gone: make(chan struct{}), name: name, number: e.Number, storage: &register.Storage{StoreName: name}}
+	s.storage.Own = place.StoreInstance(d.place.Instance(), e.Number)
+	s.part = d.engine.Partition(e.Number)
+	doc, err := register.Document(ctx, s.part)
+	if errors.Is(err, engine.ErrNotFound) {
+		return nil, info, fmt.Errorf("block: inspect %s: the keyring document is missing: %w: %w", dir, ErrCorrupt, keyring.ErrNoDocument)
 	}
 	if err != nil {
-		return info, fmt.Errorf("block: inspect %s: %w", s.place.Dir(), row.Damage(err))
+		return nil, info, fmt.Errorf("block: inspect %s: %w", dir, row.Damage(err))
 	}
 	if err := register.CheckStoreID(ctx, s.part, doc); err != nil {
-		return info, err
+		return nil, info, err
 	}
 	if err := s.storage.Attach(ctx, s.part); err != nil {
-		return info, fmt.Errorf("block: inspect %s: %w", s.place.Dir(), row.Damage(err))
+		return nil, info, fmt.Errorf("block: inspect %s: %w", dir, row.Damage(err))
 	}
-	return keyring.Inspect(doc)
+	info, err = keyring.Inspect(doc)
+	return s, info, err
 }
 
 // count walks the DEK records and the registered copies.
@@ -199,12 +218,12 @@ func (in *Inspection) count(ctx context.Context, s *Store) error {
 
 // measure adds up the directory's files.
 func (in *Inspection) measure(s *Store) error {
-	names, err := s.opts.Pebble.FS.List(s.place.Dir())
+	names, err := s.opts.Pebble.FS.List(s.db.place.Dir())
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		f, err := s.opts.Pebble.FS.Stat(s.opts.Pebble.FS.PathJoin(s.place.Dir(), name))
+		f, err := s.opts.Pebble.FS.Stat(s.opts.Pebble.FS.PathJoin(s.db.place.Dir(), name))
 		if err != nil {
 			return err
 		}

@@ -113,7 +113,7 @@ func (s *Store) rewrapCopies(ctx context.Context, asked bool) (behind int, err e
 func (s *Store) tellRegister() {
 	if doubt := s.storage.Wrong(); doubt != "" {
 		s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.Progressed, Detail: "the register of copies and KEK versions was not believed",
-			Err: fmt.Errorf("block: the register of copies and KEK versions of %s: %s: copies and KEK versions may be missing from it: %w", s.place.Dir(), doubt, ErrIncomplete)})
+			Err: fmt.Errorf("block: the register of copies and KEK versions of %s: %s: copies and KEK versions may be missing from it: %w", s.db.place.Dir(), doubt, ErrIncomplete)})
 	}
 }
 
@@ -308,7 +308,7 @@ func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) 
 
 // copyOptions returns the options to open a copy with.
 func (s *Store) copyOptions() Options {
-	return Options{Pebble: PebbleOptions{FS: s.opts.Pebble.FS, Fatal: s.opts.Pebble.Fatal, MemTable: 1 << 20}, RecordCache: -1}
+	return Options{Name: s.name, Pebble: PebbleOptions{FS: s.opts.Pebble.FS, Fatal: s.opts.Pebble.Fatal, MemTable: 1 << 20}, RecordCache: -1}
 }
 
 // inspectCopy returns what is in clear at a copy's path, if its ids are the copy's.
@@ -316,11 +316,12 @@ func (s *Store) inspectCopy(c register.Entry, o *Options) (in keyring.Info, err 
 	if found, err := place.Has(s.opts.Pebble.FS, c.Path); err != nil || !found {
 		return in, errors.Join(err, elsewhere(c.Copy))
 	}
-	instance, err := place.InstanceAt(s.opts.Pebble.FS, c.Path)
+	directory, err := place.InstanceAt(s.opts.Pebble.FS, c.Path)
 	if err != nil {
 		return in, err
 	}
-	if instance.String() != c.Instance || instance == s.place.Instance() {
+	instance := place.StoreInstance(directory, s.number)
+	if instance.String() != c.Instance || instance == s.storage.Own {
 		return in, elsewhere(c.Copy)
 	}
 	if in, err = InspectKeyring(c.Path, o); err == nil && in.StoreID != s.StoreID() {

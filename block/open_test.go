@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -52,8 +53,8 @@ func write(t *testing.T, fs vfs.FS, path, content string) {
 // A directory that is not a store, or not one that this release reads, is refused
 // and left as it was.
 func TestOpenRefusesOtherDirectories(t *testing.T) {
-	const head, instance = "blockseal store 2\n", "instance 0123456789abcdef0123456789abcdef\n"
-	const rest = "state open\npath \"store\"\nlog 2\nmanifest 1\n"
+	const head, instance = "blockseal store 3\n", "instance 0123456789abcdef0123456789abcdef\n"
+	const rest = "state open\npath \"store\"\nstores 1\nlog 2\nmanifest 1\n"
 	for name, c := range map[string]struct {
 		files map[string]string
 		want  error
@@ -61,18 +62,18 @@ func TestOpenRefusesOtherDirectories(t *testing.T) {
 	}{
 		"other files":        {map[string]string{"notes.txt": "mine"}, block.ErrNotStore, `there is "notes.txt" in store, and no BLOCKSEAL`},
 		"a file of a system": {map[string]string{"lost+found": ""}, block.ErrNotStore, "such as a subdirectory"},
-		"newer layout":       {map[string]string{"BLOCKSEAL": sum("blockseal store 3\n" + instance)}, block.ErrVersion, "layout version 3, this release reads 2"},
+		"newer layout":       {map[string]string{"BLOCKSEAL": sum("blockseal store 4\n" + instance)}, block.ErrVersion, "layout version 4, this release reads 3"},
 		"no version":         {map[string]string{"BLOCKSEAL": "blockseal store\n"}, block.ErrCorrupt, "does not start with"},
-		"odd version":        {map[string]string{"BLOCKSEAL": sum("blockseal store 02\n" + instance)}, block.ErrCorrupt, "has no version"},
+		"odd version":        {map[string]string{"BLOCKSEAL": sum("blockseal store 03\n" + instance)}, block.ErrCorrupt, "has no version"},
 		"no instance":        {map[string]string{"BLOCKSEAL": sum(head + "instance xyz\n" + rest)}, block.ErrCorrupt, "has a wrong instance"},
 		"no state":           {map[string]string{"BLOCKSEAL": sum(head + instance + "path \"\"\n")}, block.ErrCorrupt, "has no state"},
 		"another state":      {map[string]string{"BLOCKSEAL": sum(head + instance + "state asleep\n")}, block.ErrCorrupt, `its state is "asleep"`},
 		"odd path":           {map[string]string{"BLOCKSEAL": sum(head + instance + "state open\npath 'x'\n")}, block.ErrCorrupt, "wrong path"},
-		"odd number":         {map[string]string{"BLOCKSEAL": sum(head + instance + "state open\npath \"\"\nlog 02\nmanifest 1\n")}, block.ErrCorrupt, `says "02" for its log`},
+		"odd number":         {map[string]string{"BLOCKSEAL": sum(head + instance + "state open\npath \"\"\nstores 1\nlog 02\nmanifest 1\n")}, block.ErrCorrupt, `says "02" for its log`},
 		"cut off":            {map[string]string{"BLOCKSEAL": sum(head + instance + rest)[:100]}, block.ErrCorrupt, "cut off"},
 		"a line too many":    {map[string]string{"BLOCKSEAL": sum(head + instance + rest + instance)}, block.ErrCorrupt, "lines that do not belong"},
 		"an empty one":       {map[string]string{"BLOCKSEAL": ""}, block.ErrCorrupt, "does not start with"},
-		"a very long one":    {map[string]string{"BLOCKSEAL": strings.Repeat("x", 2<<20)}, block.ErrCorrupt, "more than 1048576 bytes"},
+		"a very long one":    {map[string]string{"BLOCKSEAL": strings.Repeat("x", 5<<20)}, block.ErrCorrupt, "more than 4194304 bytes"},
 		"no engine":          {map[string]string{"BLOCKSEAL": sum(head + instance + rest)}, block.ErrCorrupt, "marker.manifest.* is missing"},
 		"unfinished extra":   {map[string]string{"BLOCKSEAL.new": "", "000001.log": ""}, block.ErrNotStore, "no BLOCKSEAL"},
 	} {
@@ -194,7 +195,7 @@ func TestCreationCutOff(t *testing.T) {
 	require.NoError(t, g.tryOpen())
 
 	g = newRig(t)
-	write(t, g.opts.Pebble.FS, g.opts.Pebble.FS.PathJoin(g.dir, "BLOCKSEAL"), sum("blockseal store 2\ninstance 0123456789abcdef0123456789abcdef\nstate creating\npath \"store\"\n"))
+	write(t, g.opts.Pebble.FS, g.opts.Pebble.FS.PathJoin(g.dir, "BLOCKSEAL"), sum("blockseal store 3\ninstance 0123456789abcdef0123456789abcdef\nstate creating\npath \"store\"\nstores 0\n"))
 	s := g.open()
 	require.NoError(t, s.Put(g.ctx, []byte("a"), nil))
 }
@@ -224,7 +225,10 @@ func (g *rig) record(key string) (out []byte) {
 	return out
 }
 
-const documentKey = "\x01\x00\x00\x00\x00keyring"
+const (
+	documentKey = "\x01\x00\x00\x00\x00keyring"
+	nameKey     = "\x01\x00\x00\x00\x00name"
+)
 
 func TestOpenRefusesOtherKeyrings(t *testing.T) {
 	g := newRig(t)
@@ -251,8 +255,13 @@ func TestOpenRefusesOtherKeyrings(t *testing.T) {
 	id := g.record("\x01\x00\x00\x00\x00store")
 	set("\x01\x00\x00\x00\x00store", other.record("\x01\x00\x00\x00\x00store"))
 	require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
+	require.ErrorContains(t, g.tryOpen(), "was not written by it", "nor does its name")
+	name := g.record(nameKey)
+	set(nameKey, other.record(nameKey))
+	require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
 	require.ErrorContains(t, g.tryOpen(), "the keyring document was put in the place of the store's own")
 	set("\x01\x00\x00\x00\x00store", id)
+	set(nameKey, name)
 
 	g.edit(func(db *pebble.DB) { require.NoError(t, db.Delete([]byte(documentKey), pebble.Sync)) })
 	require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
@@ -316,6 +325,17 @@ func (g *rig) forge(document []byte) []byte {
 	return append(header, aead.Seal(nil, nil, body, header)...)
 }
 
+// forgeTagged makes a tagged record under the store secret of a forged document.
+func forgeTagged(name, content string) []byte {
+	mac := func(key []byte, data string) []byte {
+		h := hmac.New(sha256.New, key)
+		h.Write([]byte(data))
+		return h.Sum(nil)
+	}
+	tag := mac(mac(bytes.Repeat([]byte{8}, 32), "blockseal tag v1 "+name), content)
+	return append(append([]byte{2}, tag...), content...)
+}
+
 // Whoever has the KEK's public key can make a keyring document that opens. In the
 // place of a store's own it opens no record, and nothing is written under it, also
 // when the store comes back only later.
@@ -325,7 +345,10 @@ func TestForgedKeyring(t *testing.T) {
 	require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")))
 	require.NoError(t, s.Close())
 	forged := g.forge(g.record(documentKey))
-	g.edit(func(db *pebble.DB) { require.NoError(t, db.Set([]byte(documentKey), forged, pebble.Sync)) })
+	g.edit(func(db *pebble.DB) {
+		require.NoError(t, db.Set([]byte(documentKey), forged, pebble.Sync))
+		require.NoError(t, db.Set([]byte(nameKey), forgeTagged("name", block.DefaultName), pebble.Sync))
+	})
 
 	require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
 

@@ -25,6 +25,10 @@ type Options struct {
 	// ReadOnly and RequireAccess are set by the store as well.
 	Keyring keyring.Options
 
+	// Name says which store of a directory [Open] opens, if a DB has made several in it, and what
+	// the store is called that it makes. A DB's own methods have it as an argument. Default: the
+	// only one there is; a new one is called [DefaultName].
+	Name string
 	// RequireAccess makes Open fail if the vault refuses or does not answer. Default: Open returns
 	// a store in state Inaccessible, with the reason.
 	RequireAccess bool
@@ -97,6 +101,9 @@ type PebbleOptions struct {
 	// standard error, and the process ends with status 1. Nothing acknowledged is lost.
 	Fatal func(msg string)
 }
+
+// DefaultName is the name of a store that Open makes.
+const DefaultName = "default"
 
 func (o *Options) withDefaults() (Options, error) {
 	var c Options

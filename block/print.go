@@ -10,10 +10,10 @@ import (
 // Batch and Snapshot have them on the value, which a program may print as well.
 
 func (s *Store) String() string {
-	if s == nil || s.place == nil {
+	if s == nil || s.db == nil {
 		return "block.Store(none)"
 	}
-	return "block.Store(" + s.place.Dir() + ")"
+	return "block.Store(" + s.db.place.Dir() + ")"
 }
 
 func (s *Store) GoString() string { return s.String() }

@@ -137,13 +137,13 @@ func (s *Store) Stats() Stats {
 	if !st.State.KEKExpires.IsZero() {
 		st.KEKLeft = st.State.KEKExpires.Sub(st.Time)
 	}
-	records, rows := s.table.Caches()
+	records, rows := s.db.caches.Stats()
 	st.RecordCache, st.Rows = CacheStats(records), CacheStats(rows)
 	st.Running, st.Last = s.works()
 
 	if s.use.Begin() == nil {
 		defer s.use.End()
-		if db, ok := s.db.(engine.Meter); ok {
+		if db, ok := s.db.engine.(engine.Meter); ok {
 			st.Engine = EngineStats(db.Stats())
 		}
 	}

@@ -1,14 +1,15 @@
 package block
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
 
+	"github.com/blockseal/blockseal/internal/catalogue"
 	"github.com/blockseal/blockseal/internal/engine"
-	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/progress"
@@ -25,18 +26,19 @@ import (
 // Every use of the engine is inside a hold of the keyring or under use. Close ends both and then
 // finds the engine at rest.
 type Store struct {
-	opts  Options
-	place *place.Place
-	db    engine.Engine
-	part  engine.Partition // the store's rows and meta records in db
-	// partition is the number of part, to which each block is bound.
-	partition uint32
-	use       row.Use
-	keys      *keyring.Keyring
-	storage   *register.Storage
-	table     *row.Table
-	rewriter  *rewrite.Rewriter
-	board     *progress.Board // the long operations that are under way
+	opts     Options
+	db       *DB
+	alone    bool // Open made db for this store: it is closed with it
+	name     string
+	number   uint32           // of the partition
+	part     engine.Partition // the store's rows and meta records; nil: there is none yet
+	use      row.Use
+	gone     chan struct{} // closed when nothing of this store uses the partition any more
+	keys     *keyring.Keyring
+	storage  *register.Storage
+	table    *row.Table
+	rewriter *rewrite.Rewriter
+	board    *progress.Board // the long operations that are under way
 
 	// proven says that the keyring has opened records of this store. Anyone who has the KEK's
 	// public key can make a keyring document, which would open nothing here. Nothing may be written
@@ -75,31 +77,117 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err := inner.RequireKEK(k); err != nil {
 		return nil, fmt.Errorf("block: open: %w", err)
 	}
-	// An absolute path stays right when the program changes its working directory.
-	if dir, err = place.Absolute(o.Pebble.FS, dir); err != nil {
-		return nil, fmt.Errorf("block: open: %w", err)
-	}
-	found, err := place.Has(o.Pebble.FS, dir)
+	do, err := o.alone().withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	s := newStore(o, dir, k)
-	if !found {
-		err = s.create(ctx, k, s.storage)
-	} else {
-		err = s.openExisting(ctx, k, s.storage)
-	}
+	d, found, err := newDB(dir, do)
 	if err != nil {
-		return nil, errors.Join(err, s.release())
+		return nil, err
 	}
-	s.start(ctx)
+	s, err := d.openAlone(ctx, found, k, o)
+	if err != nil {
+		return nil, errors.Join(err, d.release())
+	}
 	return s, nil
 }
 
-// newStore returns a store without a keyring and an engine.
-func newStore(o Options, dir string, k *kek.KEK) *Store {
-	s := &Store{opts: o, storage: &register.Storage{}, place: place.New(o.Pebble.FS, dir, o.ReadOnly), upkeep: newUpkeep(),
+// alone returns the options of a DB that a store has for itself.
+func (o *Options) alone() *DBOptions {
+	return &DBOptions{ReadOnly: o.ReadOnly, RecordCache: o.RecordCache, RowCache: o.RowCache, Pebble: o.Pebble, Logger: o.Keyring.Logger}
+}
+
+// openAlone opens or makes the only store of a directory.
+func (d *DB) openAlone(ctx context.Context, found bool, k *kek.KEK, o Options) (s *Store, err error) {
+	if !found {
+		// First its keyring, in memory: a vault that refuses leaves nothing behind.
+		if d.opts.ReadOnly {
+			return nil, d.create()
+		}
+		s = d.newStore(cmp.Or(o.Name, DefaultName), 0, k, o)
+		if s.keys, err = keyring.Create(ctx, s.storage, k, &s.opts.Keyring); err != nil {
+			return nil, fmt.Errorf("block: create %s: %w", d.place.Dir(), err)
+		}
+		s.alone = true
+		if err = d.create(); err == nil {
+			err = s.add(ctx, 0)
+		}
+	} else {
+		if err := d.open(); err != nil {
+			return nil, err
+		}
+		s, err = d.openOnly(ctx, k, o)
+	}
+	if err != nil {
+		if s != nil {
+			err = errors.Join(err, s.release())
+		}
+		return nil, err
+	}
+	s.alone = true
+	return s, nil
+}
+
+// openOnly opens the only store of a directory, or that of a name; in a directory that never had one
+// it makes it.
+func (d *DB) openOnly(ctx context.Context, k *kek.KEK, o Options) (*Store, error) {
+	name, some, err := d.only(ctx, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	if some {
+		if err := d.finish(ctx); err != nil {
+			return nil, err
+		}
+		return d.openStore(ctx, name, k, o)
+	}
+	if o.ReadOnly {
+		return nil, fmt.Errorf("block: open %s: its creation was not finished: %w", d.place.Dir(), ErrReadOnly)
+	}
+	return d.createStore(ctx, name, k, o)
+}
+
+// only returns the name of the store that is meant by name, which may be "", and whether it is
+// there. Where it is not, none ever was.
+func (d *DB) only(ctx context.Context, name string) (string, bool, error) {
+	var names []string
+	enough := errors.New("enough")
+	err := d.catalogue.Each(ctx, func(e catalogue.Entry, err error) error {
+		if err != nil || name != "" && e.Name != name {
+			return err
+		}
+		if names = append(names, e.Name); len(names) > 1 {
+			return enough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, enough) {
+		return "", false, fmt.Errorf("block: open %s: %w", d.place.Dir(), row.Damage(err))
+	}
+	switch len(names) {
+	case 1:
+		e, err := d.find(ctx, names[0])
+		if errors.Is(err, ErrNoStore) && e.State == catalogue.Creating {
+			return names[0], false, nil
+		}
+		return names[0], err == nil, err
+	case 0:
+		if d.place.Stores() > 0 {
+			return "", false, fmt.Errorf("block: open: %w: %s has no store %q; open it with OpenDB", ErrNoStore, d.place.Dir(), cmp.Or(name, DefaultName))
+		}
+		return cmp.Or(name, DefaultName), false, nil
+	}
+	return "", false, fmt.Errorf("block: open: %w: %s has several stores; say which by Options.Name, or open it with OpenDB", ErrNoStore, d.place.Dir())
+}
+
+// newStore returns a store that has no keyring yet.
+func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store {
+	o.ReadOnly = o.ReadOnly || d.opts.ReadOnly
+	o.Keyring.ReadOnly = o.Keyring.ReadOnly || o.ReadOnly
+	s := &Store{opts: o, db: d, name: name, number: number, gone: make(chan struct{}), storage: &register.Storage{StoreName: name}, upkeep: newUpkeep(),
 		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
+	s.storage.Own = place.StoreInstance(d.place.Instance(), number)
+	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
 	s.watchKEK()
@@ -107,10 +195,10 @@ func newStore(o Options, dir string, k *kek.KEK) *Store {
 	return s
 }
 
-// start makes a store that has both ready for use.
+// start makes a store that has a keyring and a partition ready for use.
 func (s *Store) start(ctx context.Context) {
-	s.table = row.New(row.Config{Part: s.part, Number: s.partition, Keys: s.keys, Use: &s.use,
-		RecordCache: s.opts.RecordCache, RowCache: s.opts.RowCache, NoSync: s.opts.NoSync, Wrote: s.wrote})
+	s.table = row.New(row.Config{Part: s.part, Number: s.number, Keys: s.keys, Use: &s.use,
+		Caches: s.db.caches, NoSync: s.opts.NoSync, Wrote: s.wrote})
 	s.rewriter = s.newRewriter()
 	s.startUpkeep()
 	s.startAnchoring(ctx)
@@ -131,159 +219,194 @@ func (s *Store) watchKEK() {
 	}
 }
 
-// create makes a new store: first its keyring, in memory, then the directory.
-func (s *Store) create(ctx context.Context, k *kek.KEK, storage *register.Storage) error {
-	if s.opts.ReadOnly {
-		return fmt.Errorf("block: there is no store in %s, and a read-only one cannot be created: %w", s.place.Dir(), ErrReadOnly)
+// createStore makes a store in an engine that is open. Its number is given first, because its
+// instance follows from it.
+func (d *DB) createStore(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error) {
+	if d.opts.ReadOnly || o.ReadOnly {
+		return nil, ErrReadOnly
 	}
-	s.place.Begin()
-	s.be()
-	var err error
-	if s.keys, err = keyring.Create(ctx, storage, k, &s.opts.Keyring); err != nil {
-		return fmt.Errorf("block: create %s: %w", s.place.Dir(), err)
+	e, err := d.catalogue.Add(ctx, name, d.again(ctx))
+	if err != nil {
+		return nil, row.Damage(err)
 	}
-	if err := s.place.MakeDir(); err != nil {
-		return fmt.Errorf("block: create %s: %w", s.place.Dir(), err)
+	s := d.newStore(name, e.Number, k, o)
+	if s.keys, err = keyring.Create(ctx, s.storage, k, &s.opts.Keyring); err == nil {
+		err = s.finishCreation(ctx, e)
 	}
-	if err := s.place.Lock(); err != nil {
-		return err
+	if err != nil {
+		return nil, errors.Join(err, s.release())
 	}
-	// Somebody else may have created a store between the first look and the lock.
-	if found, err := place.Has(s.opts.Pebble.FS, s.place.Dir()); err != nil {
-		return err
-	} else if found {
-		return fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", s.place.Dir(), ErrLocked)
-	}
-	if err := s.place.Enter(pebble.Creating); err != nil {
-		return err
-	}
-	if err := s.openEngine(); err != nil {
-		return err
-	}
-	return s.finishCreation(ctx, storage)
+	return s, nil
 }
 
-// finishCreation saves the keyring of a new store. From then on there is a store.
-func (s *Store) finishCreation(ctx context.Context, storage *register.Storage) error {
-	if err := storage.Attach(ctx, s.part); err != nil {
-		return fmt.Errorf("block: create %s: %w", s.place.Dir(), err)
+// createOrWithdraw is createStore, and of a creation that fails nothing is left.
+func (d *DB) createOrWithdraw(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error) {
+	s, err := d.createStore(ctx, name, k, o)
+	if err != nil && !errors.Is(err, ErrExists) && !errors.Is(err, ErrReadOnly) {
+		err = errors.Join(err, d.withdraw(context.WithoutCancel(ctx), name))
+	}
+	return s, err
+}
+
+// again permits another creation of a store whose first one was cut off before it was one.
+func (d *DB) again(ctx context.Context) func(catalogue.Entry) (bool, error) {
+	return func(e catalogue.Entry) (bool, error) {
+		there, err := d.there(ctx, e)
+		return !there, err
+	}
+}
+
+// withdraw removes the entry of a store whose creation has failed, unless it is one all the same.
+func (d *DB) withdraw(ctx context.Context, name string) error {
+	e, err := d.catalogue.Find(ctx, name)
+	if errors.Is(err, catalogue.ErrNone) || err == nil && e.State != catalogue.Creating {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if there, err := d.there(ctx, e); err != nil || there {
+		return err
+	}
+	return d.abandon(ctx, e)
+}
+
+// add gives a store that has a keyring its entry, which has the number that the store was made for.
+func (s *Store) add(ctx context.Context, number uint32) error {
+	e, err := s.db.catalogue.Add(ctx, s.name, s.db.again(ctx))
+	if err == nil && e.Number != number {
+		err = fmt.Errorf("block: create %s: it has stores already: %w", s.db.place.Dir(), ErrLocked)
+	}
+	if err != nil {
+		return err
+	}
+	return s.finishCreation(ctx, e)
+}
+
+// finishCreation saves the keyring of a new store, with which there is one. A Checkpoint has it before
+// that, and nothing of it, or after, when it is open.
+func (s *Store) finishCreation(ctx context.Context, e catalogue.Entry) error {
+	d := s.db
+	s.part = d.engine.Partition(s.number)
+	if some, err := engine.HoldsAnything(ctx, s.part); err != nil {
+		return row.Damage(err)
+	} else if some {
+		return fmt.Errorf("block: create store %q: its partition, %d, is not empty: %w", s.name, s.number, ErrCorrupt)
+	}
+	// Before there is a store, so that none is lost unseen with the engine's files.
+	if err := d.place.SetStores(1); err != nil {
+		return err
+	}
+	if err := s.saveFirst(ctx); err != nil {
+		return fmt.Errorf("block: create %s: %w", d.place.Dir(), err)
+	}
+	if _, err := d.catalogue.Advance(context.WithoutCancel(ctx), e, catalogue.Present); err != nil {
+		return err
 	}
 	s.created()
 	s.proven.Store(true)
-	return s.place.Enter(pebble.Opened)
+	s.start(ctx)
+	return nil
 }
 
-func (s *Store) openExisting(ctx context.Context, k *kek.KEK, storage *register.Storage) error {
-	if err := s.place.Lock(); err != nil {
+// saveFirst saves the first document, and makes the store one that is open.
+func (s *Store) saveFirst(ctx context.Context) error {
+	d := s.db
+	d.listing.RLock()
+	defer d.listing.RUnlock()
+	if err := s.storage.Attach(ctx, s.part); err != nil {
 		return err
 	}
-	if err := s.survey(); err != nil {
-		return err
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.opened == nil {
+		d.opened = map[string]*Store{}
 	}
-	creating := s.place.Phase() == pebble.Creating
-	if !creating {
-		if err := s.place.Enter(pebble.Opening); err != nil {
-			return err
+	d.opened[s.name] = s
+	return nil
+}
+
+// openStore opens a store in an engine that is open.
+func (d *DB) openStore(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error) {
+	e, err := d.find(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		since := d.copies.Load()
+		s := d.newStore(name, e.Number, k, o)
+		err := s.openExisting(ctx, e, k)
+		if err == nil {
+			err = d.enlist(s, since)
+		}
+		if err == nil {
+			s.start(ctx)
+			return s, nil
+		}
+		if err = errors.Join(err, s.release()); !errors.Is(err, errCopied) {
+			return nil, err
 		}
 	}
-	if err := s.openEngine(); err != nil {
-		return s.place.NotFinished(err)
-	}
+}
+
+func (s *Store) openExisting(ctx context.Context, e catalogue.Entry, k *kek.KEK) error {
+	dir := s.db.place.Dir()
+	s.part = s.db.engine.Partition(s.number)
 	doc, err := register.Document(ctx, s.part)
 	if errors.Is(err, engine.ErrNotFound) {
-		return s.goOnCreating(ctx, k, storage)
+		return fmt.Errorf("block: open %s: the keyring document is missing: %w", dir, ErrCorrupt)
 	}
 	if err != nil {
-		return fmt.Errorf("block: open %s: %w", s.place.Dir(), row.Damage(err))
+		return fmt.Errorf("block: open %s: %w", dir, row.Damage(err))
 	}
-	if err := s.place.Enter(pebble.Opened); err != nil {
-		return err
+	if e.State == catalogue.Creating && !s.opts.ReadOnly {
+		if _, err := s.db.catalogue.Advance(ctx, e, catalogue.Present); err != nil {
+			return row.Damage(err)
+		}
 	}
 	if err := register.CheckStoreID(ctx, s.part, doc); err != nil {
 		return err
 	}
-	if err := storage.Attach(ctx, s.part); err != nil {
-		return fmt.Errorf("block: open %s: %w", s.place.Dir(), row.Damage(err))
+	if err := s.storage.Attach(ctx, s.part); err != nil {
+		return fmt.Errorf("block: open %s: %w", dir, row.Damage(err))
 	}
 	if err := s.findSequence(ctx); err != nil {
-		return fmt.Errorf("block: open %s: %w", s.place.Dir(), err)
+		return fmt.Errorf("block: open %s: %w", dir, err)
 	}
 	ko := s.opts.Keyring
-	ko.For(inner.Block{}).AwaitRevalidate = ko.For(inner.Block{}).AwaitRevalidate || s.place.IsCopy()
-	// The first save, which may be Open's, registers the announced copies and ends their
-	// announcements.
-	ko.For(inner.Block{}).Shared = ko.For(inner.Block{}).Shared || storage.MayBeShared()
+	ko.For(inner.Block{}).AwaitRevalidate = ko.For(inner.Block{}).AwaitRevalidate || s.isCopy()
+	// The first document that is saved, perhaps by Open, has the copies in the register, and their
+	// announcements go.
+	ko.For(inner.Block{}).Shared = ko.For(inner.Block{}).Shared || s.storage.MayBeShared()
 	if s.opts.relocate != nil {
 		if err := s.opts.relocate(ctx, s, ko); err != nil {
 			return err
 		}
 	}
-	if s.keys, err = keyring.Open(ctx, storage, k, &ko); err != nil {
-		return fmt.Errorf("block: open %s: %w", s.place.Dir(), err)
+	if s.keys, err = keyring.Open(ctx, s.storage, k, &ko); err != nil {
+		return fmt.Errorf("block: open %s: %w", dir, err)
 	}
 	if err := s.expectClaimed(); err != nil {
 		return err
 	}
 	h, err := s.keys.Acquire()
 	if err != nil {
-		return nil // Inaccessible: prove runs before the first write
+		return nil // inaccessible: proven before the first write
 	}
 	defer h.Release()
 	if s.opts.ReadOnly {
-		return nil // nothing is written, and each block that is read authenticates
+		return nil // nothing will be written, and each block that is read is authenticated
 	}
 	if err := s.prove(ctx, &h); err != nil {
-		return fmt.Errorf("block: open %s: %w; what opens of it can be read with ReadOnly", s.place.Dir(), err)
+		return fmt.Errorf("block: open %s: %w; what opens of it can be read with ReadOnly", dir, err)
 	}
 	return nil
 }
 
-// goOnCreating makes the keyring of a store whose creation was cut off before it was saved. Nothing
-// can have been written before. If something is there, or the creation had ended, the keyring is
-// lost.
-func (s *Store) goOnCreating(ctx context.Context, k *kek.KEK, storage *register.Storage) error {
-	some, err := engine.HoldsAnything(ctx, s.part)
-	if err != nil {
-		return fmt.Errorf("block: open %s: %w", s.place.Dir(), row.Damage(err))
-	}
-	switch {
-	case some || s.place.Phase() != pebble.Creating:
-		return fmt.Errorf("block: open %s: the keyring document is missing: %w", s.place.Dir(), ErrCorrupt)
-	case s.opts.ReadOnly:
-		return fmt.Errorf("block: open %s: its creation was not finished: %w", s.place.Dir(), ErrReadOnly)
-	}
-	if s.keys, err = keyring.Create(ctx, storage, k, &s.opts.Keyring); err != nil {
-		return fmt.Errorf("block: create %s: %w", s.place.Dir(), err)
-	}
-	return s.finishCreation(ctx, storage)
-}
-
-// survey checks the directory, and sets the store's instance from it.
-func (s *Store) survey() error {
-	if err := s.place.Survey(); err != nil {
-		return err
-	}
-	s.be()
-	s.storage.Waits = s.place.IsCopy()
-	return nil
-}
-
-// be sets the instance of the store's keyring.
-func (s *Store) be() {
-	s.storage.Own = s.place.Instance()
-	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
-}
-
-func (s *Store) openEngine() error {
-	db, err := s.place.OpenEngine(pebble.Options{
-		Logger: s.opts.Keyring.Logger, CacheBytes: s.opts.Pebble.BlockCache, MemTableBytes: s.opts.Pebble.MemTable,
-		ValueSeparation: s.opts.Pebble.ValueSeparation, Fatal: s.opts.Pebble.Fatal,
-	})
-	if err != nil {
-		return err
-	}
-	s.db, s.part = db, db.Partition(s.partition)
-	return nil
+// isCopy reports whether the store is a copy that has not been revalidated.
+func (s *Store) isCopy() bool {
+	_, is := s.storage.IsCopy()
+	return is
 }
 
 // tagger returns the Tagger for an identity file, which also works after the keyring was closed;
@@ -312,7 +435,7 @@ func (s *Store) taggerFor(purpose string) (*inner.Tagger, error) {
 func (s *Store) StoreID() keyring.StoreID { return s.keys.StoreID() }
 
 // Instance returns 32 hexadecimal digits that tell this store from its copies.
-func (s *Store) Instance() string { return s.place.Instance().String() }
+func (s *Store) Instance() string { return s.storage.Own.String() }
 
 // Fingerprint is for an anchor; see [keyring.Keyring.Fingerprint].
 func (s *Store) Fingerprint() string { return s.keys.Fingerprint() }
@@ -336,17 +459,21 @@ func (s *Store) Close() error {
 func (s *Store) release() error {
 	var errs []error
 	tagger := s.tagger()
-	defer tagger.Destroy()
 	if s.keys != nil {
 		errs = append(errs, s.keys.Close())
 	}
 	errs = append(errs, s.use.CloseAll()...)
-	if s.db != nil {
-		err := s.db.Close()
-		if err == nil {
-			err = s.place.Leave(s.savedSequence(), tagger)
-		}
-		errs = append(errs, err)
+	if s.part != nil {
+		s.part.Release()
 	}
-	return errors.Join(append(errs, s.place.Unlock())...)
+	if s.alone {
+		s.db.mu.Lock()
+		s.db.closing = true
+		s.db.mu.Unlock()
+	}
+	s.db.closed(s, tagger)
+	if s.alone {
+		errs = append(errs, s.db.release())
+	}
+	return errors.Join(errs...)
 }

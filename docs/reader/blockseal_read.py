@@ -12,10 +12,12 @@ attempt to erase them from memory.
         --record RECORD --sealed SEALED --id HEX [--partition N] [--out FILE]
     blockseal_read.py vault FILE --passphrase-file P --out DIR
     blockseal_read.py anchor FILE
+    blockseal_read.py file DOCUMENT --kek KEY.pem [--kek ...] [--name NAME] [--out FILE] FILE
 
 DOCUMENT is the value of the engine's key 01 "keyring"; RECORD and SEALED are the
 values of 02 | partition | id and of 03 | partition | id. "vault" writes the
-private keys of a file vault (vault/local) as PEM files into DIR.
+private keys of a file vault (vault/local) as PEM files into DIR. "file" gives back what is
+in a file of keyring/sealfs, which has to have the NAME, by default that of FILE.
 
 AES-256-GCM and RSA-OAEP come from the Python package "cryptography" or, where that
 is missing, from the openssl command line, which has no GCM to decrypt with: then
@@ -297,6 +299,83 @@ def parse_anchor(b):
     return {"fingerprint": b[10:42].hex(), "generation": generation, "sequence": sequence}
 
 
+TORN = b"\xff" * 32
+
+
+def open_file(backend, pems, ring, b, name):
+    """Section 14: the content of a sealed file."""
+    head = b[:4096]
+    if len(head) < 4096 or head[:8] != b"BSSEALFS":
+        raise Refused("this is no sealed file")
+    version, layout, rest, size = struct.unpack_from(">HBBI", head, 8)
+    if version != 1:
+        raise Refused(f"the file has format version {version}, not 1")
+    records = []
+    for at in range(32, 2656, 328):
+        n = struct.unpack_from(">H", head, at)[0]
+        if n in (65, 325):
+            records.append(head[at + 2 : at + 2 + n])
+    dek = why = None
+    for record in sorted(records, key=lambda r: r[1:5], reverse=True):  # by epoch, the youngest first
+        try:
+            dek = open_record(backend, pems, ring, record, b"blockseal sealfs v1\0" + head[:32])
+            break
+        except Refused as e:
+            why = why or e
+    if dek is None:
+        raise why or Refused("the file's head has no DEK record")
+    opens = lambda key, sealed, aad: backend.gcm_open(key, sealed[:12], sealed[12:], aad) if len(sealed) >= 28 else None
+    want = hashlib.sha256(name.encode()).digest()
+    if not any(opens(dek, head[at : at + 60], b"n") == want for at in range(2656, 3136, 60) if any(head[at : at + 60])):
+        raise Refused(f"the file's head does not have the name {name!r}: it is another file's content")
+    body = b[4096:]
+    if layout == 2:
+        chunks = [body[i : i + size] for i in range(0, len(body), size)] or [b""]
+        return b"".join(gcm(backend, dek, c, struct.pack(">cQB", b"c", i, i == len(chunks) - 1), f"chunk {i} of {len(chunks)}")
+                        for i, c in enumerate(chunks))
+    if layout == 1:
+        return log_content(opens, dek, body)
+    if layout == 3:
+        return pages_content(opens, dek, head, body, size)
+    raise Refused(f"the file has the unknown layout {layout}")
+
+
+def log_content(opens, dek, body):
+    out, at, number = [], 0, 0
+    frame = lambda at: struct.unpack_from(">III", body, at)
+    opened = lambda at, n: opens(dek, body[at + 12 : at + 40 + n], b"f" + body[at : at + 12])
+    while at + 40 <= len(body):
+        n, is_number, _ = frame(at)
+        plain = opened(at, n) if n <= 65536 and is_number == number and at + 40 + n <= len(body) else None
+        if plain is None:
+            break
+        if n == 0:
+            return b"".join(out)
+        out.append(plain)
+        at, number = at + 40 + n, number + 1
+    for later in range(at + 1, len(body) - 39):
+        n, is_number, synced = frame(later)
+        if n <= 65536 and number < synced <= is_number and later + 40 + n <= len(body) and opened(later, n) is not None:
+            raise Refused(f"frame {number} is damaged or missing: frame {is_number} says that it was durable")
+    return b"".join(out) + (TORN if out else b"")
+
+
+def pages_content(opens, dek, head, body, size):
+    run = lambda salt: hmac.new(dek, b"blockseal sealfs run v1\0" + salt, hashlib.sha256).digest()
+    opened = lambda sealed, aad: opens(run(sealed[:16]), sealed[16:], aad)
+    records = [opened(head[at : at + 68], b"s" + bytes([i])) for i, at in enumerate((3328, 3840)) if any(head[at : at + 68])]
+    sequence, length, durable = max((struct.unpack(">QQQ", r) for r in records if r is not None), default=(0, 0, 0))
+    out = b""
+    for i in range(-(-length // size)):
+        page = opened(body[i * (size + 44) : (i + 1) * (size + 44)], struct.pack(">cQ", b"p", i))
+        if page is None:
+            if i * size >= durable:
+                return out
+            raise Refused(f"page {i} does not authenticate")
+        out += page
+    return out[:length]
+
+
 # --- the command line -------------------------------------------------------
 
 
@@ -315,7 +394,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", choices=["auto", "cryptography", "openssl"], default="auto")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("inspect", "keyring", "block"):
+    for name in ("inspect", "keyring", "block", "file"):
         c = commands.add_parser(name)
         c.add_argument("document")
         if name != "inspect":
@@ -326,6 +405,10 @@ def main():
     c.add_argument("--sealed", required=True)
     c.add_argument("--id", required=True, type=bytes.fromhex)
     c.add_argument("--partition", type=int, default=0)
+    c.add_argument("--out", help="default: standard output")
+    c = commands.choices["file"]
+    c.add_argument("file")
+    c.add_argument("--name", help="default: that of the file")
     c.add_argument("--out", help="default: standard output")
     c = commands.add_parser("vault")
     c.add_argument("file")
@@ -360,9 +443,12 @@ def main():
                          for i, e in ring["epochs"].items()]
         print(json.dumps(out, indent=2))
         return
-    context = struct.pack(">I", a.partition) + a.id
-    dek = open_record(backend, a.kek, ring, read(a.record), context)
-    data = open_block(backend, dek, ring, read(a.sealed), context)
+    if a.command == "file":
+        data = open_file(backend, a.kek, ring, read(a.file), a.name or os.path.basename(a.file))
+    else:
+        context = struct.pack(">I", a.partition) + a.id
+        dek = open_record(backend, a.kek, ring, read(a.record), context)
+        data = open_block(backend, dek, ring, read(a.sealed), context)
     if a.out:
         with open(a.out, "wb") as f:
             f.write(data)

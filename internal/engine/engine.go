@@ -43,7 +43,15 @@ var (
 	// ErrHeld says that a purge did all it could, and that what it should remove is still there:
 	// somebody reads it who may do so for long.
 	ErrHeld = errors.New("engine: what is purged is being read")
-	// ErrClosed says that the engine is closed.
+	// ErrOutcomeUnknown says that a server did not say whether a write that it was given was
+	// applied: it is there as a whole, now or in a moment, or not at all. Its cause is in the chain.
+	// Who reads may find out; who does the same again must be right in both cases.
+	ErrOutcomeUnknown = errors.New("engine: it is not known whether the write was applied")
+	// ErrViewEnded says that a view, or a cursor, cannot be read any more, because the engine keeps
+	// none for longer than a while, or lost it with its server. What is left to be read is read
+	// from another one, which is of another state.
+	ErrViewEnded = errors.New("engine: the view has ended")
+	// ErrClosed says that the engine was closed.
 	ErrClosed = errors.New("engine: closed")
 )
 
@@ -59,8 +67,13 @@ var (
 // An engine may also be a [Checkpointer] and a [Meter], and its partitions may be a [Purger].
 type Engine interface {
 	// Partition returns a partition, which is empty until something is written to it. It belongs to
-	// one store at a time: each call sets its floor to 0.
+	// one store at a time: each call sets its floor to 0. Where other
+	// processes share the engine, it is the same store in each of them: the floor is theirs too,
+	// and is taken for 0 only until an Apply was refused by it.
 	Partition(number uint32) Partition
+	// Peek returns a copy of a meta record of a partition that may belong to somebody, or
+	// ErrNotFound.
+	Peek(ctx context.Context, number uint32, name string) ([]byte, error)
 	// Close closes the engine. The caller has ended all calls and released views, cursors, batches
 	// and rows. Later calls return ErrClosed.
 	Close() error
@@ -72,8 +85,16 @@ type Partition interface {
 	Rows
 	Meta
 	// View returns the partition as it is now. The caller closes it: until then the engine keeps
-	// what is overwritten and deleted.
+	// what is overwritten and deleted. An engine that others use as well may end the view
+	// sooner: it and its cursors return ErrViewEnded then.
 	View(ctx context.Context) (View, error)
+	// Clear removes all rows and meta records. When it returns nil that is durable, and a change
+	// that was guarded by the floor of before has been removed as well, or is refused.
+	Clear(ctx context.Context) error
+	// Release has the engine forget what it keeps in memory of a partition that nobody uses any
+	// more: none of its methods is called after it, nor one of what came from it. Who wants it
+	// again asks for it anew.
+	Release()
 }
 
 // Reader finds rows: those of its state in a View, the present ones in a Partition.
@@ -83,7 +104,8 @@ type Reader interface {
 	// error there is nothing to release.
 	Get(ctx context.Context, id []byte, want Parts, row *Row) error
 	// Cursor returns a cursor over a part, Record or Sealed, of the rows whose ids are in [lower,
-	// upper); a nil bound is none. It walks one state. The caller closes it.
+	// upper); a nil bound is none. It walks one state, also when ctx has ended since, for as long as
+	// a View would. The caller closes it.
 	Cursor(ctx context.Context, part Parts, lower, upper []byte) (Cursor, error)
 }
 

@@ -22,7 +22,7 @@ type Meta interface {
 	// SwapMeta does all swaps if each record has the revision that its swap names; else it does
 	// none and returns ErrConflict. When it returns nil the swaps are durable, as is all that was
 	// applied before. It returns the new revisions, in the order of the swaps. No two swaps may
-	// name one record.
+	// name one record. With ErrOutcomeUnknown all swaps may have been done, or none.
 	SwapMeta(ctx context.Context, swaps ...Swap) (revisions []uint64, err error)
 }
 

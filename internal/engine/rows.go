@@ -19,7 +19,8 @@ type Rows interface {
 	//
 	// Of two batches the one that is applied later wins, and what is durable makes all that was
 	// applied before it durable. Apply may wait for the disk, which the end of ctx may not end.
-	// Errors: ErrFloor, ErrChanged, ErrNoRoom; nothing was applied then.
+	// Errors: ErrFloor, ErrChanged, ErrNoRoom; nothing was applied then. With
+	// ErrOutcomeUnknown the batch may have been, as a whole; the calls below may return that too.
 	Apply(ctx context.Context, b Batch, g Guard, sync bool) error
 	// Replace applies the ops of a batch whose row still has the record in was, and removes the
 	// others, lost of them, from the batch: whoever wrote a row meanwhile wins. was has each row of

@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,43 +21,46 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
-// The identity file lies in a store's directory beside the engine's files. It says who the store
-// is, and what is known of those files. It is text, one field a line, in this order. On disk, and
+// The identity file lies in a directory of stores beside the engine's files. It says which directory
+// it is, and what is known of those files. It is text, one field a line, in this order. On disk, and
 // must not change; docs/format.md, section 3, defines each line.
 //
-//	blockseal store 2
+//	blockseal store 3
 //	instance 0123456789abcdef0123456789abcdef
-//	copy of fedcba9876543210fedcba9876543210
 //	state closed
 //	path "/var/lib/db/store"
+//	stores 1
 //	log 12
 //	manifest 9
-//	sequence 1234
 //	file 4096 HEX MANIFEST-000009
-//	tag HEX
+//	tag 0 HEX
 //	sha256 HEX
 //
-// The state is a pebble.Phase; log and manifest are pebble.Expected's, the files are
-// pebble.Inventory's. The tag is inner.Tagger's, of all lines before it. The last line guards
-// against damage, not against people.
+// The stores are how many were made, at the least, so that an engine that has lost all of them is not
+// taken for one that never had any. The state is a pebble.Phase; log and manifest are pebble.Expected's, the files are
+// pebble.Inventory's. A tag is inner.Tagger's, of all lines before the first tag, by the store in
+// the partition of that number; they ascend. The last line guards against damage, not against
+// people.
 //
 // The file is written before all others, so that a directory without it is not a store. No key
 // depends on what it says.
 const (
 	identityName    = "BLOCKSEAL"
 	identityHead    = "blockseal store "
-	identityVersion = 2
-	maxIdentity     = 1 << 20
+	identityVersion = 3
+	maxIdentity     = 4 << 20
 )
 
 type identity struct {
 	instance inner.InstanceID
-	copyOf   inner.InstanceID // zero: not a copy, or one that was revalidated
 	path     string
+	stores   uint32 // that were made, at the least
 	engine   pebble.Expected
-	sequence uint64 // closed: the store's sequence number
-	tag      []byte // closed: of the lines before; nil: the store was Inaccessible
+	tags     map[uint32]Tag // closed: of the lines before, by the stores that could make one
 }
+
+// Tag is a store's, of the list of files that its directory was closed with.
+type Tag [inner.TagSize]byte
 
 // NewInstance returns a random instance.
 func NewInstance() (id inner.InstanceID) {
@@ -65,19 +71,15 @@ func NewInstance() (id inner.InstanceID) {
 // phaseNames are the words for a pebble.Phase.
 func phaseNames() [5]string { return [5]string{"", "creating", "opening", "open", "closed"} }
 
-// untagged returns the file up to the tag.
+// untagged returns the file up to the tags.
 func (i identity) untagged() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s%d\ninstance %v\n", identityHead, identityVersion, i.instance)
-	if i.copyOf != (inner.InstanceID{}) {
-		fmt.Fprintf(&b, "copy of %v\n", i.copyOf)
-	}
-	fmt.Fprintf(&b, "state %s\npath %s\n", phaseNames()[i.engine.Phase], strconv.QuoteToASCII(i.path))
+	fmt.Fprintf(&b, "state %s\npath %s\nstores %d\n", phaseNames()[i.engine.Phase], strconv.QuoteToASCII(i.path), i.stores)
 	if i.engine.Phase != pebble.Creating {
 		fmt.Fprintf(&b, "log %d\nmanifest %d\n", i.engine.Log, i.engine.Manifest)
 	}
 	if i.engine.Phase == pebble.Closed {
-		fmt.Fprintf(&b, "sequence %d\n", i.sequence)
 		for _, f := range i.engine.Files {
 			fmt.Fprintf(&b, "file %d %x %s\n", f.Size, f.Sum, f.Name)
 		}
@@ -87,8 +89,8 @@ func (i identity) untagged() []byte {
 
 func (i identity) encode() []byte {
 	b := i.untagged()
-	if i.tag != nil {
-		b = fmt.Appendf(b, "tag %x\n", i.tag)
+	for _, number := range slices.Sorted(maps.Keys(i.tags)) {
+		b = fmt.Appendf(b, "tag %d %x\n", number, i.tags[number])
 	}
 	return fmt.Appendf(b, "sha256 %x\n", sha256.Sum256(b))
 }
@@ -154,6 +156,24 @@ func (r *identityReader) file() (f pebble.File) {
 	return f
 }
 
+func (r *identityReader) tags(i *identity) {
+	for last := int64(-1); r.has("tag") && r.problem == ""; {
+		number, digits, _ := strings.Cut(r.field("tag"), " ")
+		n := r.number(number, "tag's store")
+		if n > math.MaxUint32 || int64(n) <= last {
+			r.bad("has its tags out of order")
+			return
+		}
+		last = int64(n)
+		var tag Tag
+		r.digits(tag[:], digits, "tag")
+		if i.tags == nil {
+			i.tags = map[uint32]Tag{}
+		}
+		i.tags[uint32(n)] = tag
+	}
+}
+
 func decodeIdentity(b []byte) (i identity, err error) {
 	bad := func(problem string) (identity, error) {
 		return identity{}, fmt.Errorf("block: the file %s %s: %w", identityName, problem, keyring.ErrCorrupt)
@@ -175,9 +195,6 @@ func decodeIdentity(b []byte) (i identity, err error) {
 	}
 	r.lines = strings.Split(string(b[:body]), "\n")[1:]
 	r.instance(&i.instance, "instance")
-	if r.has("copy of") {
-		r.instance(&i.copyOf, "copy of")
-	}
 	state := r.field("state")
 	for p, name := range phaseNames() {
 		if p > 0 && name == state {
@@ -191,19 +208,19 @@ func decodeIdentity(b []byte) (i identity, err error) {
 	if i.path, err = strconv.Unquote(quoted); err != nil || strconv.QuoteToASCII(i.path) != quoted {
 		r.bad("has a wrong path")
 	}
+	stores := r.number(r.field("stores"), "number of stores")
+	if i.stores = uint32(stores); uint64(i.stores) != stores {
+		r.bad("has a wrong number of stores")
+	}
 	if i.engine.Phase != pebble.Creating {
 		i.engine.Log = r.number(r.field("log"), "log")
 		i.engine.Manifest = r.number(r.field("manifest"), "manifest")
 	}
 	if i.engine.Phase == pebble.Closed {
-		i.sequence = r.number(r.field("sequence"), "sequence")
 		for r.has("file") {
 			i.engine.Files = append(i.engine.Files, r.file())
 		}
-		if r.has("tag") {
-			i.tag = make([]byte, inner.TagSize)
-			r.digits(i.tag, r.field("tag"), "tag")
-		}
+		r.tags(&i)
 	}
 	if r.problem == "" && (len(r.lines) != 1 || r.lines[0] != "") {
 		r.bad("has lines that do not belong")

@@ -49,18 +49,18 @@ func TestGoldenReencodes(t *testing.T) {
 
 // TestIdentityText: the identity file of each state, byte for byte.
 func TestIdentityText(t *testing.T) {
-	const one, two = "01000000000000000000000000000000", "fe000000000000000000000000000000"
+	const one = "01000000000000000000000000000000"
 	e := pebble.Expected{Phase: pebble.Closed, Log: 12, Manifest: 9, Files: []pebble.File{{Name: "000012.log", Size: 7, Sum: [32]byte{1}}}}
 	for want, id := range map[string]identity{
-		"instance " + one + "\nstate creating\npath \"/a\"\n":                         {engine: pebble.Expected{Phase: pebble.Creating}, path: "/a"},
-		"instance " + one + "\nstate opening\npath \"\\\"\\n\"\nlog 12\nmanifest 9\n": {engine: pebble.Expected{Phase: pebble.Opening, Log: 12, Manifest: 9}, path: "\"\n"},
-		"instance " + one + "\nstate open\npath \"\"\nlog 12\nmanifest 9\n":           {engine: pebble.Expected{Phase: pebble.Opened, Log: 12, Manifest: 9}},
-		"instance " + one + "\ncopy of " + two + "\nstate closed\npath \"/a\"\nlog 12\nmanifest 9\nsequence 5\n" +
-			"file 7 01" + strings.Repeat("0", 62) + " 000012.log\ntag " + strings.Repeat("ab", 32) + "\n": {
-			copyOf: inner.InstanceID{0xfe}, engine: e, path: "/a", sequence: 5, tag: bytes.Repeat([]byte{0xab}, 32)},
+		"instance " + one + "\nstate creating\npath \"/a\"\nstores 0\n":                         {engine: pebble.Expected{Phase: pebble.Creating}, path: "/a"},
+		"instance " + one + "\nstate opening\npath \"\\\"\\n\"\nstores 0\nlog 12\nmanifest 9\n": {engine: pebble.Expected{Phase: pebble.Opening, Log: 12, Manifest: 9}, path: "\"\n"},
+		"instance " + one + "\nstate open\npath \"\"\nstores 7\nlog 12\nmanifest 9\n":           {engine: pebble.Expected{Phase: pebble.Opened, Log: 12, Manifest: 9}, stores: 7},
+		"instance " + one + "\nstate closed\npath \"/a\"\nstores 4294967295\nlog 12\nmanifest 9\n" +
+			"file 7 01" + strings.Repeat("0", 62) + " 000012.log\ntag 0 " + strings.Repeat("ab", 32) + "\ntag 4294967294 " + strings.Repeat("cd", 32) + "\n": {
+			engine: e, path: "/a", stores: 1<<32 - 1, tags: map[uint32]Tag{0: Tag(bytes.Repeat([]byte{0xab}, 32)), 1<<32 - 2: Tag(bytes.Repeat([]byte{0xcd}, 32))}},
 	} {
 		id.instance = inner.InstanceID{1}
-		want = "blockseal store 2\n" + want
+		want = "blockseal store 3\n" + want
 		want += fmt.Sprintf("sha256 %x\n", sha256.Sum256([]byte(want)))
 		require.Equal(t, want, string(id.encode()))
 		back, err := decodeIdentity([]byte(want))
@@ -79,11 +79,11 @@ func TestIdentityText(t *testing.T) {
 func FuzzIdentity(f *testing.F) {
 	for _, text := range golden(f) {
 		f.Add([]byte(text))
-		f.Add([]byte(text + "copy of fedcba9876543210fedcba9876543210\n"))
+		f.Add([]byte(text + "tag 1 " + strings.Repeat("ab", 32) + "\n"))
 		f.Add([]byte(text + "\n"))
 		f.Add(bytes.ToUpper([]byte(text)))
 	}
-	f.Add([]byte("blockseal store 2\n"))
+	f.Add([]byte("blockseal store 3\n"))
 	f.Add([]byte("blockseal store 01\ninstance 00000000000000000000000000000000\n"))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {

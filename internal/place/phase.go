@@ -14,7 +14,7 @@ import (
 // The identity file says which phase the store is in, so that the next Open knows what must be
 // there:
 //
-//	creating ── the document is in the engine ──> open
+//	creating ── the engine is open ──> open
 //	open     ── Close ──> closed, with a list of the files
 //	closed   ── Open ──> opening ── the engine is open ──> open
 //
@@ -36,10 +36,7 @@ func (p *Place) Survey() error {
 	p.found = id
 	id.engine.Log = log
 	if copiedByHand(p.fs, p.dir, id) {
-		if id.copyOf == (inner.InstanceID{}) {
-			id.copyOf = id.instance
-		}
-		id.instance = NewInstance()
+		id.instance = NewInstance() // so that its stores are copies
 	}
 	p.set(id)
 	return nil
@@ -59,7 +56,7 @@ func (p *Place) Enter(phase pebble.Phase) (err error) {
 		}
 	}
 	id.engine.Phase = phase
-	id.engine.Files, id.tag, id.path = nil, nil, resolved(p.fs, p.dir)
+	id.engine.Files, id.tags, id.path = nil, nil, resolved(p.fs, p.dir)
 	p.set(id) // written or not, the engine is in this phase
 	if err := writeIdentity(p.fs, p.dir, id); err != nil {
 		return fmt.Errorf("block: open %s: %w", p.dir, err)
@@ -67,53 +64,49 @@ func (p *Place) Enter(phase pebble.Phase) (err error) {
 	return nil
 }
 
-// Revalidated saves that the store is not a copy any more.
-func (p *Place) Revalidated() error {
-	p.writing.Lock()
-	defer p.writing.Unlock()
+// Leave saves that the directory is closed, with how many stores were made in it and the list of its
+// files, which the stores of the given taggers tag. The engine is closed.
+func (p *Place) Leave(stores uint32, taggers map[uint32]*inner.Tagger) error {
 	id := p.identity()
-	id.copyOf = inner.InstanceID{}
-	if err := writeIdentity(p.fs, p.dir, id); err != nil {
-		return err
-	}
-	p.set(id)
-	return nil
-}
-
-// Leave saves that the store is closed, with its sequence number and the list of its files. The
-// engine is closed. tagger is nil if the keys were not accessible.
-func (p *Place) Leave(sequence uint64, tagger *inner.Tagger) error {
-	id := p.identity()
+	id.stores = max(id.stores, stores)
 	if p.readOnly || id.engine.Phase < pebble.Opening {
 		return nil // nothing has changed, or the next Open goes on with the creation
 	}
-	if p.refused.Load() {
-		// The list that was found is put back, so that the next Open refuses it too.
-		return writeIdentity(p.fs, p.dir, p.found)
-	}
-	id.sequence = sequence
-	if err := p.list(&id, p.dir, tagger); err != nil {
+	if err := p.list(&id, p.dir, taggers); err != nil {
 		return fmt.Errorf("block: close %s: %w", p.dir, row.Damage(err))
 	}
+	// A tag that was refused is left, so that the next Open refuses it too.
+	p.mu.Lock()
+	for _, number := range p.refused {
+		id.tag(number, p.found.tags[number])
+	}
+	p.mu.Unlock()
 	if err := writeIdentity(p.fs, p.dir, id); err != nil {
 		return fmt.Errorf("block: close %s: %w", p.dir, err)
 	}
 	return nil
 }
 
-// LeaveCopy makes a closed store of a checkpoint in dir that has everything else: a copy of this
-// store, with the sequence number sequence.
-func (p *Place) LeaveCopy(dir string, instance inner.InstanceID, sequence uint64, tagger *inner.Tagger) error {
+// LeaveCopy makes a closed directory of a checkpoint in dir that has everything else. The stores in
+// it are copies of this directory's.
+func (p *Place) LeaveCopy(dir string, instance inner.InstanceID, taggers map[uint32]*inner.Tagger) error {
 	now := p.identity()
-	id := identity{instance: instance, copyOf: now.instance, engine: now.engine, sequence: sequence}
-	if err := p.list(&id, dir, tagger); err != nil {
+	id := identity{instance: instance, stores: now.stores, engine: now.engine}
+	if err := p.list(&id, dir, taggers); err != nil {
 		return err
 	}
 	return writeIdentity(p.fs, dir, id)
 }
 
+func (i *identity) tag(number uint32, tag Tag) {
+	if i.tags == nil {
+		i.tags = map[uint32]Tag{}
+	}
+	i.tags[number] = tag
+}
+
 // list makes an identity that of a closed store, with the files in dir.
-func (p *Place) list(i *identity, dir string, tagger *inner.Tagger) (err error) {
+func (p *Place) list(i *identity, dir string, taggers map[uint32]*inner.Tagger) (err error) {
 	// What the engine removed must not come back after a crash that keeps the list.
 	if err := syncDir(p.fs, dir); err != nil {
 		return err
@@ -130,9 +123,11 @@ func (p *Place) list(i *identity, dir string, tagger *inner.Tagger) (err error) 
 	}
 	e.Phase = pebble.Closed
 	i.path = resolved(p.fs, dir)
-	if tagger != nil {
-		tag := tagger.Tag(i.untagged())
-		i.tag = tag[:]
+	lines := i.untagged()
+	for number, tagger := range taggers {
+		if tagger != nil {
+			i.tag(number, Tag(tagger.Tag(lines)))
+		}
 	}
 	return nil
 }
@@ -140,13 +135,17 @@ func (p *Place) list(i *identity, dir string, tagger *inner.Tagger) (err error) 
 // TagPurpose is the purpose of an identity's tag; see inner.Tagger.
 const TagPurpose = "identity"
 
-// CheckTag checks that the list of files that was found is the store's own, if it has a tag.
-func (p *Place) CheckTag(tag func(purpose string, data []byte) [inner.TagSize]byte) error {
-	if p.found.tag == nil {
+// CheckTag checks that the list of files that was found is as the store in a partition tagged it, if
+// it did.
+func (p *Place) CheckTag(number uint32, tag func(purpose string, data []byte) [inner.TagSize]byte) error {
+	found, ok := p.found.tags[number]
+	if !ok {
 		return nil
 	}
-	if want := tag(TagPurpose, p.found.untagged()); !hmac.Equal(want[:], p.found.tag) {
-		p.refused.Store(true)
+	if want := tag(TagPurpose, p.found.untagged()); !hmac.Equal(want[:], found[:]) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.refused = append(p.refused, number)
 		return fmt.Errorf("block: open %s: the list of files in %s was not made by this store: %w", p.dir, identityName, keyring.ErrCorrupt)
 	}
 	return nil

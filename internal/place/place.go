@@ -1,12 +1,13 @@
-// Package place knows where a store is: its directory, the directory's lock, and the identity file,
-// which says who the store is, which phase it is in, and which files it has.
+// Package place knows where stores are: their directory, its lock, and the identity file, which says
+// which directory it is, which phase it is in, and which files it has.
 package place
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -21,8 +22,8 @@ var (
 	ErrLocked   = errors.New("the store is open elsewhere")
 )
 
-// Place is the directory of one store. The texts of its errors begin with the name of package
-// block's function. Lock, Unlock and what opens the store belong to one goroutine; the rest is safe
+// Place is a directory of stores. The texts of its errors begin with the name of package
+// block's function. Lock, Unlock and what opens the engine belong to one goroutine; the rest is safe
 // for concurrent use.
 type Place struct {
 	fs       vfs.FS
@@ -30,12 +31,12 @@ type Place struct {
 	readOnly bool
 	lock     *pebble.Lock // nil: not locked
 
-	found   identity    // what Survey found
-	refused atomic.Bool // found is not the store's own; see CheckTag
+	found identity // what Survey found
 
 	writing sync.Mutex // held while the present identity is written
-	mu      sync.Mutex // guards id; held for short, so that readers wait for no disk
+	mu      sync.Mutex // guards what follows; held for short, so that readers wait for no disk
 	id      identity   // the present identity
+	refused []uint32   // partitions whose store has not made its tag in found; see CheckTag
 }
 
 // New returns the place of dir. It does not look at dir. If readOnly is set, nothing is ever
@@ -92,20 +93,41 @@ func (p *Place) set(id identity) {
 	p.id = id
 }
 
-// Instance tells the store from its copies. It is fixed once the store is open.
+// Instance tells the directory from its copies. It is fixed once the engine is open.
 func (p *Place) Instance() inner.InstanceID { return p.identity().instance }
 
-// CopyOf returns the instance that the store is a copy of, until it is revalidated; zero: it is
-// none.
-func (p *Place) CopyOf() inner.InstanceID { return p.identity().copyOf }
+// StoreInstance tells the store in a partition from its copies: the first 16 bytes of the SHA-256 of
+// "blockseal instance", a zero byte, the directory's instance and the partition's number (4 bytes,
+// big-endian). Docs/format.md has it; it must not change.
+func StoreInstance(directory inner.InstanceID, number uint32) inner.InstanceID {
+	b := append([]byte("blockseal instance\x00"), directory[:]...)
+	sum := sha256.Sum256(binary.BigEndian.AppendUint32(b, number))
+	return inner.InstanceID(sum[:16])
+}
 
-// IsCopy reports whether the store is a copy that has not been revalidated.
-func (p *Place) IsCopy() bool { return p.CopyOf() != (inner.InstanceID{}) }
+// Stores returns how many stores were ever made in the directory, at the least.
+func (p *Place) Stores() uint32 { return p.identity().stores }
 
-// Phase returns the store's phase.
+// SetStores saves how many stores were made, if it is more.
+func (p *Place) SetStores(n uint32) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	id := p.identity()
+	if p.readOnly || n <= id.stores {
+		return nil
+	}
+	id.stores = n
+	if err := writeIdentity(p.fs, p.dir, id); err != nil {
+		return fmt.Errorf("block: %s: %w", p.dir, err)
+	}
+	p.set(id)
+	return nil
+}
+
+// Phase returns the directory's phase.
 func (p *Place) Phase() pebble.Phase { return p.identity().engine.Phase }
 
-// Begin gives a store that is yet to be created its instance.
+// Begin gives a directory that is yet to be created its instance.
 func (p *Place) Begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -26,7 +26,7 @@ func closed(t *testing.T, fs vfs.FS, dir string) *Place {
 	require.NoError(t, p.Enter(pebble.Creating))
 	db, err := p.OpenEngine(pebble.Options{})
 	require.NoError(t, err)
-	require.NoError(t, errors.Join(p.Enter(pebble.Opened), db.Close(), p.Leave(1, nil), p.Unlock()))
+	require.NoError(t, errors.Join(p.Enter(pebble.Opened), db.Close(), p.Leave(0, nil), p.Unlock()))
 	return p
 }
 
@@ -53,12 +53,11 @@ func TestPhases(t *testing.T) {
 	p := found(t, fs, "a/store")
 	require.Equal(t, pebble.Closed, p.Phase())
 	require.Equal(t, made.Instance(), p.Instance())
-	require.False(t, p.IsCopy())
 	for _, phase := range []pebble.Phase{pebble.Opening, pebble.Opened} {
 		require.NoError(t, p.Enter(phase))
 		require.Equal(t, phase, found(t, fs, "a/store").Phase())
 	}
-	require.NoError(t, p.Leave(2, nil))
+	require.NoError(t, p.Leave(0, nil))
 	require.Equal(t, pebble.Closed, found(t, fs, "a/store").Phase())
 }
 
@@ -82,18 +81,19 @@ func TestReadOnlyWritesNothing(t *testing.T) {
 	closed(t, fs, "store")
 	p := New(fs, "store", true)
 	require.NoError(t, p.Survey())
-	require.NoError(t, errors.Join(p.Enter(pebble.Opened), p.Leave(7, nil)))
+	require.NoError(t, errors.Join(p.Enter(pebble.Opened), p.Leave(0, nil)))
 	require.Equal(t, pebble.Closed, found(t, fs, "store").Phase())
 }
 
-// A copy is one until it is revalidated, whether the store made it or somebody else.
+// A copy has another instance than its source, whether blockseal made it or somebody else; so have
+// the stores in it.
 func TestCopies(t *testing.T) {
 	for name, copied := range map[string]func(t *testing.T, fs *vfs.MemFS, p *Place){
-		"by the store": func(t *testing.T, fs *vfs.MemFS, p *Place) {
+		"by Checkpoint": func(t *testing.T, fs *vfs.MemFS, p *Place) {
 			_, err := vfs.Clone(fs, fs, "store", "copy")
 			require.NoError(t, err)
 			instance := NewInstance()
-			require.NoError(t, p.LeaveCopy("copy", instance, 5, nil))
+			require.NoError(t, p.LeaveCopy("copy", instance, nil))
 			at, err := InstanceAt(fs, "copy")
 			require.NoError(t, err)
 			require.Equal(t, instance, at)
@@ -108,44 +108,53 @@ func TestCopies(t *testing.T) {
 			p := closed(t, fs, "store")
 			copied(t, fs, p)
 			c := found(t, fs, "copy")
-			require.True(t, c.IsCopy())
-			require.Equal(t, p.Instance(), c.CopyOf())
 			require.NotEqual(t, p.Instance(), c.Instance())
 			require.NoError(t, c.Enter(pebble.Opening))
-			require.True(t, found(t, fs, "copy").IsCopy(), "still")
-			require.NoError(t, c.Revalidated())
-			require.False(t, c.IsCopy())
-			c = found(t, fs, "copy")
-			require.False(t, c.IsCopy())
-			require.Zero(t, c.CopyOf())
-			require.False(t, found(t, fs, "store").IsCopy())
+			require.Equal(t, c.Instance(), found(t, fs, "copy").Instance(), "it stays what it is")
+			require.Equal(t, p.Instance(), found(t, fs, "store").Instance())
 		})
 	}
 }
 
-// A list that the store did not make is put back as it was found, so that it is refused again.
-func TestRefusedListStays(t *testing.T) {
+// The instance of a store follows from the directory's and from its partition's number.
+func TestStoreInstance(t *testing.T) {
+	d := inner.InstanceID{1}
+	require.Equal(t, "e3aa74aa76f9bbfba46801403ac4c258", StoreInstance(d, 7).String())
+	seen := map[inner.InstanceID]bool{d: true}
+	for _, d := range []inner.InstanceID{d, {2}} {
+		for _, n := range []uint32{0, 1, 256, 1<<32 - 1} {
+			require.False(t, seen[StoreInstance(d, n)])
+			seen[StoreInstance(d, n)] = true
+		}
+	}
+}
+
+// A tag that its store has not made stays as it was found, so that it is refused again, and keeps
+// other stores from nothing.
+func TestRefusedTagStays(t *testing.T) {
 	fs := vfs.NewMem()
 	closed(t, fs, "store")
 	id, err := readIdentity(fs, "store")
 	require.NoError(t, err)
-	id.tag = make([]byte, inner.TagSize)
+	id.tags = map[uint32]Tag{0: {}, 7: {9}}
 	require.NoError(t, writeIdentity(fs, "store", id))
+	tag := func(first byte) func(string, []byte) [inner.TagSize]byte {
+		return func(purpose string, _ []byte) (tag [inner.TagSize]byte) {
+			require.Equal(t, "identity", purpose)
+			tag[0] = first
+			return tag
+		}
+	}
 	p := found(t, fs, "store")
 	require.NoError(t, p.Enter(pebble.Opening))
-	none := func(purpose string, _ []byte) (tag [inner.TagSize]byte) {
-		require.Equal(t, "identity", purpose)
-		tag[0] = 1
-		return tag
-	}
-	require.ErrorIs(t, p.CheckTag(none), keyring.ErrCorrupt)
-	require.NoError(t, p.Leave(9, nil))
-	again, err := readIdentity(fs, "store")
-	require.NoError(t, err)
-	require.Equal(t, id, again)
-	require.NoError(t, found(t, fs, "store").CheckTag(func(string, []byte) [inner.TagSize]byte {
-		return [inner.TagSize]byte{}
-	}), "of the tag's maker")
+	require.ErrorIs(t, p.CheckTag(0, tag(1)), keyring.ErrCorrupt)
+	require.NoError(t, p.CheckTag(7, tag(9)))
+	require.NoError(t, p.CheckTag(8, tag(1)), "it has none")
+	require.NoError(t, p.Leave(0, nil))
+	p = found(t, fs, "store")
+	require.ErrorIs(t, p.CheckTag(0, tag(1)), keyring.ErrCorrupt)
+	require.NoError(t, p.CheckTag(7, tag(1)), "of a list that it had no part in it has none")
+	require.NoError(t, p.CheckTag(0, tag(0)), "of the tag's maker")
 }
 
 // A directory that has something else is not a store.
@@ -239,7 +248,7 @@ func TestRemovalsAreDurableBeforeTheList(t *testing.T) {
 		require.NoError(t, db.Close())
 		require.NotZero(t, fs.removed.Swap(0), "the engine removed some")
 		closing = true
-		require.NoError(t, errors.Join(p.Leave(1, nil), p.Unlock()))
+		require.NoError(t, errors.Join(p.Leave(0, nil), p.Unlock()))
 		closing = false
 	}
 	require.Equal(t, 3, listed)

@@ -31,6 +31,7 @@ func imports() map[string][]string {
 		"kek":             {"vault"},
 		"dek":             {"internal/secret"},
 		"keyring":         {"vault", "kek", "dek", "internal/secret", "internal/inner"},
+		"keyring/sealfs":  {"vault", "keyring", "dek", "internal/inner"},
 		"internal/secret": {},
 		"internal/inner":  {"kek"},
 
@@ -40,6 +41,8 @@ func imports() map[string][]string {
 		"internal/keyfile": {"vault"},
 		"internal/engine":  {},
 		// Of the engines none knows another.
+		"internal/engine/postgres": {"internal/engine"},
+
 		"internal/engine/pebble": {"internal/engine"},
 		"internal/tagged":        {"internal/inner", "keyring", "internal/engine"},
 		"internal/register":      {"internal/inner", "vault", "keyring", "internal/engine", "internal/tagged", "internal/row"},

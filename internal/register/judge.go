@@ -55,7 +55,7 @@ func (m *Storage) loadRegister(ctx context.Context, document []byte) error {
 		switch {
 		case m.reg.Generation != in.Generation:
 			m.doubt = fmt.Sprintf("it was written with generation %d of the keyring document, which has generation %d", m.reg.Generation, in.Generation)
-		case m.Waits && m.reg.Instance != m.Own:
+		case m.waits && m.reg.Instance != m.Own:
 			// A copy finds the register of its source, of a copy of that, or of what the source was
 			// before somebody copied its files. Those copies are not this one's.
 			m.reg.Copies, m.reg.Lost = nil, false
@@ -157,7 +157,7 @@ func (m *Storage) Admit(o inner.Opened) {
 			m.distrust()
 		}
 	}
-	if m.Waits && o.Instance != m.Own {
+	if m.waits && o.Instance != m.Own {
 		// The copies that its source made are not this copy's. It has made only those that it
 		// announced.
 		m.reg.Copies = slices.DeleteFunc(m.reg.Copies, func(c Entry) bool {

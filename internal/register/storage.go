@@ -25,11 +25,14 @@ var (
 //	store         version byte 1, then the store's id, 16 bytes
 //	keyring       the keyring document
 //	register      see [Register]
+//	instance      see who.go; saved with the first document
+//	name          likewise
 //
 // The announcements copy/... are saved without them; see [Register].
 const (
-	storeName    = "store"
-	documentName = "keyring"
+	storeName = "store"
+	// DocumentName is the name of the document's record.
+	DocumentName = "keyring"
 
 	storeRecordVersion = 1
 )
@@ -40,20 +43,23 @@ const (
 // document, and is safe for concurrent use. Its exported fields are set before the keyring is made
 // or opened.
 type Storage struct {
-	Own   inner.InstanceID // the store's
-	Waits bool             // the store is a copy that has not been revalidated
-	Saved func()           // called when a document was saved in the engine; nil: nothing
+	Own       inner.InstanceID // the store's
+	StoreName string           // that it was found by
+	Saved     func()           // called when a document was saved in the engine; nil: nothing
 
 	mu sync.Mutex // guards what follows; held while a save waits for the disk
 
 	// These change under mu and short, so that Load waits for no disk.
 	short   sync.Mutex
 	part    engine.Partition
-	pending []byte  // the document
-	saving  *saving // nil: no document is being saved in the engine
+	pending []byte           // the document
+	saving  *saving          // nil: no document is being saved in the engine
+	was     inner.InstanceID // see IsCopy
+	waits   bool
 
 	revision uint64 // of the document's meta record; the next save replaces this one
 	tagged   []byte // the register beside the document
+	name     []byte // likewise, the store's name, tagged
 
 	reg       Register
 	staged    func(Register) []Entry // sets the copies that the next document is saved with; nil: as they are
@@ -62,6 +68,7 @@ type Storage struct {
 	doubt     string                 // why the register was not believed; "": it was, or was not judged yet
 	told      bool                   // Wrong has returned doubt
 	found     [][]byte               // tag and content of the register that was found
+	foundName []byte                 // the record of the name that was found
 	document  [sha256.Size]byte      // of the document
 }
 
@@ -101,7 +108,7 @@ func (m *Storage) load(ctx context.Context) (document []byte, record uint64, err
 	m.short.Unlock()
 	if part == nil {
 		document = bytes.Clone(pending)
-	} else if document, record, err = part.LoadMeta(ctx, documentName); err != nil && !errors.Is(err, engine.ErrNotFound) {
+	} else if document, record, err = part.LoadMeta(ctx, DocumentName); err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return nil, 0, err
 	}
 	if document == nil {
@@ -143,6 +150,9 @@ func (m *Storage) SwapTagged(ctx context.Context, was keyring.Revision, document
 	next.Past = next.Past.With(in.KEK, in.PublicKeys[in.KEK])
 	content := next.Encode()
 	beside := tagged.Join(is.Tag(Name, content), content)
+	if at == 0 { // a new store
+		m.name = tagged.Join(is.Tag(NameRecord, []byte(m.StoreName)), []byte(m.StoreName))
+	}
 	if m.part == nil {
 		m.tagged = beside
 		m.short.Lock()
@@ -171,11 +181,14 @@ func (m *Storage) Attach(ctx context.Context, part engine.Partition) error {
 		}
 		return err
 	}
-	document, revision, err := part.LoadMeta(ctx, documentName)
+	document, revision, err := part.LoadMeta(ctx, DocumentName)
 	if err != nil {
 		return err
 	}
 	m.revision = revision
+	if err := m.loadWho(ctx); err != nil {
+		return err
+	}
 	return m.loadRegister(ctx, document)
 }
 
@@ -196,9 +209,12 @@ func (m *Storage) save(ctx context.Context, in keyring.Info, before, document, t
 func (m *Storage) write(ctx context.Context, in keyring.Info, document, tagged []byte) error {
 	record := append([]byte{storeRecordVersion}, in.StoreID[:]...)
 	swaps := []engine.Swap{
-		{Name: documentName, Revision: m.revision, Value: document},
+		{Name: DocumentName, Revision: m.revision, Value: document},
 		{Name: storeName, Revision: engine.AnyRevision, Value: record},
 		{Name: Name, Revision: engine.AnyRevision, Value: tagged},
+	}
+	if m.revision == 0 { // a new store
+		swaps = append(swaps, engine.Swap{Name: instanceName, Value: m.instanceRecord()}, engine.Swap{Name: NameRecord, Value: m.name})
 	}
 	for _, name := range m.announced {
 		swaps = append(swaps, engine.Swap{Name: name, Revision: engine.AnyRevision})
@@ -211,6 +227,9 @@ func (m *Storage) write(ctx context.Context, in keyring.Info, document, tagged [
 	if err != nil {
 		return err
 	}
+	if m.revision == 0 {
+		m.was = m.Own
+	}
 	m.revision, m.announced = revisions[0], nil
 	if m.Saved != nil {
 		m.Saved()
@@ -220,7 +239,7 @@ func (m *Storage) write(ctx context.Context, in keyring.Info, document, tagged [
 
 // Document reads the keyring document of a store, or returns engine.ErrNotFound.
 func Document(ctx context.Context, p engine.Meta) ([]byte, error) {
-	return engine.ReadMeta(ctx, p, documentName)
+	return engine.ReadMeta(ctx, p, DocumentName)
 }
 
 // CheckStoreID checks that a keyring document has the id of its store.

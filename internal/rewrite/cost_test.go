@@ -18,7 +18,8 @@ func TestRewritesDoNotFloodTheRecordCache(t *testing.T) {
 		g.put(fmt.Sprintf("%03d", i), "data")
 	}
 	// As after it was opened: nothing is in the cache.
-	g.Table = row.New(row.Config{Part: g.Table.Part, Keys: g.Keys, Use: g.Use, RecordCache: 32 << 20, Wrote: func() {}})
+	caches := row.NewCaches(32<<20, 0)
+	g.Table = row.New(row.Config{Part: g.Table.Part, Keys: g.Keys, Use: g.Use, Caches: caches, Wrote: func() {}})
 	read := func() {
 		g.held(func(h *keyring.Hold) {
 			for i := range 5 {
@@ -28,15 +29,15 @@ func TestRewritesDoNotFloodTheRecordCache(t *testing.T) {
 		})
 	}
 	read()
-	before, _ := g.Table.Caches()
+	before, _ := caches.Stats()
 	require.Equal(t, 5, before.Entries)
 	_, err := g.RotateEpoch(ctx, nil)
 	require.NoError(t, err)
 	require.NoError(t, g.Rekey(ctx, nil, nil, nil))
-	now, _ := g.Table.Caches()
+	now, _ := caches.Stats()
 	require.Equal(t, 5, now.Entries)
 	read() // what is in the cache opens, or it would be a miss
-	after, _ := g.Table.Caches()
+	after, _ := caches.Stats()
 	require.Equal(t, before.Hits+5, after.Hits)
 	require.Equal(t, before.Misses, after.Misses)
 }

@@ -98,7 +98,7 @@ func (w *Rewriter) rewrapStep(ctx context.Context, h *keyring.Hold, from []byte,
 	defer r.Close()
 	var bind keyring.Binding
 	for _, d := range todo {
-		w.Table.Bind(&bind, d.ID)
+		bind.Set(d.ID)
 		again, err := h.For(inner.Block{}).Rewrap(ctx, nil, d.Record, &bind)
 		if err != nil {
 			return nil, fmt.Errorf("block %s: %w", row.Shown(d.ID), err)

@@ -58,7 +58,7 @@ func (t *Table) Commit(ctx context.Context, h *keyring.Hold, b engine.Batch, old
 	writes := make([]uint64, 0, 64) // a small batch allocates nothing
 	c, next, err := b.Op(0)
 	for ; err == nil && next > 0; c, next, err = b.Op(next) {
-		writes = append(writes, t.rows.announce(c.ID))
+		writes = append(writes, t.rows.announce(t.salt, c.ID))
 	}
 	if err == nil {
 		err = t.apply(ctx, h, b, oldest)
@@ -73,9 +73,9 @@ func (t *Table) Commit(ctx context.Context, h *keyring.Hold, b engine.Batch, old
 	// keeps older records of these blocks, which readers notice.
 	for c, next, err = b.Op(0); err == nil && next > 0; c, next, err = b.Op(next) { // the loop above has read it without an error
 		if c.Deleted {
-			t.records.drop(c.ID)
+			t.records.drop(t.salt, c.ID)
 		} else {
-			t.records.put(c.ID, c.Record)
+			t.records.put(t.salt, c.ID, c.Record)
 		}
 	}
 	return t.durable(b)
@@ -107,7 +107,7 @@ func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 			continue
 		}
 		if recordEpoch(c.Record) < floor.Epoch {
-			t.Bind(&bind, c.ID)
+			bind.Set(c.ID)
 			again, err := h.For(inner.Block{}).Rewrap(ctx, make([]byte, 0, len(c.Record)), c.Record, &bind)
 			if err != nil {
 				return g, err
@@ -162,7 +162,7 @@ func (t *Table) Replace(ctx context.Context, b engine.Batch, was []engine.Was) (
 	t.wrote()
 	c, next, err := b.Op(0)
 	for ; err == nil && next > 0; c, next, err = b.Op(next) {
-		t.records.replace(c.ID, c.Record)
+		t.records.replace(t.salt, c.ID, c.Record)
 	}
 	return lost, nil // the record cache is not trusted
 }

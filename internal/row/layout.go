@@ -2,7 +2,6 @@ package row
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 
 	"github.com/blockseal/blockseal/dek"
@@ -19,8 +18,6 @@ const (
 	Overhead = 1 + dek.Overhead
 )
 
-const partitionSize = 4
-
 // A sealed block has this layout:
 //
 //	offset  size  field
@@ -30,8 +27,9 @@ const partitionSize = 4
 //	  13+n    16  tag
 //
 // AES-256-GCM under the block's DEK, which seals this version of this block alone. The AAD is the
-// version byte, the store id (16 bytes), the partition (4 bytes, big-endian) and the block id: a
-// sealed block opens for no other store, partition or id.
+// version byte, the store id (16 bytes) and the block id: a sealed block opens for no other store
+// or id. The number of the partition that an engine keeps the store in is not a part of it, so that
+// a store can move to another engine (docs/adr/0020-many-stores.md).
 const blockVersion = 1
 
 // CheckID refuses an id that no block can have.
@@ -84,11 +82,4 @@ func checkSealed(value []byte) ([]byte, error) {
 		return nil, fmt.Errorf("the sealed block has %d bytes, want at least %d: %w", len(value), Overhead, keyring.ErrCorrupt)
 	}
 	return value[1:], nil
-}
-
-// Bind sets b to what a block's DEK record is bound to: partition | block id.
-func Bind(b *keyring.Binding, partition uint32, id []byte) {
-	var number [partitionSize]byte
-	binary.BigEndian.PutUint32(number[:], partition)
-	b.Set(number[:], id)
 }

@@ -17,13 +17,10 @@ func TestWhatABlockIsBoundTo(t *testing.T) {
 	sc := table.borrow([]byte("id"))
 	defer table.giveBack(sc)
 	store := keys.StoreID()
-	require.Equal(t, bytes.Join([][]byte{{1}, store[:], {0, 0, 0, 7}, []byte("id")}, nil), sc.aad)
+	require.Equal(t, bytes.Join([][]byte{{1}, store[:], []byte("id")}, nil), sc.aad)
 	var want keyring.Binding
-	want.Set([]byte{0, 0, 0, 7, 'i', 'd'})
+	want.Set([]byte("id"))
 	require.Equal(t, want, sc.binding)
-	var bind keyring.Binding
-	Bind(&bind, 7, []byte("id"))
-	require.Equal(t, want, bind)
 }
 
 // A sealed block of another version is told from one that is damaged.
@@ -51,12 +48,12 @@ func make29(version byte) []byte { return append([]byte{version}, make([]byte, 2
 
 // A record that is replaced is the one that the cache has from then on, if it had one.
 func TestReplaceKeepsTheRecordCacheRight(t *testing.T) {
-	table, keys := newTable(t, Config{RecordCache: 1 << 20})
+	table, keys := newTable(t, Config{Caches: NewCaches(1<<20, 0)})
 	ctx := t.Context()
 	for _, id := range []string{"cached", "not cached"} {
 		table.put(t, ctx, id, nil)
 	}
-	table.records.drop([]byte("not cached"))
+	table.records.drop(table.salt, []byte("not cached"))
 	require.NoError(t, keys.BeginEpoch(ctx))
 	held(t, keys, func(h *keyring.Hold) {
 		b := table.Part.NewBatch()
@@ -66,7 +63,7 @@ func TestReplaceKeepsTheRecordCacheRight(t *testing.T) {
 			var r engine.Row
 			require.NoError(t, table.Part.Get(ctx, []byte(id), engine.Record, &r))
 			var bind keyring.Binding
-			table.Bind(&bind, []byte(id))
+			bind.Set([]byte(id))
 			record, err := h.For(inner.Block{}).Rewrap(ctx, nil, r.Record, &bind)
 			require.NoError(t, err)
 			require.NotEqual(t, r.Record, record)
@@ -77,10 +74,10 @@ func TestReplaceKeepsTheRecordCacheRight(t *testing.T) {
 		lost, err := table.Replace(ctx, b, was)
 		require.NoError(t, err)
 		require.Zero(t, lost)
-		record, ok := table.records.get(nil, []byte("cached"))
+		record, ok := table.records.get(table.salt, nil, []byte("cached"))
 		require.True(t, ok)
 		require.Equal(t, again["cached"], record)
-		_, ok = table.records.get(nil, []byte("not cached"))
+		_, ok = table.records.get(table.salt, nil, []byte("not cached"))
 		require.False(t, ok)
 		lost, err = table.Replace(ctx, b, was) // what was read is not there any more
 		require.NoError(t, err)

@@ -21,7 +21,7 @@ var errMismatch = errors.New("the DEK record and the block do not fit together")
 func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
 	sc := t.borrow(id)
 	defer t.giveBack(sc)
-	r, tk := t.rows.get(id)
+	r, tk := t.rows.get(t.salt, id)
 	if r != nil {
 		sc.row.Record = append(sc.row.Record[:0], r.record()...)
 		if out, err := t.unseal(ctx, h, sc, r.sealed(), dst); err == nil {
@@ -39,7 +39,7 @@ func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byt
 	if out, err = t.getAt(ctx, h, sc, t.Part, id, dst); err != nil {
 		return nil, err
 	}
-	t.records.put(id, sc.row.Record)
+	t.records.put(t.salt, id, sc.row.Record)
 	return out, nil
 }
 
@@ -47,7 +47,7 @@ func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byt
 func (t *Table) getOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, dst []byte, tk ticket) (out []byte, err error) {
 	var cached bool
 	want := engine.Both
-	if sc.row.Record, cached = t.records.get(sc.row.Record[:0], id); cached {
+	if sc.row.Record, cached = t.records.get(t.salt, sc.row.Record[:0], id); cached {
 		want = engine.Sealed
 	}
 	err = t.Part.Get(ctx, id, want, &sc.row)
@@ -63,7 +63,7 @@ func (t *Table) getOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 		return nil, half(sc.row.Has)
 	}
 	if !cached {
-		t.records.put(id, sc.row.Record)
+		t.records.put(t.salt, id, sc.row.Record)
 	}
 	return t.openRow(ctx, h, sc, dst, tk)
 }

@@ -23,14 +23,12 @@ const (
 	proofSamples = 64
 )
 
-// Prove checks that the keyring is the one that this store's records were made under: each record
-// that it meets names an epoch of the keyring, and most of a sample authenticate. A damaged record
-// or two do not keep a store from opening. A keyring document in the place of the store's own opens
-// only planted records; against who plants enough of them only an anchor (Options.Keyring.Anchor)
-// helps.
-//
-// partition is the number of the partition that r reads.
-func Prove(ctx context.Context, r engine.Reader, partition uint32, h *keyring.Hold) error {
+// Prove checks that the keyring is the one that this store's records were made under: every record
+// that it meets names an epoch of the keyring, and most of the sample authenticate. A damaged
+// record or two do not keep a store from opening. A keyring document that was put in the place of
+// the store's own opens no record, or only planted ones. Only an anchor (Options.Keyring.Anchor)
+// helps against who replaces records wholesale, or plants as many as there are.
+func Prove(ctx context.Context, r engine.Reader, h *keyring.Hold) error {
 	p := proof{epochs: map[uint32]bool{}}
 	p.know(h.For(inner.Block{}).Epochs())
 	it, err := r.Cursor(ctx, engine.Record, nil, nil)
@@ -54,7 +52,7 @@ func Prove(ctx context.Context, r engine.Reader, partition uint32, h *keyring.Ho
 	var last error
 	good, bad := 0, 0
 	for _, at := range p.sample {
-		Bind(&bind, partition, at.id)
+		bind.Set(at.id)
 		if err := h.For(inner.Block{}).CheckRecord(ctx, at.record, &bind); ctx.Err() != nil {
 			return ctx.Err() // the failure says nothing of the record
 		} else if err != nil {

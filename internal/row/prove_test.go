@@ -77,7 +77,7 @@ func TestProofOfALargeStore(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, table.Commit(ctx, &h, b, h.For(inner.Block{}).CurrentEpoch()))
-	require.NoError(t, Prove(ctx, table.Part, 0, &h))
+	require.NoError(t, Prove(ctx, table.Part, &h))
 	var r engine.Row
 	require.NoError(t, table.Part.Get(ctx, id(proofFirst-1), engine.Record, &r))
 	was := engine.Was{ID: id(proofFirst - 1), Record: bytes.Clone(r.Record)}
@@ -88,7 +88,7 @@ func TestProofOfALargeStore(t *testing.T) {
 	lost, err := table.Replace(ctx, b, []engine.Was{was})
 	require.NoError(t, err)
 	require.Zero(t, lost)
-	err = Prove(ctx, table.Part, 0, &h)
+	err = Prove(ctx, table.Part, &h)
 	require.ErrorIs(t, err, keyring.ErrCorrupt)
 	require.ErrorContains(t, err, "names epoch 99, which the keyring does not have")
 }
@@ -100,7 +100,7 @@ func TestProofThatIsCutOff(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	held(t, keys, func(h *keyring.Hold) {
 		cut := &cutReader{Partition: table.Part, cut: cancel}
-		err := Prove(ctx, cut, 0, h)
+		err := Prove(ctx, cut, h)
 		require.ErrorIs(t, err, context.Canceled)
 		require.NotErrorIs(t, err, keyring.ErrCorrupt)
 	})

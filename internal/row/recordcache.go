@@ -65,8 +65,8 @@ type slot struct {
 	bucket int
 }
 
-func (c *recordCache) slot(id []byte) slot {
-	h := maphash.Bytes(c.seed, id) | 1 // never 0
+func (c *recordCache) slot(salt uint64, id []byte) slot {
+	h := (maphash.Bytes(c.seed, id) ^ salt) | 1 // never 0
 	// Multiplication by the high bits spreads as evenly as a remainder, and costs less.
 	return slot{h, int((h >> 32) * uint64(len(c.buckets)) >> 32)}
 }
@@ -78,11 +78,11 @@ func (c *recordCache) lock(s slot) *cacheLock {
 }
 
 // get appends a block's record to dst and reports whether the cache has one.
-func (c *recordCache) get(dst, id []byte) ([]byte, bool) {
+func (c *recordCache) get(salt uint64, dst, id []byte) ([]byte, bool) {
 	if c == nil {
 		return dst, false
 	}
-	s := c.slot(id)
+	s := c.slot(salt, id)
 	l := c.lock(s)
 	defer l.Unlock()
 	b := &c.buckets[s.bucket]
@@ -96,21 +96,22 @@ func (c *recordCache) get(dst, id []byte) ([]byte, bool) {
 	return dst, false
 }
 
-func (c *recordCache) put(id, record []byte) { c.set(id, record, true) }
+// put stores a block's record, in place of an older one.
+func (c *recordCache) put(salt uint64, id, record []byte) { c.set(salt, id, record, true) }
 
-// replace is put for a block that the cache already has: an operation over all blocks does not push
-// out the records of those that are read.
-func (c *recordCache) replace(id, record []byte) { c.set(id, record, false) }
+// replace is put for a block that the cache has a record of, and else does nothing: an operation
+// over all blocks does not push out the records of those that are read.
+func (c *recordCache) replace(salt uint64, id, record []byte) { c.set(salt, id, record, false) }
 
-func (c *recordCache) set(id, record []byte, add bool) {
+func (c *recordCache) set(salt uint64, id, record []byte, add bool) {
 	if c == nil {
 		return
 	}
 	if len(record) != keyring.RecordSize {
-		c.drop(id)
+		c.drop(salt, id)
 		return
 	}
-	s := c.slot(id)
+	s := c.slot(salt, id)
 	l := c.lock(s)
 	defer l.Unlock()
 	b := &c.buckets[s.bucket]
@@ -138,11 +139,12 @@ func (c *recordCache) set(id, record []byte, add bool) {
 	copy(b.record[way][:], record)
 }
 
-func (c *recordCache) drop(id []byte) {
+// drop removes a block's record.
+func (c *recordCache) drop(salt uint64, id []byte) {
 	if c == nil {
 		return
 	}
-	s := c.slot(id)
+	s := c.slot(salt, id)
 	l := c.lock(s)
 	defer l.Unlock()
 	b := &c.buckets[s.bucket]

@@ -85,16 +85,16 @@ type ticket struct {
 	valid  bool
 }
 
-func (c *rowCache) hash(id []byte) uint64 { return maphash.Bytes(c.seed, id) }
+func (c *rowCache) hash(salt uint64, id []byte) uint64 { return maphash.Bytes(c.seed, id) ^ salt }
 
 func (c *rowCache) shard(hash uint64) *rowShard { return &c.shards[hash>>58%rowShards] }
 
 // get returns a block's row, or nil and a ticket.
-func (c *rowCache) get(id []byte) (*row, ticket) {
+func (c *rowCache) get(salt uint64, id []byte) (*row, ticket) {
 	if c == nil {
 		return nil, ticket{}
 	}
-	hash := c.hash(id)
+	hash := c.hash(salt, id)
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,11 +168,11 @@ func (c *rowCache) drop(r *row) {
 
 // announce removes the row of a block that is about to be written. report follows with the hash
 // that it returns, when the write was applied or has failed.
-func (c *rowCache) announce(id []byte) uint64 {
+func (c *rowCache) announce(salt uint64, id []byte) uint64 {
 	if c == nil {
 		return 0
 	}
-	hash := c.hash(id)
+	hash := c.hash(salt, id)
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -52,7 +52,7 @@ func testRow(n int, fill byte) (record, sealed []byte) {
 // read is what Get does: it returns what the cache has of a block, or adds what
 // the engine has.
 func (g *rowRig) read(id string, engine byte) (cached bool, value byte) {
-	r, t := g.c.get([]byte(id))
+	r, t := g.c.get(0, []byte(id))
 	if r != nil {
 		return true, r.record()[0]
 	}
@@ -67,7 +67,7 @@ func TestRowCacheKeepsWhatIsReadTwice(t *testing.T) {
 		cached, _ := g.read("a", 1)
 		require.Equal(t, want, cached, "read %d", i)
 	}
-	r, _ := g.c.get([]byte("a"))
+	r, _ := g.c.get(0, []byte("a"))
 	record, sealed := testRow(100, 1)
 	require.Equal(t, record, r.record())
 	require.Equal(t, sealed, r.sealed())
@@ -82,7 +82,7 @@ func TestRowCacheForgetsWhatChanges(t *testing.T) {
 	id := []byte("a")
 	g.read("a", 1)
 	g.read("a", 1)
-	change := g.c.announce(id)
+	change := g.c.announce(0, id)
 	cached, _ := g.read("a", 1)
 	require.False(t, cached, "as soon as the change is announced")
 	g.read("a", 1)
@@ -96,12 +96,12 @@ func TestRowCacheForgetsWhatChanges(t *testing.T) {
 
 	// A reader that looked before the change does not add the old block after it.
 	g.read("b", 1)
-	_, ticket := g.c.get([]byte("b"))
+	_, ticket := g.c.get(0, []byte("b"))
 	require.True(t, ticket.valid)
-	g.c.report(g.c.announce([]byte("b")))
+	g.c.report(g.c.announce(0, []byte("b")))
 	record, sealed := testRow(100, 1)
 	g.c.add(ticket, record, sealed)
-	r, _ := g.c.get([]byte("b"))
+	r, _ := g.c.get(0, []byte("b"))
 	require.Nil(t, r)
 }
 
@@ -109,10 +109,10 @@ func TestRowCacheDrop(t *testing.T) {
 	g := newRowRig(t, 1<<20)
 	g.read("a", 1)
 	g.read("a", 1)
-	r, _ := g.c.get([]byte("a"))
+	r, _ := g.c.get(0, []byte("a"))
 	g.c.drop(r)
 	g.c.drop(r)
-	again, _ := g.c.get([]byte("a"))
+	again, _ := g.c.get(0, []byte("a"))
 	require.Nil(t, again)
 }
 
@@ -120,10 +120,10 @@ func TestRowCacheBounds(t *testing.T) {
 	require.Nil(t, newRowCache(-1))
 	require.Nil(t, newRowCache(0))
 	var none *rowCache
-	r, ticket := none.get([]byte("a"))
+	r, ticket := none.get(0, []byte("a"))
 	require.Nil(t, r)
 	none.add(ticket, nil, nil)
-	none.report(none.announce([]byte("a")))
+	none.report(none.announce(0, []byte("a")))
 	require.Zero(t, none.stats())
 
 	g := newRowRig(t, 64*4096)
@@ -143,14 +143,14 @@ func TestRowCacheBounds(t *testing.T) {
 
 	// Larger than a shard, and of another kind: not kept.
 	for range 3 {
-		_, ticket := g.c.get([]byte("large"))
+		_, ticket := g.c.get(0, []byte("large"))
 		record, sealed := testRow(1<<20, 1)
 		g.c.add(ticket, record, sealed)
-		_, ticket = g.c.get([]byte("by KEK"))
+		_, ticket = g.c.get(0, []byte("by KEK"))
 		g.c.add(ticket, make([]byte, keyring.RecordSizeByKEK), sealed[:10])
 	}
 	for _, id := range []string{"large", "by KEK"} {
-		r, _ := g.c.get([]byte(id))
+		r, _ := g.c.get(0, []byte(id))
 		require.Nil(t, r, id)
 	}
 }
@@ -177,7 +177,7 @@ func TestRowCacheIsNeverBehind(t *testing.T) {
 					runtime.Gosched()
 				}
 				b := rnd.IntN(blocks)
-				change := g.c.announce(id(b))
+				change := g.c.announce(0, id(b))
 				if rnd.IntN(3) == 0 {
 					runtime.Gosched()
 				}
@@ -204,7 +204,7 @@ func TestRowCacheIsNeverBehind(t *testing.T) {
 			for !stop.Load() {
 				b := rnd.IntN(blocks)
 				least := max(returned[b].Load(), last[b])
-				r, ticket := g.c.get(id(b))
+				r, ticket := g.c.get(0, id(b))
 				var v uint64
 				if r != nil {
 					hits.Add(1)

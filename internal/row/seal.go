@@ -31,13 +31,13 @@ func (t *Table) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 		return err
 	}
 	sc.key.Destroy() // now, and not after the wait for the log
-	write := t.rows.announce(id)
+	write := t.rows.announce(t.salt, id)
 	err := t.apply(ctx, h, b, recordEpoch(sc.row.Record), was...)
 	t.rows.report(write)
 	if err != nil {
 		return err
 	}
-	t.records.put(id, sc.row.Record)
+	t.records.put(t.salt, id, sc.row.Record)
 	return t.durable(b)
 }
 
@@ -79,13 +79,13 @@ func (t *Table) Delete(ctx context.Context, h *keyring.Hold, id []byte) error {
 	if err := b.Delete(id); err != nil {
 		return err
 	}
-	write := t.rows.announce(id)
+	write := t.rows.announce(t.salt, id)
 	err := t.apply(ctx, h, b, NoEpoch)
 	t.rows.report(write)
 	if err != nil {
 		return err
 	}
-	t.records.drop(id)
+	t.records.drop(t.salt, id)
 	return t.durable(b)
 }
 

@@ -1,7 +1,6 @@
 package row
 
 import (
-	"encoding/binary"
 	"sync"
 
 	"github.com/blockseal/blockseal/dek"
@@ -16,7 +15,7 @@ type Table struct {
 
 	use     *Use
 	keys    *keyring.Keyring
-	number  uint32 // of the partition; each block is bound to it
+	salt    uint64 // of the ids in the caches, which tables share
 	noSync  bool
 	wrote   func()
 	records *recordCache
@@ -27,29 +26,24 @@ type Table struct {
 // Config configures a Table.
 type Config struct {
 	Part   engine.Partition
-	Number uint32
+	Number uint32 // of the partition
 	Keys   *keyring.Keyring
 	Use    *Use
-	// RecordCache and RowCache are the sizes of the caches in bytes; if not positive, there is
-	// none.
-	RecordCache, RowCache int64
-	NoSync                bool   // commits need not be durable
-	Wrote                 func() // is called after each write that was applied
+	Caches *Caches // nil: none
+	NoSync bool    // commits need not be durable
+	Wrote  func()  // is called after each write that was applied
 }
 
 // New returns the table of a store that has a keyring.
 func New(c Config) *Table {
-	t := &Table{Part: c.Part, number: c.Number, keys: c.Keys, use: c.Use, noSync: c.NoSync, wrote: c.Wrote,
-		records: newRecordCache(c.RecordCache), rows: newRowCache(c.RowCache)}
+	if c.Caches == nil {
+		c.Caches = NewCaches(0, 0)
+	}
+	t := &Table{Part: c.Part, salt: c.Caches.salt(c.Number), keys: c.Keys, use: c.Use, noSync: c.NoSync, wrote: c.Wrote,
+		records: c.Caches.records, rows: c.Caches.rows}
 	t.scratch.New = func() any { return new(scratch) }
 	return t
 }
-
-// Bind is [Bind] for the table's partition.
-func (t *Table) Bind(b *keyring.Binding, id []byte) { Bind(b, t.number, id) }
-
-// Caches returns the counters of the record cache and of the row cache.
-func (t *Table) Caches() (records, rows CacheStats) { return t.records.stats(), t.rows.stats() }
 
 // CacheStats counts the look-ups in a cache and what it holds.
 type CacheStats struct {
@@ -62,9 +56,9 @@ type CacheStats struct {
 // library's key set-up.
 type scratch struct {
 	key     dek.Key
-	binding keyring.Binding
-	aad     []byte
-	row     engine.Row // what was found of a block; the record of one that is put
+	binding keyring.Binding // block id
+	aad     []byte          // of the sealed block: version | store id | block id
+	row     engine.Row      // what was found of a block; the record of one that is put
 }
 
 // borrow returns a scratch that is bound to a block.
@@ -73,7 +67,6 @@ func (t *Table) borrow(id []byte) *scratch {
 	store := t.keys.StoreID()
 	sc.aad = append(sc.aad[:0], blockVersion)
 	sc.aad = append(sc.aad, store[:]...)
-	sc.aad = binary.BigEndian.AppendUint32(sc.aad, t.number)
 	sc.aad = append(sc.aad, id...)
 	// The DEK record is bound to what follows the store id.
 	sc.binding.Set(sc.aad[1+len(store):])

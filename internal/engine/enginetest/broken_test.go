@@ -18,6 +18,44 @@ var brokenEngines = []struct {
 			b.delete = func(id []byte) error { return b.Batch.PutRecord(id, nil) }
 		}
 	}},
+	{"a clear leaves a row", "what is cleared is gone", func(p *brokenPartition) {
+		p.clear = func(ctx context.Context) error {
+			var row engine.Row
+			if err := p.Partition.Get(ctx, []byte("b"), engine.Both, &row); err != nil {
+				return p.Partition.Clear(ctx)
+			}
+			if err := p.Partition.Clear(ctx); err != nil {
+				return err
+			}
+			b := p.Partition.NewBatch()
+			room, err := b.Put([]byte("b"), row.Record, len(row.Sealed))
+			if err != nil {
+				return err
+			}
+			copy(room, row.Sealed)
+			return p.Partition.Apply(ctx, b, engine.Guard{Floor: p.Floor().Revision}, false)
+		}
+	}},
+	{"a clear leaves the meta records", "what is cleared is gone", func(p *brokenPartition) {
+		p.clear = func(ctx context.Context) error {
+			value, _, err := p.Partition.LoadMeta(ctx, "name")
+			if err := p.Partition.Clear(ctx); err != nil || value == nil {
+				return err
+			}
+			if err == nil {
+				err = engine.SetMeta(ctx, p.Partition, "name", value)
+			}
+			return err
+		}
+	}},
+	{"a change from before a clear comes after it", "what is cleared is gone", func(p *brokenPartition) {
+		p.apply = func(ctx context.Context, b engine.Batch, g engine.Guard, sync bool) error {
+			if g.Floor < p.Floor().Revision {
+				g.Floor = p.Floor().Revision
+			}
+			return p.Partition.Apply(ctx, b, g, sync)
+		}
+	}},
 	{"what was not found is no error", "a row reads as it was put", func(p *brokenPartition) {
 		p.get = func(ctx context.Context, id []byte, want engine.Parts, row *engine.Row) error {
 			if err := p.Partition.Get(ctx, id, want, row); ctx.Err() != nil {

@@ -52,6 +52,7 @@ func (r *rig) calls(ctx context.Context, v engine.View) map[string]func() error 
 		"Sync":       func() error { return r.p.Sync(ctx) },
 		"RaiseFloor": func() error { return r.p.RaiseFloor(ctx, 9) },
 		"RefuseKEKs": func() error { return r.p.RefuseKEKs(ctx, []uint32{1}) },
+		"Peek":       func() error { _, err := r.e.Peek(ctx, 7, "name"); return err },
 		"LoadMeta":   func() error { _, _, err := r.p.LoadMeta(ctx, "name"); return err },
 		"ListMeta":   func() error { return r.p.ListMeta(ctx, "", func(string, []byte) error { return nil }) },
 		"SwapMeta": func() error {
@@ -62,6 +63,12 @@ func (r *rig) calls(ctx context.Context, v engine.View) map[string]func() error 
 	if v != nil {
 		calls["View.Get"] = func() error { return get(v, engine.Both) }
 		calls["View.Cursor"] = func() error { c, err := v.Cursor(ctx, engine.Sealed, nil, nil); return closing(c, err) }
+	}
+	calls["Clear"] = func() error {
+		if v != nil {
+			return r.p.Clear(ctx)
+		}
+		return r.e.Partition(99).Clear(ctx) // it may succeed, and the others are to find what is there
 	}
 	if p, ok := r.p.(engine.Purger); ok {
 		calls["Purge"] = func() error {
@@ -94,6 +101,71 @@ func lifeParts() []part {
 			for name, call := range r.calls(r.ctx, nil) {
 				require.NoError(t, call(), name)
 			}
+		}},
+		{"what is cleared is gone", func(t T, s Subject) {
+			r := newRig(t, s)
+			other := r.in(8)
+			for _, r := range []*rig{r, other, r.in(6)} {
+				r.put("a", "1", "one", "b", "2", string(make([]byte, 100<<10)), "", "3", "three")
+				_, err := r.swap("name", 0, []byte("value"))
+				require.NoError(t, err)
+			}
+			_, was := r.meta("name")
+			v, err := r.p.View(r.ctx)
+			require.NoError(t, err)
+			late := r.p.NewBatch()
+			r.fill(late, "late", "4", "four")
+			guard := r.guard(0)
+			require.NoError(t, r.p.Clear(r.ctx))
+
+			some, err := engine.HoldsAnything(r.ctx, r.p)
+			require.NoError(t, err)
+			require.False(t, some)
+			r.absent(r.p, "a")
+			r.absent(r.p, "")
+			_, _, err = r.p.LoadMeta(r.ctx, "name")
+			require.ErrorIs(t, err, engine.ErrNotFound)
+			require.ErrorIs(t, r.p.Apply(r.ctx, late, guard, true), engine.ErrFloor, "a change from before")
+			require.NoError(t, late.Close())
+			_, err = r.swap("name", was, []byte("value"))
+			require.ErrorIs(t, err, engine.ErrConflict)
+			r.is(v, "a", "1", "one") // a view is one state
+			require.NoError(t, v.Close())
+			for _, n := range []uint32{6, 8} {
+				left := r.in(n)
+				left.is(left.p, "a", "1", "one")
+				got, _ := left.meta("name")
+				require.Equal(t, "value", got)
+			}
+
+			// It can be used again, as one that holds nothing.
+			given, err := r.swap("name", 0, []byte("another"))
+			require.NoError(t, err)
+			require.NotEqual(t, was, given)
+			r.put("a", "9", "nine")
+			r.p.Release()
+			again := r.in(7)
+			again.is(again.p, "a", "9", "nine")
+			got, _ := again.meta("name")
+			require.Equal(t, "another", got)
+			peeked, err := r.e.Peek(r.ctx, 7, "name")
+			require.NoError(t, err)
+			require.Equal(t, "another", string(peeked))
+			_, err = r.e.Peek(r.ctx, 99, "name")
+			require.ErrorIs(t, err, engine.ErrNotFound)
+			require.NoError(t, again.p.Clear(r.ctx))
+			require.NoError(t, again.p.Clear(r.ctx), "there is nothing any more")
+			if s.Crash == nil {
+				return
+			}
+			e := s.Crash(t, r.e)
+			t.Cleanup(func() { _ = e.Close() })
+			some, err = engine.HoldsAnything(r.ctx, e.Partition(7))
+			require.NoError(t, err)
+			require.False(t, some, "it is durable")
+			some, err = engine.HoldsAnything(r.ctx, e.Partition(8))
+			require.NoError(t, err)
+			require.True(t, some)
 		}},
 		{"a closed engine says so", func(t T, s Subject) {
 			r := newRig(t, s)

@@ -40,6 +40,7 @@ type brokenPartition struct {
 	load    func(context.Context, string) ([]byte, uint64, error)
 	list    func(context.Context, string, func(string, []byte) error) error
 	swap    func(context.Context, ...engine.Swap) ([]uint64, error)
+	clear   func(context.Context) error
 	floor   func() engine.Floor
 }
 
@@ -63,6 +64,10 @@ func or[F any](mine, right F, is bool) F {
 		return mine
 	}
 	return right
+}
+
+func (p *brokenPartition) Clear(ctx context.Context) error {
+	return or(p.clear, p.Partition.Clear, p.clear != nil)(ctx)
 }
 
 func (p *brokenPartition) Get(ctx context.Context, id []byte, want engine.Parts, row *engine.Row) error {

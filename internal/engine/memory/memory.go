@@ -58,6 +58,41 @@ func (e *Engine) Partition(number uint32) engine.Partition {
 	return p
 }
 
+// Clear implements [engine.Partition].
+func (p *partition) Clear(ctx context.Context) error {
+	if err := p.e.ready(ctx); err != nil {
+		return err
+	}
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	p.meta.mu.Lock()
+	defer p.meta.mu.Unlock()
+	p.rows.Store(new([]row))
+	clear(p.meta.of)
+	f := *p.floor.Load()
+	f.Revision++
+	p.floor.Store(&f)
+	return nil
+}
+
+// Release implements [engine.Partition]: what it holds is in memory alone, so it is kept.
+func (p *partition) Release() {}
+
+// Peek implements [engine.Engine].
+func (e *Engine) Peek(ctx context.Context, number uint32, name string) ([]byte, error) {
+	if err := e.ready(ctx); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	p := e.partitions[number]
+	e.mu.Unlock()
+	if p == nil {
+		return nil, engine.ErrNotFound
+	}
+	value, _, err := p.LoadMeta(ctx, name)
+	return value, err
+}
+
 // Close implements [engine.Engine].
 func (e *Engine) Close() error {
 	if e.closed.Swap(true) {

@@ -22,6 +22,11 @@ func (b Batch) Reserve(keySize, valueSize int) (key, value []byte) {
 // Delete deletes key.
 func (b Batch) Delete(key []byte) error { return translate(b.b.Delete(key, nil)) }
 
+// deleteRange deletes the keys in [lower, upper).
+func (b Batch) deleteRange(lower, upper []byte) error {
+	return translate(b.b.DeleteRange(lower, upper, nil))
+}
+
 // Size returns the batch's size in bytes.
 func (b Batch) Size() int { return b.b.Len() }
 

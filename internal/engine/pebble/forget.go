@@ -16,8 +16,12 @@ func (p *partition) Purge(ctx context.Context, touch func() error, held func() b
 	if err := p.db.ready(ctx); err != nil {
 		return err
 	}
+	spaces := []byte{spaceMeta, spaceDEK}
+	if p.cleared.Load() {
+		spaces = append(spaces, spaceData)
+	}
 	var ranges []keyRange
-	for _, space := range []byte{spaceMeta, spaceDEK} {
+	for _, space := range spaces {
 		lower, upper := bounds(space, p.number, nil, nil)
 		ranges = append(ranges, keyRange{lower, upper})
 	}

@@ -43,8 +43,18 @@ func (p *partition) LoadMeta(ctx context.Context, name string) (value []byte, re
 	}
 }
 
-func (p *partition) value(name string) ([]byte, error) {
-	v, closer, err := p.db.Get(appendKey(nil, spaceMeta, p.number, name))
+// Peek implements [engine.Engine].
+func (d *DB) Peek(ctx context.Context, number uint32, name string) ([]byte, error) {
+	if err := d.ready(ctx); err != nil {
+		return nil, err
+	}
+	return d.metaValue(number, name)
+}
+
+func (p *partition) value(name string) ([]byte, error) { return p.db.metaValue(p.number, name) }
+
+func (d *DB) metaValue(number uint32, name string) ([]byte, error) {
+	v, closer, err := d.Get(appendKey(nil, spaceMeta, number, name))
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +104,14 @@ func (m *revisions) begin(swaps []engine.Swap) (end func(swapped bool) (given []
 		}
 		return given
 	}
+}
+
+// clear forgets the revisions of records that are all gone: each that is made from now on is
+// given one that none of them had.
+func (m *revisions) clear() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.of = map[string]uint64{}
 }
 
 // ListMeta implements [engine.Meta].

@@ -33,6 +33,8 @@ type partition struct {
 	gate  sync.RWMutex
 	floor atomic.Pointer[engine.Floor] // stored under gate
 	meta  revisions
+
+	cleared atomic.Bool // by Clear: Purge removes the sealed blocks too
 }
 
 // Partition implements [engine.Engine].

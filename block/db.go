@@ -1,0 +1,554 @@
+package block
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/blockseal/blockseal/internal/catalogue"
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
+	"github.com/blockseal/blockseal/internal/place"
+	"github.com/blockseal/blockseal/internal/pool"
+	"github.com/blockseal/blockseal/internal/register"
+	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
+)
+
+// The defaults of DBOptions.
+const (
+	DefaultMaxOpen   = 1000
+	DefaultIdleClose = 10 * time.Minute
+	DefaultOpening   = 16
+)
+
+// DBOptions configure a DB. A nil *DBOptions, and each zero field, means the default that the field
+// states.
+type DBOptions struct {
+	// Resolve returns the KEK and the options of a store that Acquire is about to open. It may
+	// block, and is called for one store at a time only where that is the same one. Default: none,
+	// and Acquire returns only what is open.
+	Resolve func(ctx context.Context, name string) (*kek.KEK, *Options, error)
+	// MaxOpen is how many stores Acquire keeps open at once. To open another one it closes the one
+	// that nobody has used for longest; if all are used, it waits. Default: 1,000.
+	MaxOpen int
+	// IdleClose is how long Acquire keeps a store open that nobody uses. Default: 10 minutes.
+	IdleClose time.Duration
+	// Opening is how many stores Acquire opens at once. Of those, half at the most are of one vault,
+	// and one of a vault that did not answer the last time. Default: 16.
+	Opening int
+
+	// ReadOnly opens an existing directory and all its stores as Options.ReadOnly does one.
+	ReadOnly bool
+	// RecordCache and RowCache are the sizes of the caches that the stores share, as in Options;
+	// Options.RecordCache and RowCache of a store in a DB mean nothing.
+	RecordCache, RowCache int64
+	// Pebble configures the storage engine.
+	Pebble PebbleOptions
+	// Logger is told what the engine says. Default: nobody is.
+	Logger *slog.Logger
+	// Clock is for IdleClose. Default: the system's.
+	Clock vault.Clock
+}
+
+func (o *DBOptions) withDefaults() (DBOptions, error) {
+	var c DBOptions
+	if o != nil {
+		c = *o
+	}
+	c.MaxOpen = cmp.Or(c.MaxOpen, DefaultMaxOpen)
+	c.IdleClose = cmp.Or(c.IdleClose, DefaultIdleClose)
+	c.Opening = cmp.Or(c.Opening, DefaultOpening)
+	c.RecordCache = cmp.Or(c.RecordCache, DefaultRecordCache)
+	c.RowCache = cmp.Or(c.RowCache, DefaultRowCache)
+	c.Pebble.FS = c.Pebble.fs()
+	if c.Clock == nil {
+		c.Clock = vault.SystemClock()
+	}
+	if c.MaxOpen < 0 || c.IdleClose < 0 || c.Opening < 0 || c.Pebble.BlockCache < 0 {
+		return c, errors.New("block: options: MaxOpen, IdleClose, Opening and Pebble.BlockCache must not be negative")
+	}
+	return c, nil
+}
+
+// DB is a directory with one storage engine and any number of stores, each under a KEK of its own.
+// Its methods are safe for concurrent use.
+type DB struct {
+	opts      DBOptions
+	place     *place.Place
+	engine    engine.Engine
+	caches    *row.Caches
+	catalogue *catalogue.Catalogue
+	stores    *pool.Pool[*Store]
+	use       row.Use // by what is done to the directory, and not in a store
+
+	copying chan struct{} // admits one Checkpoint at a time
+	listing sync.RWMutex  // held for reading by who adds to opened, and for writing by a Checkpoint
+	copies  atomic.Uint64 // begun and ended Checkpoints
+
+	// closing and taggers are of the stores that are closed because the DB is; see closed.
+	mu      sync.Mutex
+	opened  map[string]*Store // by name
+	closing bool
+	taggers map[uint32]*inner.Tagger
+}
+
+// OpenDB opens the directory dir, which becomes one if it does not exist or is empty. It asks no
+// vault: stores are opened by Open, Create and Acquire. A directory that [Open] made is one with a
+// store in it. What an earlier DB left unfinished, such as a Drop, is finished first.
+//
+// One DB that writes, or any number that are read only, have a directory open. Errors:
+// [ErrNotStore], [ErrLocked], [ErrVersion], [ErrCorrupt].
+func OpenDB(ctx context.Context, dir string, opts *DBOptions) (*DB, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	d, found, err := newDB(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	if found {
+		err = d.open()
+	} else {
+		err = d.create()
+	}
+	if err == nil {
+		err = d.finish(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.release())
+	}
+	return d, nil
+}
+
+// newDB returns a DB without an engine, and whether there is one in dir.
+func newDB(dir string, o DBOptions) (d *DB, found bool, err error) {
+	// An absolute path stays right when the program changes its working directory.
+	if dir, err = place.Absolute(o.Pebble.FS, dir); err != nil {
+		return nil, false, fmt.Errorf("block: open: %w", err)
+	}
+	if found, err = place.Has(o.Pebble.FS, dir); err != nil {
+		return nil, false, err
+	}
+	d = &DB{opts: o, place: place.New(o.Pebble.FS, dir, o.ReadOnly), copying: make(chan struct{}, 1)}
+	d.stores = pool.New(pool.Options[*Store]{Prepare: d.prepare, Close: (*Store).Close, Most: o.MaxOpen, Idle: o.IdleClose, Opening: o.Opening, Clock: o.Clock})
+	if !found {
+		d.place.Begin()
+	}
+	return d, found, nil
+}
+
+// create makes the directory.
+func (d *DB) create() error {
+	dir := d.place.Dir()
+	if d.opts.ReadOnly {
+		return fmt.Errorf("block: there is no store in %s, and a read-only one cannot be created: %w", dir, ErrReadOnly)
+	}
+	if err := d.place.MakeDir(); err != nil {
+		return fmt.Errorf("block: create %s: %w", dir, err)
+	}
+	if err := d.place.Lock(); err != nil {
+		return err
+	}
+	// Somebody else may have created it between the first look and the lock.
+	if found, err := place.Has(d.opts.Pebble.FS, dir); err != nil {
+		return err
+	} else if found {
+		return fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", dir, ErrLocked)
+	}
+	if err := d.place.Enter(pebble.Creating); err != nil {
+		return err
+	}
+	if err := d.openEngine(); err != nil {
+		return err
+	}
+	return d.place.Enter(pebble.Opened)
+}
+
+// open opens a directory that there is.
+func (d *DB) open() error {
+	if err := d.place.Lock(); err != nil {
+		return err
+	}
+	if err := d.place.Survey(); err != nil {
+		return err
+	}
+	if d.place.Phase() != pebble.Creating {
+		if err := d.place.Enter(pebble.Opening); err != nil {
+			return err
+		}
+	}
+	if err := d.openEngine(); err != nil {
+		return d.place.NotFinished(err)
+	}
+	if err := d.checkCatalogue(context.Background()); err != nil {
+		return err
+	}
+	return d.place.Enter(pebble.Opened)
+}
+
+// checkCatalogue refuses an engine that has fewer stores than were made: what it has lost of the
+// catalogue it may have lost of them.
+func (d *DB) checkCatalogue(ctx context.Context) error {
+	given, err := d.catalogue.Given(ctx)
+	if err != nil {
+		return fmt.Errorf("block: open %s: %w", d.place.Dir(), row.Damage(err))
+	}
+	if made := d.place.Stores(); given < made {
+		return fmt.Errorf("block: open %s: %d stores were made in it, and its catalogue knows of %d: %w", d.place.Dir(), made, given, ErrCorrupt)
+	}
+	return nil
+}
+
+func (d *DB) openEngine() error {
+	p := d.opts.Pebble
+	e, err := d.place.OpenEngine(pebble.Options{
+		Logger: d.opts.Logger, CacheBytes: p.BlockCache, MemTableBytes: p.MemTable, ValueSeparation: p.ValueSeparation, Fatal: p.Fatal,
+	})
+	if err != nil {
+		return err
+	}
+	d.attach(e)
+	return nil
+}
+
+// attach gives the DB its engine.
+func (d *DB) attach(e engine.Engine) {
+	d.engine, d.catalogue = e, catalogue.Of(e)
+	d.caches = row.NewCaches(d.opts.RecordCache, d.opts.RowCache)
+}
+
+// finish does what was left unfinished: drops, and creations of which no store has come.
+func (d *DB) finish(ctx context.Context) error {
+	if d.opts.ReadOnly {
+		return nil
+	}
+	left, err := d.catalogue.Unfinished(ctx)
+	if err != nil {
+		return fmt.Errorf("block: open %s: %w", d.place.Dir(), row.Damage(err))
+	}
+	for _, e := range left {
+		there, err := d.there(ctx, e)
+		switch {
+		case err != nil:
+		case e.State == catalogue.Dropping:
+			_, err = d.finishDrop(ctx, e)
+		case there:
+			_, err = d.catalogue.Advance(ctx, e, catalogue.Present)
+		default:
+			err = d.abandon(ctx, e)
+		}
+		if err != nil {
+			return fmt.Errorf("block: open %s: finish what was left of store %q: %w", d.place.Dir(), e.Name, row.Damage(err))
+		}
+	}
+	return nil
+}
+
+// there reports whether there is a store: its document is there.
+func (d *DB) there(ctx context.Context, e catalogue.Entry) (bool, error) {
+	_, err := d.document(ctx, e.Number)
+	if errors.Is(err, engine.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// document reads the keyring document of a store that may be open.
+func (d *DB) document(ctx context.Context, number uint32) ([]byte, error) {
+	return d.engine.Peek(ctx, number, register.DocumentName)
+}
+
+// abandon removes the entry of a store whose creation has come to nothing.
+func (d *DB) abandon(ctx context.Context, e catalogue.Entry) error {
+	p := d.engine.Partition(e.Number)
+	defer p.Release()
+	if some, err := engine.HoldsAnything(ctx, p); err != nil {
+		return err
+	} else if some {
+		if err := p.Clear(ctx); err != nil {
+			return err
+		}
+	}
+	return d.catalogue.Remove(ctx, e)
+}
+
+// Create makes a store and opens it. Close closes it, as Store.Close does. If the vault refuses or
+// does not answer, there is none. Names have 1 to 255 bytes of UTF-8 and are compared byte by byte.
+// Errors: [ErrExists], [ErrName], and those of [Open].
+func (d *DB) Create(ctx context.Context, name string, k *kek.KEK, opts *Options) (*Store, error) {
+	return d.own(ctx, name, k, opts, "create", d.createOrWithdraw)
+}
+
+// Open opens a store. Close closes it, as Store.Close does. If the vault refuses or does not answer,
+// it opens all the same, as [Open] says. One that Acquire has open, and that somebody uses, is
+// [ErrLocked]. Errors: [ErrNoStore], [ErrName], and those of [Open].
+func (d *DB) Open(ctx context.Context, name string, k *kek.KEK, opts *Options) (*Store, error) {
+	return d.own(ctx, name, k, opts, "open", d.openStore)
+}
+
+func (d *DB) own(ctx context.Context, name string, k *kek.KEK, opts *Options, op string,
+	f func(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error)) (*Store, error) {
+	o, err := opts.withDefaults()
+	if err == nil && k == nil {
+		err = errors.New("a KEK is required")
+	}
+	if err == nil {
+		err = catalogue.CheckName(name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("block: %s store %q: %w", op, name, err)
+	}
+	if err := d.use.Begin(); err != nil {
+		return nil, fmt.Errorf("block: %s store %q: %w", op, name, ErrClosed)
+	}
+	defer d.use.End()
+	s, err := d.stores.Own(ctx, name, func(ctx context.Context) (*Store, error) { return f(ctx, name, k, o) })
+	if err != nil {
+		return nil, fmt.Errorf("block: %s store %q: %w", op, name, inDB(err))
+	}
+	return s, nil
+}
+
+// inDB says of an error of the pool what it is here.
+func inDB(err error) error {
+	switch {
+	case errors.Is(err, pool.ErrInUse):
+		return fmt.Errorf("%w: in this DB", ErrLocked)
+	case errors.Is(err, pool.ErrClosed):
+		return ErrClosed
+	}
+	return err
+}
+
+// Acquire returns a store that is open until release is called, having opened it if need be with
+// what DBOptions.Resolve returns. It is shared by all who acquire it: nobody closes it. A store that
+// its vault refuses is Inaccessible, and no error. To hold one store and to wait for another one may
+// take until ctx ends where MaxOpen are all held. Errors: [ErrNoStore], [ErrName], [ErrClosed], that
+// of Resolve, and those of [Open].
+func (d *DB) Acquire(ctx context.Context, name string) (s *Store, release func(), err error) {
+	if err := catalogue.CheckName(name); err != nil {
+		return nil, nil, fmt.Errorf("block: acquire store %q: %w", name, err)
+	}
+	if s, release, err = d.stores.Acquire(ctx, name); err != nil {
+		return nil, nil, fmt.Errorf("block: acquire store %q: %w", name, inDB(err))
+	}
+	return s, release, nil
+}
+
+// prepare finds out how Acquire opens a store.
+func (d *DB) prepare(ctx context.Context, name string) (w pool.Way[*Store], err error) {
+	if err := d.use.Begin(); err != nil {
+		return w, ErrClosed
+	}
+	defer d.use.End()
+	if _, err := d.find(ctx, name); err != nil {
+		return w, err
+	}
+	if d.opts.Resolve == nil {
+		return w, errors.New("it is not open, and DBOptions.Resolve is not set")
+	}
+	k, opts, err := d.opts.Resolve(ctx, name)
+	if err == nil && k == nil {
+		err = errors.New("DBOptions.Resolve returned no KEK")
+	}
+	if err != nil {
+		return w, err
+	}
+	o, err := opts.withDefaults()
+	if err != nil {
+		return w, err
+	}
+	w.Lane = k.ID().Vault
+	w.Open = func(ctx context.Context) (*Store, bool, error) {
+		if err := d.use.Begin(); err != nil {
+			return nil, false, ErrClosed
+		}
+		defer d.use.End()
+		s, err := d.openStore(ctx, name, k, o)
+		if err != nil {
+			return nil, vault.Transient(err), err
+		}
+		cause := s.State().Cause
+		return s, cause != nil && vault.Transient(cause), nil
+	}
+	return w, nil
+}
+
+// find returns the entry of a store, or ErrNoStore.
+func (d *DB) find(ctx context.Context, name string) (catalogue.Entry, error) {
+	e, err := d.catalogue.Find(ctx, name)
+	switch {
+	case err != nil:
+		return e, row.Damage(err)
+	case e.State == catalogue.Dropping:
+		return e, fmt.Errorf("%w: it is being dropped", ErrNoStore)
+	case e.State == catalogue.Creating:
+		if there, err := d.there(ctx, e); err != nil {
+			return e, row.Damage(err)
+		} else if !there {
+			return e, fmt.Errorf("%w: its creation was not finished", ErrNoStore)
+		}
+	}
+	return e, nil
+}
+
+// StoreInfo is what a store in a DB says of itself without a key. It is not authentic.
+type StoreInfo struct {
+	Name       string          `json:"name"`
+	ID         keyring.StoreID `json:"id"`
+	KEK        vault.KeyID     `json:"kek"`
+	Generation uint64          `json:"generation"` // of its keyring document
+}
+
+// Stores walks the stores, in an order that means nothing, without a key or a vault. Of one that
+// cannot be read it gives an error, with the name where that is known, and goes on.
+func (d *DB) Stores(ctx context.Context) iter.Seq2[StoreInfo, error] {
+	return func(yield func(StoreInfo, error) bool) {
+		if err := d.use.Begin(); err != nil {
+			yield(StoreInfo{}, fmt.Errorf("block: stores: %w", ErrClosed))
+			return
+		}
+		defer d.use.End()
+		stop := errors.New("stop")
+		err := d.catalogue.Each(ctx, func(e catalogue.Entry, err error) error {
+			if err == nil && e.State == catalogue.Dropping {
+				return nil
+			}
+			info := StoreInfo{Name: e.Name}
+			if err == nil {
+				err = d.describe(ctx, e, &info)
+			}
+			if errors.Is(err, ErrNoStore) {
+				return nil
+			}
+			if err != nil {
+				err = fmt.Errorf("block: stores: %q: %w", e.Name, row.Damage(err))
+			}
+			if !yield(info, err) {
+				return stop
+			}
+			return ctx.Err()
+		})
+		if err != nil && !errors.Is(err, stop) {
+			yield(StoreInfo{}, fmt.Errorf("block: stores: %w", row.Damage(err)))
+		}
+	}
+}
+
+func (d *DB) describe(ctx context.Context, e catalogue.Entry, info *StoreInfo) error {
+	doc, err := d.document(ctx, e.Number)
+	if errors.Is(err, engine.ErrNotFound) {
+		if e.State == catalogue.Creating {
+			return ErrNoStore
+		}
+		return fmt.Errorf("its keyring document is missing: %w", ErrCorrupt)
+	}
+	if err != nil {
+		return err
+	}
+	in, err := keyring.Inspect(doc)
+	if err != nil {
+		return err
+	}
+	info.ID, info.KEK, info.Generation = in.StoreID, in.KEK, in.Generation
+	return nil
+}
+
+// Close closes all stores that are open, and the DB. It waits for what is under way, as Store.Close
+// does. Everything after it returns [ErrClosed]. Closing twice does nothing.
+func (d *DB) Close() error {
+	d.mu.Lock()
+	d.closing = true
+	d.mu.Unlock()
+	err := d.stores.Close()
+	return d.use.Close(func() error { return errors.Join(err, d.release()) })
+}
+
+// errCopied says that a Checkpoint was begun or ended while a store was being opened: what it has
+// read may be from before its copy was announced.
+var errCopied = errors.New("a checkpoint was made meanwhile")
+
+// enlist makes a store one that is open, unless a Checkpoint has come in between since.
+func (d *DB) enlist(s *Store, since uint64) error {
+	d.listing.RLock()
+	defer d.listing.RUnlock()
+	if d.copies.Load() != since {
+		return errCopied
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.opened == nil {
+		d.opened = map[string]*Store{}
+	}
+	d.opened[s.name] = s
+	return nil
+}
+
+// openStores returns those that are open.
+func (d *DB) openStores() []*Store {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Values(d.opened))
+}
+
+// isOpen returns a store if it is open.
+func (d *DB) isOpen(name string) *Store {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.opened[name]
+}
+
+// closed is told of each store that was closed, with what tags the list of files for it, if it could
+// be had.
+func (d *DB) closed(s *Store, t *inner.Tagger) {
+	d.mu.Lock()
+	if d.opened[s.name] == s {
+		delete(d.opened, s.name)
+	}
+	if t != nil && d.closing {
+		if d.taggers == nil {
+			d.taggers = map[uint32]*inner.Tagger{}
+		}
+		d.taggers[s.number], t = t, nil
+	}
+	d.mu.Unlock()
+	t.Destroy()
+	close(s.gone)
+	d.stores.Closed(s.name, s) // whoever closed it
+}
+
+// release closes the engine and lets the directory go.
+func (d *DB) release() error {
+	d.mu.Lock()
+	taggers := maps.Clone(d.taggers)
+	d.mu.Unlock()
+	defer func() {
+		for _, t := range taggers {
+			t.Destroy()
+		}
+	}()
+	var errs []error
+	if e := d.engine; e != nil {
+		d.engine = nil // to release twice does nothing
+		given, err := d.catalogue.Given(context.Background())
+		err = errors.Join(row.Damage(err), e.Close())
+		if err == nil {
+			err = d.place.Leave(given, taggers)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, d.place.Unlock())...)
+}

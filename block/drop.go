@@ -1,0 +1,181 @@
+package block
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/blockseal/blockseal/internal/catalogue"
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/inner"
+	"github.com/blockseal/blockseal/internal/place"
+	"github.com/blockseal/blockseal/internal/register"
+	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// A store is dropped in steps, each durable before the next one:
+//
+//	1  its entry in the catalogue is marked, and with it a draft of the receipt is written: from here
+//	   on nobody opens the store, and the next OpenDB goes on where this one was cut off
+//	2  its document, its records and its blocks are deleted, in one write
+//	3  the engine writes them out of its files
+//	4  its entry is removed, and with it the receipt is written
+//
+// Before the first step nothing has happened. The number of its partition is not given again.
+
+// receiptPrefix begins the names of the meta records, in the catalogue's partition, that hold the
+// receipts of stores that were dropped, by the number of their partition.
+const receiptPrefix = "receipt/"
+
+func receiptName(number uint32) string { return fmt.Sprintf("%s%08x", receiptPrefix, number) }
+
+// Drop removes a store and everything that it has, from the engine and from its files, and returns a
+// receipt, as [Store.Erase] does. A store that is open is closed first. It takes no key. It takes
+// one vault call, GetKey, for each KEK version that the receipt names if the store is open, and says
+// nothing of them if it is not.
+//
+// After a crash the next OpenDB finishes it; the receipt of one that had come to its end is kept, see
+// [DB.Dropped]. On a full disk it ends with ctx, and can be called again. Errors: [ErrNoStore].
+func (d *DB) Drop(ctx context.Context, name string) (Receipt, error) {
+	r, err := d.drop(ctx, name)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("block: drop store %q: %w", name, err)
+	}
+	return r, nil
+}
+
+func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
+	if err := catalogue.CheckName(name); err != nil {
+		return r, err
+	}
+	if err := d.use.Begin(); err != nil {
+		return r, ErrClosed
+	}
+	defer d.use.End()
+	if d.opts.ReadOnly {
+		return r, ErrReadOnly
+	}
+	if _, ok := d.engine.Partition(catalogue.Partition).(engine.Purger); !ok {
+		return r, fmt.Errorf("the engine cannot promise that its files forget: %w", errors.ErrUnsupported)
+	}
+	keys := d.askForKEKsOf(ctx, name)
+	again, err := d.stores.Evict(ctx, name)
+	if err != nil {
+		return r, inDB(err)
+	}
+	defer again()
+	e, err := d.catalogue.Find(ctx, name)
+	if err != nil {
+		return r, row.Damage(err)
+	}
+	if e.State != catalogue.Dropping {
+		if there, err := d.there(ctx, e); err != nil {
+			return r, row.Damage(err)
+		} else if !there && e.State == catalogue.Creating {
+			return r, errors.Join(ErrNoStore, d.abandon(ctx, e))
+		}
+		draft, err := d.draft(ctx, e, keys)
+		if err != nil {
+			return r, err
+		}
+		if e, err = d.catalogue.Advance(ctx, e, catalogue.Dropping, engine.Swap{Name: receiptName(e.Number), Revision: engine.AnyRevision, Value: draft}); err != nil {
+			return r, err
+		}
+	}
+	return d.finishDrop(ctx, e)
+}
+
+// askForKEKsOf asks for the KEK versions of a store that is open.
+func (d *DB) askForKEKsOf(ctx context.Context, name string) (keys []ReceiptKey) {
+	s := d.isOpen(name)
+	if s == nil || s.use.Begin() != nil {
+		return nil
+	}
+	defer s.use.End()
+	keys = s.askForKEKs(ctx, s.storage.Past().IDs())
+	tell(s.storage.Past().PublicKeys(s.keys.For(inner.Block{}).PublicKeys()), keys)
+	return keys
+}
+
+// draft returns the receipt of a store that is there, with what is known before it is removed. What
+// cannot be read, of a store that is damaged, is missing in it.
+func (d *DB) draft(ctx context.Context, e catalogue.Entry, keys []ReceiptKey) ([]byte, error) {
+	p := d.engine.Partition(e.Number)
+	defer p.Release()
+	own := d.instanceOf(e.Number)
+	r := Receipt{Version: receiptVersion, Name: e.Name, Dropped: true, Instance: own.String(), Keys: keys, Incomplete: true, Copies: []Copy{}, Epochs: []uint32{}}
+	storage := &register.Storage{Own: own, StoreName: e.Name}
+	doc, err := register.Document(ctx, p)
+	if err == nil {
+		err = storage.Attach(ctx, p)
+	}
+	var in keyring.Info
+	if err == nil {
+		in, err = keyring.Inspect(doc)
+	}
+	if err == nil {
+		reg, _ := storage.View()
+		r.Store, r.Generation, r.Incomplete = in.StoreID, in.Generation, reg.Lost || reg.Past.Incomplete
+		for _, c := range reg.Copies {
+			r.Copies = append(r.Copies, Copy(c.Copy))
+		}
+		if keys == nil {
+			for _, id := range reg.Past.IDs() {
+				r.Keys = append(r.Keys, ReceiptKey{Key: id, State: KeyUnknown})
+			}
+		}
+	} else if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return json.Marshal(r)
+}
+
+// finishDrop removes what is left of a store whose entry is marked.
+func (d *DB) finishDrop(ctx context.Context, e catalogue.Entry) (r Receipt, err error) {
+	meta := d.catalogue.Meta()
+	draft, err := engine.ReadMeta(ctx, meta, receiptName(e.Number))
+	if err == nil {
+		err = json.Unmarshal(draft, &r)
+	}
+	if err != nil { // it is damaged, and the store goes all the same
+		r = Receipt{Version: receiptVersion, Name: e.Name, Dropped: true, Instance: d.instanceOf(e.Number).String(), Incomplete: true, Copies: []Copy{}, Epochs: []uint32{}}
+	}
+	p := d.engine.Partition(e.Number)
+	defer p.Release()
+	if err := p.Clear(ctx); err != nil {
+		return r, err
+	}
+	if purger, ok := p.(engine.Purger); ok {
+		err = purger.Purge(ctx, func() error {
+			return engine.SetMeta(ctx, meta, metaErased, []byte(d.opts.Clock.Now().UTC().Format(time.RFC3339)))
+		}, d.pinned)
+	} else {
+		err = engine.ErrHeld
+	}
+	if err != nil && !errors.Is(err, engine.ErrHeld) {
+		return r, row.Damage(err)
+	}
+	r.Pinned = err != nil
+	r.Time = d.opts.Clock.Now().UTC()
+	if err := r.seal(); err != nil {
+		return r, err
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return r, err
+	}
+	return r, d.catalogue.Remove(context.WithoutCancel(ctx), e, engine.Swap{Name: receiptName(e.Number), Revision: engine.AnyRevision, Value: b})
+}
+
+// pinned reports whether anything of any store keeps the engine from forgetting.
+func (d *DB) pinned() bool {
+	return slices.ContainsFunc(d.openStores(), func(s *Store) bool { return s.keys.For(inner.Block{}).Pins() > 0 })
+}
+
+func (d *DB) instanceOf(number uint32) inner.InstanceID {
+	return place.StoreInstance(d.place.Instance(), number)
+}

@@ -1,0 +1,232 @@
+package catalogue
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/engine/memory"
+)
+
+func never(Entry) (bool, error)  { return false, nil }
+func always(Entry) (bool, error) { return true, nil }
+
+func TestLifeOfAnEntry(t *testing.T) {
+	ctx := t.Context()
+	c := Of(memory.New())
+	given, err := c.Given(ctx)
+	require.NoError(t, err)
+	require.Zero(t, given)
+	_, err = c.Find(ctx, "a")
+	require.ErrorIs(t, err, ErrNone)
+
+	a, err := c.Add(ctx, "a", never)
+	require.NoError(t, err)
+	require.Equal(t, uint32(0), a.Number)
+	require.Equal(t, Creating, a.State)
+	b, err := c.Add(ctx, "b", never)
+	require.NoError(t, err)
+	require.Equal(t, uint32(1), b.Number)
+
+	// Its creation is under way, or was cut off: whoever knows says so.
+	_, err = c.Add(ctx, "a", never)
+	require.ErrorIs(t, err, ErrExists)
+	again, err := c.Add(ctx, "a", always)
+	require.NoError(t, err)
+	require.Equal(t, uint32(2), again.Number, "the number that was given is not given again")
+	_, err = c.Advance(ctx, a, Present)
+	require.ErrorIs(t, err, ErrMoved, "of the creation that was given up")
+	a = again
+
+	unfinished := func(want ...string) {
+		t.Helper()
+		all, err := c.Unfinished(ctx)
+		require.NoError(t, err)
+		var names []string
+		for _, e := range all {
+			names = append(names, e.Name)
+		}
+		require.ElementsMatch(t, want, names)
+	}
+	unfinished("a", "b")
+	a, err = c.Advance(ctx, a, Present)
+	require.NoError(t, err)
+	unfinished("b")
+	_, err = c.Add(ctx, "a", always)
+	require.ErrorIs(t, err, ErrExists, "there is no question of it any more")
+	_, err = c.Advance(ctx, a, Creating)
+	require.Error(t, err, "there is no way back")
+
+	was := a
+	a, err = c.Advance(ctx, a, Dropping)
+	require.NoError(t, err)
+	unfinished("a", "b")
+	require.ErrorIs(t, c.Remove(ctx, was), ErrMoved)
+	found, err := c.Find(ctx, "a")
+	require.NoError(t, err)
+	require.Equal(t, Dropping, found.State)
+	require.NoError(t, c.Remove(ctx, found, engine.Swap{Name: "receipt", Revision: engine.AnyRevision, Value: []byte("left to say")}))
+	unfinished("b")
+	got, err := engine.ReadMeta(ctx, c.Meta(), "receipt")
+	require.NoError(t, err)
+	require.Equal(t, "left to say", string(got))
+	_, err = c.Find(ctx, "a")
+	require.ErrorIs(t, err, ErrNone)
+
+	a, err = c.Add(ctx, "a", never)
+	require.NoError(t, err)
+	require.Equal(t, uint32(3), a.Number, "nor that of a store which was dropped")
+	var names []string
+	require.NoError(t, c.Each(ctx, func(e Entry, err error) error {
+		names = append(names, fmt.Sprint(e.Name, " ", e.Number, " ", e.State))
+		return err
+	}))
+	require.ElementsMatch(t, []string{"a 3 1", "b 1 1"}, names)
+	given, err = c.Given(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 4, given)
+}
+
+// Two names are one only if they have the same bytes.
+func TestNames(t *testing.T) {
+	good := []string{
+		"a", "A", " a", "a ", "a/b", "../a", "a\x00", "\x00", "a\nb", "store/", "next", "/", ".", "..",
+		"é", "e\u0301", // which look alike
+		"а", // Cyrillic
+		"ﬁ", "fi", "K", "\u212a",
+		"\u202eevil", "\ufeffa", strings.Repeat("x", 255), strings.Repeat("é", 127),
+	}
+	c := Of(memory.New())
+	numbers := map[uint32]string{}
+	for _, name := range good {
+		e, err := c.Add(t.Context(), name, never)
+		require.NoError(t, err, "%q", name)
+		require.NotContains(t, numbers, e.Number)
+		numbers[e.Number] = name
+	}
+	for number, name := range numbers {
+		e, err := c.Find(t.Context(), name)
+		require.NoError(t, err)
+		require.Equal(t, number, e.Number)
+	}
+	for _, name := range []string{"", strings.Repeat("x", 256), "\xff", "a\xc3", "\xed\xa0\x80"} {
+		_, err := c.Add(t.Context(), name, always)
+		require.ErrorIs(t, err, ErrName, "%q", name)
+		_, err = c.Find(t.Context(), name)
+		require.ErrorIs(t, err, ErrName, "%q", name)
+	}
+}
+
+// Many at a time: each number is given once, and each name once.
+func TestManyAtATime(t *testing.T) {
+	e := memory.New()
+	const makers, names = 8, 20
+	var mu sync.Mutex
+	given := map[uint32]int{}
+	made := map[string]int{}
+	var all sync.WaitGroup
+	for range makers {
+		all.Go(func() {
+			c := Of(e) // as another process would have one
+			for i := range names {
+				name := fmt.Sprint("store ", i)
+				entry, err := c.Add(t.Context(), name, never)
+				if errors.Is(err, ErrExists) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				given[entry.Number]++
+				made[name]++
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	require.Len(t, made, names)
+	require.Len(t, given, names)
+}
+
+func TestNumbersComeToAnEnd(t *testing.T) {
+	e := memory.New()
+	require.NoError(t, engine.SetMeta(t.Context(), e.Partition(Partition), nextName, encodeNext(Partition-1)))
+	c := Of(e)
+	last, err := c.Add(t.Context(), "last", never)
+	require.NoError(t, err)
+	require.Equal(t, uint32(Partition-1), last.Number)
+	_, err = c.Add(t.Context(), "one too many", never)
+	require.ErrorIs(t, err, ErrFull)
+}
+
+// Who can write the engine can exchange entries; that is seen.
+func TestExchangedEntries(t *testing.T) {
+	ctx := t.Context()
+	e := memory.New()
+	c, meta := Of(e), e.Partition(Partition)
+	for _, name := range []string{"a", "b"} {
+		_, err := c.Add(ctx, name, never)
+		require.NoError(t, err)
+	}
+	other, err := engine.ReadMeta(ctx, meta, key("b"))
+	require.NoError(t, err)
+	require.NoError(t, engine.SetMeta(ctx, meta, key("a"), other))
+	_, err = c.Find(ctx, "a")
+	require.ErrorIs(t, err, engine.ErrCorrupt)
+	var bad int
+	require.NoError(t, c.Each(ctx, func(_ Entry, err error) error {
+		if err != nil {
+			require.ErrorIs(t, err, engine.ErrCorrupt)
+			bad++
+		}
+		return nil
+	}))
+	require.Equal(t, 1, bad, "the other ones are found")
+}
+
+func TestDecode(t *testing.T) {
+	whole := Entry{Name: "a", Number: 0x01020304, State: Present}.Encode()
+	require.Equal(t, []byte{1, 2, 1, 2, 3, 4, 'a'}, whole)
+	for what, c := range map[string]struct {
+		b    []byte
+		want error
+	}{
+		"nothing":          {nil, engine.ErrCorrupt},
+		"another version":  {[]byte{2}, engine.ErrVersion},
+		"no name":          {whole[:6], engine.ErrCorrupt},
+		"a name too long":  {append(whole[:6:6], make([]byte, 256)...), engine.ErrCorrupt},
+		"no state":         {[]byte{1, 0, 0, 0, 0, 1, 'a'}, engine.ErrCorrupt},
+		"an unknown state": {[]byte{1, 4, 0, 0, 0, 1, 'a'}, engine.ErrCorrupt},
+		"the catalogue's":  {[]byte{1, 2, 255, 255, 255, 255, 'a'}, engine.ErrCorrupt},
+		"a name not UTF-8": {[]byte{1, 2, 0, 0, 0, 1, 255}, engine.ErrCorrupt},
+	} {
+		_, err := Decode(c.b)
+		require.ErrorIs(t, err, c.want, what)
+	}
+	for _, b := range [][]byte{nil, {1}, {1, 0, 0, 0}, {1, 0, 0, 0, 0, 0}} {
+		_, err := decodeNext(b)
+		require.ErrorIs(t, err, engine.ErrCorrupt)
+	}
+	_, err := decodeNext([]byte{2, 0, 0, 0, 0})
+	require.ErrorIs(t, err, engine.ErrVersion)
+}
+
+func FuzzEntry(f *testing.F) {
+	f.Add(Entry{Name: "a", Number: 1, State: Creating}.Encode())
+	f.Add(Entry{Name: strings.Repeat("x", 255), Number: 7, State: Dropping}.Encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := Decode(b)
+		if err != nil {
+			return
+		}
+		require.Equal(t, b, e.Encode())
+		require.NoError(t, CheckName(e.Name))
+	})
+}

@@ -1,0 +1,141 @@
+package postgres
+
+import (
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// statements is all the SQL that an open engine uses, for its schema; what makes the schema is in
+// schema.go.
+type statements struct {
+	// Rows.
+	get, getRecord, getSealed     string
+	put, putRecord, delete        string // one row, if the floor lets it pass
+	putAll                        string // many, likewise
+	setRow, setRecord, remove     string // in a transaction that has looked at the floor
+	lockTable, lockRows, reserve  string
+	chunks                        [2][2][2]string // part, direction, with an upper bound
+	clearTo, clearRange, clearEnd string
+
+	// Floor.
+	seeFloor, makeFloor           string
+	raise, refuse, clear          string
+	lockers, running              string
+	load, list                    string // Meta records.
+	insert, update, upsert, erase string
+	eraseAny, absent              string
+}
+
+// What a connection must be for a change, in the change itself: PostgreSQL takes the lock on the
+// table before it takes the statement's snapshot, and raising the floor rests on that. Under any
+// other isolation the snapshot may be an older one.
+const readCommitted = `current_setting('transaction_isolation') = 'read committed'`
+
+const (
+	forward, backward = 0, 1
+	unbounded, below  = 0, 1
+)
+
+func newStatements(schema string) *statements {
+	fragments := strings.NewReplacer(
+		"{guard}", `FROM {s}.floor f WHERE f.part = $1 AND f.revision = $2 AND (f.epoch <= $3 OR $4::boolean) AND `+readCommitted,
+		"{row}", `part = $1 AND id = $2 AND long = $3`,
+		"{next}", `(((f.revision >> 24) + 1) << 24) | $2::bigint`)
+	name := pgx.Identifier{schema}.Sanitize()
+	names := strings.NewReplacer("{s}", name, "{quoted}", strings.ReplaceAll(name, "'", "''"))
+	q := func(sql string) string { return names.Replace(fragments.Replace(sql)) }
+
+	s := &statements{
+		get:       q(`SELECT record, data FROM {s}.rows WHERE {row}`),
+		getRecord: q(`SELECT record FROM {s}.rows WHERE {row}`),
+		getSealed: q(`SELECT data FROM {s}.rows WHERE {row} AND data IS NOT NULL`),
+
+		// The floor is read by the statement that writes: whoever raises it waits for those that
+		// have the lock on the table which this one has before it looks.
+		put: q(`INSERT INTO {s}.rows (part, id, long, rest, record, data)
+			SELECT $1::bigint, $5::bytea, $6::bytea, $7::bytea, $8::bytea, $9::bytea {guard}
+			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record, data = excluded.data`),
+		putRecord: q(`INSERT INTO {s}.rows (part, id, long, rest, record)
+			SELECT $1::bigint, $5::bytea, $6::bytea, $7::bytea, $8::bytea {guard}
+			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record`),
+		delete: q(`WITH f AS (SELECT f.part {guard}),
+			d AS (DELETE FROM {s}.rows r USING f WHERE r.part = f.part AND r.id = $5 AND r.long = $6)
+			SELECT part FROM f`),
+		// In the order of the arrays, which is that of the ids, so that two of them do not wait
+		// for each other.
+		putAll: q(`INSERT INTO {s}.rows (part, id, long, rest, record, data)
+			SELECT $1::bigint, u.id, u.long, u.rest, u.record, u.data FROM
+			(SELECT f.part {guard}) f, unnest($5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[]) u(id, long, rest, record, data)
+			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record, data = excluded.data`),
+
+		setRow: q(`INSERT INTO {s}.rows (part, id, long, rest, record, data) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record, data = excluded.data`),
+		setRecord: q(`INSERT INTO {s}.rows (part, id, long, rest, record) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record`),
+		remove:    q(`DELETE FROM {s}.rows WHERE {row}`),
+		lockTable: q(`LOCK TABLE {s}.rows IN ROW EXCLUSIVE MODE`),
+		// In the order of the arrays. Each row is looked up by itself, because the planner would read
+		// the whole partition for a join if it thinks that there are few.
+		lockRows: q(`SELECT u.at, r.record FROM unnest($2::bytea[], $3::bytea[]) WITH ORDINALITY u(id, long, at),
+			LATERAL (SELECT record FROM {s}.rows WHERE part = $1 AND id = u.id AND long = u.long FOR UPDATE) r`),
+		// A row that must not be there is made, so that nobody else makes it meanwhile.
+		reserve: q(`INSERT INTO {s}.rows (part, id, long, rest, record)
+			SELECT $1::bigint, u.id, u.long, u.rest, ''::bytea FROM unnest($2::bytea[], $3::bytea[], $4::bytea[]) u(id, long, rest)
+			ON CONFLICT (part, id, long) DO NOTHING RETURNING id, rest`),
+
+		clearTo:    q(`SELECT id FROM {s}.rows WHERE part = $1 AND id > $2 ORDER BY id OFFSET $3 LIMIT 1`),
+		clearRange: q(`DELETE FROM {s}.rows WHERE part = $1 AND id >= $2 AND id < $3`),
+		clearEnd:   q(`DELETE FROM {s}.rows WHERE part = $1 AND id >= $2`),
+
+		seeFloor:  q(`SELECT revision, epoch, keks FROM {s}.floor WHERE part = $1`),
+		makeFloor: q(`INSERT INTO {s}.floor (part, revision, epoch, keks) VALUES ($1, 1, 0, '{}') ON CONFLICT (part) DO NOTHING`),
+		raise: q(`INSERT INTO {s}.floor AS f (part, revision, epoch, keks) VALUES ($1, (1::bigint << 24) | $2::bigint, $3, '{}')
+			ON CONFLICT (part) DO UPDATE SET revision = {next}, epoch = greatest(f.epoch, excluded.epoch) RETURNING revision, epoch, keks`),
+		refuse: q(`INSERT INTO {s}.floor AS f (part, revision, epoch, keks) VALUES ($1, (1::bigint << 24) | $2::bigint, 0, $3)
+			ON CONFLICT (part) DO UPDATE SET revision = {next}, keks = excluded.keks RETURNING revision, epoch, keks`),
+		clear: q(`WITH m AS (DELETE FROM {s}.meta WHERE part = $1)
+			INSERT INTO {s}.floor AS f (part, revision, epoch, keks) VALUES ($1, (1::bigint << 24) | $2::bigint, 0, '{}')
+			ON CONFLICT (part) DO UPDATE SET revision = {next}, epoch = 0, keks = '{}' RETURNING revision, epoch, keks`),
+		lockers: q(`SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation'
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND relation = '{quoted}.rows'::regclass
+			AND mode = 'RowExclusiveLock'`),
+		running: q(`SELECT count(*) FROM pg_locks WHERE virtualtransaction = ANY($1::text[])
+			AND (locktype = 'virtualxid' OR locktype = 'relation' AND relation = '{quoted}.rows'::regclass AND virtualtransaction LIKE '-1/%')`),
+
+		load: q(`SELECT value, revision FROM {s}.meta WHERE part = $1 AND name = $2`),
+		list: q(`SELECT name, value FROM {s}.meta WHERE part = $1 AND name >= $2 AND substring(name FROM 1 FOR $3::int) = $2 ORDER BY name`),
+
+		insert:   q(`INSERT INTO {s}.meta (part, name, revision, value) VALUES ($1, $2, $3, $4) ON CONFLICT (part, name) DO NOTHING`),
+		update:   q(`UPDATE {s}.meta SET revision = $3, value = $4 WHERE part = $1 AND name = $2 AND revision = $5`),
+		upsert:   q(`INSERT INTO {s}.meta (part, name, revision, value) VALUES ($1, $2, $3, $4) ON CONFLICT (part, name) DO UPDATE SET revision = excluded.revision, value = excluded.value`),
+		erase:    q(`DELETE FROM {s}.meta WHERE part = $1 AND name = $2 AND revision = $3`),
+		eraseAny: q(`DELETE FROM {s}.meta WHERE part = $1 AND name = $2`),
+		absent:   q(`SELECT 1 WHERE NOT EXISTS (SELECT FROM {s}.meta WHERE part = $1 AND name = $2)`),
+	}
+	for part, column := range []string{"record", "data"} {
+		for direction, order := range []string{"ASC", "DESC"} {
+			for bound, upper := range []string{"", "AND (id, rest) < ($6::bytea, $7::bytea)"} {
+				s.chunks[part][direction][bound] = q(chunk(column, order, upper))
+			}
+		}
+	}
+	return s
+}
+
+// byIndex keeps what goes through rows in the order of their ids on the index, within a transaction.
+// Until its table was analysed, and whenever it has grown much since, the planner thinks that a
+// partition has few rows, and would sort all of them for each chunk. What is sorted all the same are
+// ids of one head, which is another node.
+const byIndex = `set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off`
+
+// chunk is the next rows of a walk: at most $4, and none behind that with which their values have
+// $5 bytes. The size of a value that is out of line is known without reading it.
+func chunk(column, order, upper string) string {
+	return strings.NewReplacer("{v}", column, "{o}", order, "{upper}", upper).Replace(
+		`SELECT id, rest, {v} FROM (
+			SELECT id, rest, {v}, sum(octet_length({v})) OVER (ORDER BY id {o}, rest {o} ROWS UNBOUNDED PRECEDING) - octet_length({v}) AS before FROM (
+				SELECT id, rest, {v} FROM {s}.rows WHERE part = $1 AND (id, rest) >= ($2::bytea, $3::bytea) {upper} AND {v} IS NOT NULL
+				ORDER BY id {o}, rest {o} LIMIT $4) c
+			) d WHERE before < $5 ORDER BY id {o}, rest {o}`)
+}

@@ -1,0 +1,505 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// thing is what the tests open.
+type thing struct {
+	name   string
+	closed atomic.Int32
+}
+
+// bubbleClock is the clock of a bubble.
+type bubbleClock struct{ start time.Time }
+
+func (c bubbleClock) Elapsed() time.Duration { return time.Since(c.start) }
+func (c bubbleClock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
+	return time.AfterFunc(d, f).Stop
+}
+
+var errBroken = errors.New("broken")
+
+// world is where things are opened: it counts them, and opens each when the test lets it.
+type world struct {
+	t    *testing.T
+	pool *Pool[*thing]
+
+	mu              sync.Mutex
+	lane            func(name string) string
+	opening, open   map[string]int
+	opens           map[string]int
+	order           []string
+	gate            map[string]chan struct{} // an opening waits for it, or for its context
+	fails           map[string]error
+	silent          map[string]bool
+	most, mostBeing int
+}
+
+func newWorld(t *testing.T, most, opening int, idle time.Duration) *world {
+	w := &world{t: t, opening: map[string]int{}, open: map[string]int{}, opens: map[string]int{},
+		gate: map[string]chan struct{}{}, fails: map[string]error{}, silent: map[string]bool{},
+		lane: func(name string) string { return name }}
+	w.pool = New(Options[*thing]{
+		Prepare: func(_ context.Context, name string) (Way[*thing], error) { return w.way(name), nil },
+		Close:   w.close, Most: most, Opening: opening, Idle: idle, Clock: bubbleClock{time.Now()},
+	})
+	return w
+}
+
+func sum(m map[string]int) (n int) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
+
+func (w *world) way(name string) Way[*thing] {
+	return Way[*thing]{Lane: w.lane(name), Open: func(ctx context.Context) (*thing, bool, error) { return w.opened(ctx, name) }}
+}
+
+func (w *world) opened(ctx context.Context, name string) (*thing, bool, error) {
+	w.mu.Lock()
+	w.opening[name]++
+	w.mostBeing = max(w.mostBeing, sum(w.opening))
+	gate, err := w.gate[name], w.fails[name]
+	w.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.opening[name]--
+	if err != nil {
+		return nil, w.silent[name], err
+	}
+	w.opens[name]++
+	w.order = append(w.order, name)
+	w.open[name]++
+	if w.open[name] > 1 {
+		w.t.Errorf("%s is open twice", name)
+	}
+	w.most = max(w.most, sum(w.open))
+	return &thing{name: name}, w.silent[name], nil
+}
+
+func (w *world) close(v *thing) error {
+	if v.closed.Add(1) != 1 {
+		w.t.Errorf("%s was closed twice", v.name)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open[v.name]--
+	return nil
+}
+
+// in runs a test in a bubble, with a pool that is closed at its end.
+func in(t *testing.T, most, opening int, idle time.Duration, f func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, most, opening, idle)
+		f(t, w)
+		require.NoError(t, w.pool.Close())
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		require.Zero(t, sum(w.open), "what is open when the pool is closed")
+		require.LessOrEqual(t, w.mostBeing, opening)
+	})
+}
+
+// get acquires in the background.
+func (w *world) get(ctx context.Context, name string) *getting {
+	g := &getting{done: make(chan struct{})}
+	go func() {
+		defer close(g.done)
+		g.value, g.release, g.err = w.pool.Acquire(ctx, name)
+	}()
+	synctest.Wait()
+	return g
+}
+
+type getting struct {
+	done    chan struct{}
+	value   *thing
+	release func()
+	err     error
+}
+
+func (g *getting) over() bool {
+	select {
+	case <-g.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (w *world) must(name string) *getting {
+	g := w.get(w.t.Context(), name)
+	require.True(w.t, g.over(), name)
+	require.NoError(w.t, g.err, name)
+	return g
+}
+
+func TestOpenedOnceAndShared(t *testing.T) {
+	in(t, 10, 4, time.Hour, func(t *testing.T, w *world) {
+		w.gate["a"] = make(chan struct{})
+		one, two := w.get(t.Context(), "a"), w.get(t.Context(), "a")
+		require.False(t, one.over() || two.over())
+		close(w.gate["a"])
+		synctest.Wait()
+		require.Same(t, one.value, two.value)
+		require.Same(t, one.value, w.must("a").value)
+		require.Equal(t, 1, w.opens["a"])
+	})
+}
+
+// The one that was used longest ago goes, and none that is used.
+func TestTheLeastRecentlyUsedGoes(t *testing.T) {
+	in(t, 2, 4, time.Hour, func(t *testing.T, w *world) {
+		a, b := w.must("a"), w.must("b")
+		a.release()
+		b.release()
+		a.release() // twice is once
+		w.must("a").release()
+		c := w.must("c")
+		require.EqualValues(t, 1, b.value.closed.Load())
+		require.Zero(t, a.value.closed.Load())
+
+		a = w.must("a")
+		d := w.get(t.Context(), "d")
+		require.False(t, d.over(), "both are used")
+		c.release()
+		synctest.Wait()
+		require.True(t, d.over())
+		require.NoError(t, d.err)
+		require.EqualValues(t, 1, c.value.closed.Load())
+		require.Zero(t, a.value.closed.Load())
+		require.LessOrEqual(t, w.most, 2)
+		a.release()
+		d.release()
+	})
+}
+
+func TestClosedWhenIdle(t *testing.T) {
+	in(t, 10, 4, time.Minute, func(t *testing.T, w *world) {
+		a, b := w.must("a"), w.must("b")
+		a.release()
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		b.release()
+		time.Sleep(29 * time.Second)
+		synctest.Wait()
+		require.Zero(t, a.value.closed.Load())
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.EqualValues(t, 1, a.value.closed.Load())
+		require.Zero(t, b.value.closed.Load())
+		b = w.must("b")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Zero(t, b.value.closed.Load(), "it is used")
+		require.Equal(t, 1, w.opens["b"])
+		b.release()
+	})
+}
+
+// Who gives up takes nothing from those who wait for the same; the last one ends the opening.
+func TestGivingUp(t *testing.T) {
+	in(t, 10, 4, time.Hour, func(t *testing.T, w *world) {
+		w.gate["a"] = make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		one, two := w.get(ctx, "a"), w.get(t.Context(), "a")
+		cancel()
+		synctest.Wait()
+		require.ErrorIs(t, one.err, context.Canceled)
+		require.False(t, two.over())
+		close(w.gate["a"])
+		synctest.Wait()
+		require.NoError(t, two.err)
+		two.release()
+
+		w.gate["b"] = make(chan struct{})
+		ctx, cancel = context.WithCancel(t.Context())
+		_ = w.get(ctx, "b")
+		cancel()
+		synctest.Wait()
+		require.Zero(t, w.opening["b"], "nobody waits for it: its opening was ended")
+		close(w.gate["b"])
+		require.NotNil(t, w.must("b").value)
+
+		_, _, err := w.pool.Acquire(ctx, "c")
+		require.ErrorIs(t, err, context.Canceled)
+		require.Zero(t, w.opens["c"])
+	})
+}
+
+// Who comes while an opening is being given up gets one of its own.
+func TestComingToOneThatWasGivenUp(t *testing.T) {
+	in(t, 10, 4, time.Hour, func(t *testing.T, w *world) {
+		ctx, cancel := context.WithCancel(t.Context())
+		began, goOn := make(chan struct{}), make(chan struct{})
+		times := 0
+		w.pool.o.Prepare = func(ctx context.Context, name string) (Way[*thing], error) {
+			if times++; times == 1 {
+				close(began)
+				<-ctx.Done()
+				<-goOn
+				return Way[*thing]{}, ctx.Err()
+			}
+			return w.way(name), nil
+		}
+		one := w.get(ctx, "a")
+		<-began
+		cancel()
+		synctest.Wait()
+		require.True(t, one.over())
+		two := w.get(t.Context(), "a")
+		require.False(t, two.over())
+		close(goOn)
+		synctest.Wait()
+		require.NoError(t, two.err)
+		two.release()
+	})
+}
+
+// A failure is told to all who wait for it, and not to those who come after.
+func TestFailures(t *testing.T) {
+	in(t, 10, 4, time.Hour, func(t *testing.T, w *world) {
+		w.gate["a"], w.fails["a"] = make(chan struct{}), errBroken
+		one, two := w.get(t.Context(), "a"), w.get(t.Context(), "a")
+		close(w.gate["a"])
+		synctest.Wait()
+		require.ErrorIs(t, one.err, errBroken)
+		require.ErrorIs(t, two.err, errBroken)
+		delete(w.fails, "a")
+		w.must("a").release()
+
+		w.pool.o.Prepare = func(context.Context, string) (Way[*thing], error) { return Way[*thing]{}, errBroken }
+		_, _, err := w.pool.Acquire(t.Context(), "b")
+		require.ErrorIs(t, err, errBroken)
+	})
+}
+
+func TestWhoCameFirstIsFirst(t *testing.T) {
+	in(t, 100, 1, time.Hour, func(t *testing.T, w *world) {
+		hold := make(chan struct{})
+		var want []string
+		for i := range 8 {
+			name := fmt.Sprint(i)
+			want = append(want, name)
+			w.gate[name] = hold
+			defer func(g *getting) { g.release() }(w.get(t.Context(), name))
+		}
+		close(hold)
+		synctest.Wait()
+		require.Equal(t, want, w.order)
+	})
+}
+
+// No more are opened at once than may be, and one lane takes half of the turns, or one when
+// nobody answers there.
+func TestTurns(t *testing.T) {
+	in(t, 100, 4, time.Hour, func(t *testing.T, w *world) {
+		w.lane = func(name string) string { return name[:1] }
+		hold := make(chan struct{})
+		var slow []*getting
+		for i := range 8 {
+			name := fmt.Sprint("slow", i)
+			w.gate[name] = hold
+			slow = append(slow, w.get(t.Context(), name))
+		}
+		require.Equal(t, 2, sum(w.opening), "half of the turns")
+		w.must("other").release()
+		w.must("third").release()
+		close(hold)
+		synctest.Wait()
+		for _, g := range slow {
+			require.NoError(t, g.err)
+			g.release()
+		}
+
+		// Nobody answers: it takes one turn.
+		hang := make(chan struct{})
+		for i := range 4 {
+			name := fmt.Sprint("hung", i)
+			w.gate[name], w.silent[name], w.fails[name] = hang, true, errBroken
+		}
+		first := w.get(t.Context(), "hung0")
+		close(hang)
+		synctest.Wait()
+		require.ErrorIs(t, first.err, errBroken)
+		hang = make(chan struct{})
+		for i := range 4 {
+			w.gate[fmt.Sprint("hung", i)] = hang
+		}
+		var hung []*getting
+		for i := range 4 {
+			hung = append(hung, w.get(t.Context(), fmt.Sprint("hung", i)))
+		}
+		require.Equal(t, 1, sum(w.opening))
+		w.fails, w.silent = map[string]error{}, map[string]bool{}
+		close(hang)
+		synctest.Wait()
+		for _, g := range hung[1:] {
+			require.NoError(t, g.err, "the others are opened when it answers again")
+			g.release()
+		}
+	})
+}
+
+func TestOwned(t *testing.T) {
+	in(t, 1, 4, time.Minute, func(t *testing.T, w *world) {
+		open := func(name string) (*thing, error) {
+			return w.pool.Own(t.Context(), name, func(ctx context.Context) (*thing, error) {
+				v, _, err := w.opened(ctx, name)
+				return v, err
+			})
+		}
+		a, err := open("a")
+		require.NoError(t, err)
+		_, err = open("a")
+		require.ErrorIs(t, err, ErrInUse)
+		shared := w.must("a")
+		require.Same(t, a, shared.value)
+		shared.release()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		b := w.must("b") // which needs no place of a's
+		require.Zero(t, a.closed.Load(), "whoever opened it closes it")
+		_, err = open("b")
+		require.ErrorIs(t, err, ErrInUse)
+		b.release()
+		own, err := open("b")
+		require.NoError(t, err)
+		require.NotSame(t, b.value, own)
+		require.EqualValues(t, 1, b.value.closed.Load())
+
+		w.fails["c"] = errBroken
+		_, err = open("c")
+		require.ErrorIs(t, err, errBroken)
+
+		require.NoError(t, w.close(a)) // as its owner does
+		w.pool.Closed("a", a)
+		w.pool.Closed("a", a)
+		again := w.must("a")
+		require.NotSame(t, a, again.value)
+		w.pool.Closed("a", a) // which it is not any more
+		require.Same(t, again.value, w.must("a").value)
+	})
+}
+
+func TestEvict(t *testing.T) {
+	in(t, 10, 4, time.Hour, func(t *testing.T, w *world) {
+		a := w.must("a")
+		again, err := w.pool.Evict(t.Context(), "a")
+		require.NoError(t, err)
+		require.EqualValues(t, 1, a.value.closed.Load(), "used or not")
+		b := w.get(t.Context(), "a")
+		require.False(t, b.over())
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err = w.pool.Evict(ctx, "a")
+		require.ErrorIs(t, err, context.Canceled)
+		a.release()
+		again()
+		synctest.Wait()
+		require.NoError(t, b.err)
+		b.release()
+
+		w.gate["c"] = make(chan struct{})
+		c := w.get(t.Context(), "c")
+		evicted := make(chan error, 1)
+		go func() {
+			again, err := w.pool.Evict(t.Context(), "c")
+			again()
+			evicted <- err
+		}()
+		synctest.Wait()
+		close(w.gate["c"])
+		require.NoError(t, <-evicted)
+		synctest.Wait()
+		require.NoError(t, c.err)
+		require.EqualValues(t, 1, c.value.closed.Load())
+	})
+}
+
+func TestCloseOfThePool(t *testing.T) {
+	in(t, 2, 4, time.Hour, func(t *testing.T, w *world) {
+		used, idle := w.must("used"), w.must("idle")
+		idle.release()
+		w.gate["opening"] = make(chan struct{})
+		idle = w.must("idle")
+		waiting := w.get(t.Context(), "waiting")
+		require.False(t, waiting.over())
+		idle.release()
+		synctest.Wait()
+		opening := w.get(t.Context(), "opening")
+		require.NoError(t, w.pool.Close())
+		synctest.Wait()
+		require.Error(t, opening.err)
+		require.EqualValues(t, 1, used.value.closed.Load())
+		_, _, err := w.pool.Acquire(t.Context(), "used")
+		require.ErrorIs(t, err, ErrClosed)
+		_, err = w.pool.Own(t.Context(), "x", nil)
+		require.ErrorIs(t, err, ErrClosed)
+		_, err = w.pool.Evict(t.Context(), "x")
+		require.ErrorIs(t, err, ErrClosed)
+		used.release()
+	})
+}
+
+// Many at a time, who acquire, give up, own and evict: the world counts what is open, and finds
+// what is open twice, or closed twice.
+func TestManyAtATime(t *testing.T) {
+	const most, opening = 4, 3
+	w := newWorld(t, most, opening, time.Millisecond)
+	w.lane = func(name string) string { return name[:1] }
+	var all sync.WaitGroup
+	for g := range 8 {
+		all.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(g), 1))
+			for range 500 {
+				name := string([]byte{'a' + byte(random.IntN(3)), '0' + byte(random.IntN(4))})
+				ctx, cancel := context.WithCancel(t.Context())
+				switch random.IntN(10) {
+				case 0:
+					cancel()
+				case 1:
+					if again, err := w.pool.Evict(ctx, name); err == nil {
+						again()
+					}
+					cancel()
+					continue
+				}
+				v, release, err := w.pool.Acquire(ctx, name)
+				if err == nil {
+					if v.name != name {
+						t.Errorf("asked for %s, got %s", name, v.name)
+					}
+					release()
+				}
+				cancel()
+			}
+		})
+	}
+	all.Wait()
+	require.NoError(t, w.pool.Close())
+	require.Zero(t, sum(w.open))
+	require.LessOrEqual(t, w.most, most)
+	require.LessOrEqual(t, w.mostBeing, opening)
+}

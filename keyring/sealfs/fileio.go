@@ -1,0 +1,283 @@
+package sealfs
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// batch is how many pages are read or written at once.
+func (f *File) batch() int64 { return max(1, readWindow/(f.shared.page+pageOverhead)) }
+
+// readPages appends the content of n pages from page i on to dst.
+func (f *File) readPages(dst []byte, i, n int64) ([]byte, error) {
+	p := f.shared
+	stored := p.page + pageOverhead
+	sealed := make([]byte, n*stored)
+	if k, err := f.under.ReadAt(sealed, f.pageAt(i)); k < len(sealed) {
+		if err == nil || errors.Is(err, io.EOF) {
+			return dst, corrupt(f.name, "page %d is missing", i+int64(k)/stored)
+		}
+		return dst, err
+	}
+	return dst, ofFile(f.name, p.key.useAlone(func() error {
+		for j := range n {
+			out, err := p.key.openRun(dst, sealed[j*stored:(j+1)*stored], pageAAD(i+j))
+			if err != nil {
+				return fmt.Errorf("page %d does not open: it was altered or exchanged, or its writing was cut off by a crash: %w", i+j, keyring.ErrCorrupt)
+			}
+			dst = out
+		}
+		return nil
+	}))
+}
+
+// ReadAt implements io.ReaderAt.
+func (f *File) ReadAt(b []byte, off int64) (int, error) {
+	end, err := f.begin(false)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	if off < 0 {
+		return 0, fmt.Errorf("sealfs: %s: a negative offset", f.name)
+	}
+	p := f.shared
+	n := 0
+	var plain []byte
+	defer func() { clear(plain[:cap(plain)]) }()
+	for n < len(b) && off < p.sizes.size {
+		first := off / p.page
+		last := (min(off+int64(len(b)-n), p.sizes.size) - 1) / p.page
+		count := min(last-first+1, f.batch())
+		if plain, err = f.readPages(plain[:0], first, count); err != nil {
+			return n, err
+		}
+		from := off - first*p.page
+		k := copy(b[n:], plain[from:min(int64(len(plain)), p.sizes.size-first*p.page)])
+		n, off = n+k, off+int64(k)
+	}
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// WriteAt implements io.WriterAt. A write behind the end puts zeros in between, all of which it
+// writes. After an error part of it may be written, from the start.
+func (f *File) WriteAt(b []byte, off int64) (int, error) {
+	end, err := f.begin(true)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	if off < 0 || off > maxSize-int64(len(b)) {
+		return 0, fmt.Errorf("sealfs: %s: an offset of %d", f.name, off)
+	}
+	if len(b) == 0 {
+		return 0, nil
+	}
+	if err := f.fill(off); err != nil {
+		return 0, err
+	}
+	return f.write(b, off)
+}
+
+// fill writes zeros from the end of the content to an offset.
+func (f *File) fill(to int64) error {
+	zeros := make([]byte, min(f.batch()*f.shared.page, max(0, to-f.shared.sizes.size)))
+	for f.shared.sizes.size < to {
+		n := min(int64(len(zeros)), to-f.shared.sizes.size)
+		if _, err := f.write(zeros[:n], f.shared.sizes.size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write writes b at an offset that is not behind the end. The turn is taken.
+func (f *File) write(b []byte, off int64) (int, error) {
+	p := f.shared
+	p.changed = true
+	n := 0
+	var plain []byte
+	defer func() { clear(plain[:cap(plain)]) }()
+	for n < len(b) {
+		first := off / p.page
+		last := (off + int64(len(b)-n) - 1) / p.page
+		count := min(last-first+1, f.batch())
+		stop := min((first+count)*p.page, off+int64(len(b)-n)) // of this batch, in the content
+		var err error
+		if plain, err = f.around(plain[:0], off, stop, first, count); err != nil {
+			return n, err
+		}
+		k := copy(plain[off-first*p.page:stop-first*p.page], b[n:])
+		if err := f.writePages(plain, first, count); err != nil {
+			return n, err
+		}
+		if stop > p.sizes.size {
+			if err := f.resize(stop); err != nil {
+				return n, err
+			}
+		}
+		n, off = n+k, off+int64(k)
+	}
+	return n, nil
+}
+
+// around returns room for count pages from first on, with what there is of the content in the first
+// and the last of them before off and behind stop.
+func (f *File) around(dst []byte, off, stop, first, count int64) ([]byte, error) {
+	p := f.shared
+	dst = append(dst, make([]byte, count*p.page)...)
+	for _, i := range []int64{first, first + count - 1} {
+		begin, end := i*p.page, min((i+1)*p.page, p.sizes.size)
+		if begin >= p.sizes.size || (off <= begin && stop >= end) {
+			continue // not there yet, or written over as a whole
+		}
+		old, err := f.readPages(nil, i, 1)
+		if err != nil {
+			return dst, err
+		}
+		copy(dst[begin-first*p.page:], old[:end-begin])
+		clear(old)
+	}
+	return dst, nil
+}
+
+// writePages seals pages and writes them.
+func (f *File) writePages(plain []byte, first, count int64) error {
+	p := f.shared
+	sealed := make([]byte, 0, count*(p.page+pageOverhead))
+	if err := p.key.useAlone(func() (err error) {
+		for j := range count {
+			if sealed, err = p.seal(sealed, plain[j*p.page:(j+1)*p.page], pageAAD(first+j)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return ofFile(f.name, err)
+	}
+	_, err := f.under.WriteAt(sealed, f.pageAt(first))
+	return err
+}
+
+// seal appends what is sealed under the key of the current run. It is called by useAlone of p.key.
+func (p *pageFile) seal(dst, plain, aad []byte) ([]byte, error) {
+	if p.seals == 0 || p.seals >= maxRunSeals {
+		rand.Read(p.salt[:])
+		p.seals = 0
+	}
+	p.seals++
+	a, err := p.key.run(p.salt)
+	if err != nil {
+		return dst, err
+	}
+	return a.Seal(append(dst, p.salt[:]...), plain, aad), nil
+}
+
+// resize writes a size record. What is in front of the size was written before.
+func (f *File) resize(size int64) error {
+	p := f.shared
+	next := sizes{p.sizes.sequence + 1, size, min(p.sizes.durable, size)}
+	if err := f.putSizes(next); err != nil {
+		return err
+	}
+	p.sizes = next
+	return nil
+}
+
+func (f *File) putSizes(s sizes) error {
+	p := f.shared
+	slot := int(s.sequence % 2)
+	var b []byte
+	if err := p.key.useAlone(func() (err error) {
+		b, err = p.seal(nil, s.encode(), sizeAAD(slot))
+		return err
+	}); err != nil {
+		return ofFile(f.name, err)
+	}
+	if _, err := f.under.WriteAt(b, []int64{sizeSlot0, sizeSlot1}[slot]); err != nil {
+		p.err = err // which record counts on disk is not known
+		return err
+	}
+	return nil
+}
+
+// Truncate makes the content shorter, or longer by zeros, all of which it writes. What is cut off is
+// synced before it returns, if the file system beneath can make files shorter; on one that cannot, it
+// stays on disk, sealed, and is not read any more.
+func (f *File) Truncate(size int64) error {
+	end, err := f.begin(true)
+	if err != nil {
+		return err
+	}
+	defer end()
+	p := f.shared
+	switch {
+	case size < 0 || size > maxSize:
+		return fmt.Errorf("sealfs: %s: a size of %d", f.name, size)
+	case size >= p.sizes.size:
+		return f.fill(size)
+	}
+	p.changed = true
+	if err := f.resize(size); err != nil {
+		return err
+	}
+	cut, ok := f.under.(interface{ Truncate(int64) error })
+	if !ok {
+		return nil
+	}
+	// The record first: a file that is shorter than its record says was cut off by somebody.
+	if err := f.under.Sync(); err != nil {
+		return err
+	}
+	return cut.Truncate(f.pageAt(f.pagesOf(size)))
+}
+
+// Sync makes durable what was written. It takes access if the size has changed.
+func (f *File) Sync() error { return f.sync(f.under.Sync) }
+
+func (f *File) sync(under func() error) error {
+	end, err := f.begin(false)
+	if err != nil {
+		return err
+	}
+	defer end()
+	p := f.shared
+	if f.readOnly || !p.changed {
+		return under()
+	}
+	if err := under(); err != nil {
+		return err
+	}
+	if p.sizes.durable != p.sizes.size {
+		// On its way to the disk with the next Sync. Until then an older one counts, under
+		// which less has to be there.
+		next := sizes{p.sizes.sequence + 1, p.sizes.size, p.sizes.size}
+		if err := f.putSizes(next); err != nil && !noAccess(err) {
+			return err
+		} else if err == nil {
+			p.sizes = next
+		}
+	}
+	p.changed = false
+	return nil
+}
+
+// Close closes the file. It syncs nothing.
+func (f *File) Close() error {
+	end, err := f.begin(false)
+	if err != nil {
+		return err
+	}
+	defer end()
+	f.closed = true
+	f.fs.forgetPages(f.shared)
+	f.shared.key.release()
+	return f.under.Close()
+}

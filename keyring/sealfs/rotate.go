@@ -1,0 +1,199 @@
+package sealfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/blockseal/blockseal/internal/inner"
+	"github.com/blockseal/blockseal/keyring"
+)
+
+// RotateEpoch begins a new epoch of the keyring, gives each file in the directories, and in those
+// in them, a DEK record under it, and destroys the epochs before, whose ids it returns. What is in
+// the files stays as it is, and so do their DEKs: rewritten are 328 bytes of each head, durably, in a
+// slot that was not in use. Files may be open, read and written meanwhile. It calls no vault.
+//
+// The directories have to be all that have files of this keyring. A file that is in none of them
+// opens no more afterwards, in no copy: that is also what makes a file that was removed before, or a
+// log that was reused, unreadable for whoever kept its bytes. A checkpoint that shares files (hard
+// links) and has no keyring document of its own must be among them; one that has an older document
+// goes on opening with it, because older records stay in the heads, and rotates by itself. But do not
+// rotate the two at the same time, in two processes: both could fill the same slot of a file that they
+// share.
+//
+// Nothing is destroyed if any file's record does not open. Such a file is damaged, or not of
+// this keyring, and is named; remove it, or put it back, and call RotateEpoch again. Files that are
+// empty, or were cut off before their head was durable, and keyring documents, are passed over.
+//
+// A head has room for eight records. When it is full, a file of layout Once is copied, sealed as
+// it is, and the copy takes its name, so that a checkpoint keeps its own.
+func (f *FS) RotateEpoch(ctx context.Context, dirs ...string) (dropped []uint32, err error) {
+	if len(dirs) == 0 {
+		return nil, errors.New("sealfs: rotate epoch: no directory was named; the files that are not in one would be lost")
+	}
+	dropped, err = f.ring.RotateEpoch(ctx, func(ctx context.Context, rewrap keyring.Rewrap) error {
+		// A file that got a name while the directories were listed may have been missed.
+		for range rewrapListings {
+			moves := f.moves.Load()
+			for _, dir := range dirs {
+				if err := f.rewrapDir(ctx, dir, rewrap); err != nil {
+					return err
+				}
+			}
+			if f.moves.Load() == moves {
+				return nil
+			}
+		}
+		return errors.New("files were renamed or linked each time that the directories were listed")
+	})
+	if err != nil {
+		return dropped, fmt.Errorf("sealfs: rotate epoch: %w", err)
+	}
+	return dropped, nil
+}
+
+// rewrapListings is how often directories are listed in one walk, at most.
+const rewrapListings = 1000
+
+func (f *FS) rewrapDir(ctx context.Context, dir string, rewrap keyring.Rewrap) error {
+	names, err := f.under.List(dir)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		path := f.under.PathJoin(dir, name)
+		fi, err := f.under.Stat(path)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			continue // removed meanwhile
+		case err != nil:
+			return err
+		case fi.IsDir():
+			err = f.rewrapDir(ctx, path, rewrap)
+		default:
+			err = f.rewrapFile(path, rewrap)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	// What was removed stays removed: a crash that brought it back, with a record of before, would
+	// keep the next rotation from going on.
+	return f.syncDir(f.under.PathJoin(dir, "x"))
+}
+
+// rewrapFile puts a record under the new epoch into a file's head.
+func (f *FS) rewrapFile(name string, rewrap keyring.Rewrap) error {
+	f.names.Lock()
+	defer f.names.Unlock()
+	if strings.HasSuffix(name, replaceSuffix) {
+		// Left by a crash: nobody is at work on one, because names is held.
+		return f.under.Remove(name)
+	}
+	u, err := f.under.Open(name)
+	if err != nil {
+		return err
+	}
+	h, err := readHead(u)
+	foreign := errors.Is(err, ErrNotSealed) && isDocument(u)
+	if cerr := u.Close(); cerr != nil {
+		return cerr
+	}
+	if errors.Is(err, errUnwritten) || foreign {
+		return nil
+	}
+	if err != nil {
+		return ofFile(name, err)
+	}
+	slot, err := f.checkRecord(h)
+	if err != nil {
+		return ofFile(name, err)
+	}
+	again, err := rewrap(h.records[slot], h.context())
+	if err != nil || again == nil {
+		return ofFile(name, err)
+	}
+	if to := freeRecord(h, slot, f.fixed(h)); to >= 0 {
+		err = f.patch(name, keySlotsAt+to*keySlotSize, encodeKeySlot(again))
+	} else {
+		h.records = [keySlots][]byte{again}
+		err = f.replaceHead(name, h)
+	}
+	if err != nil {
+		return ofFile(name, err)
+	}
+	f.rewrapped(h.id, again)
+	return nil
+}
+
+// checkRecord returns the slot of the youngest record that authenticates. Which one names the
+// youngest epoch is no answer: anybody can write that into a slot.
+func (f *FS) checkRecord(h *head) (int, error) {
+	hold, err := f.acquire()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { hold.Release() }()
+	var b keyring.Binding
+	b.Set(h.context())
+	var first error
+	for _, i := range h.newestFirst() {
+		err := hold.For(inner.Block{}).CheckRecord(background, h.records[i], &b)
+		if err == nil {
+			return i, nil
+		}
+		if !errors.Is(err, keyring.ErrCorrupt) {
+			return 0, err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if first == nil {
+		first = fmt.Errorf("its head has no DEK record: %w", keyring.ErrCorrupt)
+	}
+	return 0, first
+}
+
+// freeRecord returns a slot that may be filled, or -1: one that was never used or, if slots are not
+// fixed, the oldest apart from the one in use.
+func freeRecord(h *head, used int, fixed bool) int {
+	for i, blank := range h.blank {
+		if blank {
+			return i
+		}
+	}
+	if fixed {
+		return -1
+	}
+	for i, r := range h.records {
+		if r == nil {
+			return i
+		}
+	}
+	order := h.newestFirst()
+	for i := len(order) - 1; i >= 0; i-- {
+		if order[i] != used {
+			return order[i]
+		}
+	}
+	return -1
+}
+
+// isDocument reports whether a file is a keyring document, which may lie beside the files.
+func isDocument(u vfs.File) bool {
+	var magic [8]byte
+	_, err := u.ReadAt(magic[:], 0)
+	return (err == nil || errors.Is(err, io.EOF)) && string(magic[:]) == "BSKEYRNG"
+}
