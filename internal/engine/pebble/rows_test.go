@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -37,6 +38,10 @@ func TestApplyThatCannotReadWhatItRestsOn(t *testing.T) {
 		}
 		return nil
 	})))
+	// Pebble gathers statistics of the tables behind an open, and who opens a table while another is
+	// refused it gets that one's error. So the failure begins when nobody else reads.
+	require.Eventually(t, func() bool { return d.p.Metrics().Table.InitialStatsCollectionComplete },
+		time.Minute, time.Millisecond)
 	g := engine.Guard{Was: []engine.Was{{ID: []byte("a"), Record: []byte("record")}}}
 	failing.Store(true)
 	err := put(d, "b", g)
