@@ -49,7 +49,7 @@ func replaced(s *block.Store, before map[string]string) (ids []string) {
 
 func eventually(t testing.TB, cond func() bool, msg string) {
 	t.Helper()
-	require.Eventually(t, cond, 20*time.Second, time.Millisecond, msg)
+	require.Eventually(t, cond, time.Minute, time.Millisecond, msg)
 }
 
 // soon waits for what the store does by itself within a minute or two. The clock must not run

@@ -118,7 +118,7 @@ func openOn(t *testing.T, clock vault.Clock, expires time.Time) *onRealClock {
 // that a lock sets off.
 func (g *onRealClock) locked(t *testing.T) (cause, check error) {
 	t.Helper()
-	told, late := false, time.After(20*time.Second)
+	told, late := false, time.After(time.Minute)
 	for {
 		select {
 		case e := <-g.events:
@@ -129,7 +129,7 @@ func (g *onRealClock) locked(t *testing.T) (cause, check error) {
 				return cause, e.Err
 			}
 		case <-late:
-			t.Fatalf("after 20 s it has not locked, or not asked after that: %v", g.State())
+			t.Fatalf("after a minute it has not locked, or not asked after that: %v", g.State())
 		}
 	}
 }
