@@ -52,7 +52,7 @@ func newBrowser(t *testing.T) browser {
 // complain of.
 func (b browser) run(t *testing.T, args ...string) (stdout string, complaints []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	args = append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
 		"--disable-background-networking", "--disable-extensions", "--hide-scrollbars", "--enable-logging=stderr",
