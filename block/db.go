@@ -241,8 +241,13 @@ func (d *DB) finish(ctx context.Context) error {
 	}
 	for _, e := range left {
 		there, err := d.there(ctx, e)
+		if err == nil {
+			err = d.named(ctx, e)
+		}
 		switch {
-		case err != nil:
+		case errors.Is(err, ErrForeign):
+			err = nil // somebody made that entry, and nothing is done for it
+		case err != nil && !errors.Is(err, ErrCorrupt):
 		case e.State == catalogue.Dropping:
 			_, err = d.finishDrop(ctx, e)
 		case there:
@@ -402,7 +407,7 @@ func (d *DB) find(ctx context.Context, name string) (catalogue.Entry, error) {
 			return e, fmt.Errorf("%w: its creation was not finished", ErrNoStore)
 		}
 	}
-	return e, nil
+	return e, d.named(ctx, e)
 }
 
 // StoreInfo is what a store in a DB says of itself without a key. It is not authentic.
@@ -430,6 +435,9 @@ func (d *DB) Stores(ctx context.Context) iter.Seq2[StoreInfo, error] {
 			info := StoreInfo{Name: e.Name}
 			if err == nil {
 				err = d.describe(ctx, e, &info)
+			}
+			if err == nil {
+				err = d.named(ctx, e)
 			}
 			if errors.Is(err, ErrNoStore) {
 				return nil

@@ -72,6 +72,9 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 	if err != nil {
 		return r, row.Damage(err)
 	}
+	if err := d.named(ctx, e); err != nil && !errors.Is(err, ErrCorrupt) {
+		return r, err // what is damaged can be dropped, and another store cannot
+	}
 	if e.State != catalogue.Dropping {
 		if there, err := d.there(ctx, e); err != nil {
 			return r, row.Damage(err)

@@ -135,7 +135,10 @@ func (d *DB) Import(ctx context.Context, r io.Reader) (m Moved, err error) {
 	if err != nil {
 		return m, err
 	}
-	c, err := d.arrive(ctx, a, e)
+	c, err := transfer.Counts{}, d.vacant(ctx, e)
+	if err == nil {
+		c, err = d.arrive(ctx, a, e)
+	}
 	if err != nil {
 		return m, errors.Join(err, d.withdraw(context.WithoutCancel(ctx), m.Name))
 	}
@@ -148,6 +151,7 @@ func (d *DB) arrive(ctx context.Context, a *transfer.Arrival, e catalogue.Entry)
 	if err := d.place.SetStores(1); err != nil {
 		return c, err
 	}
+	a.Meta = register.Arrived(a.Meta, d.instanceOf(e.Number))
 	p := d.engine.Partition(e.Number)
 	defer p.Release()
 	if c, err = a.Into(ctx, p); err != nil {

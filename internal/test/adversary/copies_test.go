@@ -1,8 +1,10 @@
 package adversary
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -38,6 +40,13 @@ func (g *rig) copyFiles(from, to string) {
 // editIdentity changes the text of an identity file, as anybody can who writes the disk.
 func (g *rig) editIdentity(edit func(text string) string) {
 	g.t.Helper()
+	g.rewriteIdentity(edit)
+	require.NoError(g.t, unclose.Store(g.opts.Pebble.FS, g.dir))
+}
+
+// rewriteIdentity is editIdentity of a directory that stays closed; the sum at the end is made right.
+func (g *rig) rewriteIdentity(edit func(text string) string) {
+	g.t.Helper()
 	path := g.opts.Pebble.FS.PathJoin(g.dir, "BLOCKSEAL")
 	f, err := g.opts.Pebble.FS.Open(path)
 	require.NoError(g.t, err)
@@ -46,10 +55,10 @@ func (g *rig) editIdentity(edit func(text string) string) {
 	require.NoError(g.t, f.Close())
 	w, err := g.opts.Pebble.FS.Create(path, vfs.WriteCategoryUnspecified)
 	require.NoError(g.t, err)
-	_, err = io.WriteString(w, edit(string(text)))
+	body, _, _ := strings.Cut(edit(string(text)), "sha256 ")
+	_, err = fmt.Fprintf(w, "%ssha256 %x\n", body, sha256.Sum256([]byte(body)))
 	require.NoError(g.t, err)
 	require.NoError(g.t, w.Close())
-	require.NoError(g.t, unclose.Store(g.opts.Pebble.FS, g.dir))
 }
 
 // directory returns the instance of a directory.
