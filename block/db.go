@@ -314,15 +314,15 @@ func (d *DB) own(ctx context.Context, name string, k *kek.KEK, opts *Options, op
 		err = catalogue.CheckName(name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("block: %s store %q: %w", op, name, err)
+		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), err)
 	}
 	if err := d.use.Begin(); err != nil {
-		return nil, fmt.Errorf("block: %s store %q: %w", op, name, ErrClosed)
+		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), ErrClosed)
 	}
 	defer d.use.End()
 	s, err := d.stores.Own(ctx, name, func(ctx context.Context) (*Store, error) { return f(ctx, name, k, o) })
 	if err != nil {
-		return nil, fmt.Errorf("block: %s store %q: %w", op, name, inDB(err))
+		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), inDB(err))
 	}
 	return s, nil
 }
@@ -345,10 +345,10 @@ func inDB(err error) error {
 // of Resolve, and those of [Open].
 func (d *DB) Acquire(ctx context.Context, name string) (s *Store, release func(), err error) {
 	if err := catalogue.CheckName(name); err != nil {
-		return nil, nil, fmt.Errorf("block: acquire store %q: %w", name, err)
+		return nil, nil, fmt.Errorf("block: acquire store %s: %w", row.Shown([]byte(name)), err)
 	}
 	if s, release, err = d.stores.Acquire(ctx, name); err != nil {
-		return nil, nil, fmt.Errorf("block: acquire store %q: %w", name, inDB(err))
+		return nil, nil, fmt.Errorf("block: acquire store %s: %w", row.Shown([]byte(name)), inDB(err))
 	}
 	return s, release, nil
 }

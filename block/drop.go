@@ -43,7 +43,7 @@ func receiptName(number uint32) string { return fmt.Sprintf("%s%08x", receiptPre
 func (d *DB) Drop(ctx context.Context, name string) (Receipt, error) {
 	r, err := d.drop(ctx, name)
 	if err != nil {
-		return Receipt{}, fmt.Errorf("block: drop store %q: %w", name, err)
+		return Receipt{}, fmt.Errorf("block: drop store %s: %w", row.Shown([]byte(name)), err)
 	}
 	return r, nil
 }

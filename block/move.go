@@ -33,7 +33,7 @@ type Moved struct {
 func (d *DB) Export(ctx context.Context, name string, w io.Writer) (m Moved, err error) {
 	defer func() {
 		if err != nil {
-			m, err = Moved{}, fmt.Errorf("block: export store %q: %w", name, row.Damage(err))
+			m, err = Moved{}, fmt.Errorf("block: export store %s: %w", row.Shown([]byte(name)), row.Damage(err))
 		}
 	}()
 	if err := catalogue.CheckName(name); err != nil {
@@ -128,7 +128,7 @@ func (d *DB) Import(ctx context.Context, r io.Reader) (m Moved, err error) {
 	m.ID, m.KEK, m.Generation = in.StoreID, in.KEK, in.Generation
 	again, err := d.stores.Reserve(m.Name)
 	if err != nil {
-		return m, fmt.Errorf("store %q: %w", m.Name, inDB(err))
+		return m, fmt.Errorf("store %s: %w", row.Shown([]byte(m.Name)), inDB(err))
 	}
 	defer again()
 	e, err := d.catalogue.Add(ctx, m.Name, d.again(ctx))

@@ -31,7 +31,7 @@ func (d *DB) named(ctx context.Context, e catalogue.Entry) error {
 	}
 	name, err := register.NameOf(record)
 	if err == nil && name != e.Name {
-		err = fmt.Errorf("what is found as store %q is store %q: %w", e.Name, name, ErrForeign)
+		err = fmt.Errorf("what is found as store %q is store %s: %w", e.Name, row.Shown([]byte(name)), ErrForeign)
 	}
 	return err
 }

@@ -173,7 +173,7 @@ func (d *DB) only(ctx context.Context, name string) (string, bool, error) {
 		return names[0], err == nil, err
 	case 0:
 		if d.place.Stores() > 0 {
-			return "", false, fmt.Errorf("block: open: %w: %s has no store %q; open it with OpenDB", ErrNoStore, d.place.Dir(), cmp.Or(name, DefaultName))
+			return "", false, fmt.Errorf("block: open: %w: %s has no store %s; open it with OpenDB", ErrNoStore, d.place.Dir(), row.Shown([]byte(cmp.Or(name, DefaultName))))
 		}
 		return cmp.Or(name, DefaultName), false, nil
 	}
