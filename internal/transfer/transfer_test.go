@@ -3,6 +3,7 @@ package transfer
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -183,10 +184,31 @@ func TestForgedExports(t *testing.T) {
 			require.ErrorIs(t, err, engine.ErrCorrupt)
 		})
 	}
+	// More meta records than there may be take no more memory than these.
+	w, err := newWriter(io.Discard)
+	require.NoError(t, err)
+	value := make([]byte, maxMeta/4)
+	for _, name := range []string{"a", "b", "c"} {
+		require.NoError(t, w.writeMeta(name, value))
+	}
+	require.ErrorContains(t, w.writeMeta("d", value), "more than")
+	_, err = arrive(t.Context(), io.MultiReader(metaFrames(value)...), memory.New().Partition(1))
+	require.ErrorIs(t, err, engine.ErrCorrupt)
+	require.ErrorContains(t, err, "more than")
 	// A size that is claimed takes no memory.
 	b := append([]byte(head), headVersion, kindRow, 0x04, 0xff, 0xff, 0xff)
-	_, err := arrive(t.Context(), bytes.NewReader(b), memory.New().Partition(1))
+	_, err = arrive(t.Context(), bytes.NewReader(b), memory.New().Partition(1))
 	require.ErrorIs(t, err, engine.ErrCorrupt)
+}
+
+// metaFrames is an export that has meta records without end, of one value.
+func metaFrames(value []byte) []io.Reader {
+	out := []io.Reader{bytes.NewReader(append([]byte(head), headVersion))}
+	for name := byte('a'); name <= 'z'; name++ {
+		frame := binary.BigEndian.AppendUint32([]byte{kindMeta}, uint32(2+len(value)))
+		out = append(out, bytes.NewReader(append(frame, 1, name)), bytes.NewReader(value))
+	}
+	return out
 }
 
 func TestRefusals(t *testing.T) {
