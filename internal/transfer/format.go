@@ -101,6 +101,9 @@ func (w *writer) writeMeta(name string, value []byte) error {
 }
 
 func (w *writer) writeRow(id, record, sealed []byte) error {
+	if len(id) == 0 {
+		return fmt.Errorf("transfer: a row without an id: %w", engine.ErrCorrupt)
+	}
 	w.rows++
 	var sizes [4]byte
 	binary.BigEndian.PutUint16(sizes[:], uint16(len(id)))
@@ -231,7 +234,7 @@ func (r *reader) parseRow(f *frame, b []byte) error {
 	}
 	id, record := int(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint16(b[2:]))
 	b = b[4:]
-	if id > engine.MaxID || len(b) < id+record {
+	if id == 0 || id > engine.MaxID || len(b) < id+record {
 		return bad("has a row of wrong sizes")
 	}
 	f.id, f.record, f.sealed = b[:id:id], b[id:id+record:id+record], b[id+record:]
