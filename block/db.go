@@ -39,6 +39,9 @@ type DBOptions struct {
 	// Resolve returns the KEK and the options of a store that Acquire is about to open. It may
 	// block, and is called for one store at a time only where that is the same one. Default: none,
 	// and Acquire returns only what is open.
+	//
+	// Which KEK is whose it knows from elsewhere than from [DB.Stores]: who writes the disk can put a
+	// store there under a KEK of theirs and another one's name, and would read what is written to it.
 	Resolve func(ctx context.Context, name string) (*kek.KEK, *Options, error)
 	// MaxOpen is how many stores Acquire keeps open at once. To open another one it closes the one
 	// that nobody has used for longest; if all are used, it waits. Default: 1,000.

@@ -39,7 +39,7 @@ func receiptName(number uint32) string { return fmt.Sprintf("%s%08x", receiptPre
 // nothing of them if it is not.
 //
 // After a crash the next OpenDB finishes it; the receipt of one that had come to its end is kept, see
-// [DB.Dropped]. On a full disk it ends with ctx, and can be called again. Errors: [ErrNoStore].
+// [DB.Dropped]. On a full disk it ends with ctx, and can be called again. Errors: [ErrNoStore], [ErrForeign].
 func (d *DB) Drop(ctx context.Context, name string) (Receipt, error) {
 	r, err := d.drop(ctx, name)
 	if err != nil {

@@ -29,7 +29,7 @@ type Moved struct {
 //
 // To move a store, write nothing to it any more, export it, import it elsewhere, open it there and
 // call Revalidate, and then [DB.Drop] it here. Its checkpoints stay where they are: the receipt names
-// them. Errors: [ErrNoStore], [ErrCorrupt] for a store of which a block is half there.
+// them. Errors: [ErrNoStore], [ErrForeign], [ErrCorrupt] for a store of which a block is half there.
 func (d *DB) Export(ctx context.Context, name string, w io.Writer) (m Moved, err error) {
 	defer func() {
 		if err != nil {

@@ -112,6 +112,32 @@ func TestCatalogueEntryOfAnotherStoresPartition(t *testing.T) {
 	}
 }
 
+// A store whose name was taken away, or is no record of a name, is damaged: it is not opened, and it can
+// be dropped.
+func TestStoreWithoutItsName(t *testing.T) {
+	for what, take := range map[string]func(n *tenants, key string){
+		"taken away":  func(n *tenants, key string) { n.remove(key) },
+		"cut off":     func(n *tenants, key string) { n.set(map[string]string{key: "\x02ada"}) },
+		"not written": func(n *tenants, key string) { n.set(map[string]string{key: "\x02" + string(make([]byte, 32)) + "ada"}) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			n := newTenants(t)
+			of := number(n.records(), "ada")
+			take(n, engineKey(1, of, "name"))
+			n.do(func(db *block.DB) {
+				_, err := n.open(db, "ada")
+				require.ErrorIs(t, err, block.ErrCorrupt)
+				n.whole(db, "bob", "bea")
+				r, err := db.Drop(n.ctx, "ada")
+				require.NoError(t, err)
+				require.Equal(t, "ada", r.Name)
+				n.whole(db, "bob", "bea")
+			})
+			require.Empty(t, partition(n.records(), of))
+		})
+	}
+}
+
 // An entry that was removed hides its store, and nothing else: the name is free, a store that is made
 // under it has a partition of its own, and the one that was hidden is there again with its entry. An
 // anchor tells them apart.
