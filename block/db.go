@@ -39,6 +39,9 @@ type DBOptions struct {
 	// Resolve returns the KEK and the options of a store that Acquire is about to open. It may
 	// block, and is called for one store at a time only where that is the same one. Default: none,
 	// and Acquire returns only what is open.
+	//
+	// Which KEK is whose it knows from elsewhere than from [DB.Stores]: who writes the disk can put a
+	// store there under a KEK of theirs and another one's name, and would read what is written to it.
 	Resolve func(ctx context.Context, name string) (*kek.KEK, *Options, error)
 	// MaxOpen is how many stores Acquire keeps open at once. To open another one it closes the one
 	// that nobody has used for longest; if all are used, it waits. Default: 1,000.
@@ -241,8 +244,13 @@ func (d *DB) finish(ctx context.Context) error {
 	}
 	for _, e := range left {
 		there, err := d.there(ctx, e)
+		if err == nil {
+			err = d.named(ctx, e)
+		}
 		switch {
-		case err != nil:
+		case errors.Is(err, ErrForeign):
+			err = nil // somebody made that entry, and nothing is done for it
+		case err != nil && !errors.Is(err, ErrCorrupt):
 		case e.State == catalogue.Dropping:
 			_, err = d.finishDrop(ctx, e)
 		case there:
@@ -309,15 +317,15 @@ func (d *DB) own(ctx context.Context, name string, k *kek.KEK, opts *Options, op
 		err = catalogue.CheckName(name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("block: %s store %q: %w", op, name, err)
+		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), err)
 	}
 	if err := d.use.Begin(); err != nil {
-		return nil, fmt.Errorf("block: %s store %q: %w", op, name, ErrClosed)
+		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), ErrClosed)
 	}
 	defer d.use.End()
 	s, err := d.stores.Own(ctx, name, func(ctx context.Context) (*Store, error) { return f(ctx, name, k, o) })
 	if err != nil {
-		return nil, fmt.Errorf("block: %s store %q: %w", op, name, inDB(err))
+		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), inDB(err))
 	}
 	return s, nil
 }
@@ -340,10 +348,10 @@ func inDB(err error) error {
 // of Resolve, and those of [Open].
 func (d *DB) Acquire(ctx context.Context, name string) (s *Store, release func(), err error) {
 	if err := catalogue.CheckName(name); err != nil {
-		return nil, nil, fmt.Errorf("block: acquire store %q: %w", name, err)
+		return nil, nil, fmt.Errorf("block: acquire store %s: %w", row.Shown([]byte(name)), err)
 	}
 	if s, release, err = d.stores.Acquire(ctx, name); err != nil {
-		return nil, nil, fmt.Errorf("block: acquire store %q: %w", name, inDB(err))
+		return nil, nil, fmt.Errorf("block: acquire store %s: %w", row.Shown([]byte(name)), inDB(err))
 	}
 	return s, release, nil
 }
@@ -402,7 +410,7 @@ func (d *DB) find(ctx context.Context, name string) (catalogue.Entry, error) {
 			return e, fmt.Errorf("%w: its creation was not finished", ErrNoStore)
 		}
 	}
-	return e, nil
+	return e, d.named(ctx, e)
 }
 
 // StoreInfo is what a store in a DB says of itself without a key. It is not authentic.
@@ -430,6 +438,9 @@ func (d *DB) Stores(ctx context.Context) iter.Seq2[StoreInfo, error] {
 			info := StoreInfo{Name: e.Name}
 			if err == nil {
 				err = d.describe(ctx, e, &info)
+			}
+			if err == nil {
+				err = d.named(ctx, e)
 			}
 			if errors.Is(err, ErrNoStore) {
 				return nil

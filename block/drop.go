@@ -39,11 +39,11 @@ func receiptName(number uint32) string { return fmt.Sprintf("%s%08x", receiptPre
 // nothing of them if it is not.
 //
 // After a crash the next OpenDB finishes it; the receipt of one that had come to its end is kept, see
-// [DB.Dropped]. On a full disk it ends with ctx, and can be called again. Errors: [ErrNoStore].
+// [DB.Dropped]. On a full disk it ends with ctx, and can be called again. Errors: [ErrNoStore], [ErrForeign].
 func (d *DB) Drop(ctx context.Context, name string) (Receipt, error) {
 	r, err := d.drop(ctx, name)
 	if err != nil {
-		return Receipt{}, fmt.Errorf("block: drop store %q: %w", name, err)
+		return Receipt{}, fmt.Errorf("block: drop store %s: %w", row.Shown([]byte(name)), err)
 	}
 	return r, nil
 }
@@ -71,6 +71,9 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 	e, err := d.catalogue.Find(ctx, name)
 	if err != nil {
 		return r, row.Damage(err)
+	}
+	if err := d.named(ctx, e); err != nil && !errors.Is(err, ErrCorrupt) {
+		return r, err // what is damaged can be dropped, and another store cannot
 	}
 	if e.State != catalogue.Dropping {
 		if there, err := d.there(ctx, e); err != nil {

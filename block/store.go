@@ -173,7 +173,7 @@ func (d *DB) only(ctx context.Context, name string) (string, bool, error) {
 		return names[0], err == nil, err
 	case 0:
 		if d.place.Stores() > 0 {
-			return "", false, fmt.Errorf("block: open: %w: %s has no store %q; open it with OpenDB", ErrNoStore, d.place.Dir(), cmp.Or(name, DefaultName))
+			return "", false, fmt.Errorf("block: open: %w: %s has no store %s; open it with OpenDB", ErrNoStore, d.place.Dir(), row.Shown([]byte(cmp.Or(name, DefaultName))))
 		}
 		return cmp.Or(name, DefaultName), false, nil
 	}
@@ -229,6 +229,9 @@ func (d *DB) createStore(ctx context.Context, name string, k *kek.KEK, o Options
 	if err != nil {
 		return nil, row.Damage(err)
 	}
+	if err := d.vacant(ctx, e); err != nil {
+		return nil, err
+	}
 	s := d.newStore(name, e.Number, k, o)
 	if s.keys, err = keyring.Create(ctx, s.storage, k, &s.opts.Keyring); err == nil {
 		err = s.finishCreation(ctx, e)
@@ -264,6 +267,9 @@ func (d *DB) withdraw(ctx context.Context, name string) error {
 	}
 	if err != nil {
 		return err
+	}
+	if err := d.named(ctx, e); errors.Is(err, ErrForeign) {
+		return d.catalogue.Remove(ctx, e) // it was given the number of a store
 	}
 	if there, err := d.there(ctx, e); err != nil || there {
 		return err

@@ -208,7 +208,7 @@ func TestVaultChoosesADEK(t *testing.T) {
 	g.fill("a", "b", "c")
 	good := g.records()
 	store, chosen := good[documentKey][14:30], repeat(0x5a, 32)
-	forged := "\x01" + string(seal(t, chosen, []byte("what the forger wrote"), []byte("\x01"+store+dataKey("a")[1:])))
+	forged := "\x01" + string(seal(t, chosen, []byte("what the forger wrote"), []byte("\x01"+store+"a")))
 	g.set(map[string]string{dataKey("a"): forged})
 	s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
 	require.NoError(t, err)
