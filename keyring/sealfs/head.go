@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -202,21 +203,36 @@ func (h *head) newestFirst() []int {
 	return out
 }
 
-// openRecord opens the DEK of the youngest record that opens, and returns the slot. The caller
-// destroys the key.
-func (h *head) openRecord(hold *keyring.Hold, key *dek.Key) (int, error) {
-	var b keyring.Binding
-	b.Set(h.context())
-	var first error
+// toTry returns the slots in the order in which a hold tries them: first those whose epoch the keyring
+// has in memory, the youngest first, then the others. A record of an epoch that the keyring does not know
+// makes it look at the document in storage, and anybody can write one into a slot; what a source did to a
+// file that a checkpoint shares looks the same. Neither keeps a file from opening whose other records
+// are good.
+func (h *head) toTry(hold *keyring.Hold) []int {
+	var known, unknown []int
 	for _, i := range h.newestFirst() {
-		err := hold.OpenDEK(background, key, h.records[i], &b)
+		if in, err := keyring.ParseRecord(h.records[i]); err == nil && hold.For(inner.Block{}).HasEpoch(in.Epoch) {
+			known = append(known, i)
+		} else {
+			unknown = append(unknown, i)
+		}
+	}
+	return append(known, unknown...)
+}
+
+// firstGood returns the first of the slots to try of which try says that it is good. If there is
+// none, the error is one that may pass, if there was one, else that of the first.
+func (h *head) firstGood(hold *keyring.Hold, try func(record []byte) error) (int, error) {
+	var first error
+	for _, i := range h.toTry(hold) {
+		err := try(h.records[i])
 		if err == nil {
 			return i, nil
 		}
-		if !errors.Is(err, keyring.ErrCorrupt) {
+		if noAccess(err) {
 			return 0, err
 		}
-		if first == nil {
+		if first == nil || errors.Is(first, keyring.ErrCorrupt) && !errors.Is(err, keyring.ErrCorrupt) {
 			first = err
 		}
 	}
@@ -224,6 +240,13 @@ func (h *head) openRecord(hold *keyring.Hold, key *dek.Key) (int, error) {
 		first = fmt.Errorf("its head has no DEK record: %w", keyring.ErrCorrupt)
 	}
 	return 0, first
+}
+
+// openRecord opens the DEK of a record, and returns its slot. The caller destroys the key.
+func (h *head) openRecord(hold *keyring.Hold, key *dek.Key) (int, error) {
+	var b keyring.Binding
+	b.Set(h.context())
+	return h.firstGood(hold, func(record []byte) error { return hold.OpenDEK(background, key, record, &b) })
 }
 
 func nameSum(base string) [sha256.Size]byte { return sha256.Sum256([]byte(base)) }
