@@ -278,16 +278,31 @@ var errUnwritten = errors.New("it was cut off before its head")
 
 // readHead reads and decodes a file's head.
 func readHead(f vfs.File) (*head, error) {
-	b := make([]byte, headSize)
+	b := make([]byte, headSize+1)
 	n, err := f.ReadAt(b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	if n < headSize && (n < 8 || string(b[:8]) == headMagic) || zero(b[:n]) {
+	more := n > headSize
+	b = b[:min(n, headSize)]
+	begun := n < 8 || string(b[:8]) == headMagic
+	// Of a head that was never synced a crash leaves any sectors, perhaps not the first.
+	if n < headSize && begun || !more && zero(b[:min(n, 8)]) || zero(b) {
 		return nil, fmt.Errorf("%w: %w", errUnwritten, keyring.ErrCorrupt)
 	}
 	if n < headSize {
 		return nil, ErrNotSealed
 	}
 	return decodeHead(b)
+}
+
+// unmade reports whether a log that does not open with that error is one whose making a crash cut off. Its
+// head is durable before anything is behind it; so such a log never had content. One that has is
+// damaged.
+func unmade(f vfs.File, err error) (bool, error) {
+	if !errors.Is(err, keyring.ErrCorrupt) || errors.Is(err, ErrNotSealed) {
+		return false, nil
+	}
+	fi, err := f.Stat()
+	return err == nil && fi.Size() <= headSize, err
 }
