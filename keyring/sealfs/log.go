@@ -98,9 +98,9 @@ func openFrame(dst []byte, a *dek.AEAD, b []byte) ([]byte, error) {
 	return a.Open(dst, b[frameHead:], aad[:])
 }
 
-// sealOpens reports whether b begins with the first bytes of a frame of this log.
-func sealOpens(a *dek.AEAD, b []byte) bool {
-	var aad [1 + frameClear]byte
+// sealOpens reports whether b begins with the first bytes of a frame of this log. aad is room, which would
+// be made anew for each of the many places otherwise.
+func sealOpens(a *dek.AEAD, aad *[1 + frameClear]byte, b []byte) bool {
 	aad[0] = ofFrameHead
 	copy(aad[1:], b[:frameClear])
 	_, err := a.Open(nil, b[frameClear:frameHead], aad[:])

@@ -236,6 +236,7 @@ func (r *logReader) fetch(c *logCursor, at, limit int64) ([]byte, error) {
 // once, and opens nothing but seals, of 28 bytes each.
 func (r *logReader) lookForDamage(at int64, number uint32) error {
 	buf := make([]byte, logWindow)
+	var aad [1 + frameClear]byte
 	for at++; ; {
 		n, err := r.under.ReadAt(buf, at)
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -245,7 +246,7 @@ func (r *logReader) lookForDamage(at int64, number uint32) error {
 		if err := r.key.use(func(a *dek.AEAD) error {
 			for i := range max(0, len(b)-frameHead+1) {
 				f, ok := parseFrame(b[i:])
-				if ok && f.synced > number && sealOpens(a, b[i:]) {
+				if ok && f.synced > number && sealOpens(a, &aad, b[i:]) {
 					return fmt.Errorf("frame %d is damaged or missing: frame %d says that %d frames were durable before it: %w", number, f.number, f.synced, keyring.ErrCorrupt)
 				}
 			}
