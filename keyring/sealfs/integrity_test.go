@@ -291,8 +291,8 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// What is not found, as docs/threat-model.md says: an older version of a whole file under its name, and
-// of one page in its place.
+// What is not found, as docs/threat-model.md says: an older version of a whole file under its name, of
+// one page in its place, and of the size of a file of pages, whose newer record was damaged.
 func TestOlderVersionsAreNotFound(t *testing.T) {
 	g := newRig(t, nil)
 	fs, under := small(t, g)
@@ -313,6 +313,21 @@ func TestOlderVersionsAreNotFound(t *testing.T) {
 	want := content(4, 256)
 	copy(want[64:128], content(3, 256)[64:128])
 	require.Equal(t, want, got)
+
+	writePages(t, fs, "longer", 64, content(5, 256))
+	writePages(t, fs, "longer", 64, content(5, 512))
+	b = raw(t, under, "longer")[:headSize+4*(64+44)]
+	opened := 0
+	for _, newer := range []int{3328, 3840} {
+		cut := bytes.Clone(b)
+		clear(cut[newer : newer+68])
+		putRaw(t, under, "longer", cut)
+		if got, err := readPages(fs, "longer"); err == nil {
+			require.Equal(t, content(5, 256), got)
+			opened++
+		}
+	}
+	require.Equal(t, 1, opened)
 }
 
 // Files that are empty by their name are never read from.
