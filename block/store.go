@@ -450,6 +450,9 @@ func (s *Store) State() keyring.State { return s.keys.State() }
 // Their next use, and everything else, then returns [ErrClosed]. Closing twice does nothing. Close
 // ends a Checkpoint and an Erase that wait for a full disk, but not a write; see [Store.Put].
 func (s *Store) Close() error {
+	if s.alone {
+		s.db.cancel()
+	}
 	s.end()
 	err := s.endSequence()
 	return s.use.Close(func() error { return errors.Join(err, s.release()) })
