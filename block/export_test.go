@@ -130,3 +130,9 @@ func (s *Store) LookAtCopies(ctx context.Context) error {
 
 // Unspoil lets a batch that refused a change be tried with another one.
 func (b *Batch) Unspoil() { b.err = nil }
+
+// SetReceipt replaces what is kept of the receipt of the store that was in a partition.
+func (d *DB) SetReceipt(t testing.TB, number uint32, value []byte) {
+	t.Helper()
+	require.NoError(t, engine.SetMeta(t.Context(), d.catalogue.Meta(), receiptName(number), value))
+}
