@@ -188,6 +188,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
 	s.storage.Own = place.StoreInstance(d.place.Instance(), number)
 	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
+	s.opts.Keyring.For(inner.Block{}).Spread = d.many
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
 	s.watchKEK()
