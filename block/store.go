@@ -188,6 +188,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
 	s.storage.Own = place.StoreInstance(d.place.Instance(), number)
 	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
+	s.opts.Keyring.For(inner.Block{}).Spread = d.many
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
 	s.watchKEK()
@@ -468,6 +469,9 @@ func (s *Store) State() keyring.State { return s.keys.State() }
 // Their next use, and everything else, then returns [ErrClosed]. Closing twice does nothing. Close
 // ends a Checkpoint and an Erase that wait for a full disk, but not a write; see [Store.Put].
 func (s *Store) Close() error {
+	if s.alone {
+		s.db.cancel()
+	}
 	s.end()
 	err := s.endSequence()
 	return s.use.Close(func() error { return errors.Join(err, s.release()) })
