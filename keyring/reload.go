@@ -85,6 +85,16 @@ func (h *Hold) reload(ctx context.Context) error {
 	}
 }
 
+// Reload is for a database on top that has learned of something which another keyring on the document
+// saves before: when it returns nil, the keyring has what was saved before the call. It waits for the storage, and for
+// the vault if the document has another secret.
+func (h *holdForBlock) Reload(ctx context.Context) error {
+	if err := (*Hold)(h).reload(ctx); err != nil {
+		return fmt.Errorf("keyring: %w", ofDocument(err))
+	}
+	return nil
+}
+
 // beginReload begins a reload, or has one begin when the one that is under way has ended: that
 // one may have loaded a document before the reason for this.
 func (r *Keyring) beginReload() *reload {

@@ -86,6 +86,9 @@ func (t *Table) Commit(ctx context.Context, h *keyring.Hold, b engine.Batch, old
 // the floor is raised after this look, the engine refuses the batch.
 func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) (engine.Guard, error) {
 	floor := t.Part.Floor()
+	if err := t.lookAtDocument(ctx, h, floor); err != nil {
+		return engine.Guard{}, err
+	}
 	g := engine.Guard{Floor: floor.Revision, Epoch: oldest}
 	if oldest != NoEpoch && h.For(inner.Block{}).Wrapping() == keyring.ByKEK {
 		if err := t.checkKEKs(b, floor); err != nil {
@@ -118,6 +121,24 @@ func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 	}
 	g.Below = g.Epoch < floor.Epoch // as above
 	return g, err
+}
+
+// lookAtDocument has the keyring take up what other processes have saved, if the floor is another
+// than it was when it last did. Who raises a floor has saved before what the floor rests on: that
+// an epoch was begun, and may be wrapped with; and saves after it what rests on the floor: that an
+// epoch or a KEK is gone. So a keyring that looks after it has seen the floor, and a batch that is
+// admitted by that floor, know all that a commit has to: judge would else take a floor that
+// is above the present epoch for one that no epoch can be begun for any more. A store that was
+// dropped has another floor, and no document.
+func (t *Table) lookAtDocument(ctx context.Context, h *keyring.Hold, floor engine.Floor) error {
+	if !t.shared || t.judged.Load() == floor.Revision {
+		return nil
+	}
+	if err := h.For(inner.Block{}).Reload(ctx); err != nil {
+		return err
+	}
+	t.judged.Store(floor.Revision)
+	return nil
 }
 
 // checkKEKs refuses a batch with a DEK record under a KEK that has left the keyring's table or is
