@@ -59,7 +59,7 @@ func (d *DB) checkpoint(ctx context.Context, dir string) error {
 	defer d.use.End()
 	checkpointer, ok := d.engine.(engine.Checkpointer)
 	if !ok {
-		return fmt.Errorf("the engine makes no copies: %w", errors.ErrUnsupported)
+		return fmt.Errorf("the engine makes no copies of itself: make them with its database's own tools, or of a store with DB.Export: %w", errors.ErrUnsupported)
 	}
 	if _, err := fsys.Stat(dir); err == nil {
 		return fmt.Errorf("%s: %w: name a directory that does not exist", dir, fs.ErrExist)
