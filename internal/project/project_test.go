@@ -54,6 +54,7 @@ func imports() map[string][]string {
 		"block": {"internal/inner", "vault", "kek", "dek", "keyring", "internal/engine", "internal/engine/pebble", "internal/tagged",
 			"internal/row", "internal/progress", "internal/rewrite", "internal/tally", "internal/place", "internal/register"},
 		"block/blockprom": {"block", "keyring"},
+		"block/postgres":  {"block", "internal/inner", "internal/engine/postgres", "internal/row"},
 		"block/blockhttp": {"block", "keyring", "vault"},
 	}
 }
