@@ -39,7 +39,9 @@ func (r *rig) terminate() {
 	pid := r.p.(*partition).turn.Load().pid
 	c := r.session()
 	require.True(r, one[bool](r, c, `select pg_terminate_backend($1)`, pid))
-	require.Eventually(r, func() bool { return !one[bool](r, c, `select exists (select from pg_stat_activity where pid = $1)`, pid) }, long, short)
+	require.Eventually(r, func() bool {
+		return !one[bool](r, c, `select exists (select from pg_stat_activity where pid = $1)`, pid)
+	}, long, short)
 }
 
 // One at a time has the turn of a partition: of two processes, of two in one, and of many who add to
