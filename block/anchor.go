@@ -257,12 +257,12 @@ func (s *Store) saveSequence(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	defer h.Release()
+	if s.db.shared {
+		return s.addToSequence(ctx, &h)
+	}
 	n := q.n.Load()
 	if n == q.saved {
 		return n, nil
-	}
-	if s.db.shared {
-		return s.addToSequence(ctx, &h)
 	}
 	content := binary.BigEndian.AppendUint64([]byte{sequenceRecordVersion}, n)
 	value, err := tagged.Record(&h, metaSequence, content)

@@ -130,6 +130,11 @@ func (s *Store) addToSequence(ctx context.Context, h *keyring.Hold) (uint64, err
 				"as after a failover to a standby that was behind: %w; nothing was replaced", q.saved, before, keyring.ErrUnexpected)
 		}
 		n := before + q.n.Load() - q.saved
+		if n == before && (ok || n == 0) {
+			q.n.Add(before - q.saved)
+			q.saved = n
+			return n, nil
+		}
 		next, err := tagged.Record(h, metaSequence, binary.BigEndian.AppendUint64([]byte{sequenceRecordVersion}, n))
 		if err == nil {
 			_, err = s.part.SwapMeta(context.WithoutCancel(ctx), engine.Swap{Name: metaSequence, Revision: revision, Value: next})

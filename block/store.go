@@ -473,7 +473,11 @@ func (s *Store) release() error {
 	var errs []error
 	tagger := s.tagger()
 	if s.keys != nil {
-		errs = append(errs, s.keys.Close())
+		err := s.keys.Close()
+		if s.db.shared && errors.Is(err, keyring.ErrNoDocument) {
+			err = nil // it was dropped, and there is nothing left to write to
+		}
+		errs = append(errs, err)
 	}
 	errs = append(errs, s.use.CloseAll()...)
 	if s.part != nil {
