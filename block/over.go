@@ -151,5 +151,15 @@ func (s *Store) addToSequence(ctx context.Context, h *keyring.Hold) (uint64, err
 	}
 }
 
+// has is row.Table.Has. A lock does not wait for a server that does not answer; see row's within.
+func (s *Store) has(ctx context.Context, h *keyring.Hold, r engine.Reader, id []byte) (bool, error) {
+	if !s.db.shared {
+		return s.table.Has(ctx, r, id)
+	}
+	ctx, end := h.For(inner.Block{}).Within(ctx)
+	ok, err := s.table.Has(ctx, r, id)
+	return ok, end(err)
+}
+
 // lease is the store's.
 func (s *Store) lease() time.Duration { return cmp.Or(s.opts.Keyring.Lease, keyring.DefaultLease) }

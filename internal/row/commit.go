@@ -55,6 +55,14 @@ func (t *Table) durable(b engine.Batch) error {
 
 // Commit applies a batch and waits until it is durable. It keeps the caches in step.
 func (t *Table) Commit(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
+	if !t.shared {
+		return t.commit(ctx, h, b, oldest)
+	}
+	ctx, end := within(ctx, h)
+	return end(t.commit(ctx, h, b, oldest))
+}
+
+func (t *Table) commit(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
 	writes := make([]uint64, 0, 64) // a small batch allocates nothing
 	c, next, err := b.Op(0)
 	for ; err == nil && next > 0; c, next, err = b.Op(next) {

@@ -20,6 +20,15 @@ var errMismatch = errors.New("the DEK record and the block do not fit together")
 // cache that does not open proves nothing. Where other processes write too, it is taken only if the
 // engine still has its record.
 func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
+	if !t.shared {
+		return t.getNow(ctx, h, id, dst)
+	}
+	ctx, end := within(ctx, h)
+	out, err := t.getNow(ctx, h, id, dst)
+	return out, end(err)
+}
+
+func (t *Table) getNow(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
 	sc := t.borrow(id)
 	defer t.giveBack(sc)
 	r, tk := t.rows.get(t.salt, id)
@@ -95,7 +104,12 @@ func (t *Table) getOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 func (t *Table) GetAt(ctx context.Context, h *keyring.Hold, r engine.Reader, id, dst []byte) ([]byte, error) {
 	sc := t.borrow(id)
 	defer t.giveBack(sc)
-	return t.getAt(ctx, h, sc, r, id, dst)
+	if !t.shared {
+		return t.getAt(ctx, h, sc, r, id, dst)
+	}
+	ctx, end := within(ctx, h)
+	out, err := t.getAt(ctx, h, sc, r, id, dst)
+	return out, end(err)
 }
 
 func (t *Table) getAt(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Reader, id, dst []byte) ([]byte, error) {
