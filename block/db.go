@@ -102,6 +102,7 @@ type DB struct {
 	opened  map[string]*Store // by name
 	closing bool
 	taggers map[uint32]*inner.Tagger
+	watch   watch
 }
 
 // OpenDB opens the directory dir, which becomes one if it does not exist or is empty. It asks no
@@ -244,7 +245,7 @@ func (d *DB) finish(ctx context.Context) error {
 		switch {
 		case err != nil:
 		case e.State == catalogue.Dropping:
-			_, err = d.finishDrop(ctx, e)
+			err = d.finishCutOff(ctx, e)
 		case there:
 			_, err = d.catalogue.Advance(ctx, e, catalogue.Present)
 		default:
@@ -365,6 +366,7 @@ func (d *DB) prepare(ctx context.Context, name string) (w pool.Way[*Store], err 
 		err = errors.New("DBOptions.Resolve returned no KEK")
 	}
 	if err != nil {
+		d.wasOpened(name, err)
 		return w, err
 	}
 	o, err := opts.withDefaults()
@@ -518,6 +520,7 @@ func (d *DB) closed(s *Store, t *inner.Tagger) {
 	if d.opened[s.name] == s {
 		delete(d.opened, s.name)
 	}
+	d.closedOne(s)
 	if t != nil && d.closing {
 		if d.taggers == nil {
 			d.taggers = map[uint32]*inner.Tagger{}

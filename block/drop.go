@@ -59,6 +59,7 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 	if d.opts.ReadOnly {
 		return r, ErrReadOnly
 	}
+	defer d.dropBegins(name)(&err)
 	if _, ok := d.engine.Partition(catalogue.Partition).(engine.Purger); !ok {
 		return r, fmt.Errorf("the engine cannot promise that its files forget: %w", errors.ErrUnsupported)
 	}

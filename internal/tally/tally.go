@@ -229,3 +229,36 @@ func (c *Counts) Sums() Sums {
 	}
 	return s
 }
+
+// Corrupt returns how often something did not authenticate.
+func (c *Counts) Corrupt() (n uint64) {
+	corrupt := kindOf(keyring.ErrCorrupt)
+	for op := range c.failures {
+		n += c.failures[op][corrupt].Load()
+	}
+	return n
+}
+
+// Add adds what another one has counted.
+func (s *Sums) Add(o Sums) {
+	for _, n := range []struct {
+		to   *uint64
+		more uint64
+	}{
+		{&s.Gets, o.Gets}, {&s.ReadBytes, o.ReadBytes}, {&s.NotFound, o.NotFound}, {&s.Scanned, o.Scanned}, {&s.ScannedBytes, o.ScannedBytes},
+		{&s.Puts, o.Puts}, {&s.WrittenBytes, o.WrittenBytes}, {&s.Deletes, o.Deletes}, {&s.Commits, o.Commits},
+	} {
+		*n.to += n.more
+	}
+	if s.Failures == nil {
+		s.Failures = map[string]map[string]uint64{}
+	}
+	for op, kinds := range o.Failures {
+		if s.Failures[op] == nil {
+			s.Failures[op] = map[string]uint64{}
+		}
+		for kind, n := range kinds {
+			s.Failures[op][kind] += n
+		}
+	}
+}
