@@ -10,6 +10,7 @@ import (
 	"github.com/blockseal/blockseal/internal/catalogue"
 	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // watch is what a DB remembers of its stores beyond the time that each is open, for [DB.Stats]. All
@@ -139,10 +140,12 @@ func (t *totals) add(s *Store) {
 func (t *totals) addCalls(calls []keyring.CallStats) {
 	for i, c := range calls {
 		if i == len(t.calls) {
-			t.calls = append(t.calls, keyring.CallStats{Operation: c.Operation, Outcomes: map[string]uint64{},
-				Latency: keyring.Histogram{Bounds: c.Latency.Bounds, Counts: make([]uint64, len(c.Latency.Counts))}})
+			t.calls = append(t.calls, keyring.CallStats{Operation: c.Operation, Outcomes: map[string]uint64{}})
 		}
 		to := &t.calls[i]
+		if to.Latency.Bounds == nil {
+			to.Latency.Bounds, to.Latency.Counts = c.Latency.Bounds, make([]uint64, len(c.Latency.Counts))
+		}
 		for outcome, n := range c.Outcomes {
 			to.Outcomes[outcome] += n
 		}
@@ -155,10 +158,19 @@ func (t *totals) addCalls(calls []keyring.CallStats) {
 	}
 }
 
-// clone returns a copy that shares nothing.
+// clone returns a copy that shares nothing. It has every counter, whether something was counted or
+// not.
 func (t *totals) clone() (c totals) {
 	c = totals{checks: t.checks}
+	c.Sums.Add(new(tally.Counts).Sums())
 	c.Sums.Add(t.Sums)
+	for _, op := range []vault.Operation{vault.OpGet, vault.OpWrapKey, vault.OpUnwrapKey} {
+		none := keyring.CallStats{Operation: op, Outcomes: map[string]uint64{}}
+		for _, outcome := range keyring.Outcomes() {
+			none.Outcomes[outcome] = 0
+		}
+		c.calls = append(c.calls, none)
+	}
 	c.addCalls(t.calls)
 	return c
 }
