@@ -215,15 +215,15 @@ func troubleSays(kind block.TroubleKind) advice {
 	case block.TroubleNotOpened:
 		return advice{says: "it could not be opened", do: "Look at what the program gives for its KEK, and at the program's log", runbook: "States"}
 	case block.TroubleInaccessible:
-		return advice{says: "it is Inaccessible", do: "Read the cause", runbook: "Emergency revocation"}
+		return advice{says: "it is Inaccessible", do: "Read the cause", runbook: "A customer who revoked"}
 	case block.TroubleAnchorLags:
 		return advice{says: "its anchor lags, so that an older copy of it would be accepted", do: "Make the anchor writable again; the store advances it by itself", runbook: "A lagging anchor"}
 	case block.TroubleKeyNearExpiry:
 		return advice{says: "its key expires soon", do: "Have the key rotated in its vault before", runbook: "Rotation"}
 	case block.TroubleDropUnfinished:
-		return advice{says: "its drop is not finished", do: "Call Drop again, or open the DB anew", runbook: "Erasure request"}
+		return advice{says: "its drop is not finished", do: "Call Drop again, or open the DB anew", runbook: "A customer who leaves"}
 	case block.TroubleDropFinished:
-		return advice{says: "its drop was cut off, and was finished when the DB was opened", do: "Give the receipt, which the DB keeps, to whoever waits for it", runbook: "Erasure request"}
+		return advice{says: "its drop was cut off, and was finished when the DB was opened", do: "Give the receipt, which the DB keeps, to whoever waits for it", runbook: "A customer who leaves"}
 	}
 	return advice{says: string(kind)}
 }
