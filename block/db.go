@@ -126,7 +126,7 @@ func OpenDB(ctx context.Context, dir string, opts *DBOptions) (*DB, error) {
 		err = d.create()
 	}
 	if err == nil {
-		err = d.finish(ctx)
+		err = d.finishTelling(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.release())
@@ -245,7 +245,7 @@ func (d *DB) finish(ctx context.Context) error {
 		switch {
 		case err != nil:
 		case e.State == catalogue.Dropping:
-			err = d.finishCutOff(ctx, e)
+			_, err = d.finishDrop(ctx, e)
 		case there:
 			_, err = d.catalogue.Advance(ctx, e, catalogue.Present)
 		default:

@@ -3,11 +3,13 @@ package block
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/blockseal/blockseal/internal/catalogue"
+	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -73,7 +75,7 @@ func (d *DB) wasOpened(name string, err error) {
 }
 
 // dropBegins remembers a drop until it has succeeded; ended is called with what became of it.
-func (d *DB) dropBegins(name string) (ended func(err *error)) {
+func (d *DB) dropBegins(name string) (ended func(err error)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	u, again := d.watch.drops[name]
@@ -85,31 +87,60 @@ func (d *DB) dropBegins(name string) (ended func(err *error)) {
 		d.watch.drops = map[string]dropUnderWay{}
 	}
 	d.watch.drops[name] = u
-	return func(err *error) {
+	return func(err error) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		switch {
-		case *err == nil:
+		if err == nil {
 			delete(d.watch.failed, name)
-			delete(d.watch.drops, name)
-		case errors.Is(*err, ErrNoStore):
-			delete(d.watch.drops, name)
-		default:
-			u.err = *err
-			d.watch.drops[name] = u
 		}
+		for _, over := range []error{nil, ErrNoStore, ErrName, ErrReadOnly, ErrClosed, errors.ErrUnsupported} {
+			if errors.Is(err, over) {
+				delete(d.watch.drops, name)
+				return
+			}
+		}
+		u.err = err
+		d.watch.drops[name] = u
 	}
 }
 
-// finishCutOff finishes a drop that was cut off, and remembers that nobody was given its receipt.
-func (d *DB) finishCutOff(ctx context.Context, e catalogue.Entry) error {
-	r, err := d.finishDrop(ctx, e)
-	if err == nil {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.watch.finished = append(d.watch.finished, Trouble{Store: e.Name, Kind: TroubleDropFinished, Since: r.Time})
+// finishTelling is finish, and remembers the drops that it has finished: nobody was given their
+// receipts.
+func (d *DB) finishTelling(ctx context.Context) error {
+	before, err := d.unfinishedDrops(ctx)
+	if err != nil || len(before) == 0 {
+		return errors.Join(err, d.finish(ctx))
 	}
-	return err
+	if err := d.finish(ctx); err != nil {
+		return err
+	}
+	after, err := d.unfinishedDrops(ctx)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if !after[name] && !d.opts.ReadOnly {
+			d.watch.finished = append(d.watch.finished, Trouble{Store: name, Kind: TroubleDropFinished, Since: d.opts.Clock.Now()})
+		}
+	}
+	return nil
+}
+
+// unfinishedDrops returns the names of the stores that are being dropped.
+func (d *DB) unfinishedDrops(ctx context.Context) (map[string]bool, error) {
+	left, err := d.catalogue.Unfinished(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("block: open %s: %w", d.place.Dir(), row.Damage(err))
+	}
+	names := map[string]bool{}
+	for _, e := range left {
+		if e.State == catalogue.Dropping {
+			names[e.Name] = true
+		}
+	}
+	return names, nil
 }
 
 // totals adds up what stores have counted.

@@ -41,7 +41,9 @@ func receiptName(number uint32) string { return fmt.Sprintf("%s%08x", receiptPre
 // After a crash the next OpenDB finishes it; the receipt of one that had come to its end is kept, see
 // [DB.Dropped]. On a full disk it ends with ctx, and can be called again. Errors: [ErrNoStore].
 func (d *DB) Drop(ctx context.Context, name string) (Receipt, error) {
+	ended := d.dropBegins(name)
 	r, err := d.drop(ctx, name)
+	ended(err)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("block: drop store %q: %w", name, err)
 	}
@@ -59,7 +61,6 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 	if d.opts.ReadOnly {
 		return r, ErrReadOnly
 	}
-	defer d.dropBegins(name)(&err)
 	if _, ok := d.engine.Partition(catalogue.Partition).(engine.Purger); !ok {
 		return r, fmt.Errorf("the engine cannot promise that its files forget: %w", errors.ErrUnsupported)
 	}

@@ -58,7 +58,9 @@ func imports() map[string][]string {
 			"internal/row", "internal/progress", "internal/rewrite", "internal/tally", "internal/place", "internal/register",
 			"internal/catalogue", "internal/transfer", "internal/pool"},
 		"block/blockprom": {"block", "keyring"},
-		"block/blockhttp": {"block", "keyring", "vault"},
+		"block/blockhttp": {"block", "keyring", "vault", "internal/storename"},
+
+		"internal/storename": {},
 	}
 }
 
