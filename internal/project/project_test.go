@@ -38,8 +38,9 @@ func imports() map[string][]string {
 		// A suite makes what it tests with.
 		"keyring/storagetest": {"internal/inner", "keyring", "kek", "vault", "vault/vaulttest"},
 
-		"internal/keyfile": {"vault"},
-		"internal/engine":  {},
+		"internal/keyfile":   {"vault"},
+		"internal/storename": {},
+		"internal/engine":    {},
 		// Of the engines none knows another.
 		"internal/engine/postgres": {"internal/engine"},
 
@@ -59,8 +60,6 @@ func imports() map[string][]string {
 			"internal/catalogue", "internal/transfer", "internal/pool"},
 		"block/blockprom": {"block", "keyring"},
 		"block/blockhttp": {"block", "keyring", "vault", "internal/storename"},
-
-		"internal/storename": {},
 	}
 }
 
