@@ -145,7 +145,7 @@ func (d *DB) unfinishedDrops(ctx context.Context) (map[string]bool, error) {
 
 // totals adds up what stores have counted.
 type totals struct {
-	tally.Sums
+	blocks tally.Total
 	checks keyring.CheckCounts
 	calls  []keyring.CallStats
 	// Of those that are open.
@@ -154,7 +154,7 @@ type totals struct {
 
 // add adds what a store has counted, which may have no keyring yet.
 func (t *totals) add(s *Store) {
-	t.Sums.Add(s.counts.Sums())
+	t.blocks.Add(&s.counts)
 	if s.keys == nil {
 		return
 	}
@@ -178,7 +178,9 @@ func (t *totals) addCalls(calls []keyring.CallStats) {
 			to.Latency.Bounds, to.Latency.Counts = c.Latency.Bounds, make([]uint64, len(c.Latency.Counts))
 		}
 		for outcome, n := range c.Outcomes {
-			to.Outcomes[outcome] += n
+			if n > 0 {
+				to.Outcomes[outcome] += n
+			}
 		}
 		to.NotMade += c.NotMade
 		to.Latency.Count += c.Latency.Count
@@ -192,9 +194,7 @@ func (t *totals) addCalls(calls []keyring.CallStats) {
 // clone returns a copy that shares nothing. It has every counter, whether something was counted or
 // not.
 func (t *totals) clone() (c totals) {
-	c = totals{checks: t.checks}
-	c.Sums.Add(new(tally.Counts).Sums())
-	c.Sums.Add(t.Sums)
+	c = totals{blocks: t.blocks, checks: t.checks}
 	for _, op := range []vault.Operation{vault.OpGet, vault.OpWrapKey, vault.OpUnwrapKey} {
 		none := keyring.CallStats{Operation: op, Outcomes: map[string]uint64{}}
 		for _, outcome := range keyring.Outcomes() {

@@ -211,7 +211,21 @@ type Sums struct {
 
 // Sums returns what was counted so far. It reads the counters one after the other.
 func (c *Counts) Sums() Sums {
-	s := Sums{Commits: c.commits.Load(), Failures: map[string]map[string]uint64{}}
+	var t Total
+	t.Add(c)
+	return t.Sums()
+}
+
+// Total is what several Counts have counted.
+type Total struct {
+	sums     Sums // without Failures
+	failures [ops][kinds]uint64
+}
+
+// Add adds what was counted so far. It reads the counters one after the other.
+func (t *Total) Add(c *Counts) {
+	s := &t.sums
+	s.Commits += c.commits.Load()
 	for i := range c.shards {
 		sh := &c.shards[i]
 		sh.gets.addTo(&s.Gets, &s.ReadBytes)
@@ -220,10 +234,21 @@ func (c *Counts) Sums() Sums {
 		s.NotFound += sh.misses.Load()
 		s.Deletes += sh.deletes.Load()
 	}
+	for op := range c.failures {
+		for kind := range c.failures[op] {
+			t.failures[op][kind] += c.failures[op][kind].Load()
+		}
+	}
+}
+
+// Sums returns the total.
+func (t *Total) Sums() Sums {
+	s := t.sums
+	s.Failures = map[string]map[string]uint64{}
 	for op, name := range OpNames() {
 		kinds := map[string]uint64{}
 		for i, kind := range kindNames() {
-			kinds[kind] = c.failures[op][i].Load()
+			kinds[kind] = t.failures[op][i]
 		}
 		s.Failures[name] = kinds
 	}
@@ -232,33 +257,9 @@ func (c *Counts) Sums() Sums {
 
 // Corrupt returns how often something did not authenticate.
 func (c *Counts) Corrupt() (n uint64) {
-	corrupt := kindOf(keyring.ErrCorrupt)
+	const corrupt = 1 // of kindNames
 	for op := range c.failures {
 		n += c.failures[op][corrupt].Load()
 	}
 	return n
-}
-
-// Add adds what another one has counted.
-func (s *Sums) Add(o Sums) {
-	for _, n := range []struct {
-		to   *uint64
-		more uint64
-	}{
-		{&s.Gets, o.Gets}, {&s.ReadBytes, o.ReadBytes}, {&s.NotFound, o.NotFound}, {&s.Scanned, o.Scanned}, {&s.ScannedBytes, o.ScannedBytes},
-		{&s.Puts, o.Puts}, {&s.WrittenBytes, o.WrittenBytes}, {&s.Deletes, o.Deletes}, {&s.Commits, o.Commits},
-	} {
-		*n.to += n.more
-	}
-	if s.Failures == nil {
-		s.Failures = map[string]map[string]uint64{}
-	}
-	for op, kinds := range o.Failures {
-		if s.Failures[op] == nil {
-			s.Failures[op] = map[string]uint64{}
-		}
-		for kind, n := range kinds {
-			s.Failures[op][kind] += n
-		}
-	}
 }

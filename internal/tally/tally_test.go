@@ -18,9 +18,11 @@ func TestSumsAddUp(t *testing.T) {
 	a.Fail(Get, keyring.ErrCorrupt)
 	b.Fail(Verify, keyring.ErrCorrupt)
 	b.Fail(Get, keyring.ErrInaccessible)
-	var s Sums
-	s.Add(a.Sums())
-	s.Add(b.Sums())
+	var all Total
+	all.Add(&a)
+	all.Add(&b)
+	s := all.Sums()
+	require.Equal(t, "corrupt", Kind(keyring.ErrCorrupt))
 	require.EqualValues(t, []uint64{2, 15, 1, 7}, []uint64{s.Gets, s.ReadBytes, s.Puts, s.WrittenBytes})
 	require.EqualValues(t, 1, s.Failures["get"]["corrupt"])
 	require.EqualValues(t, 1, s.Failures["get"]["inaccessible"])
