@@ -111,6 +111,7 @@ type DB struct {
 	opened  map[string]*Store // by name
 	closing bool
 	taggers map[uint32]*inner.Tagger
+	watch   watch
 }
 
 // OpenDB opens the directory dir, which becomes one if it does not exist or is empty. It asks no
@@ -135,7 +136,7 @@ func OpenDB(ctx context.Context, dir string, opts *DBOptions) (*DB, error) {
 		err = d.create()
 	}
 	if err == nil {
-		err = d.finish(ctx)
+		err = d.finishTelling(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.release())
@@ -328,6 +329,7 @@ func (d *DB) prepare(ctx context.Context, name string) (w pool.Way[*Store], err 
 		err = errors.New("DBOptions.Resolve returned no KEK")
 	}
 	if err != nil {
+		d.wasOpened(name, err)
 		return w, err
 	}
 	o, err := opts.withDefaults()
@@ -419,6 +421,7 @@ func (d *DB) closed(s *Store, t *inner.Tagger) {
 	if d.opened[s.name] == s {
 		delete(d.opened, s.name)
 	}
+	d.closedOne(s)
 	if t != nil && d.closing {
 		if d.taggers == nil {
 			d.taggers = map[uint32]*inner.Tagger{}

@@ -49,7 +49,9 @@ const KeptReceipts = 1024
 // Close end it, and it can be called again. Errors: [ErrNoStore], [ErrForeign],
 // [ErrReadOnly], [ErrClosed].
 func (d *DB) Drop(ctx context.Context, name string) (Receipt, error) {
+	ended := d.dropBegins(name)
 	r, err := d.drop(ctx, name)
+	ended(err)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("block: drop store %s: %w", row.Shown([]byte(name)), err)
 	}

@@ -356,7 +356,8 @@ func (s *Store) saveFirst(ctx context.Context) error {
 }
 
 // openStore opens a store in an engine that is open.
-func (d *DB) openStore(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error) {
+func (d *DB) openStore(ctx context.Context, name string, k *kek.KEK, o Options) (_ *Store, err error) {
+	defer func() { d.wasOpened(name, err) }()
 	e, err := d.find(ctx, name)
 	if err != nil {
 		return nil, err

@@ -1,21 +1,17 @@
-// Package blockhttp serves a page about a store to the people who operate it, and the same as JSON.
+// Package blockhttp serves a page about a store, or about a DB of many, to the people who operate it,
+// and the same as JSON.
 //
 //	mux.Handle("/", blockhttp.Handler(store, nil)) // where only operators get
+//	mux.Handle("/", blockhttp.DBHandler(db, nil))
 //
 // docs/metrics.md says more, and has a picture.
 package blockhttp
 
 import (
-	"bytes"
-	"crypto/sha256"
 	_ "embed" // the page and its style
-	"encoding/base64"
-	"encoding/json"
 	"html/template"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 
 	"github.com/blockseal/blockseal/block"
 )
@@ -26,13 +22,13 @@ var pageText string
 //go:embed page/style.css
 var styleText string
 
-// Options configure [Handler]. Nil means the defaults.
+// Options configure [Handler] and [DBHandler]. Nil means the defaults.
 type Options struct {
 	// Audit returns the status of the audit log for the page. It is called for each page,
 	// concurrently, and the page waits for it. Default: the page has no audit log.
 	Audit func() AuditStatus
-	// Name is the store's name in the title and the heading, which tells the pages of several
-	// stores apart. Default: the first 8 digits of the store's instance.
+	// Name is the store's name, or the DB's, in the title and the heading, which tells pages apart.
+	// Default: the first 8 digits of the instance.
 	Name string
 	// Runbooks is the address of docs/operations.md, without a fragment: the page links to the
 	// section that the state is about, as Runbooks + "#an-expired-key". Default, and if the address
@@ -71,10 +67,9 @@ func Handler(s *block.Store, opts *Options) http.Handler {
 	if h.name == "" {
 		h.name = cut(s.Instance())
 	}
-	h.page = template.Must(template.New("page.html").Funcs(pageFuncs()).Parse(pageText))
-	sum := sha256.Sum256([]byte(styleText))
-	h.policy = "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
-		"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	h.server = newServer("page.html", pageText, func(*http.Request) any { return h.look() }, func(v any, still bool) any {
+		return pageData{view: v.(view), Style: template.CSS(styleText), Still: still}
+	})
 	return h
 }
 
@@ -85,78 +80,16 @@ func linkable(address string) bool {
 }
 
 type handler struct {
-	s      *block.Store
-	audit  func() AuditStatus
-	name   string
-	page   *template.Template
-	policy string // Content-Security-Policy
+	*server
+	s     *block.Store
+	audit func() AuditStatus
+	name  string
 
 	runbooks string // their address; empty: not known
-}
-
-// ServeHTTP implements [http.Handler].
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	head := w.Header()
-	head.Set("Content-Security-Policy", h.policy)
-	head.Set("X-Content-Type-Options", "nosniff")
-	head.Set("X-Frame-Options", "DENY")
-	head.Set("Referrer-Policy", "no-referrer")
-	head.Set("Cross-Origin-Resource-Policy", "same-origin")
-	head.Set("Cache-Control", "no-store")
-	head.Set("Vary", "Accept")
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		head.Set("Allow", "GET, HEAD")
-		http.Error(w, "this page is read-only", http.StatusMethodNotAllowed)
-		return
-	}
-	last := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
-	if unasked(last) {
-		http.NotFound(w, r)
-		return
-	}
-	v := h.look()
-	var body bytes.Buffer
-	var err error
-	if wantsJSON(r, last) {
-		head.Set("Content-Type", "application/json; charset=utf-8")
-		e := json.NewEncoder(&body)
-		e.SetIndent("", "  ")
-		err = e.Encode(v)
-	} else {
-		head.Set("Content-Type", "text/html; charset=utf-8")
-		err = h.page.Execute(&body, pageData{view: v, Style: template.CSS(styleText), Still: r.URL.Query().Has("still")})
-	}
-	if err != nil {
-		http.Error(w, "the page could not be made", http.StatusInternalServerError)
-		return
-	}
-	head.Set("Content-Length", strconv.Itoa(body.Len()))
-	if r.Method == http.MethodGet {
-		w.Write(body.Bytes())
-	}
 }
 
 type pageData struct {
 	view
 	Style template.CSS
 	Still bool // it does not reload
-}
-
-// unasked reports whether a path's last element is what browsers and crawlers ask for by
-// themselves, which comes here if the page is mounted at the root. Other names with a dot may be a
-// mount's.
-func unasked(last string) bool {
-	return last == "favicon.ico" || last == "robots.txt" ||
-		strings.HasPrefix(last, "apple-touch-icon") && strings.HasSuffix(last, ".png")
-}
-
-func wantsJSON(r *http.Request, last string) bool {
-	switch r.URL.Query().Get("format") {
-	case "json":
-		return true
-	case "html":
-		return false
-	}
-	accept := r.Header.Get("Accept")
-	return last == "status.json" || strings.Contains(accept, "application/json") && !strings.Contains(accept, "text/html")
 }

@@ -47,7 +47,8 @@ func eventText(e keyring.Event, told func(error) string) string {
 func pageFuncs() template.FuncMap {
 	return template.FuncMap{
 		"span": func(s float64) string { return together(span(s)) },
-		"size": func(n uint64) string { return together(size(n)) }, "number": number, "lower": strings.ToLower,
+		"size": func(n uint64) string { return together(size(n)) }, "number": number,
+		"count": func(n int) string { return number(uint64(max(0, n))) }, "lower": strings.ToLower,
 		"at":      func(t time.Time) string { return t.Format("2006-01-02 15:04:05") },
 		"clock":   func(t time.Time) string { return t.Format("15:04:05") },
 		"iso":     func(t time.Time) string { return t.Format(time.RFC3339) },

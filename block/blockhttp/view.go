@@ -185,10 +185,9 @@ func (h *handler) look() view {
 		Epochs: epochsView{Count: st.State.Epochs, Current: st.State.Epoch, Began: utc(st.Keys.Epoch.Created),
 			DEKs: st.Keys.Epoch.DEKs, MaxDEKs: st.Keys.Epoch.MaxDEKs, Generation: st.State.Generation},
 		Blocks: blocksView{Puts: st.Puts, Written: st.WrittenBytes, Deletes: st.Deletes, Gets: st.Gets, NotFound: st.NotFound,
-			Read: st.ReadBytes + st.ScannedBytes, Scanned: st.Scanned, Failed: map[string]uint64{}},
-		Engine: engineView{Disk: st.Engine.DiskBytes, Debt: st.Engine.CompactionDebt, ReadAmp: st.Engine.ReadAmplification,
-			Compacting: st.Engine.CompactionsRunning},
-		Work: []workView{}, Events: []eventView{},
+			Read: st.ReadBytes + st.ScannedBytes, Scanned: st.Scanned, Failed: failed(st.Failures)},
+		Engine: viewEngine(st.Engine),
+		Work:   []workView{}, Events: []eventView{},
 	}
 	a := headline(st.State, st.Time)
 	v.State.Kind, v.State.Headline, v.State.Do, v.State.Runbook = a.kind, v.State.Status+": "+a.says+".", a.do+".", a.runbook
@@ -198,13 +197,6 @@ func (h *handler) look() view {
 	if !st.State.KEKExpires.IsZero() {
 		left := st.KEKLeft.Seconds()
 		v.Key.Left = &left
-	}
-	for _, kinds := range st.Failures {
-		for kind, n := range kinds {
-			if n > 0 {
-				v.Blocks.Failed[kind] += n
-			}
-		}
 	}
 	for _, c := range st.Keys.Calls {
 		v.Calls = append(v.Calls, viewCall(c))
@@ -228,6 +220,23 @@ func (h *handler) look() view {
 		v.Audit = &a
 	}
 	return v
+}
+
+// failed returns failures by kind, without zeros.
+func failed(failures map[string]map[string]uint64) map[string]uint64 {
+	out := map[string]uint64{}
+	for _, kinds := range failures {
+		for kind, n := range kinds {
+			if n > 0 {
+				out[kind] += n
+			}
+		}
+	}
+	return out
+}
+
+func viewEngine(e block.EngineStats) engineView {
+	return engineView{Disk: e.DiskBytes, Debt: e.CompactionDebt, ReadAmp: e.ReadAmplification, Compacting: e.CompactionsRunning}
 }
 
 func viewCall(c keyring.CallStats) callView {

@@ -60,7 +60,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.blocks(e, st)
 	c.work(e, st)
 	if st.State.Status != keyring.Closed {
-		c.engine(e, st.Engine)
+		c.m.sendEngine(e, st.Engine)
 	}
 }
 
@@ -134,7 +134,17 @@ func (c *collector) access(e emitter, st block.Stats) {
 // vault sends what the keyring asked its vault.
 func (c *collector) vault(e emitter, st keyring.Stats) {
 	m := c.m
-	for _, call := range st.Calls {
+	m.sendCalls(e, st.Calls, st.Checks)
+	e.gauge(m.vaultInFlight, float64(st.InFlight))
+	e.gauge(m.vaultStuck, float64(st.Stuck))
+	e.count(m.dekLookups, st.DEKHits, "hit")
+	e.count(m.dekLookups, st.DEKMisses, "miss")
+	e.gauge(m.deks, float64(st.DEKs))
+}
+
+// sendCalls sends calls to vaults, and checks.
+func (m *metrics) sendCalls(e emitter, calls []keyring.CallStats, checks keyring.CheckCounts) {
+	for _, call := range calls {
 		op := string(call.Operation)
 		for outcome, n := range call.Outcomes {
 			e.count(m.vaultCalls, n, op, outcome)
@@ -148,19 +158,23 @@ func (c *collector) vault(e emitter, st keyring.Stats) {
 		h, err := prometheus.NewConstHistogram(m.vaultLatency, call.Latency.Count, call.Latency.Sum.Seconds(), buckets, op)
 		e.send(m.vaultLatency, h, err)
 	}
-	e.gauge(m.vaultInFlight, float64(st.InFlight))
-	e.gauge(m.vaultStuck, float64(st.Stuck))
-	for result, n := range map[string]uint64{"ok": st.Checks.OK, "denied": st.Checks.Denied, "unanswered": st.Checks.Unanswered, "other": st.Checks.Other} {
+	for result, n := range map[string]uint64{"ok": checks.OK, "denied": checks.Denied, "unanswered": checks.Unanswered, "other": checks.Other} {
 		e.count(m.checks, n, result)
 	}
-	e.count(m.dekLookups, st.DEKHits, "hit")
-	e.count(m.dekLookups, st.DEKMisses, "miss")
-	e.gauge(m.deks, float64(st.DEKs))
 }
 
 // blocks sends what the program did.
 func (c *collector) blocks(e emitter, st block.Stats) {
 	m := c.m
+	m.sendBlocks(e, st)
+	for kind, n := range st.OpenFailures() {
+		e.count(m.openFailures, n, kind)
+	}
+	m.sendCaches(e, st.RecordCache, st.Rows)
+}
+
+// sendBlocks sends what was done to blocks.
+func (m *metrics) sendBlocks(e emitter, st block.Stats) {
 	e.count(m.gets, st.Gets, "found")
 	e.count(m.gets, st.NotFound, "not_found")
 	e.count(m.readBytes, st.ReadBytes, "get")
@@ -175,10 +189,11 @@ func (c *collector) blocks(e emitter, st block.Stats) {
 			e.count(m.failures, n, op, kind)
 		}
 	}
-	for kind, n := range st.OpenFailures() {
-		e.count(m.openFailures, n, kind)
-	}
-	for name, cache := range map[string]block.CacheStats{"dek_record": st.RecordCache, "row": st.Rows} {
+}
+
+// sendCaches sends the caches of DEK records and of sealed blocks.
+func (m *metrics) sendCaches(e emitter, records, rows block.CacheStats) {
+	for name, cache := range map[string]block.CacheStats{"dek_record": records, "row": rows} {
 		e.count(m.cacheLookups, cache.Hits, name, "hit")
 		e.count(m.cacheLookups, cache.Misses, name, "miss")
 		e.gauge(m.cacheEntries, float64(cache.Entries), name)

@@ -8,9 +8,8 @@ import (
 	"github.com/blockseal/blockseal/block"
 )
 
-// engine sends Pebble's own metrics.
-func (c *collector) engine(e emitter, st block.EngineStats) {
-	m := c.m
+// sendEngine sends Pebble's own metrics.
+func (m *metrics) sendEngine(e emitter, st block.EngineStats) {
 	e.gauge(m.engineDisk, float64(st.DiskBytes))
 	e.gauge(m.engineWAL, float64(st.WALBytes))
 	e.count(m.engineWALWritten, st.WALWritten)

@@ -10,6 +10,7 @@ import (
 // lists them.
 type metrics struct {
 	all    []*prometheus.Desc
+	prefix string // of the names
 	labels prometheus.Labels
 
 	state, stateSince, leaseLeft, lease, lastCheck, lastSuccess               *prometheus.Desc
@@ -31,13 +32,13 @@ type metrics struct {
 }
 
 func (m *metrics) desc(name, help string, labels ...string) *prometheus.Desc {
-	d := prometheus.NewDesc("blockseal_"+name, help, labels, m.labels)
+	d := prometheus.NewDesc(m.prefix+name, help, labels, m.labels)
 	m.all = append(m.all, d)
 	return d
 }
 
 func newMetrics(labels prometheus.Labels) *metrics {
-	m := &metrics{labels: labels}
+	m := &metrics{prefix: "blockseal_", labels: labels}
 	m.describeAccess()
 	m.describeBlocks()
 	m.describeEngine()
@@ -62,17 +63,28 @@ func (m *metrics) describeAccess() {
 	m.epochMaxDEKs = m.desc("epoch_deks_limit", "How many DEKs an epoch wraps before the next begins.")
 	m.eventsDropped = m.desc("events_dropped_total", "Events that were lost because OnEvent or the logger did not keep up.")
 
+	m.describeCalls()
+	m.dekLookups = m.desc("dek_cache_lookups_total", "Look-ups of DEKs that the vault opened (ByKEK).", "result")
+	m.deks = m.desc("dek_cache_entries", "DEKs that the vault opened (ByKEK) and that are in memory.")
+}
+
+func (m *metrics) describeCalls() {
 	m.vaultCalls = m.desc("vault_calls_total", "Calls to the vault that have ended.", "operation", "outcome")
 	m.vaultNotMade = m.desc("vault_calls_not_made_total", "Calls to the vault that were not made because too many were stuck.", "operation")
 	m.vaultLatency = m.desc("vault_call_duration_seconds", "How long calls to the vault took, whatever their outcome.", "operation")
 	m.vaultInFlight = m.desc("vault_calls_in_flight", "Calls to the vault that have not ended.")
 	m.vaultStuck = m.desc("vault_calls_stuck", "Calls that were given up and that the vault's client still has.")
 	m.checks = m.desc("checks_total", "Checks of access, by what came of them.", "result")
-	m.dekLookups = m.desc("dek_cache_lookups_total", "Look-ups of DEKs that the vault opened (ByKEK).", "result")
-	m.deks = m.desc("dek_cache_entries", "DEKs that the vault opened (ByKEK) and that are in memory.")
 }
 
 func (m *metrics) describeBlocks() {
+	m.describeCounts()
+	m.describeCaches()
+	m.openFailures = m.desc("open_failures_total", "Blocks that could not be read or opened: get, scan, verify and rewrite of blockseal_failures_total together.", "kind")
+	m.describeWork()
+}
+
+func (m *metrics) describeCounts() {
 	m.gets = m.desc("gets_total", "Gets that were answered.", "result")
 	m.readBytes = m.desc("read_bytes_total", "Plaintext bytes that were read.", "by")
 	m.scanned = m.desc("scanned_blocks_total", "Blocks that scans came by.")
@@ -81,17 +93,21 @@ func (m *metrics) describeBlocks() {
 	m.deletes = m.desc("deletes_total", "Deletions, alone or in a batch.")
 	m.commits = m.desc("commits_total", "Batches that were committed.")
 	m.failures = m.desc("failures_total", "Operations that failed.", "operation", "kind")
-	m.openFailures = m.desc("open_failures_total", "Blocks that could not be read or opened: get, scan, verify and rewrite of blockseal_failures_total together.", "kind")
-	m.cacheLookups = m.desc("cache_lookups_total", "Look-ups in the store's caches, of DEK records and of sealed blocks.", "cache", "result")
-	m.cacheEntries = m.desc("cache_entries", "DEK records, or sealed blocks, in the store's caches.", "cache")
-	m.cacheBytes = m.desc("cache_bytes", "Memory that the store's caches take.", "cache")
-	m.cacheLimit = m.desc("cache_limit_bytes", "The most memory that the store's caches may take.", "cache")
+}
 
+func (m *metrics) describeWork() {
 	m.workRunning = m.desc("work_running", "1 while a long operation is under way.", "work")
 	m.workDone = m.desc("work_done_records", "Records that the long operation has done.", "work")
 	m.workRatio = m.desc("work_progress_ratio", "How much of the long operation is done, from 0 to 1.", "work")
 	m.workEnded = m.desc("work_ended_timestamp_seconds", "When a long operation of the kind last ended.", "work")
 	m.workFailed = m.desc("work_failed", "1 if the last long operation of the kind did not do all it had to.", "work")
+}
+
+func (m *metrics) describeCaches() {
+	m.cacheLookups = m.desc("cache_lookups_total", "Look-ups in the store's caches, of DEK records and of sealed blocks.", "cache", "result")
+	m.cacheEntries = m.desc("cache_entries", "DEK records, or sealed blocks, in the store's caches.", "cache")
+	m.cacheBytes = m.desc("cache_bytes", "Memory that the store's caches take.", "cache")
+	m.cacheLimit = m.desc("cache_limit_bytes", "The most memory that the store's caches may take.", "cache")
 }
 
 func (m *metrics) describeEngine() {

@@ -3,9 +3,9 @@
 //
 //	go run ./examples/monitoring
 //
-// It keeps a file vault and a store in a temporary directory (-dir keeps them), puts
-// and gets blocks, and serves http://127.0.0.1:9464/ with a status page,
-// /status.json with the same, and /metrics for Prometheus. With -webhook it posts
+// It keeps a file vault and a DB with a store in a temporary directory (-dir keeps them), puts
+// and gets blocks, and serves http://127.0.0.1:9464/ with a status page of the store, /db/ with
+// one of the DB, /status.json and /db/status.json with the same, and /metrics for Prometheus. With -webhook it posts
 // what happens to the store's access to a URL. alerts.yml has alerting rules over
 // its metrics.
 //
@@ -53,6 +53,9 @@ const about = `Monitoring runs a store with a status page, metrics and a webhook
 // passphrase protects a vault that is there to be looked at. A real one is asked for.
 const passphrase = "correct horse battery staple"
 
+// storeName is the store's name in the DB.
+const storeName = "orders"
+
 // keyName is the KEK's name in the vault.
 const keyName = "customer"
 
@@ -97,17 +100,18 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer closing(m, &err)
-	fmt.Fprintf(out, "status page   http://%s/\nas JSON       http://%s/status.json\nmetrics       http://%s/metrics\n", m.addr, m.addr, m.addr)
+	fmt.Fprintf(out, "status page   http://%s/\nas JSON       http://%s/status.json\nof all stores http://%s/db/\nmetrics       http://%s/metrics\n", m.addr, m.addr, m.addr, m.addr)
 	if o.rehearse > 0 {
 		return rehearse(ctx, m, o.rehearse, out)
 	}
 	return m.work(ctx)
 }
 
-// monitored is a store with all that is around it.
+// monitored is a store in a DB, with all that is around it.
 type monitored struct {
 	vault  *local.Vault
 	log    *audit.Log
+	db     *block.DB
 	store  *block.Store
 	notify *notifier // nil: none
 	server *http.Server
@@ -138,21 +142,29 @@ func start(ctx context.Context, o options, logger *slog.Logger) (m *monitored, e
 		m.notify = newNotifier(o.webhook, logger, defaultRetry())
 		registry.MustRegister(m.notify)
 	}
-	m.store, err = block.Open(ctx, filepath.Join(o.dir, "store"), kek.New(v, vault.KeyID{Name: keyName}), &block.Options{
-		Keyring: keyring.Options{Logger: logger, OnEvent: m.onEvent},
-	})
+	// One store of a DB; a program for many customers has one for each, and opens it by Acquire.
+	if m.db, err = block.OpenDB(ctx, filepath.Join(o.dir, "store"), &block.DBOptions{Logger: logger}); err != nil {
+		return m, err
+	}
+	k, opts := kek.New(v, vault.KeyID{Name: keyName}), &block.Options{Keyring: keyring.Options{Logger: logger, OnEvent: m.onEvent}}
+	if m.store, err = m.db.Open(ctx, storeName, k, opts); errors.Is(err, block.ErrNoStore) {
+		m.store, err = m.db.Create(ctx, storeName, k, opts)
+	}
 	if err != nil {
 		return m, err
 	}
 
-	registry.MustRegister(blockprom.New(m.store, nil), auditCollector{m.log}, collectors.NewGoCollector(),
+	// With many stores, the DB's metrics alone: their number does not grow with that of the stores.
+	registry.MustRegister(blockprom.NewDB(m.db, nil), blockprom.New(m.store, nil), auditCollector{m.log}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.Handle("/", blockhttp.Handler(m.store, &blockhttp.Options{Name: "monitoring", Audit: func() blockhttp.AuditStatus {
+	page := &blockhttp.Options{Name: "monitoring", Audit: func() blockhttp.AuditStatus {
 		st := m.log.Stats()
 		return blockhttp.AuditStatus{Head: st.Head.String(), Pending: st.Pending, Lost: st.Lost}
-	}}))
+	}}
+	mux.Handle("/", blockhttp.Handler(m.store, page))
+	mux.Handle("/db/", blockhttp.DBHandler(m.db, page))
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return m, err
@@ -196,8 +208,8 @@ func (m *monitored) Close() error {
 			errs = append(errs, err)
 		}
 	}
-	if m.store != nil {
-		errs = append(errs, m.store.Close())
+	if m.db != nil {
+		errs = append(errs, m.db.Close()) // and the store with it
 	}
 	if m.notify != nil {
 		m.notify.Close()

@@ -79,12 +79,21 @@ func (m *monitored) says(ctx context.Context, state string) error {
 	if err := json.Unmarshal([]byte(page), &status); err != nil || status.State.Status != state {
 		return fmt.Errorf("status.json says %q, not %q (%v)", status.State.Status, state, err)
 	}
+	if page, err = m.fetch(ctx, "/db/"); err != nil {
+		return err
+	}
+	if named := strings.Contains(page, "<bdi>"+storeName+"</bdi>"); named == (state == "Available") {
+		return fmt.Errorf("the page of the DB names a store if it needs a person: %v, and it is %s", named, state)
+	}
 	if page, err = m.fetch(ctx, "/metrics"); err != nil {
 		return err
 	}
 	want := fmt.Sprintf(`blockseal_state{state=%q,store=%q} 1`, strings.ToLower(state), m.store.StoreID())
 	if !strings.Contains(page, want) {
 		return fmt.Errorf("the metrics do not have %s", want)
+	}
+	if want = fmt.Sprintf(`state=%q} 1`, strings.ToLower(state)); !strings.Contains(page, "\nblockseal_db_stores{db=") || !strings.Contains(page, want) {
+		return fmt.Errorf("the metrics of the DB do not have a store with %s", want)
 	}
 	return nil
 }

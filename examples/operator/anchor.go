@@ -38,7 +38,9 @@ disk, what is the least acceptable of it: its fingerprint, the generation of its
 keyring, and its sequence number. It only moves forward.`)
 	a.vault.add(c, "", "the vault with the store's KEK")
 	a.audit.add(c)
-	c.AddCommand(a.anchorShow(), a.anchorAccept())
+	f := &storeFlags{}
+	f.addStore(c)
+	c.AddCommand(a.anchorShow(), a.anchorAccept(f))
 	return c
 }
 
@@ -71,7 +73,7 @@ func (a *app) showPoint(p keyring.Point) error {
 	})
 }
 
-func (a *app) anchorAccept() *cobra.Command {
+func (a *app) anchorAccept(f *storeFlags) *cobra.Command {
 	var yes bool
 	c := a.command("accept DIR FILE", "accept a store that is older than its anchor", `Accept takes the store in DIR as it is now for the least acceptable from now on: after a
 restore on purpose, or when the anchor is damaged. The store is opened without looking at
@@ -79,7 +81,7 @@ the anchor; FILE is moved aside, under a name with the date, and written anew.
 
 It asks first, on the terminal, or is given --yes. What was done since the copy was made
 is lost with this, revocations and erasures too: see docs/operations.md.`,
-		a.withStore(&storeFlags{}, func(ctx context.Context, s *openStore, args []string) error {
+		a.withStore(f, func(ctx context.Context, s *openStore, args []string) error {
 			return a.acceptStore(ctx, s, filepath.Clean(args[1]), yes)
 		}))
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")

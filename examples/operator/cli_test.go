@@ -217,7 +217,7 @@ func TestJSON(t *testing.T) {
 	for _, args := range []string{
 		"vault info", "vault stores", "vault maintain", "key list", "key list --deleted", "key show customer", "key public customer",
 		"key policy customer", "key rotate customer", "grant list", "store state S", "store inspect S", "store usage S", "store usage S --open",
-		"store get S a", "store list S", "store verify S", "store rewrap S --forecast", "store rotate kek S", "store rotate epoch S",
+		"store get S a", "store blocks S", "store list S", "store verify S", "store rewrap S --forecast", "store rotate kek S", "store rotate epoch S",
 		"store rekey S", "store erase S", "store copies list S", "store revalidate S",
 	} {
 		out := g.ok(append(strings.Fields(strings.ReplaceAll(args, "S", dir)), "--json")...)

@@ -143,20 +143,21 @@ func (g *guard) check(ctx context.Context, v *opened, key vault.KeyID) error {
 	}
 	var reasons []string
 	for _, dir := range dirs {
-		in, err := block.Inspect(ctx, dir, nil)
-		if err != nil {
-			reasons = append(reasons, fmt.Sprintf("store %s cannot be looked at: %v", dir, err))
-			if slices.Contains(known, dir) && errors.Is(err, block.ErrNotStore) {
-				reasons[len(reasons)-1] += " (if it is gone for good: vault forget-store)"
+		for _, s := range v.session.app.inspectAll(ctx, dir) {
+			if s.err != nil {
+				reasons = append(reasons, fmt.Sprintf("store %s cannot be looked at: %v", s.label, s.err))
+				if slices.Contains(known, dir) && errors.Is(s.err, block.ErrNotStore) {
+					reasons[len(reasons)-1] += " (if it is gone for good: vault forget-store)"
+				}
+				continue
 			}
-			continue
-		}
-		if in.Incomplete {
-			reasons = append(reasons, fmt.Sprintf("store %s may have copies that need it and that nothing names: its register of them is not whole", dir))
-		}
-		for _, u := range in.Keys {
-			if u.Needed() && u.Key.Vault == key.Vault && u.Key.Name == key.Name && (key.Version == "" || u.Key.Version == key.Version) {
-				reasons = append(reasons, fmt.Sprintf("store %s needs version %s: %s", dir, u.Key.Version, neededFor(u)))
+			if s.in.Incomplete {
+				reasons = append(reasons, fmt.Sprintf("store %s may have copies that need it and that nothing names: its register of them is not whole", s.label))
+			}
+			for _, u := range s.in.Keys {
+				if u.Needed() && u.Key.Vault == key.Vault && u.Key.Name == key.Name && (key.Version == "" || u.Key.Version == key.Version) {
+					reasons = append(reasons, fmt.Sprintf("store %s needs version %s: %s", s.label, u.Key.Version, neededFor(u)))
+				}
 			}
 		}
 	}

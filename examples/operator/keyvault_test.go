@@ -72,7 +72,7 @@ func TestAStoresLifeOnAKeyVault(t *testing.T) {
 		store.ok("store", "put", dir, id)
 	}
 	require.Equal(t, "record b", store.ok("store", "get", dir, "b"))
-	require.Equal(t, "a  8\nb  8\nc  8\n", store.ok("store", "list", dir))
+	require.Equal(t, "a  8\nb  8\nc  8\n", store.ok("store", "blocks", dir))
 	require.EqualValues(t, 3, store.object("store", "verify", dir)["blocks"])
 
 	// Rotation: the old version is needed until the store has moved.

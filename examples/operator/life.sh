@@ -123,7 +123,7 @@ expect 0 store get "$work/store" id3
 out "record 3"
 expect 1 store get "$work/store" id9
 err "block not found"
-expect 0 store list "$work/store"
+expect 0 store blocks "$work/store"
 [ "$(wc -l <"$work/out")" = 5 ] || fail "the store does not list five blocks"
 if grep -rqF "record 3" "$work/store"; then fail "plaintext on the disk"; fi
 

@@ -21,6 +21,7 @@ import (
 
 // storeFlags are what the commands on stores share.
 type storeFlags struct {
+	name        string // of the store in its directory; "": the only one
 	fingerprint string
 	generation  uint64
 	anchor      string     // file
@@ -33,20 +34,24 @@ func (a *app) storeCommand() *cobra.Command {
 	c := a.group("store", "run stores, and move them from key to key", `Store opens the store in a directory on the KEK that its keyring says, from --vault, does
 one thing, and closes it. It stays on that KEK version until store rotate moves it.
 
-While another process has the store open, all of these commands end with exit status
-5. inspect and usage need no key.`)
+A directory has one store, or many, each on a KEK of its own: --store says which. list shows
+them, create makes one more, move carries one elsewhere, drop removes one.
+
+While another process has the directory open, all of these commands end with exit status
+5. list, inspect, usage, move and drop need no key.`)
 	f := &storeFlags{}
 	a.vault.add(c, "", "the vault with the store's KEK")
 	a.audit.add(c)
 	p := c.PersistentFlags()
+	f.addStore(c)
 	p.StringVar(&f.fingerprint, "expect-fingerprint", "", "refuse a store with another fingerprint (store state shows it), with exit status 4")
 	p.Uint64Var(&f.generation, "expect-generation", 0, "refuse a store whose keyring has a lesser generation: an old copy was put in its place")
 	f.addAnchor(c)
 	c.MarkFlagsMutuallyExclusive("anchor", "expect-fingerprint")
 	c.MarkFlagsMutuallyExclusive("anchor", "expect-generation")
 	f.other.add(c, "from-", "another vault, which holds keys that the store or its copies were on before")
-	c.AddCommand(a.storeInit(f), a.storeInspect(), a.storeState(f), a.storeRevalidate(f), a.storeVerify(f), a.storeUsage(f),
-		a.storePut(f), a.storeGet(f), a.storeDelete(f), a.storeList(f),
+	c.AddCommand(a.storeInit(f), a.storeCreate(f), a.storeList(), a.storeDrop(f), a.storeMove(f), a.storeInspect(f), a.storeState(f), a.storeRevalidate(f), a.storeVerify(f), a.storeUsage(f),
+		a.storePut(f), a.storeGet(f), a.storeDelete(f), a.storeBlocks(f),
 		a.storeRotate(f), a.storeRelocate(f), a.storeRekey(f), a.storeRewrap(f), a.storeErase(f), a.storeCheckpoint(f), a.storeCopies(f))
 	return c
 }
@@ -56,6 +61,7 @@ type openStore struct {
 	*block.Store
 	app   *app
 	dir   string // absolute
+	name  string // in the directory; "": it is the only one there
 	id    string // the store's, by which the audit log knows it
 	vault *opened
 	line  *cli.Line
@@ -77,7 +83,7 @@ func (a *app) withStoreAndKEKs(f *storeFlags, all bool, do func(ctx context.Cont
 		if _, err := a.vaultDir(&a.vault); err != nil {
 			return err
 		}
-		info, err := block.InspectKeyring(args[0], nil)
+		info, err := a.inspectKeyring(ctx, args[0], f.name)
 		if err != nil {
 			return err
 		}
@@ -86,49 +92,59 @@ func (a *app) withStoreAndKEKs(f *storeFlags, all bool, do func(ctx context.Cont
 			return err
 		}
 		defer func() { err = errors.Join(err, session.close()) }()
-		s := &openStore{app: a, id: info.StoreID.String(), line: cli.NewLine(a.err)}
-		if s.dir, err = filepath.Abs(args[0]); err != nil {
+		s, k, opts, err := a.prepareStore(ctx, f, session, args[0], info, all)
+		if err != nil {
 			return err
 		}
-		if s.vault, err = session.vault(&a.vault); err != nil {
-			return err
-		}
-		vaults := []*opened{s.vault}
-		if f.other.dir != "" {
-			o, err := session.vault(&f.other)
-			if err != nil {
-				return err
-			}
-			vaults = append(vaults, o)
-		}
-		if s.vault.ID() != info.KEK.Vault {
-			return fmt.Errorf("the store %s is on %s, and the vault %s is %s: %w; if that has the same key now: store relocate", args[0], info.KEK, a.vault.dir, s.vault.ID(), keyring.ErrWrongKEK)
-		}
-		opts := a.storeOptions(s)
-		opts.VaultRate, opts.RewriteRate = f.vaultRate, f.rewriteRate
-		opts.Keyring.Anchor = f.kept()
-		var ids []vault.KeyID
-		for _, id := range info.KEKs {
-			ids = append(ids, id)
-		}
-		if all {
-			in, err := block.Inspect(ctx, args[0], nil)
-			if err != nil {
-				return err
-			}
-			for _, u := range in.Keys {
-				ids = append(ids, u.Key)
-			}
-			ids = append(ids, in.PastKEKs...)
-		}
-		opts.Keyring.OtherKEKs = s.otherKEKs(info.KEK, ids, vaults)
-		s.Store, err = block.Open(ctx, args[0], kek.New(s.vault.data(s.id), info.KEK.Versionless()), opts)
+		s.Store, err = block.Open(ctx, args[0], k, opts)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
 		return do(ctx, s, args)
 	}
+}
+
+// prepareStore returns what a store is opened with, whose keyring document says info, and the store
+// without what is open of it.
+func (a *app) prepareStore(ctx context.Context, f *storeFlags, session *session, dir string, info keyring.Info, all bool) (s *openStore, k *kek.KEK, opts *block.Options, err error) {
+	s = &openStore{app: a, id: info.StoreID.String(), name: f.name, line: cli.NewLine(a.err)}
+	if s.dir, err = filepath.Abs(dir); err != nil {
+		return nil, nil, nil, err
+	}
+	if s.vault, err = session.vault(&a.vault); err != nil {
+		return nil, nil, nil, err
+	}
+	vaults := []*opened{s.vault}
+	if f.other.dir != "" {
+		o, err := session.vault(&f.other)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		vaults = append(vaults, o)
+	}
+	if s.vault.ID() != info.KEK.Vault {
+		return nil, nil, nil, fmt.Errorf("the store %s is on %s, and the vault %s is %s: %w; if that has the same key now: store relocate", dir, info.KEK, a.vault.dir, s.vault.ID(), keyring.ErrWrongKEK)
+	}
+	opts = a.storeOptions(s)
+	opts.VaultRate, opts.RewriteRate = f.vaultRate, f.rewriteRate
+	opts.Keyring.Anchor = f.kept()
+	var ids []vault.KeyID
+	for _, id := range info.KEKs {
+		ids = append(ids, id)
+	}
+	if all {
+		in, err := block.Inspect(ctx, dir, named(f.name))
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		for _, u := range in.Keys {
+			ids = append(ids, u.Key)
+		}
+		ids = append(ids, in.PastKEKs...)
+	}
+	opts.Keyring.OtherKEKs = s.otherKEKs(info.KEK, ids, vaults)
+	return s, kek.New(s.vault.data(s.id), info.KEK.Versionless()), opts, nil
 }
 
 // otherKEKs returns the KEKs, beside the store's own, that records and copies of it
@@ -153,7 +169,7 @@ func (s *openStore) otherKEKs(own vault.KeyID, ids []vault.KeyID, vaults []*open
 // storeOptions are what this tool wants of a store: it does one thing at a time, when
 // it is told to, and with little memory.
 func (a *app) storeOptions(s *openStore) *block.Options {
-	o := &block.Options{ManualRewrap: true, RecordCache: -1, Pebble: block.PebbleOptions{BlockCache: 8 << 20, MemTable: 8 << 20}}
+	o := &block.Options{Name: s.name, ManualRewrap: true, RecordCache: -1, Pebble: block.PebbleOptions{BlockCache: 8 << 20, MemTable: 8 << 20}}
 	o.Keyring.PinVersion = true
 	o.Keyring.OnEvent = func(e keyring.Event) {
 		s.mu.Lock()
@@ -206,38 +222,61 @@ func (s *openStore) failures(kind keyring.EventKind, expected int, while time.Du
 	return errs
 }
 
+// creation is what a new store is made with.
+type creation struct {
+	key, wrapping string
+	maxDEKs       uint64
+	maxAge        daysFlag
+}
+
+func (c *creation) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&c.key, "key", "", "the `KEY`; without a version, the current one")
+	f.StringVar(&c.wrapping, "wrapping", "keyring", "what wraps the DEKs: `keyring|kek`; kek costs a vault call for each block")
+	f.Uint64Var(&c.maxDEKs, "epoch-max-deks", 0, "begin a new epoch after so many DEKs (default 2^28)")
+	f.Var(&c.maxAge, "epoch-max-age", "begin a new epoch after so long (default 90d)")
+	cmd.RegisterFlagCompletionFunc("wrapping", cobra.FixedCompletions([]string{"keyring", "kek"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// options returns a store that is about to be made, and what with.
+func (c *creation) options(v *opened, sf *storeFlags, dir, name string) (s *openStore, id vault.KeyID, opts *block.Options, err error) {
+	if c.key == "" {
+		return nil, id, nil, usagef("on which key? give --key")
+	}
+	if id, err = v.parseKey(c.key); err != nil {
+		return nil, id, nil, err
+	}
+	s = &openStore{app: v.session.app, vault: v, name: name}
+	if s.dir, err = filepath.Abs(dir); err != nil {
+		return nil, id, nil, err
+	}
+	opts = s.app.storeOptions(s)
+	switch c.wrapping {
+	case "keyring":
+	case "kek":
+		opts.Keyring.Wrapping = keyring.ByKEK
+	default:
+		return nil, id, nil, usagef("--wrapping is keyring or kek, not %q", c.wrapping)
+	}
+	opts.Keyring.EpochMaxDEKs, opts.Keyring.EpochMaxAge = c.maxDEKs, c.maxAge.d
+	opts.RequireAccess, opts.Keyring.Anchor = true, sf.kept()
+	return s, id, opts, nil
+}
+
 func (a *app) storeInit(sf *storeFlags) *cobra.Command {
-	var key, wrapping string
-	var maxDEKs uint64
-	var maxAge daysFlag
+	var made creation
 	c := a.command("init DIR", "make a store on a key of the vault", `Init makes a store in DIR, which must be empty or not exist, on a key of the vault, and
-remembers beside the vault that it did (vault stores).
+remembers beside the vault that it did (vault stores). --store gives it another name than
+"default". store create makes another one beside it.
 
 The identity that the store works as needs get, wrapKey and unwrapKey: --identity.`,
 		a.withVault(func(ctx context.Context, v *opened, args []string) error {
-			if key == "" {
-				return usagef("on which key? give --key")
-			}
-			id, err := v.parseKey(key)
+			s, id, opts, err := made.options(v, sf, args[0], sf.name)
 			if err != nil {
 				return err
 			}
-			s := &openStore{app: a, vault: v}
-			if s.dir, err = filepath.Abs(args[0]); err != nil {
-				return err
-			}
-			opts := a.storeOptions(s)
-			switch wrapping {
-			case "keyring":
-			case "kek":
-				opts.Keyring.Wrapping = keyring.ByKEK
-			default:
-				return usagef("--wrapping is keyring or kek, not %q", wrapping)
-			}
-			opts.Keyring.EpochMaxDEKs, opts.Keyring.EpochMaxAge = maxDEKs, maxAge.d
-			opts.RequireAccess, opts.Keyring.Anchor = true, sf.kept()
-			if _, err := block.InspectKeyring(s.dir, nil); err == nil {
-				return fmt.Errorf("there is a store in %s already: %w", s.dir, keyring.ErrExists)
+			if _, err := block.InspectKeyring(s.dir, nil); err == nil || errors.Is(err, block.ErrNoStore) {
+				return fmt.Errorf("there is a store in %s already: %w; store create makes another one beside it", s.dir, keyring.ErrExists)
 			}
 			// Remembered first: a store that nobody knows of is what the list is against.
 			if err := a.remember(v.dir, s.dir); err != nil {
@@ -246,23 +285,24 @@ The identity that the store works as needs get, wrapKey and unwrapKey: --identit
 			// The store has no id yet: in the audit log its directory stands for it.
 			s.Store, err = block.Open(ctx, args[0], kek.New(v.data(s.dir), id), opts)
 			if err != nil {
-				if _, none := block.InspectKeyring(s.dir, nil); errors.Is(none, block.ErrNotStore) {
-					err = errors.Join(err, a.forget(v.dir, s.dir))
-				}
-				return err
+				return errors.Join(err, a.forgetNone(v.dir, s.dir))
 			}
 			return errors.Join(a.showState(s), s.Close())
 		}))
-	f := c.Flags()
-	f.StringVar(&key, "key", "", "the `KEY`; without a version, the current one")
-	f.StringVar(&wrapping, "wrapping", "keyring", "what wraps the DEKs: `keyring|kek`; kek costs a vault call for each block")
-	f.Uint64Var(&maxDEKs, "epoch-max-deks", 0, "begin a new epoch after so many DEKs (default 2^28)")
-	f.Var(&maxAge, "epoch-max-age", "begin a new epoch after so long (default 90d)")
-	c.RegisterFlagCompletionFunc("wrapping", cobra.FixedCompletions([]string{"keyring", "kek"}, cobra.ShellCompDirectiveNoFileComp))
+	made.add(c)
 	return c
 }
 
+// forgetNone forgets a directory in which nothing has come to be.
+func (a *app) forgetNone(vaultDir, dir string) error {
+	if _, none := block.InspectKeyring(dir, nil); !errors.Is(none, block.ErrNotStore) {
+		return nil
+	}
+	return a.forget(vaultDir, dir)
+}
+
 type stateView struct {
+	Name        string     `json:"name,omitempty"` // if it was asked for by its name
 	Store       string     `json:"store"`
 	Instance    string     `json:"instance"`
 	Directory   string     `json:"directory"`
@@ -284,13 +324,16 @@ type stateView struct {
 func (a *app) showState(s *openStore) error {
 	st := s.State()
 	calls := s.VaultCalls()
-	w := stateView{Store: s.StoreID().String(), Instance: s.Instance(), Directory: s.dir, Status: st.Status.String(),
+	w := stateView{Name: s.name, Store: s.StoreID().String(), Instance: s.Instance(), Directory: s.dir, Status: st.Status.String(),
 		KEK: st.KEK.String(), KEKExpires: date(st.KEKExpires), LeaseEnd: date(st.LeaseEnd), Epoch: st.Epoch, Epochs: st.Epochs,
 		Generation: st.Generation, Sequence: s.Sequence(), Fingerprint: s.Fingerprint(), VaultCalls: calls.Get + calls.Wrap + calls.Unwrap}
 	if st.Cause != nil {
 		w.Cause = st.Cause.Error()
 	}
 	err := a.show(w, func(t *table) {
+		if w.Name != "" {
+			t.row("name", t.name(w.Name))
+		}
 		t.row("store", w.Store)
 		t.row("instance", w.Instance)
 		t.row("directory", w.Directory)

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -96,13 +98,13 @@ need.`,
 		a.command("copy COPY TO", "copy an offline copy elsewhere, whole", `Copy copies an offline copy, or a store that is closed, into the directory TO, which must
 not exist, and looks whether all of it has arrived. Meanwhile the store that made it does
 not move it to another KEK, which it does later.`,
-			func(_ context.Context, args []string) error { return a.copyCopy(args[0], args[1]) }),
+			func(ctx context.Context, args []string) error { return a.copyCopy(ctx, args[0], args[1]) }),
 		rewrap)
 	return c
 }
 
 // copyCopy copies the files of an offline copy, its identity last.
-func (a *app) copyCopy(from, to string) (err error) {
+func (a *app) copyCopy(ctx context.Context, from, to string) (err error) {
 	release, err := block.HoldCheckpoint(from, nil)
 	if err != nil {
 		return err
@@ -135,12 +137,18 @@ func (a *app) copyCopy(from, to string) (err error) {
 	if err := errors.Join(a.disk.syncDir(to), a.disk.syncDir(filepath.Dir(filepath.Clean(to)))); err != nil {
 		return err
 	}
-	info, err := block.InspectKeyring(to, nil)
+	stores, err := a.storesIn(ctx, to)
 	if err != nil {
 		return err
 	}
-	return a.show(map[string]any{"copy": to, "files": len(names) + 1, "kek": info.KEK.String()}, func(t *table) {
-		t.row("copied", fmt.Sprintf("%d files to %s, which needs %s", len(names)+1, to, info.KEK))
+	keks := []string{}
+	for _, s := range stores {
+		if s.KEK != "" && !slices.Contains(keks, s.KEK) {
+			keks = append(keks, s.KEK)
+		}
+	}
+	return a.show(map[string]any{"copy": to, "files": len(names) + 1, "keks": keks}, func(t *table) {
+		t.row("copied", fmt.Sprintf("%d files to %s, which needs %s", len(names)+1, to, strings.Join(keks, ", ")))
 	})
 }
 
@@ -162,7 +170,7 @@ func (a *app) copyFile(from, to string) error {
 
 // rewrapCopy moves an offline copy.
 func (a *app) rewrapCopy(ctx context.Context, f *storeFlags, dir, key string) (err error) {
-	info, err := block.InspectKeyring(dir, nil)
+	info, err := a.inspectKeyring(ctx, dir, f.name)
 	if err != nil {
 		return err
 	}
@@ -192,14 +200,14 @@ func (a *app) rewrapCopy(ctx context.Context, f *storeFlags, dir, key string) (e
 		}
 	}
 	store := info.StoreID.String()
-	s := &openStore{app: a, dir: abs, id: store, vault: to}
+	s := &openStore{app: a, dir: abs, id: store, name: f.name, vault: to}
 	opts := a.storeOptions(s)
 	opts.VaultRate = f.vaultRate
 	err = block.ChangeCheckpointKEK(ctx, dir, kek.New(from.data(store), info.KEK.Versionless()), kek.New(to.data(store), id), opts)
 	if err != nil {
 		return err
 	}
-	after, err := block.InspectKeyring(dir, nil)
+	after, err := a.inspectKeyring(ctx, dir, f.name)
 	if err != nil {
 		return err
 	}

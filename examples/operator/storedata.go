@@ -147,10 +147,10 @@ hold of them can be opened by whoever has the key, until store erase.`,
 	return c
 }
 
-func (a *app) storeList(f *storeFlags) *cobra.Command {
+func (a *app) storeBlocks(f *storeFlags) *cobra.Command {
 	var ids idFlags
 	var r rangeFlags
-	c := a.command("list DIR", "list the blocks", `List lists the blocks of a range, in the order of their ids, with their sizes. It opens
+	c := a.command("blocks DIR", "list the blocks", `Blocks lists the blocks of a range, in the order of their ids, with their sizes. It opens
 each of them.`,
 		a.withStore(f, func(ctx context.Context, s *openStore, _ []string) error {
 			rng, err := r.parse(ids)

@@ -83,14 +83,17 @@ type inspectView struct {
 	Bytes         uint64      `json:"bytes"`
 }
 
-func (a *app) storeInspect() *cobra.Command {
+func (a *app) storeInspect(f *storeFlags) *cobra.Command {
 	return a.command("inspect DIR", "show what a store's files say in clear", `Inspect shows what a store's files say in clear: its id, its generation, the KEK version it
 is on, its DEKs by epoch, what each KEK version is needed for, and sizes. It needs no
 key and no vault, and works whatever the store's state. Nothing of it is
 authenticated: store state and store verify do that, and show the fingerprint, which
 is known only to whoever opened the store.`,
 		func(ctx context.Context, args []string) error {
-			in, err := block.Inspect(ctx, args[0], nil)
+			if _, err := a.inspectKeyring(ctx, args[0], f.name); err != nil {
+				return err
+			}
+			in, err := block.Inspect(ctx, args[0], named(f.name))
 			if err != nil {
 				return err
 			}
@@ -161,7 +164,10 @@ with status 4: then a version that is not listed may be needed all the same.`,
 					return errors.Join(a.showUses(uses), err)
 				})(ctx, args)
 			}
-			in, err := block.Inspect(ctx, args[0], nil)
+			if _, err := a.inspectKeyring(ctx, args[0], f.name); err != nil {
+				return err
+			}
+			in, err := block.Inspect(ctx, args[0], named(f.name))
 			if err != nil {
 				return err
 			}

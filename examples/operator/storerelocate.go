@@ -48,7 +48,7 @@ func (a *app) relocateStore(ctx context.Context, f *storeFlags, dir, key string)
 	if _, err := a.vaultDir(&a.vault); err != nil {
 		return err
 	}
-	info, err := block.InspectKeyring(dir, nil)
+	info, err := a.inspectKeyring(ctx, dir, f.name)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (a *app) relocateStore(ctx context.Context, f *storeFlags, dir, key string)
 		return err
 	}
 	defer func() { err = errors.Join(err, session.close()) }()
-	s := &openStore{app: a, id: info.StoreID.String(), line: cli.NewLine(a.err)}
+	s := &openStore{app: a, id: info.StoreID.String(), name: f.name, line: cli.NewLine(a.err)}
 	if s.dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}

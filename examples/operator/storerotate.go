@@ -333,36 +333,49 @@ receipt, and purge those versions when nothing else needs them (store usage).`,
 			if out != "" {
 				kept = a.writeJSON(out, r)
 			}
-			return errors.Join(a.show(r, func(t *table) {
-				t.row("store", r.Store)
-				t.row("time", r.Time)
-				t.row("generation", r.Generation)
-				for _, e := range r.Epochs {
-					t.row("destroyed", fmt.Sprint("epoch ", e))
-				}
-				t.row("DEKs kept", r.Kept)
-				for _, k := range r.Keys {
-					switch k.State {
-					case block.KeyExists:
-						t.row("older copies", fmt.Sprint("of the files open with ", k.Key))
-					case block.KeyNotFound:
-						t.row("older copies", fmt.Sprint("of the files opened with ", k.Key, " (which the vault does not find)"))
-					default:
-						t.row("older copies", fmt.Sprint("of the files open with ", k.Key, " (whether it exists is not known)"))
-					}
-				}
-				for _, c := range r.Copies {
-					t.row("copy", strings.TrimSuffix(c.Path+": "+c.Doubt, ": "))
-				}
-				if r.Incomplete {
-					t.row("incomplete", "KEK versions or copies may be missing above")
-				}
-				if r.Pinned {
-					t.row("pinned", "a snapshot or scan was open at the end: erase again")
-				}
-				t.row("hash", r.Hash)
-			}), kept)
+			return errors.Join(a.showReceipt(r), kept)
 		}))
 	c.Flags().StringVar(&out, "receipt", "", "write the receipt to this new `file` too, as JSON")
 	return c
+}
+
+// showReceipt shows what an erasure, or a drop, has left to say.
+func (a *app) showReceipt(r block.Receipt) error {
+	return a.show(r, func(t *table) {
+		if r.Dropped {
+			t.row("dropped", t.name(r.Name))
+		}
+		t.row("store", r.Store)
+		t.row("time", r.Time)
+		t.row("generation", r.Generation)
+		for _, e := range r.Epochs {
+			t.row("destroyed", fmt.Sprint("epoch ", e))
+		}
+		if !r.Dropped {
+			t.row("DEKs kept", r.Kept)
+		}
+		for _, k := range r.Keys {
+			switch k.State {
+			case block.KeyExists:
+				t.row("older copies", fmt.Sprint("of the files open with ", k.Key))
+			case block.KeyNotFound:
+				t.row("older copies", fmt.Sprint("of the files opened with ", k.Key, " (which the vault does not find)"))
+			default:
+				t.row("older copies", fmt.Sprint("of the files open with ", k.Key, " (whether it exists is not known)"))
+			}
+		}
+		for _, c := range r.Copies {
+			t.row("copy", strings.TrimSuffix(c.Path+": "+c.Doubt, ": "))
+		}
+		if r.Incomplete {
+			t.row("incomplete", "KEK versions or copies may be missing above")
+		}
+		switch {
+		case r.Pinned && r.Dropped:
+			t.row("pinned", "a snapshot or scan of another store was open: the files keep what it saw until it is closed")
+		case r.Pinned:
+			t.row("pinned", "a snapshot or scan was open at the end: erase again")
+		}
+		t.row("hash", r.Hash)
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/blockseal/blockseal/internal/storename"
 	"github.com/blockseal/blockseal/vault/audit"
 )
 
@@ -60,6 +61,18 @@ func visible(text string) string {
 // idDigits is how many digits of an id a table has: enough to tell a few apart, and not to show that
 // two are the same.
 const idDigits = 8
+
+// nameWidth is how much of a store's name a table has.
+const nameWidth = 30
+
+// name is a store's name, which is any UTF-8: what is not seen in it is escaped, and a long one is cut.
+func (t *table) name(name string) string {
+	shown := []rune(storename.Shown(name))
+	if t.whole || len(shown) <= nameWidth {
+		return string(shown)
+	}
+	return string(shown[:nameWidth-1]) + "…"
+}
 
 // id is a store, an instance or a version beside others.
 func (t *table) id(id string) string {

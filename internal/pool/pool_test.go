@@ -181,6 +181,8 @@ func TestTurns(t *testing.T) {
 			slow = append(slow, w.get(t.Context(), name))
 		}
 		require.Equal(t, 2, sum(w.opening), "half of the turns")
+		opening, waiting := w.pool.Waiting()
+		require.Equal(t, []int{2, 6}, []int{opening, waiting})
 		w.must("other").release()
 		w.must("third").release()
 		close(hold)

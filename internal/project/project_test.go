@@ -38,8 +38,9 @@ func imports() map[string][]string {
 		// A suite makes what it tests with.
 		"keyring/storagetest": {"internal/inner", "keyring", "kek", "vault", "vault/vaulttest"},
 
-		"internal/keyfile": {"vault"},
-		"internal/engine":  {},
+		"internal/keyfile":   {"vault"},
+		"internal/storename": {},
+		"internal/engine":    {},
 		// Of the engines none knows another.
 		"internal/engine/postgres": {"internal/engine"},
 
@@ -59,7 +60,7 @@ func imports() map[string][]string {
 			"internal/catalogue", "internal/transfer", "internal/pool"},
 		"block/blockprom": {"block", "keyring"},
 		"block/postgres":  {"block", "internal/inner", "internal/engine/postgres", "internal/row"},
-		"block/blockhttp": {"block", "keyring", "vault"},
+		"block/blockhttp": {"block", "keyring", "vault", "internal/storename"},
 	}
 }
 

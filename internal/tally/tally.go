@@ -211,7 +211,21 @@ type Sums struct {
 
 // Sums returns what was counted so far. It reads the counters one after the other.
 func (c *Counts) Sums() Sums {
-	s := Sums{Commits: c.commits.Load(), Failures: map[string]map[string]uint64{}}
+	var t Total
+	t.Add(c)
+	return t.Sums()
+}
+
+// Total is what several Counts have counted.
+type Total struct {
+	sums     Sums // without Failures
+	failures [ops][kinds]uint64
+}
+
+// Add adds what was counted so far. It reads the counters one after the other.
+func (t *Total) Add(c *Counts) {
+	s := &t.sums
+	s.Commits += c.commits.Load()
 	for i := range c.shards {
 		sh := &c.shards[i]
 		sh.gets.addTo(&s.Gets, &s.ReadBytes)
@@ -220,12 +234,32 @@ func (c *Counts) Sums() Sums {
 		s.NotFound += sh.misses.Load()
 		s.Deletes += sh.deletes.Load()
 	}
+	for op := range c.failures {
+		for kind := range c.failures[op] {
+			t.failures[op][kind] += c.failures[op][kind].Load()
+		}
+	}
+}
+
+// Sums returns the total.
+func (t *Total) Sums() Sums {
+	s := t.sums
+	s.Failures = map[string]map[string]uint64{}
 	for op, name := range OpNames() {
 		kinds := map[string]uint64{}
 		for i, kind := range kindNames() {
-			kinds[kind] = c.failures[op][i].Load()
+			kinds[kind] = t.failures[op][i]
 		}
 		s.Failures[name] = kinds
 	}
 	return s
+}
+
+// Corrupt returns how often something did not authenticate.
+func (c *Counts) Corrupt() (n uint64) {
+	const corrupt = 1 // of kindNames
+	for op := range c.failures {
+		n += c.failures[op][corrupt].Load()
+	}
+	return n
 }

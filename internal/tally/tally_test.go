@@ -5,7 +5,32 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/keyring"
 )
+
+// Sums add up, and what did not authenticate is counted whatever the operation was.
+func TestSumsAddUp(t *testing.T) {
+	var a, b Counts
+	a.Got(10, nil)
+	b.Got(5, nil)
+	b.Put(7, nil)
+	a.Fail(Get, keyring.ErrCorrupt)
+	b.Fail(Verify, keyring.ErrCorrupt)
+	b.Fail(Get, keyring.ErrInaccessible)
+	var all Total
+	all.Add(&a)
+	all.Add(&b)
+	s := all.Sums()
+	require.Equal(t, "corrupt", Kind(keyring.ErrCorrupt))
+	require.EqualValues(t, []uint64{2, 15, 1, 7}, []uint64{s.Gets, s.ReadBytes, s.Puts, s.WrittenBytes})
+	require.EqualValues(t, 1, s.Failures["get"]["corrupt"])
+	require.EqualValues(t, 1, s.Failures["get"]["inaccessible"])
+	require.EqualValues(t, 1, s.Failures["verify"]["corrupt"])
+	require.EqualValues(t, 1, a.Corrupt())
+	require.EqualValues(t, 1, b.Corrupt())
+	require.Zero(t, new(Counts).Corrupt())
+}
 
 // Counts are exact, and never go back, also where a word is emptied into the sums.
 func TestCountsAreExact(t *testing.T) {

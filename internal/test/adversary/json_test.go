@@ -91,6 +91,7 @@ func TestJSONHasOneStyle(t *testing.T) {
 		azure.KeyInfo{}, azure.RotationPolicy{}, azure.Report{}, azure.Check{},
 		local.KeyInfo{}, local.KeyVersion{}, local.Info{}, local.KDF{}, local.RotationPolicy{}, local.IdentityInfo{}, local.Event{},
 		blockhttp.AuditStatus{},
+		block.DBStats{}, block.Trouble{}, block.UnfinishedStore{},
 	} {
 		rt := reflect.TypeOf(v)
 		delete(unseen, strings.TrimPrefix(rt.PkgPath(), module)+"."+rt.Name())

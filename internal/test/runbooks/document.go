@@ -14,7 +14,7 @@ const first = "First set-up"
 // required are the runbooks that there must be, besides whatever else there is.
 func required() []string {
 	return []string{
-		first, "Rotation", "Emergency revocation", "Lost key and escrow", "Restore from a checkpoint", "Replica",
+		first, "Rotation", "Emergency revocation", "A customer who revoked", "A customer who leaves", "Lost key and escrow", "Restore from a checkpoint", "Replica",
 		"An expired key", "Moving to another vault", "Failover to another vault", "Erasure request", "Disk full", "Vault outage", "Reading the audit trail",
 	}
 }
