@@ -79,13 +79,13 @@ func (c *dbCrashRig) see(at string, ended bool) {
 	}
 }
 
-// each calls f with the DB that each crash left. Under the race detector it takes every fifth.
+// each calls f with the DB that each crash left. Under the race detector it takes every tenth.
 func (c *dbCrashRig) each(crashes []dbCrash, f func(g *dbRig, cr dbCrash)) {
 	c.t.Helper()
 	require.Greater(c.t, len(crashes), 5, "the operation was watched")
 	c.t.Logf("%d crashes", len(crashes))
 	for i, cr := range crashes {
-		if race.Enabled && i%5 > 0 && !cr.ended {
+		if race.Enabled && i%10 > 0 && !cr.ended {
 			continue
 		}
 		ok := c.t.Run("", func(t *testing.T) {
