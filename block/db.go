@@ -37,6 +37,9 @@ type DBOptions struct {
 	// block, and is called for one store at a time only where that is the same one. The KEKs of a
 	// vault that counts its calls have one client, or clients with one budget (azure.Options.Budgets),
 	// in which checks of access go first. Default: none, and Acquire returns only what is open.
+	//
+	// Which KEK is whose it knows from elsewhere than from [DB.Stores]: who writes the disk can put a
+	// store there under a KEK of theirs and another one's name, and would read what is written to it.
 	Resolve func(ctx context.Context, name string) (*kek.KEK, *Options, error)
 	// MaxOpen is how many stores Acquire keeps open at once. To open another one it closes the one
 	// that nobody has used for longest; if all are used, it waits. Each that is open asks its vault
@@ -94,7 +97,7 @@ type DB struct {
 	catalogue *catalogue.Catalogue
 	stores    *pool.Pool[*Store]
 	use       row.Use // by what is done to the directory, and not in a store
-	many      bool    // it may have any number of stores open: OpenDB made it
+	one       bool    // Open made it, for one store
 
 	closes  context.Context // ends when the DB begins to close
 	cancel  context.CancelFunc
@@ -124,7 +127,6 @@ func OpenDB(ctx context.Context, dir string, opts *DBOptions) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.many = true
 	if found {
 		err = d.open()
 	} else {
@@ -148,13 +150,20 @@ func newDB(dir string, o DBOptions) (d *DB, found bool, err error) {
 	if found, err = place.Has(o.Pebble.FS, dir); err != nil {
 		return nil, false, err
 	}
-	d = &DB{opts: o, place: place.New(o.Pebble.FS, dir, o.ReadOnly), copying: make(chan struct{}, 1)}
-	d.closes, d.cancel = context.WithCancel(context.Background())
-	d.stores = pool.New(pool.Options[*Store]{Prepare: d.prepare, Close: (*Store).Close, Most: o.MaxOpen, Idle: o.IdleClose, Opening: o.Opening, Clock: o.Clock})
+	d = unopenedDB(o)
+	d.place = place.New(o.Pebble.FS, dir, o.ReadOnly)
 	if !found {
 		d.place.Begin()
 	}
 	return d, found, nil
+}
+
+// unopenedDB returns a DB without an engine and without a place.
+func unopenedDB(o DBOptions) *DB {
+	d := &DB{opts: o, copying: make(chan struct{}, 1)}
+	d.closes, d.cancel = context.WithCancel(context.Background())
+	d.stores = pool.New(pool.Options[*Store]{Prepare: d.prepare, Close: (*Store).Close, Most: o.MaxOpen, Idle: o.IdleClose, Opening: o.Opening, Clock: o.Clock})
+	return d
 }
 
 // create makes the directory.
@@ -261,15 +270,15 @@ func (d *DB) own(ctx context.Context, name string, k *kek.KEK, opts *Options, op
 		err = catalogue.CheckName(name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("block: %s store %q: %w", op, name, err)
+		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), err)
 	}
 	if err := d.use.Begin(); err != nil {
-		return nil, fmt.Errorf("block: %s store %q: %w", op, name, ErrClosed)
+		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), ErrClosed)
 	}
 	defer d.use.End()
 	s, err := d.stores.Own(ctx, name, func(ctx context.Context) (*Store, error) { return f(ctx, name, k, o) })
 	if err != nil {
-		return nil, fmt.Errorf("block: %s store %q: %w", op, name, inDB(err))
+		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), inDB(err))
 	}
 	return s, nil
 }
@@ -292,10 +301,10 @@ func inDB(err error) error {
 // of Resolve, and those of [Open].
 func (d *DB) Acquire(ctx context.Context, name string) (s *Store, release func(), err error) {
 	if err := catalogue.CheckName(name); err != nil {
-		return nil, nil, fmt.Errorf("block: acquire store %q: %w", name, err)
+		return nil, nil, fmt.Errorf("block: acquire store %s: %w", row.Shown([]byte(name)), err)
 	}
 	if s, release, err = d.stores.Acquire(ctx, name); err != nil {
-		return nil, nil, fmt.Errorf("block: acquire store %q: %w", name, inDB(err))
+		return nil, nil, fmt.Errorf("block: acquire store %s: %w", row.Shown([]byte(name)), inDB(err))
 	}
 	return s, release, nil
 }
@@ -349,22 +358,6 @@ func (d *DB) Close() error {
 	d.mu.Unlock()
 	err := d.stores.Close()
 	return d.use.Close(func() error { return errors.Join(err, d.release()) })
-}
-
-// whileOpen returns a context that also ends when the DB begins to close: for long work that keeps
-// the engine open.
-func (d *DB) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(d.closes, cancel)
-	return ctx, func() { stop(); cancel() }
-}
-
-// ending adds ErrClosed to an error, if the DB has begun to close.
-func (d *DB) ending(err error) error {
-	if err != nil && d.closes.Err() != nil && !errors.Is(err, ErrClosed) {
-		return fmt.Errorf("%w: %w", ErrClosed, err)
-	}
-	return err
 }
 
 // errCopied says that a Checkpoint was begun or ended while a store was being opened: what it has

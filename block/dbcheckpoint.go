@@ -256,6 +256,9 @@ func (c *copyOfAll) undo() error {
 // announceClosed announces a copy of a store that is not open, as the store itself does without
 // access, and returns the name of the announcement; "" for an entry that is no store.
 func (d *DB) announceClosed(ctx context.Context, e catalogue.Entry, dir string, instance inner.InstanceID) (string, error) {
+	if err := d.named(ctx, e); err != nil {
+		return "", err
+	}
 	p := d.engine.Partition(e.Number)
 	defer p.Release()
 	doc, err := register.Document(ctx, p)

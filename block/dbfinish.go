@@ -23,10 +23,15 @@ func (d *DB) finish(ctx context.Context) error {
 	}
 	for _, e := range left {
 		there, err := d.there(ctx, e)
+		if err == nil {
+			err = d.named(ctx, e)
+		}
 		switch {
+		case errors.Is(err, ErrForeign):
+			err = nil // somebody made that entry, and nothing is done for it
+		case e.State == catalogue.Dropping && (err == nil || errors.Is(row.Damage(err), ErrCorrupt)):
+			_, err = d.finishDrop(ctx, e) // what is damaged can be dropped
 		case err != nil:
-		case e.State == catalogue.Dropping:
-			_, err = d.finishDrop(ctx, e)
 		case there:
 			_, err = d.catalogue.Advance(ctx, e, catalogue.Present)
 		default:

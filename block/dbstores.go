@@ -28,7 +28,7 @@ func (d *DB) find(ctx context.Context, name string) (catalogue.Entry, error) {
 			return e, fmt.Errorf("%w: its creation was not finished", ErrNoStore)
 		}
 	}
-	return e, nil
+	return e, d.named(ctx, e)
 }
 
 // StoreInfo is what a store in a DB says of itself without a key. It is not authentic.
@@ -56,6 +56,9 @@ func (d *DB) Stores(ctx context.Context) iter.Seq2[StoreInfo, error] {
 			info := StoreInfo{Name: e.Name}
 			if err == nil {
 				err = d.describe(ctx, e, &info)
+			}
+			if err == nil {
+				err = d.named(ctx, e)
 			}
 			if errors.Is(err, ErrNoStore) {
 				return nil

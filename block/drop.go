@@ -46,11 +46,11 @@ const KeptReceipts = 1024
 // or ended a table, until the directory has been opened twice more: Pebble keeps the list of before.
 //
 // After a crash the next OpenDB finishes it, and [DB.Dropped] has the receipt. On a full disk ctx and
-// Close end it, and it can be called again. Errors: [ErrNoStore], [ErrReadOnly], [ErrClosed].
+// Close end it, and it can be called again. Errors: [ErrNoStore], [ErrForeign], [ErrReadOnly], [ErrClosed].
 func (d *DB) Drop(ctx context.Context, name string) (Receipt, error) {
 	r, err := d.drop(ctx, name)
 	if err != nil {
-		return Receipt{}, fmt.Errorf("block: drop store %q: %w", name, err)
+		return Receipt{}, fmt.Errorf("block: drop store %s: %w", row.Shown([]byte(name)), err)
 	}
 	return r, nil
 }
@@ -81,6 +81,9 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 	e, err := d.catalogue.Find(ctx, name)
 	if err != nil {
 		return r, row.Damage(err)
+	}
+	if err := d.named(ctx, e); err != nil && !errors.Is(err, ErrCorrupt) {
+		return r, err // what is damaged can be dropped, and another store cannot
 	}
 	if e.State != catalogue.Dropping {
 		if there, err := d.there(ctx, e); err != nil {

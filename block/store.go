@@ -85,6 +85,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err != nil {
 		return nil, err
 	}
+	d.one = true
 	s, err := d.openAlone(ctx, found, k, o)
 	if err != nil {
 		return nil, errors.Join(err, d.release())
@@ -173,7 +174,7 @@ func (d *DB) only(ctx context.Context, name string) (string, bool, error) {
 		return names[0], err == nil, err
 	case 0:
 		if d.place.Stores() > 0 {
-			return "", false, fmt.Errorf("block: open: %w: %s has no store %q; open it with OpenDB", ErrNoStore, d.place.Dir(), cmp.Or(name, DefaultName))
+			return "", false, fmt.Errorf("block: open: %w: %s has no store %s; open it with OpenDB", ErrNoStore, d.place.Dir(), row.Shown([]byte(cmp.Or(name, DefaultName))))
 		}
 		return cmp.Or(name, DefaultName), false, nil
 	}
@@ -188,7 +189,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
 	s.storage.Own = place.StoreInstance(d.place.Instance(), number)
 	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
-	s.opts.Keyring.For(inner.Block{}).Spread = d.many
+	s.opts.Keyring.For(inner.Block{}).Spread = !d.one
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
 	s.watchKEK()
@@ -230,6 +231,9 @@ func (d *DB) createStore(ctx context.Context, name string, k *kek.KEK, o Options
 	if err != nil {
 		return nil, row.Damage(err)
 	}
+	if err := d.vacant(ctx, e); err != nil {
+		return nil, err
+	}
 	s := d.newStore(name, e.Number, k, o)
 	if s.keys, err = keyring.Create(ctx, s.storage, k, &s.opts.Keyring); err == nil {
 		err = s.finishCreation(ctx, e)
@@ -266,6 +270,9 @@ func (d *DB) withdraw(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := d.named(ctx, e); errors.Is(err, ErrForeign) {
+		return d.catalogue.Remove(ctx, e) // it was given the number of a store
+	}
 	if there, err := d.there(ctx, e); err != nil || there {
 		return err
 	}
@@ -294,8 +301,7 @@ func (s *Store) finishCreation(ctx context.Context, e catalogue.Entry) error {
 	} else if some {
 		return fmt.Errorf("block: create store %q: its partition, %d, is not empty: %w", s.name, s.number, ErrCorrupt)
 	}
-	// Before there is a store, so that none is lost unseen with the engine's files.
-	if err := d.place.SetStores(1); err != nil {
+	if err := d.setMade(ctx, s.part); err != nil {
 		return err
 	}
 	if err := s.saveFirst(ctx); err != nil {
@@ -308,6 +314,19 @@ func (s *Store) finishCreation(ctx context.Context, e catalogue.Entry) error {
 	s.proven.Store(true)
 	s.start(ctx)
 	return nil
+}
+
+// setMade has the directory know that a store was made in it, before there is one, so that none is
+// lost unseen with the engine's files. The catalogue, which is to know of as many, may not be durable
+// yet.
+func (d *DB) setMade(ctx context.Context, p engine.Partition) error {
+	if d.place.Stores() > 0 {
+		return nil
+	}
+	if err := p.Sync(ctx); err != nil {
+		return row.Damage(err)
+	}
+	return d.place.SetStores(1)
 }
 
 // saveFirst saves the first document, and makes the store one that is open.
