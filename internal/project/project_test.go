@@ -25,7 +25,7 @@ func imports() map[string][]string {
 	return map[string][]string{
 		"vault":           {},
 		"vault/local":     {"vault", "internal/secret", "internal/keyfile"},
-		"vault/azure":     {"vault", "internal/keyfile"},
+		"vault/azure":     {"vault", "internal/keyfile", "internal/quota"},
 		"vault/audit":     {"vault"},
 		"vault/vaulttest": {"vault"},
 		"kek":             {"vault"},
@@ -39,6 +39,7 @@ func imports() map[string][]string {
 		"keyring/storagetest": {"internal/inner", "keyring", "kek", "vault", "vault/vaulttest"},
 
 		"internal/keyfile": {"vault"},
+		"internal/quota":   {},
 		"internal/engine":  {},
 		// Of the engines none knows another.
 		"internal/engine/postgres": {"internal/engine"},
