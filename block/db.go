@@ -87,12 +87,13 @@ func (o *DBOptions) withDefaults() (DBOptions, error) {
 	return c, nil
 }
 
-// DB is a directory with one storage engine and any number of stores, each under a KEK of its own.
-// Its methods are safe for concurrent use.
+// DB is one storage engine with any number of stores in it, each under a KEK of its own: in a directory
+// ([OpenDB]), or where a package beneath this one has it. Its methods are safe for concurrent use.
 type DB struct {
 	opts      DBOptions
 	place     *place.Place
 	engine    engine.Engine
+	shared    bool // other processes may have the engine too
 	caches    *row.Caches
 	catalogue *catalogue.Catalogue
 	stores    *pool.Pool[*Store]
@@ -242,7 +243,7 @@ func (d *DB) openEngine() error {
 
 // attach gives the DB its engine.
 func (d *DB) attach(e engine.Engine) {
-	d.engine, d.catalogue = e, catalogue.Of(e)
+	d.engine, d.shared, d.catalogue = e, isShared(e), catalogue.Of(e)
 	d.caches = row.NewCaches(d.opts.RecordCache, d.opts.RowCache)
 }
 

@@ -27,13 +27,18 @@ func (d *DB) finish(ctx context.Context) error {
 			err = d.named(ctx, e)
 		}
 		switch {
-		case errors.Is(err, ErrForeign):
-			err = nil // somebody made that entry, and nothing is done for it
+		case errors.Is(err, ErrForeign): // somebody made that entry, and nothing is done for it
+			continue
 		case e.State == catalogue.Dropping && (err == nil || errors.Is(row.Damage(err), ErrCorrupt)):
-			_, err = d.finishDrop(ctx, e) // what is damaged can be dropped
+			_, err = d.finishDrop(ctx, e)           // what is damaged can be dropped
+			if errors.Is(err, catalogue.ErrMoved) { // somebody else has finished it
+				err = nil
+			}
 		case err != nil:
 		case there:
-			_, err = d.catalogue.Advance(ctx, e, catalogue.Present)
+			err = d.present(ctx, e)
+		case d.shared:
+			continue // somebody may be making it
 		default:
 			err = d.abandon(ctx, e)
 		}

@@ -46,7 +46,8 @@ const KeptReceipts = 1024
 // or ended a table, until the directory has been opened twice more: Pebble keeps the list of before.
 //
 // After a crash the next OpenDB finishes it, and [DB.Dropped] has the receipt. On a full disk ctx and
-// Close end it, and it can be called again. Errors: [ErrNoStore], [ErrForeign], [ErrReadOnly], [ErrClosed].
+// Close end it, and it can be called again. Errors: [ErrNoStore], [ErrForeign],
+// [ErrReadOnly], [ErrClosed].
 func (d *DB) Drop(ctx context.Context, name string) (Receipt, error) {
 	r, err := d.drop(ctx, name)
 	if err != nil {
@@ -69,8 +70,8 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 	if d.opts.ReadOnly {
 		return r, ErrReadOnly
 	}
-	if _, ok := d.engine.Partition(catalogue.Partition).(engine.Purger); !ok {
-		return r, fmt.Errorf("the engine cannot promise that its files forget: %w", errors.ErrUnsupported)
+	if _, err := d.keeps(d.engine.Partition(catalogue.Partition)); err != nil {
+		return r, err
 	}
 	keys := d.askForKEKsOf(ctx, name)
 	again, err := d.stores.Evict(ctx, name)
@@ -86,10 +87,14 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 		return r, err // what is damaged can be dropped, and another store cannot
 	}
 	if e.State != catalogue.Dropping {
-		if there, err := d.there(ctx, e); err != nil {
-			return r, row.Damage(err)
-		} else if !there && e.State == catalogue.Creating {
-			return r, errors.Join(ErrNoStore, d.abandon(ctx, e))
+		if e.State == catalogue.Creating {
+			if there, err := d.there(ctx, e); err != nil {
+				return r, row.Damage(err)
+			} else if !there && d.shared { // somebody may be making it
+				return r, ErrNoStore
+			} else if !there {
+				return r, errors.Join(ErrNoStore, d.abandon(ctx, e))
+			}
 		}
 		draft, err := d.draft(ctx, e, keys)
 		if err != nil {
@@ -99,7 +104,11 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 			return r, err
 		}
 	}
-	return d.finishDrop(ctx, e)
+	r, err = d.finishDrop(ctx, e)
+	if errors.Is(err, catalogue.ErrMoved) {
+		return d.droppedByOther(ctx, e, err)
+	}
+	return r, err
 }
 
 // askForKEKsOf asks for the KEK versions of a store that is open.
@@ -167,13 +176,16 @@ func (d *DB) finishDrop(ctx context.Context, e catalogue.Entry) (r Receipt, err 
 			return engine.SetMeta(ctx, meta, metaErased, []byte(d.opts.Clock.Now().UTC().Format(time.RFC3339)))
 		}, d.pinned)
 	} else {
-		err = engine.ErrHeld
+		r.Remains, err = d.keeps(p)
 	}
 	if err != nil && !errors.Is(err, engine.ErrHeld) {
 		return r, row.Damage(err)
 	}
 	r.Pinned = err != nil
 	r.Time = d.opts.Clock.Now().UTC()
+	if d.shared {
+		r.Until = r.Time.Add(keyring.MaxLease)
+	}
 	if err := r.seal(); err != nil {
 		return r, err
 	}

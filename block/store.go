@@ -145,7 +145,8 @@ func (d *DB) openOnly(ctx context.Context, k *kek.KEK, o Options) (*Store, error
 	if o.ReadOnly {
 		return nil, fmt.Errorf("block: open %s: its creation was not finished: %w", d.place.Dir(), ErrReadOnly)
 	}
-	return d.createStore(ctx, name, k, o)
+	s, _, err := d.createStore(ctx, name, k, o)
+	return s, err
 }
 
 // only returns the name of the store that is meant by name, which may be "", and whether it is
@@ -200,7 +201,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 // start makes a store that has a keyring and a partition ready for use.
 func (s *Store) start(ctx context.Context) {
 	s.table = row.New(row.Config{Part: s.part, Number: s.number, Keys: s.keys, Use: &s.use,
-		Caches: s.db.caches, NoSync: s.opts.NoSync, Wrote: s.wrote})
+		Caches: s.db.caches, NoSync: s.opts.NoSync, Shared: s.db.shared, Wrote: s.wrote})
 	s.rewriter = s.newRewriter()
 	s.startUpkeep()
 	s.startAnchoring(ctx)
@@ -219,131 +220,6 @@ func (s *Store) watchKEK() {
 			given(e)
 		}
 	}
-}
-
-// createStore makes a store in an engine that is open. Its number is given first, because its
-// instance follows from it.
-func (d *DB) createStore(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error) {
-	if d.opts.ReadOnly || o.ReadOnly {
-		return nil, ErrReadOnly
-	}
-	e, err := d.catalogue.Add(ctx, name, d.again(ctx))
-	if err != nil {
-		return nil, row.Damage(err)
-	}
-	if err := d.vacant(ctx, e); err != nil {
-		return nil, err
-	}
-	s := d.newStore(name, e.Number, k, o)
-	if s.keys, err = keyring.Create(ctx, s.storage, k, &s.opts.Keyring); err == nil {
-		err = s.finishCreation(ctx, e)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.release())
-	}
-	return s, nil
-}
-
-// createOrWithdraw is createStore, and of a creation that fails nothing is left.
-func (d *DB) createOrWithdraw(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error) {
-	s, err := d.createStore(ctx, name, k, o)
-	if err != nil && !errors.Is(err, ErrExists) && !errors.Is(err, ErrReadOnly) {
-		err = errors.Join(err, d.withdraw(context.WithoutCancel(ctx), name))
-	}
-	return s, err
-}
-
-// again permits another creation of a store whose first one was cut off before it was one.
-func (d *DB) again(ctx context.Context) func(catalogue.Entry) (bool, error) {
-	return func(e catalogue.Entry) (bool, error) {
-		there, err := d.there(ctx, e)
-		return !there, err
-	}
-}
-
-// withdraw removes the entry of a store whose creation has failed, unless it is one all the same.
-func (d *DB) withdraw(ctx context.Context, name string) error {
-	e, err := d.catalogue.Find(ctx, name)
-	if errors.Is(err, catalogue.ErrNone) || err == nil && e.State != catalogue.Creating {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := d.named(ctx, e); errors.Is(err, ErrForeign) {
-		return d.catalogue.Remove(ctx, e) // it was given the number of a store
-	}
-	if there, err := d.there(ctx, e); err != nil || there {
-		return err
-	}
-	return d.abandon(ctx, e)
-}
-
-// add gives a store that has a keyring its entry, which has the number that the store was made for.
-func (s *Store) add(ctx context.Context, number uint32) error {
-	e, err := s.db.catalogue.Add(ctx, s.name, s.db.again(ctx))
-	if err == nil && e.Number != number {
-		err = fmt.Errorf("block: create %s: it has stores already: %w", s.db.place.Dir(), ErrLocked)
-	}
-	if err != nil {
-		return err
-	}
-	return s.finishCreation(ctx, e)
-}
-
-// finishCreation saves the keyring of a new store, with which there is one. A Checkpoint has it before
-// that, and nothing of it, or after, when it is open.
-func (s *Store) finishCreation(ctx context.Context, e catalogue.Entry) error {
-	d := s.db
-	s.part = d.engine.Partition(s.number)
-	if some, err := engine.HoldsAnything(ctx, s.part); err != nil {
-		return row.Damage(err)
-	} else if some {
-		return fmt.Errorf("block: create store %q: its partition, %d, is not empty: %w", s.name, s.number, ErrCorrupt)
-	}
-	if err := d.setMade(ctx, s.part); err != nil {
-		return err
-	}
-	if err := s.saveFirst(ctx); err != nil {
-		return fmt.Errorf("block: create %s: %w", d.place.Dir(), err)
-	}
-	if _, err := d.catalogue.Advance(context.WithoutCancel(ctx), e, catalogue.Present); err != nil {
-		return err
-	}
-	s.created()
-	s.proven.Store(true)
-	s.start(ctx)
-	return nil
-}
-
-// setMade has the directory know that a store was made in it, before there is one, so that none is
-// lost unseen with the engine's files. The catalogue, which is to know of as many, may not be durable
-// yet.
-func (d *DB) setMade(ctx context.Context, p engine.Partition) error {
-	if d.place.Stores() > 0 {
-		return nil
-	}
-	if err := p.Sync(ctx); err != nil {
-		return row.Damage(err)
-	}
-	return d.place.SetStores(1)
-}
-
-// saveFirst saves the first document, and makes the store one that is open.
-func (s *Store) saveFirst(ctx context.Context) error {
-	d := s.db
-	d.listing.RLock()
-	defer d.listing.RUnlock()
-	if err := s.storage.Attach(ctx, s.part); err != nil {
-		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.opened == nil {
-		d.opened = map[string]*Store{}
-	}
-	d.opened[s.name] = s
-	return nil
 }
 
 // openStore opens a store in an engine that is open.
@@ -374,14 +250,17 @@ func (s *Store) openExisting(ctx context.Context, e catalogue.Entry, k *kek.KEK)
 	s.part = s.db.engine.Partition(s.number)
 	doc, err := register.Document(ctx, s.part)
 	if errors.Is(err, engine.ErrNotFound) {
+		if _, err := s.db.find(ctx, e.Name); errors.Is(err, ErrNoStore) { // it was dropped since it was found
+			return err
+		}
 		return fmt.Errorf("block: open %s: the keyring document is missing: %w", dir, ErrCorrupt)
 	}
 	if err != nil {
 		return fmt.Errorf("block: open %s: %w", dir, row.Damage(err))
 	}
 	if e.State == catalogue.Creating && !s.opts.ReadOnly {
-		if _, err := s.db.catalogue.Advance(ctx, e, catalogue.Present); err != nil {
-			return row.Damage(err)
+		if err := s.db.present(ctx, e); err != nil {
+			return err
 		}
 	}
 	if err := register.CheckStoreID(ctx, s.part, doc); err != nil {
@@ -483,7 +362,11 @@ func (s *Store) release() error {
 	var errs []error
 	tagger := s.tagger()
 	if s.keys != nil {
-		errs = append(errs, s.keys.Close())
+		err := s.keys.Close()
+		if s.db.shared && errors.Is(err, keyring.ErrNoDocument) {
+			err = nil // it was dropped, and there is nothing left to write to
+		}
+		errs = append(errs, err)
 	}
 	errs = append(errs, s.use.CloseAll()...)
 	if s.part != nil {
