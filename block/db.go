@@ -98,7 +98,7 @@ type DB struct {
 	catalogue *catalogue.Catalogue
 	stores    *pool.Pool[*Store]
 	use       row.Use // by what is done to the directory, and not in a store
-	many      bool    // it may have any number of stores open: OpenDB made it
+	one       bool    // Open made it, for one store
 
 	closes  context.Context // ends when the DB begins to close
 	cancel  context.CancelFunc
@@ -129,7 +129,6 @@ func OpenDB(ctx context.Context, dir string, opts *DBOptions) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.many = true
 	if found {
 		err = d.open()
 	} else {
@@ -362,22 +361,6 @@ func (d *DB) Close() error {
 	d.mu.Unlock()
 	err := d.stores.Close()
 	return d.use.Close(func() error { return errors.Join(err, d.release()) })
-}
-
-// whileOpen returns a context that also ends when the DB begins to close: for long work that keeps
-// the engine open.
-func (d *DB) whileOpen(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(d.closes, cancel)
-	return ctx, func() { stop(); cancel() }
-}
-
-// ending adds ErrClosed to an error, if the DB has begun to close.
-func (d *DB) ending(err error) error {
-	if err != nil && d.closes.Err() != nil && !errors.Is(err, ErrClosed) {
-		return fmt.Errorf("%w: %w", ErrClosed, err)
-	}
-	return err
 }
 
 // errCopied says that a Checkpoint was begun or ended while a store was being opened: what it has

@@ -12,6 +12,7 @@ import (
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/internal/test/bubbles"
+	"github.com/blockseal/blockseal/internal/test/race"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -64,13 +65,16 @@ func TestChecksOfManyStoresAreSpread(t *testing.T) {
 			require.LessOrEqual(t, slices.Max(checks), 75, "%v", checks)
 			require.GreaterOrEqual(t, slices.Min(checks), 2, "%v", checks)
 		}
-		requireSpread(count(3))
+		requireSpread(count(2))
 		v.SetOutage(vaulttest.NetworkGone())
-		requireSpread(count(3))
+		requireSpread(count(2))
 		v.SetOutage(nil)
-		requireSpread(count(3))
+		requireSpread(count(2))
 		for _, s := range all {
 			require.Equal(t, keyring.Available, s.State().Status)
+		}
+		if race.Enabled {
+			return // the rest is the same for longer
 		}
 		v.SetOutage(vaulttest.NetworkGone())
 		requireSpread(count(12))

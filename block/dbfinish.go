@@ -29,12 +29,12 @@ func (d *DB) finish(ctx context.Context) error {
 		switch {
 		case errors.Is(err, ErrForeign): // somebody made that entry, and nothing is done for it
 			continue
-		case err != nil && !errors.Is(err, ErrCorrupt):
-		case e.State == catalogue.Dropping:
-			_, err = d.finishDrop(ctx, e)
+		case e.State == catalogue.Dropping && (err == nil || errors.Is(row.Damage(err), ErrCorrupt)):
+			_, err = d.finishDrop(ctx, e)           // what is damaged can be dropped
 			if errors.Is(err, catalogue.ErrMoved) { // somebody else has finished it
 				err = nil
 			}
+		case err != nil:
 		case there:
 			err = d.present(ctx, e)
 		case d.shared:

@@ -89,13 +89,14 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 		return r, err // what is damaged can be dropped, and another store cannot
 	}
 	if e.State != catalogue.Dropping {
-		if there, err := d.there(ctx, e); err != nil {
-			return r, row.Damage(err)
-		} else if !there && e.State == catalogue.Creating {
-			if d.shared { // somebody may be making it
+		if e.State == catalogue.Creating {
+			if there, err := d.there(ctx, e); err != nil {
+				return r, row.Damage(err)
+			} else if !there && d.shared { // somebody may be making it
 				return r, ErrNoStore
+			} else if !there {
+				return r, errors.Join(ErrNoStore, d.abandon(ctx, e))
 			}
-			return r, errors.Join(ErrNoStore, d.abandon(ctx, e))
 		}
 		draft, err := d.draft(ctx, e, keys)
 		if err != nil {

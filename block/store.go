@@ -85,6 +85,7 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 	if err != nil {
 		return nil, err
 	}
+	d.one = true
 	s, err := d.openAlone(ctx, found, k, o)
 	if err != nil {
 		return nil, errors.Join(err, d.release())
@@ -189,7 +190,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
 	s.storage.Own = place.StoreInstance(d.place.Instance(), number)
 	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
-	s.opts.Keyring.For(inner.Block{}).Spread = d.many
+	s.opts.Keyring.For(inner.Block{}).Spread = !d.one
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
 	s.watchKEK()
@@ -219,140 +220,6 @@ func (s *Store) watchKEK() {
 			given(e)
 		}
 	}
-}
-
-// createStore makes a store in an engine that is open. Its number is given first, because its
-// instance follows from it.
-func (d *DB) createStore(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, catalogue.Entry, error) {
-	if d.opts.ReadOnly || o.ReadOnly {
-		return nil, catalogue.Entry{}, ErrReadOnly
-	}
-	e, err := d.catalogue.Add(ctx, name, d.again(ctx))
-	if err != nil {
-		return nil, catalogue.Entry{}, row.Damage(err)
-	}
-	if err := d.vacant(ctx, e); err != nil {
-		return nil, e, err
-	}
-	s := d.newStore(name, e.Number, k, o)
-	if s.keys, err = keyring.Create(ctx, s.storage, k, &s.opts.Keyring); err == nil {
-		err = s.finishCreation(ctx, e)
-	}
-	if err != nil {
-		return nil, e, errors.Join(err, s.release())
-	}
-	return s, e, nil
-}
-
-// createOrWithdraw is createStore, and of a creation that fails nothing is left.
-func (d *DB) createOrWithdraw(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error) {
-	s, e, err := d.createStore(ctx, name, k, o)
-	if err != nil && e.Name != "" {
-		err = errors.Join(err, d.withdraw(context.WithoutCancel(ctx), e))
-	}
-	return s, err
-}
-
-// again permits another creation of a store whose first one was cut off before it was one.
-func (d *DB) again(ctx context.Context) func(catalogue.Entry) (bool, error) {
-	return func(e catalogue.Entry) (bool, error) {
-		there, err := d.there(ctx, e)
-		return !there, err
-	}
-}
-
-// withdraw removes the entry of a store whose creation has failed, unless it is one all the same.
-// Where the name is free by now, or another one's creation has it, what is left is a partition that
-// nobody finds.
-func (d *DB) withdraw(ctx context.Context, was catalogue.Entry) error {
-	e, err := d.catalogue.Find(ctx, was.Name)
-	switch {
-	case errors.Is(err, catalogue.ErrNone) || err == nil && e.Number != was.Number:
-		if !d.shared {
-			return nil
-		}
-		p := d.engine.Partition(was.Number)
-		defer p.Release()
-		return p.Clear(ctx)
-	case err != nil:
-		return err
-	case e.State != catalogue.Creating:
-		return nil
-	}
-	if err := d.named(ctx, e); errors.Is(err, ErrForeign) {
-		return d.catalogue.Remove(ctx, e) // it was given the number of a store
-	}
-	if there, err := d.there(ctx, e); err != nil || there {
-		return err
-	}
-	return d.abandon(ctx, e)
-}
-
-// add gives a store that has a keyring its entry, which has the number that the store was made for.
-func (s *Store) add(ctx context.Context, number uint32) error {
-	e, err := s.db.catalogue.Add(ctx, s.name, s.db.again(ctx))
-	if err == nil && e.Number != number {
-		err = fmt.Errorf("block: create %s: it has stores already: %w", s.db.place.Dir(), ErrLocked)
-	}
-	if err != nil {
-		return err
-	}
-	return s.finishCreation(ctx, e)
-}
-
-// finishCreation saves the keyring of a new store, with which there is one. A Checkpoint has it before
-// that, and nothing of it, or after, when it is open.
-func (s *Store) finishCreation(ctx context.Context, e catalogue.Entry) error {
-	d := s.db
-	s.part = d.engine.Partition(s.number)
-	if some, err := engine.HoldsAnything(ctx, s.part); err != nil {
-		return row.Damage(err)
-	} else if some {
-		return fmt.Errorf("block: create store %q: its partition, %d, is not empty: %w", s.name, s.number, ErrCorrupt)
-	}
-	if err := d.setMade(ctx, s.part); err != nil {
-		return err
-	}
-	if err := s.saveFirst(ctx); err != nil {
-		return fmt.Errorf("block: create %s: %w", d.place.Dir(), err)
-	}
-	if err := d.present(context.WithoutCancel(ctx), e); err != nil {
-		return err
-	}
-	s.created()
-	s.proven.Store(true)
-	s.start(ctx)
-	return nil
-}
-
-// setMade has the directory know that a store was made in it, before there is one, so that none is
-// lost unseen with the engine's files. The catalogue, which is to know of as many, may not be durable
-// yet.
-func (d *DB) setMade(ctx context.Context, p engine.Partition) error {
-	if d.place.Stores() > 0 {
-		return nil
-	}
-	if err := p.Sync(ctx); err != nil {
-		return row.Damage(err)
-	}
-	return d.place.SetStores(1)
-}
-
-// saveFirst saves the first document, and makes the store one that is open.
-func (s *Store) saveFirst(ctx context.Context) error {
-	d := s.db
-	d.listing.RLock()
-	defer d.listing.RUnlock()
-	if err := s.storage.Attach(ctx, s.part); err != nil {
-		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.opened == nil {
-		d.opened = map[string]*Store{}
-	}
-	d.opened[s.name] = s
-	return nil
 }
 
 // openStore opens a store in an engine that is open.

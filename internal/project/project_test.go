@@ -25,7 +25,7 @@ func imports() map[string][]string {
 	return map[string][]string{
 		"vault":           {},
 		"vault/local":     {"vault", "internal/secret", "internal/keyfile"},
-		"vault/azure":     {"vault", "internal/keyfile"},
+		"vault/azure":     {"vault", "internal/keyfile", "internal/quota"},
 		"vault/audit":     {"vault"},
 		"vault/vaulttest": {"vault"},
 		"kek":             {"vault"},
@@ -40,6 +40,7 @@ func imports() map[string][]string {
 
 		"internal/keyfile":   {"vault"},
 		"internal/storename": {},
+		"internal/quota":     {},
 		"internal/engine":    {},
 		// Of the engines none knows another.
 		"internal/engine/postgres": {"internal/engine"},
