@@ -138,7 +138,7 @@ func TestAStoreClosesAtOnce(t *testing.T) {
 			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 				ctx := t.Context()
 				s, err := block.Open(ctx, "store", kek.New(r.client(patient), r.key.Versionless()), &block.Options{
-					Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20}, Keyring: keyring.Options{Wrapping: keyring.ByKEK, DEKCache: -1}})
+					Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20}, Keyring: keyring.Options{Clock: vault.SystemClock(), Wrapping: keyring.ByKEK, DEKCache: -1}})
 				require.NoError(t, err)
 				require.NoError(t, s.Put(ctx, []byte("a"), []byte("data")))
 				r.Inject(fault)

@@ -134,7 +134,7 @@ func TestAStoreOutlivesTheTokenEndpoint(t *testing.T) {
 		v, err := azure.New(r.URL(), cred, r.options())
 		require.NoError(t, err)
 		s, err := block.Open(ctx, "store", kek.New(v, r.key.Versionless()), &block.Options{
-			Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20}})
+			Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20}, Keyring: keyring.Options{Clock: vault.SystemClock()}})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, s.Close()) }()
 		require.NoError(t, s.Put(ctx, []byte("a"), []byte("data")))
@@ -215,7 +215,7 @@ func TestACredentialSlowerThanACall(t *testing.T) {
 			bubble(t, keyvaulttest.Options{}, func(t *testing.T, r *rig) {
 				v, err := azure.New(r.URL(), r.takes(11*time.Second, heeds), r.options())
 				require.NoError(t, err)
-				opts := &keyring.Options{}
+				opts := &keyring.Options{Clock: vault.SystemClock()}
 				k := kek.New(v, r.key.Versionless())
 				s := &keyring.MemStorage{}
 				_, err = keyring.Create(t.Context(), s, kek.New(r.client(), r.key.Versionless()), opts)
@@ -232,7 +232,7 @@ func TestACredentialSlowerThanACall(t *testing.T) {
 
 				both, err := azure.New(r.URL(), r.takes(11*time.Second, heeds), r.options(func(o *azure.Options) { o.Timeout = 30 * time.Second }))
 				require.NoError(t, err)
-				at, err := keyring.Open(t.Context(), s, kek.New(both, r.key.Versionless()), &keyring.Options{VaultTimeout: 31 * time.Second, RequireAccess: true})
+				at, err := keyring.Open(t.Context(), s, kek.New(both, r.key.Versionless()), &keyring.Options{Clock: vault.SystemClock(), VaultTimeout: 31 * time.Second, RequireAccess: true})
 				require.NoError(t, err)
 				require.NoError(t, at.Close())
 			})

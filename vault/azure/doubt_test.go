@@ -77,7 +77,7 @@ func TestTheTableOfDoubtsIsDocumented(t *testing.T) {
 func (r *rig) openStore(v *azure.Vault) (*block.Store, *story) {
 	e := &story{}
 	s, err := block.Open(r.t.Context(), "store", kek.New(v, r.key.Versionless()), &block.Options{
-		Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20}, Keyring: keyring.Options{OnEvent: e.add}})
+		Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20}, Keyring: keyring.Options{Clock: vault.SystemClock(), OnEvent: e.add}})
 	require.NoError(r.t, err)
 	require.NoError(r.t, s.Put(r.t.Context(), []byte("a"), []byte("data")))
 	return s, e

@@ -15,6 +15,7 @@ import (
 	"github.com/blockseal/blockseal/internal/keyvaulttest"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/azure"
 )
 
@@ -51,7 +52,7 @@ func TestLoadUnderALimit(t *testing.T) {
 	bubble(t, keyvaulttest.Options{Limit: limit}, func(t *testing.T, r *rig) {
 		ctx := t.Context()
 		opts := &block.Options{Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20},
-			Keyring: keyring.Options{Wrapping: keyring.ByKEK}}
+			Keyring: keyring.Options{Clock: vault.SystemClock(), Wrapping: keyring.ByKEK}}
 		id := func(g, n int) []byte { return fmt.Appendf(nil, "%02d/%02d", g, n) }
 
 		writer := r.client(func(o *azure.Options) { o.WrapLocally = true })

@@ -122,7 +122,7 @@ func TestOverloadedStoreStaysAvailable(t *testing.T) {
 	bubble(t, keyvaulttest.Options{Limit: budget}, func(t *testing.T, r *rig) {
 		ctx := t.Context()
 		opts := &block.Options{Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20},
-			Keyring: keyring.Options{Wrapping: keyring.ByKEK, Lease: 20 * time.Second, CheckEvery: 5 * time.Second, DEKCache: -1}}
+			Keyring: keyring.Options{Clock: vault.SystemClock(), Wrapping: keyring.ByKEK, Lease: 20 * time.Second, CheckEvery: 5 * time.Second, DEKCache: -1}}
 		id := func(n int64) []byte { return fmt.Appendf(nil, "%03d", n%blocks) }
 		writer := r.client(func(o *azure.Options) { o.WrapLocally = true })
 		s, err := block.Open(ctx, "store", kek.New(writer, r.key.Versionless()), opts)

@@ -180,7 +180,9 @@ func (r *rig) setEnabled(enabled bool) { r.update(r.key, local.Update{Enabled: &
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
 // bubble runs a test in a bubble, where time stands still
-// until nothing else is left to do, with a server without a network.
+// until nothing else is left to do, with a server without a network. A store in it is
+// given vault.SystemClock: the keyring's own clock asks the system how long the machine
+// was suspended, and takes a minute of a bubble that needed two for a minute's sleep.
 func bubble(t *testing.T, o keyvaulttest.Options, f func(t *testing.T, r *rig)) {
 	t.Helper()
 	bubbles.Test(t, func(t *testing.T) {
