@@ -150,12 +150,12 @@ func (d *DB) Import(ctx context.Context, r io.Reader) (m Moved, err error) {
 
 // arrive fills the partition of an entry that was just made.
 func (d *DB) arrive(ctx context.Context, a *transfer.Arrival, e catalogue.Entry) (c transfer.Counts, err error) {
-	if err := d.place.SetStores(1); err != nil {
-		return c, err
-	}
 	a.Meta = register.Arrived(a.Meta, d.instanceOf(e.Number))
 	p := d.engine.Partition(e.Number)
 	defer p.Release()
+	if err := d.setMade(ctx, p); err != nil {
+		return c, err
+	}
 	if c, err = a.Into(ctx, p); err != nil {
 		return c, err
 	}

@@ -299,8 +299,7 @@ func (s *Store) finishCreation(ctx context.Context, e catalogue.Entry) error {
 	} else if some {
 		return fmt.Errorf("block: create store %q: its partition, %d, is not empty: %w", s.name, s.number, ErrCorrupt)
 	}
-	// Before there is a store, so that none is lost unseen with the engine's files.
-	if err := d.place.SetStores(1); err != nil {
+	if err := d.setMade(ctx, s.part); err != nil {
 		return err
 	}
 	if err := s.saveFirst(ctx); err != nil {
@@ -313,6 +312,19 @@ func (s *Store) finishCreation(ctx context.Context, e catalogue.Entry) error {
 	s.proven.Store(true)
 	s.start(ctx)
 	return nil
+}
+
+// setMade has the directory know that a store was made in it, before there is one, so that none is
+// lost unseen with the engine's files. The catalogue, which is to know of as many, may not be durable
+// yet.
+func (d *DB) setMade(ctx context.Context, p engine.Partition) error {
+	if d.place.Stores() > 0 {
+		return nil
+	}
+	if err := p.Sync(ctx); err != nil {
+		return row.Damage(err)
+	}
+	return d.place.SetStores(1)
 }
 
 // saveFirst saves the first document, and makes the store one that is open.

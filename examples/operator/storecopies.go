@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +45,7 @@ A copy opens Inaccessible and waits for store revalidate.`,
 }
 
 func (a *app) showCopies(ctx context.Context, s *openStore) error {
-	copies, err := s.viewCopies(ctx)
+	copies, err := s.viewCopies(ctx, time.Second)
 	if err != nil {
 		return err
 	}
