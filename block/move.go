@@ -117,7 +117,9 @@ func (d *DB) Import(ctx context.Context, r io.Reader) (m Moved, err error) {
 		m.Name, err = register.NameOf(a.Value(register.NameRecord))
 	}
 	if err == nil {
-		err = catalogue.CheckName(m.Name)
+		if err = catalogue.CheckName(m.Name); err != nil {
+			err = fmt.Errorf("%w: %w", ErrCorrupt, err) // no store has ever written it
+		}
 	}
 	if err == nil {
 		err = d.isNew(ctx, in.StoreID)
