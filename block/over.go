@@ -151,6 +151,23 @@ func (s *Store) addToSequence(ctx context.Context, h *keyring.Hold) (uint64, err
 	}
 }
 
+// lookAtDocument has the keyring take up what other processes have saved, if the keys are accessible:
+// for what says of the keyring what somebody may act upon. Without access each check tries that.
+func (s *Store) lookAtDocument(ctx context.Context) error {
+	if !s.db.shared {
+		return nil
+	}
+	h, err := s.keys.Acquire()
+	if errors.Is(err, keyring.ErrInaccessible) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	return h.For(inner.Block{}).Reload(ctx)
+}
+
 // has is row.Table.Has. A lock does not wait for a server that does not answer; see row's within.
 func (s *Store) has(ctx context.Context, h *keyring.Hold, r engine.Reader, id []byte) (bool, error) {
 	if !s.db.shared {
