@@ -66,8 +66,8 @@ func (d *DB) keeps(p engine.Partition) ([]string, error) {
 	return nil, fmt.Errorf("the engine cannot promise that its files forget; nothing was destroyed: %w", errors.ErrUnsupported)
 }
 
-// present marks that a store has its document. Who finds the document of another one's creation does so as
-// well, so that it may be done already. If the name is another's by now, whose creation
+// present marks that a store has its document. Who finds the document of another one's creation
+// does so as well, so that it may be done already. If the name is another's by now, whose creation
 // did not wait for this one, it is ErrExists.
 func (d *DB) present(ctx context.Context, e catalogue.Entry) error {
 	_, err := d.catalogue.Advance(ctx, e, catalogue.Present)
@@ -100,8 +100,8 @@ func (d *DB) droppedByOther(ctx context.Context, e catalogue.Entry, err error) (
 	return r, nil
 }
 
-// addToSequence is saveSequence where other processes save the number too: each adds the writes that it
-// has applied since it did so last. The caller holds q.saving.
+// addToSequence is saveSequence where other processes save the number too: each adds the writes
+// that it has applied since it did so last. The caller holds q.saving.
 //
 // A number that has gone back is left as it is: the database has lost what it had acknowledged.
 func (s *Store) addToSequence(ctx context.Context, h *keyring.Hold) (uint64, error) {

@@ -8,9 +8,9 @@ import (
 
 // What a database on top needs inside of a hold, if it is on a server that other processes have too.
 
-// Reload is for a database on top that has learned of something which another keyring on the document
-// saves before: when it returns nil, the keyring has what was saved before the call. It waits for the storage, and for
-// the vault if the document has another secret.
+// Reload is for a database on top that has learned of something which another keyring on the
+// document saves before: when it returns nil, the keyring has what was saved before the call. It
+// waits for the storage, and for the vault if the document has another secret.
 func (h *holdForBlock) Reload(ctx context.Context) error {
 	if err := (*Hold)(h).reload(ctx); err != nil {
 		return fmt.Errorf("keyring: %w", ofDocument(err))

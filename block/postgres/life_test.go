@@ -242,8 +242,8 @@ func TestServerThatHasGoneBack(t *testing.T) {
 	_ = a.Close()
 }
 
-// As docs/postgres.md has it: a role that owns the tables, and one for programs, which can do all that a
-// DB does and nothing to the tables.
+// As docs/postgres.md has it: a role that owns the tables, and one for programs, which can do all
+// that a DB does and nothing to the tables.
 func TestTwoRoles(t *testing.T) {
 	g := newRig(t)
 	db := g.db() // as "program"
