@@ -66,8 +66,8 @@ func (d *DB) keeps(p engine.Partition) ([]string, error) {
 	return nil, fmt.Errorf("the engine cannot promise that its files forget; nothing was destroyed: %w", errors.ErrUnsupported)
 }
 
-// present marks that a store has its document. Who finds the document of another one's creation does so as
-// well, so that it may be done already. If the name is another's by now, whose creation
+// present marks that a store has its document. Who finds the document of another one's creation
+// does so as well, so that it may be done already. If the name is another's by now, whose creation
 // did not wait for this one, it is ErrExists.
 func (d *DB) present(ctx context.Context, e catalogue.Entry) error {
 	_, err := d.catalogue.Advance(ctx, e, catalogue.Present)
@@ -100,8 +100,8 @@ func (d *DB) droppedByOther(ctx context.Context, e catalogue.Entry, err error) (
 	return r, nil
 }
 
-// addToSequence is saveSequence where other processes save the number too: each adds the writes that it
-// has applied since it did so last. The caller holds q.saving.
+// addToSequence is saveSequence where other processes save the number too: each adds the writes
+// that it has applied since it did so last. The caller holds q.saving.
 //
 // A number that has gone back is left as it is: the database has lost what it had acknowledged.
 func (s *Store) addToSequence(ctx context.Context, h *keyring.Hold) (uint64, error) {
@@ -149,6 +149,23 @@ func (s *Store) addToSequence(ctx context.Context, h *keyring.Hold) (uint64, err
 		q.saved = n
 		return n, nil
 	}
+}
+
+// lookAtDocument has the keyring take up what other processes have saved, if the keys are accessible:
+// for what says of the keyring what somebody may act upon. Without access each check tries that.
+func (s *Store) lookAtDocument(ctx context.Context) error {
+	if !s.db.shared {
+		return nil
+	}
+	h, err := s.keys.Acquire()
+	if errors.Is(err, keyring.ErrInaccessible) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	return h.For(inner.Block{}).Reload(ctx)
 }
 
 // has is row.Table.Has. A lock does not wait for a server that does not answer; see row's within.

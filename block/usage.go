@@ -41,6 +41,9 @@ func (u KeyUse) Needed() bool { return u.Document || u.Records > 0 || len(u.Copi
 // KeyUsage checks itself; and for good, if the register of copies was once missing or not the
 // store's own.
 func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
+	if err := s.lookAtDocument(ctx); err != nil {
+		return nil, fmt.Errorf("block: key usage: %w", err)
+	}
 	keks, active := s.keys.KEKs()
 	uses := map[vault.KeyID]*KeyUse{}
 	use := func(id vault.KeyID) *KeyUse {
@@ -57,6 +60,9 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 		key, ok := keks[in.KEK]
 		if !ok {
 			// The list may have grown since: the record may name the newest KEK.
+			if err := s.lookAtDocument(ctx); err != nil {
+				return false, err
+			}
 			if keks, _ = s.keys.KEKs(); keks[in.KEK] == (vault.KeyID{}) {
 				return false, fmt.Errorf("block %s names KEK %d, which the keyring does not list: %w", row.Shown(id), in.KEK, ErrCorrupt)
 			}
@@ -76,12 +82,18 @@ func (s *Store) KeyUsage(ctx context.Context) ([]KeyUse, error) {
 	}
 	// The KEK may have been changed during the walk. The former version stays marked: until then
 	// records may have been wrapped by it behind the walk.
+	if err := s.lookAtDocument(ctx); err != nil {
+		return nil, fmt.Errorf("block: key usage: %w", err)
+	}
 	keks, active = s.keys.KEKs()
 	use(keks[active]).Document = true
 	use(keks[active]).Epochs = s.keys.State().Epochs
 	out := sortUses(s.storage.Past().PublicKeys(s.keys.For(inner.Block{}).PublicKeys()), uses)
 	if !whole {
 		return out, fmt.Errorf("block: key usage: versions that are not named may be needed by copies: %w", ErrIncomplete)
+	}
+	if s.db.shared && s.keys.State().Status == keyring.Inaccessible {
+		return out, fmt.Errorf("block: key usage: other processes may have moved the store to a version that is not named: %w", ErrIncomplete)
 	}
 	// A register is as much the store's own as the keyring is.
 	if err := s.proveNow(ctx); err != nil {

@@ -19,6 +19,9 @@
 //     another DEK record for it by now, the cached one is dropped. That is a round trip, without the block.
 //   - Drop ends a store for all. Another process that has it open finds no blocks any more, can write none,
 //     and is Inaccessible one lease later.
+//   - A lock, and Close, wait for no server that is silent: what is under way there ends with
+//     [block.ErrInaccessible] or [block.ErrClosed], and a write with block.ErrOutcomeUnknown
+//     besides. A step of a scan may take as long as Options.ViewLife.
 //   - Sequence counts the writes of all processes as of when it was saved.
 //
 // # What a database cannot do
@@ -35,8 +38,9 @@
 // # Rights
 //
 // Two roles: one makes the tables and owns them ([SchemaSQL], or Open with a role that may create a
-// schema); the other, which programs use, reads and writes rows, and may neither alter, truncate nor
-// drop anything ([GrantSQL]). A role that can use the tables can destroy every store in them, and read none.
+// schema); the other, which programs use, reads and writes rows, and may neither alter, truncate
+// nor drop anything ([GrantSQL]). A role that can use the tables can destroy every store in them,
+// and read none.
 package postgres
 
 import (
@@ -73,8 +77,8 @@ type Options struct {
 	DB block.DBOptions
 }
 
-// minConns is the least number of connections that a pool may have: one for a scan, one for the turn of a
-// rewriting operation, and one for what both of them write.
+// minConns is the least number of connections that a pool may have: one for a scan, one for the
+// turn of a rewriting operation, and one for what both of them write.
 const minConns = 3
 
 // Open opens the stores in a schema, and makes the schema and its tables if they are not there. It
@@ -82,9 +86,9 @@ const minConns = 3
 // connections. Half of them are at most in use for snapshots and scans. Have [Configure] look at the
 // pool's configuration before the pool is made.
 //
-// The server is PostgreSQL 13 or later, its primary, reached directly or through a pooler in session mode, with
-// default_transaction_isolation = read committed and synchronous_commit not off; how much a commit
-// survives is up to that, to fsync and to the standbys.
+// The server is PostgreSQL 13 or later, its primary, reached directly or through a pooler in
+// session mode, with default_transaction_isolation = read committed and synchronous_commit not off;
+// how much a commit survives is up to that, to fsync and to the standbys.
 //
 // Errors: [block.ErrVersion], [block.ErrCorrupt], [block.ErrNotStore] for a schema that is opened
 // ReadOnly before anybody opened it, errors.ErrUnsupported for a server that only speaks the protocol,
@@ -113,12 +117,13 @@ func Open(ctx context.Context, pool *pgxpool.Pool, opts *Options) (*block.DB, er
 }
 
 // Configure has the connections of a pool that is made with c note what PostgreSQL says with the
-// success of a commit which a synchronous standby may not have, because the wait for it was cancelled. Such a write is
-// [block.ErrOutcomeUnknown] then. It matters only where there are synchronous standbys.
+// success of a commit which a synchronous standby may not have, because the wait for it was
+// cancelled. Such a write is [block.ErrOutcomeUnknown] then. It matters only where there are
+// synchronous standbys.
 func Configure(c *pgxpool.Config) { postgres.Configure(c) }
 
-// SchemaSQL returns the SQL that makes the tables in a schema that there is, for whoever has them made by
-// a role of its own.
+// SchemaSQL returns the SQL that makes the tables in a schema that there is, for whoever has them
+// made by a role of its own.
 func SchemaSQL(schema string) string { return postgres.SchemaSQL(schema) }
 
 // GrantSQL returns the SQL that gives a role all that a program needs of the tables once they are

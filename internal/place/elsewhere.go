@@ -26,10 +26,10 @@ const (
 	elsewhereVersion = 1
 )
 
-// Elsewhere returns the place of an engine that is in no directory, and which name says where it is.
-// Meta is that of its catalogue's partition. If there is no record of the instance, it is made,
-// unless the place is read only: then that is [ErrNotStore]. Of a Place there is, only Dir, Instance, Stores,
-// SetStores, CheckTag, Leave and Unlock are called.
+// Elsewhere returns the place of an engine that is in no directory, and which name says where it
+// is. Meta is that of its catalogue's partition. If there is no record of the instance, it is made,
+// unless the place is read only: then that is [ErrNotStore]. Of a Place there is, only Dir,
+// Instance, Stores, SetStores, CheckTag, Leave and Unlock are called.
 func Elsewhere(ctx context.Context, meta engine.Meta, name string, readOnly bool) (*Place, error) {
 	for {
 		b, err := engine.ReadMeta(ctx, meta, elsewhereName)

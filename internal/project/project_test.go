@@ -109,10 +109,10 @@ func TestImportsGoOneWay(t *testing.T) {
 	}
 }
 
-// What people import must not drag a cloud's client, or anything for tests, along.
+// What people import must not drag a cloud's client, a database's, or anything for tests, along.
 func TestBlockNamesNoCloud(t *testing.T) {
 	for _, dep := range goList(t, "-deps", "./block", "./keyring", "./vault/local") {
-		for _, no := range []string{"azure", "Azure", "testify", "vaulttest", "rapid"} {
+		for _, no := range []string{"azure", "Azure", "jackc", "testify", "vaulttest", "rapid"} {
 			require.NotContains(t, dep, no)
 		}
 	}

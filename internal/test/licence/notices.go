@@ -30,6 +30,7 @@ func programs() []program {
 		{"block", []string{"block", "vault/local", "vault/audit"}},
 		{"blockprom", []string{"block/blockprom"}},
 		{"blockhttp", []string{"block/blockhttp"}},
+		{"postgres", []string{"block/postgres"}},
 		{"azure", []string{"vault/azure"}},
 		{"examples", []string{"examples/"}},
 	}
@@ -231,7 +232,7 @@ hands out such a program hands out these notices with it. blockseal itself is un
 licence in LICENSE.
 
 The last column says which packages link the module, on any system: "block" is block,
-vault/local and vault/audit, with all that they import; "blockprom" and "blockhttp" are
+vault/local and vault/audit, with all that they import; "blockprom", "blockhttp" and "postgres" are
 the packages beneath block; "azure" is vault/azure; "examples" are the programs in examples.
 
 Written by: go run ./internal/test/licence/notices
