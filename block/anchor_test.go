@@ -262,17 +262,26 @@ func TestAnchorOfACreationThatFails(t *testing.T) {
 		n := g.anchored()
 		disk := &watchedFS{FS: vfs.NewCrashableMem()}
 		g.opts.Pebble.FS = disk
+		var mu sync.Mutex // the engine writes on goroutines of its own, too
 		seen := 0
 		var left *vfs.MemFS
 		see := func(string, string) {
+			mu.Lock()
+			defer mu.Unlock()
 			if seen++; seen == step {
 				left = disk.crash(vfs.CrashCloneCfg{})
 			}
 		}
-		n.seen = func(keyring.Point) { seen = 1 << 30 } // from here on it is the next test's
+		over := func() {
+			mu.Lock()
+			defer mu.Unlock()
+			seen = step
+		}
+		n.seen = func(keyring.Point) { over() } // from here on it is the next test's
 		disk.watch.Store(&see)
 		s, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
 		disk.watch.Store(nil)
+		over() // what found the watch before it was taken away is too late
 		require.NoError(t, err)
 		require.NoError(t, s.Close())
 		if left == nil {

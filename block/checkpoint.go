@@ -7,12 +7,10 @@ import (
 	"io/fs"
 	"sync"
 
-	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/row"
-	"github.com/blockseal/blockseal/keyring"
 )
 
 // Checkpoint makes a copy of the store in dir, which must not exist, with every write that was
@@ -38,81 +36,45 @@ import (
 // Checkpoint waits until memory is written out. While that fails, as on a full disk, ctx and Close
 // end it. It refuses a store that was opened read only ([ErrReadOnly]), whose log the engine would
 // have to write out: open that for writing.
+//
+// It is [DB.Checkpoint] of a directory with one store. Of a directory with several, the files of a
+// copy would be those of all of them: of a store that a DB has opened, Checkpoint is
+// errors.ErrUnsupported. DB.Checkpoint copies all, and [DB.Export] writes one and nothing of the
+// others.
 func (s *Store) Checkpoint(ctx context.Context, dir string) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("block: checkpoint: %w", err)
+	if err := s.checkpoint(ctx, dir); err != nil {
+		return fmt.Errorf("block: checkpoint: %w", s.ending(row.Damage(err)))
 	}
-	if s.opts.ReadOnly {
-		return fmt.Errorf("block: checkpoint: %w: the store was opened read only, and a copy of it takes writing out its log and remembering the copy; open it for writing", ErrReadOnly)
-	}
-	dir, err := place.Absolute(s.opts.Pebble.FS, dir)
-	if err != nil {
-		return fmt.Errorf("block: checkpoint: %w", err)
-	}
-	if err := s.acquireTurn(ctx, s.copying); err != nil {
-		return fmt.Errorf("block: checkpoint: %w", err)
-	}
-	defer func() { <-s.copying }()
-	if err := s.noteSequence(ctx); err != nil {
-		return fmt.Errorf("block: checkpoint: %w", err)
-	}
-	if err := s.use.Begin(); err != nil {
-		return fmt.Errorf("block: checkpoint: %w", ErrClosed)
-	}
-	defer s.use.End()
-	if err := s.isFree(dir); err != nil {
-		return fmt.Errorf("block: checkpoint: %w", err)
-	}
-	if err := s.onlyOne(ctx); err != nil {
-		return fmt.Errorf("block: checkpoint: %w", err)
-	}
-	directory := place.NewInstance()
-	instance := place.StoreInstance(directory, s.number)
-	if err := s.announce(ctx, dir, instance); err != nil {
-		return fmt.Errorf("block: checkpoint: %w", err)
-	}
-	if made, err := s.copyTo(ctx, dir, directory); err != nil {
-		err = fmt.Errorf("block: checkpoint: %w", s.ending(row.Damage(err)))
-		if made {
-			if again := s.opts.Pebble.FS.RemoveAll(dir); again != nil {
-				return errors.Join(err, again) // the store goes on remembering the copy
-			}
-		} // else the engine has removed what it made; what is there is somebody else's
-		return errors.Join(err, s.forget(context.WithoutCancel(ctx), instance.String()))
-	}
-	s.keys.For(inner.Block{}).Emit(keyring.Event{Kind: keyring.CopyMade, Detail: dir})
 	return nil
 }
 
-// copyTo makes an announced copy, and reports whether the engine's part of it was made. The
-// identity file, which lists the others, comes last: without it the copy is not a store, so that
-// one that was cut off cannot pass for a whole one.
-func (s *Store) copyTo(ctx context.Context, dir string, directory inner.InstanceID) (made bool, err error) {
-	ctx, cancel := s.whileOpen(ctx)
-	defer cancel()
-	db, ok := s.db.engine.(engine.Checkpointer)
-	if !ok {
-		return false, fmt.Errorf("the store's engine makes no copies: %w", errors.ErrUnsupported)
+func (s *Store) checkpoint(ctx context.Context, dir string) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	if err := db.Checkpoint(ctx, dir, s.apart); err != nil {
-		return false, err
+	if s.opts.ReadOnly {
+		return fmt.Errorf("%w: the store was opened read only, and a copy of it takes writing out its log and remembering the copy; open it for writing", ErrReadOnly)
 	}
-	if err := s.register(ctx, dir, place.StoreInstance(directory, s.number)); err != nil {
-		return true, err
+	// Who has the store for itself has the DB for as long.
+	if err := s.use.Begin(); err != nil {
+		return ErrClosed
 	}
-	tagger := s.tagger()
-	defer tagger.Destroy()
-	return true, s.db.place.LeaveCopy(dir, directory, map[uint32]*inner.Tagger{s.number: tagger})
+	defer s.use.End()
+	if err := s.onlyOne(ctx); err != nil {
+		return err
+	}
+	return s.db.checkpoint(ctx, dir)
 }
 
 // onlyOne refuses to copy a directory in which there are other stores too, as one store's.
 func (s *Store) onlyOne(ctx context.Context) error {
 	if s.alone {
-		if _, _, err := s.db.only(ctx, ""); err == nil {
-			return nil
+		_, _, err := s.db.only(ctx, "")
+		if err == nil || !errors.Is(err, ErrNoStore) {
+			return err
 		}
 	}
-	return fmt.Errorf("the engine holds other stores too: copy all of them with DB.Checkpoint, or this one with DB.Export: %w", errors.ErrUnsupported)
+	return fmt.Errorf("the files of a copy would be those of all stores: copy all of them with DB.Checkpoint, or write out this one with DB.Export: %w", errors.ErrUnsupported)
 }
 
 // apart is called when a copy has its files, before anything else is applied. From then on all that
@@ -125,20 +87,22 @@ func (s *Store) apart(raise func(partition, epoch uint32)) {
 	}
 }
 
-// isFree refuses a directory that exists, and says what is in it if that is known.
-func (s *Store) isFree(dir string) error {
-	if _, err := s.opts.Pebble.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+// isFree refuses a directory that exists, and says what is in it if a store that is open knows that.
+func (d *DB) isFree(dir string) error {
+	if _, err := d.opts.Pebble.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	copies, _ := s.copies()
-	for _, c := range copies {
-		if c.Path != dir {
-			continue
-		}
-		if found, err := place.Has(s.opts.Pebble.FS, dir); err != nil || !found {
-			return fmt.Errorf("%s: %w: a checkpoint to it was cut off; remove the directory and forget copy %s, or name another directory", dir, fs.ErrExist, c.Instance)
+	for _, s := range d.openStores() {
+		copies, _ := s.copies()
+		for _, c := range copies {
+			if c.Path != dir {
+				continue
+			}
+			if found, err := place.Has(d.opts.Pebble.FS, dir); err != nil || !found {
+				return fmt.Errorf("%s: %w: a checkpoint to it was cut off; remove the directory and forget copy %s, or name another directory", dir, fs.ErrExist, c.Instance)
+			}
 		}
 	}
 	return fmt.Errorf("%s: %w: name a directory that does not exist", dir, fs.ErrExist)

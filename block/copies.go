@@ -10,10 +10,8 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/engine"
-	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
-	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -156,17 +154,8 @@ func (s *Store) remember(ctx context.Context, c register.Entry) error {
 	return s.storage.Announce(ctx, c)
 }
 
-// register remembers a copy that was just made. It reads the document back from the copy, which
-// shows that the copy opens, and which KEK versions it needs, whatever was rotated meanwhile.
-func (s *Store) register(ctx context.Context, dir string, instance inner.InstanceID) error {
-	document, err := s.copyDocument(ctx, dir)
-	if err != nil {
-		return err
-	}
-	return s.registerCopy(ctx, dir, instance, document)
-}
-
-// registerCopy remembers a copy that was just made, and has a document.
+// registerCopy remembers a copy that was just made, with the document that was read back from it: it
+// says which KEK versions the copy needs, whatever was rotated meanwhile.
 func (s *Store) registerCopy(ctx context.Context, dir string, instance inner.InstanceID, document []byte) error {
 	in, err := keyring.Inspect(document)
 	if err != nil {
@@ -176,22 +165,4 @@ func (s *Store) registerCopy(ctx context.Context, dir string, instance inner.Ins
 	c.Document = sha256.Sum256(document)
 	c.Update(in)
 	return s.remember(ctx, c)
-}
-
-// copyDocument reads the keyring document of a copy that has no identity file yet.
-func (s *Store) copyDocument(ctx context.Context, dir string) (document []byte, err error) {
-	lock, err := pebble.LockDir(dir, s.opts.Pebble.FS, true)
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Close()
-	db, err := pebble.Open(dir, lock, pebble.Options{FS: s.opts.Pebble.FS, ReadOnly: true, Fatal: s.opts.Pebble.Fatal})
-	if err != nil {
-		return nil, row.Damage(err)
-	}
-	document, err = register.Document(ctx, db.Partition(s.number))
-	if err = errors.Join(err, db.Close()); err != nil {
-		return nil, row.Damage(err)
-	}
-	return document, nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
@@ -30,7 +29,7 @@ import (
 // to DBOptions.Logger.
 //
 // Meanwhile no store is opened or made: that waits. Checkpoint waits until memory is written out; on
-// a full disk ctx ends it. Errors: [ErrReadOnly], [ErrClosed], fs.ErrExist.
+// a full disk ctx and Close end it. Errors: [ErrReadOnly], [ErrClosed], fs.ErrExist.
 func (d *DB) Checkpoint(ctx context.Context, dir string) error {
 	if err := d.checkpoint(ctx, dir); err != nil {
 		return fmt.Errorf("block: checkpoint: %w", row.Damage(err))
@@ -38,13 +37,15 @@ func (d *DB) Checkpoint(ctx context.Context, dir string) error {
 	return nil
 }
 
-func (d *DB) checkpoint(ctx context.Context, dir string) error {
+func (d *DB) checkpoint(ctx context.Context, dir string) (err error) {
+	ctx, cancel := d.whileOpen(ctx)
+	defer cancel()
+	defer func() { err = d.ending(err) }()
 	if d.opts.ReadOnly {
 		return ErrReadOnly
 	}
 	fsys := d.opts.Pebble.FS
-	dir, err := place.Absolute(fsys, dir)
-	if err != nil {
+	if dir, err = place.Absolute(fsys, dir); err != nil {
 		return err
 	}
 	select {
@@ -61,9 +62,7 @@ func (d *DB) checkpoint(ctx context.Context, dir string) error {
 	if !ok {
 		return fmt.Errorf("the engine makes no copies: %w", errors.ErrUnsupported)
 	}
-	if _, err := fsys.Stat(dir); err == nil {
-		return fmt.Errorf("%s: %w: name a directory that does not exist", dir, fs.ErrExist)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	if err := d.isFree(dir); err != nil {
 		return err
 	}
 	c := &copyOfAll{db: d, dir: dir, directory: place.NewInstance()}
@@ -81,7 +80,7 @@ func (d *DB) checkpoint(ctx context.Context, dir string) error {
 		err = c.register(ctx)
 	}
 	if err == nil {
-		err = d.place.LeaveCopy(dir, c.directory, c.taggers())
+		err = c.leave()
 	}
 	if err != nil {
 		return errors.Join(err, c.undo())
@@ -221,12 +220,16 @@ func (c *copyOfAll) register(ctx context.Context) error {
 	return nil
 }
 
-func (c *copyOfAll) taggers() map[uint32]*inner.Tagger {
-	out := map[uint32]*inner.Tagger{}
+// leave makes the copy whole: the identity file, which lists the others, comes last. Without it the copy
+// is no directory of stores, so that one that was cut off cannot pass for a whole one.
+func (c *copyOfAll) leave() error {
+	taggers := map[uint32]*inner.Tagger{}
 	for _, s := range c.open {
-		out[s.number] = s.tagger()
+		t := s.tagger()
+		defer t.Destroy()
+		taggers[s.number] = t
 	}
-	return out
+	return c.db.place.LeaveCopy(c.dir, c.directory, taggers)
 }
 
 // undo removes what was made, and has the stores forget it. What cannot be removed they go on
@@ -253,6 +256,9 @@ func (c *copyOfAll) undo() error {
 // announceClosed announces a copy of a store that is not open, as the store itself does without
 // access, and returns the name of the announcement; "" for an entry that is no store.
 func (d *DB) announceClosed(ctx context.Context, e catalogue.Entry, dir string, instance inner.InstanceID) (string, error) {
+	if err := d.named(ctx, e); err != nil {
+		return "", err
+	}
 	p := d.engine.Partition(e.Number)
 	defer p.Release()
 	doc, err := register.Document(ctx, p)

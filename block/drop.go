@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -33,19 +34,26 @@ const receiptPrefix = "receipt/"
 
 func receiptName(number uint32) string { return fmt.Sprintf("%s%08x", receiptPrefix, number) }
 
+// KeptReceipts is how many receipts of Drop a DB keeps, the latest ones.
+const KeptReceipts = 1024
+
 // Drop removes a store and everything that it has, from the engine and from its files, and returns a
 // receipt, as [Store.Erase] does. A store that is open is closed first. It takes no key. It takes
 // one vault call, GetKey, for each KEK version that the receipt names if the store is open, and says
 // nothing of them if it is not.
 //
-// After a crash the next OpenDB finishes it; the receipt of one that had come to its end is kept, see
-// [DB.Dropped]. On a full disk it ends with ctx, and can be called again. Errors: [ErrNoStore].
+// The engine's list of its tables (MANIFEST) may go on naming ids of the store's blocks, such as began
+// or ended a table, until the directory has been opened twice more: Pebble keeps the list of before.
+//
+// After a crash the next OpenDB finishes it, and [DB.Dropped] has the receipt. On a full disk ctx and
+// Close end it, and it can be called again. Errors: [ErrNoStore], [ErrForeign],
+// [ErrReadOnly], [ErrClosed].
 func (d *DB) Drop(ctx context.Context, name string) (Receipt, error) {
 	ended := d.dropBegins(name)
 	r, err := d.drop(ctx, name)
 	ended(err)
 	if err != nil {
-		return Receipt{}, fmt.Errorf("block: drop store %q: %w", name, err)
+		return Receipt{}, fmt.Errorf("block: drop store %s: %w", row.Shown([]byte(name)), err)
 	}
 	return r, nil
 }
@@ -58,6 +66,9 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 		return r, ErrClosed
 	}
 	defer d.use.End()
+	ctx, cancel := d.whileOpen(ctx)
+	defer cancel()
+	defer func() { err = d.ending(err) }()
 	if d.opts.ReadOnly {
 		return r, ErrReadOnly
 	}
@@ -73,6 +84,9 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 	e, err := d.catalogue.Find(ctx, name)
 	if err != nil {
 		return r, row.Damage(err)
+	}
+	if err := d.named(ctx, e); err != nil && !errors.Is(err, ErrCorrupt) {
+		return r, err // what is damaged can be dropped, and another store cannot
 	}
 	if e.State != catalogue.Dropping {
 		if there, err := d.there(ctx, e); err != nil {
@@ -170,7 +184,77 @@ func (d *DB) finishDrop(ctx context.Context, e catalogue.Entry) (r Receipt, err 
 	if err != nil {
 		return r, err
 	}
-	return r, d.catalogue.Remove(context.WithoutCancel(ctx), e, engine.Swap{Name: receiptName(e.Number), Revision: engine.AnyRevision, Value: b})
+	swaps, err := d.oldReceipts(ctx)
+	if err != nil {
+		return r, row.Damage(err)
+	}
+	swaps = append(swaps, engine.Swap{Name: receiptName(e.Number), Revision: engine.AnyRevision, Value: b})
+	return r, d.catalogue.Remove(context.WithoutCancel(ctx), e, swaps...)
+}
+
+// oldReceipts returns what removes the receipts that are too many once there is another one: the
+// oldest, and before them those that cannot be read.
+func (d *DB) oldReceipts(ctx context.Context) (remove []engine.Swap, err error) {
+	type kept struct {
+		name string
+		time time.Time
+	}
+	var all []kept
+	err = d.catalogue.Meta().ListMeta(ctx, receiptPrefix, func(name string, value []byte) error {
+		if when, draft := receiptTime(value); !draft {
+			all = append(all, kept{name, when})
+		}
+		return nil
+	})
+	slices.SortFunc(all, func(a, b kept) int { return a.time.Compare(b.time) })
+	for len(all) >= KeptReceipts {
+		remove = append(remove, engine.Swap{Name: all[0].name, Revision: engine.AnyRevision})
+		all = all[1:]
+	}
+	return remove, err
+}
+
+// receiptTime returns when a receipt was made, zero if that cannot be read, and whether it is the
+// draft of a drop that is not finished.
+func receiptTime(b []byte) (when time.Time, draft bool) {
+	var r struct {
+		Hash string
+		Time time.Time
+	}
+	err := json.Unmarshal(b, &r)
+	return r.Time, err == nil && r.Hash == "" && r.Time.IsZero()
+}
+
+// Dropped walks the receipts of the stores that were dropped, in the order in which the stores were
+// made: for a program that was cut off before it could keep what [DB.Drop] returned. The latest
+// [KeptReceipts] are kept. One of a drop that is not finished is not among them. They are not
+// authenticated. Of one that cannot be read it gives an error and goes on. A checkpoint has those of
+// its source.
+func (d *DB) Dropped(ctx context.Context) iter.Seq2[Receipt, error] {
+	return func(yield func(Receipt, error) bool) {
+		if err := d.use.Begin(); err != nil {
+			yield(Receipt{}, fmt.Errorf("block: dropped: %w", ErrClosed))
+			return
+		}
+		defer d.use.End()
+		stop := errors.New("stop")
+		err := d.catalogue.Meta().ListMeta(ctx, receiptPrefix, func(name string, value []byte) error {
+			if _, draft := receiptTime(value); draft {
+				return ctx.Err()
+			}
+			r, err := readReceipt(value)
+			if err != nil {
+				err = fmt.Errorf("block: dropped: meta record %s: %w", name, err)
+			}
+			if !yield(r, err) {
+				return stop
+			}
+			return ctx.Err()
+		})
+		if err != nil && !errors.Is(err, stop) {
+			yield(Receipt{}, fmt.Errorf("block: dropped: %w", row.Damage(err)))
+		}
+	}
 }
 
 // pinned reports whether anything of any store keeps the engine from forgetting.

@@ -14,7 +14,6 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/memory"
 	"github.com/blockseal/blockseal/internal/inner"
-	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -92,7 +91,7 @@ func TestStoreOnAnotherEngine(t *testing.T) {
 			uses, err := s.KeyUsage(ctx)
 			require.NoError(t, err)
 			require.Len(t, uses, 1)
-			require.ErrorIs(t, s.copyToNowhere(ctx), errors.ErrUnsupported)
+			require.ErrorIs(t, s.Checkpoint(ctx, "copy"), errors.ErrUnsupported)
 			before := s.State()
 			_, err = s.Erase(ctx, nil)
 			require.ErrorIs(t, err, errors.ErrUnsupported)
@@ -123,12 +122,6 @@ func TestPlantedNamesOfMetaRecords(t *testing.T) {
 		require.False(t, whole)
 		require.NoError(t, s.Close())
 	}
-}
-
-// copyToNowhere is a Checkpoint as far as the engine.
-func (s *Store) copyToNowhere(ctx context.Context) error {
-	_, err := s.copyTo(ctx, "copy", place.NewInstance())
-	return err
 }
 
 // overtaken is a partition in which something happens between the store's look at the floor

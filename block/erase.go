@@ -235,19 +235,27 @@ func (s *Store) LastReceipt(ctx context.Context) (r Receipt, found bool, err err
 	if err != nil {
 		return r, false, fmt.Errorf("block: last receipt: %w", row.Damage(err))
 	}
+	if r, err = readReceipt(b); err != nil {
+		return Receipt{}, false, fmt.Errorf("block: last receipt: %w", err)
+	}
+	return r, true, nil
+}
+
+// readReceipt reads a receipt that was kept as JSON. Errors: ErrVersion, ErrCorrupt.
+func readReceipt(b []byte) (r Receipt, err error) {
 	var is struct{ Version int } // the version says how to read the rest
 	if err = json.Unmarshal(b, &is); err == nil && is.Version != receiptVersion {
-		return Receipt{}, false, fmt.Errorf("block: last receipt: %w", ErrVersion)
+		return Receipt{}, ErrVersion
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &r)
 	}
 	if err != nil {
-		return Receipt{}, false, fmt.Errorf("block: last receipt: %w: %w", ErrCorrupt, err)
+		return Receipt{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	want := r.Hash
 	if err := r.seal(); err != nil || r.Hash != want {
-		return Receipt{}, false, fmt.Errorf("block: last receipt: its hash is not the hash of what it says: %w", ErrCorrupt)
+		return Receipt{}, fmt.Errorf("its hash is not the hash of what it says: %w", ErrCorrupt)
 	}
-	return r, true, nil
+	return r, nil
 }

@@ -55,7 +55,8 @@ var (
 	// missing or not authentic, or nobody can tell because the keys were not accessible yet.
 	// Something that it does not list may still be needed.
 	ErrIncomplete = register.ErrIncomplete
-	// ErrForeign says that a store holds the keyring of another store.
+	// ErrForeign says that a store holds the keyring of another store, or that what is found under a
+	// name is a store of another name.
 	ErrForeign = register.ErrForeign
 )
 

@@ -130,3 +130,26 @@ func (s *Store) LookAtCopies(ctx context.Context) error {
 
 // Unspoil lets a batch that refused a change be tried with another one.
 func (b *Batch) Unspoil() { b.err = nil }
+
+// SetReceipt replaces what is kept of the receipt of the store that was in a partition.
+func (d *DB) SetReceipt(t testing.TB, number uint32, value []byte) {
+	t.Helper()
+	require.NoError(t, engine.SetMeta(t.Context(), d.catalogue.Meta(), receiptName(number), value))
+}
+
+// DamageRecords overwrites every DEK record behind the store's back.
+func (s *Store) DamageRecords() {
+	for id := range s.Records() {
+		s.SetEngine(appendKey(nil, spaceDEK, s.number, []byte(id)), []byte("damaged"))
+	}
+}
+
+// DamageDocument overwrites the keyring document of a store that is not open.
+func (d *DB) DamageDocument(t testing.TB, name string) {
+	t.Helper()
+	e, err := d.catalogue.Find(t.Context(), name)
+	require.NoError(t, err)
+	p := d.engine.Partition(e.Number)
+	defer p.Release()
+	require.NoError(t, engine.SetMeta(t.Context(), p, register.DocumentName, []byte("damaged")))
+}

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
@@ -276,15 +277,7 @@ func writeGolden(t *testing.T) {
 		g.Pairs = rawPairs(t, g)
 		for i := range g.Blocks {
 			b := &g.Blocks[i]
-			h, err := s.keys.Acquire()
-			require.NoError(t, err)
-			var key dek.Key
-			var bind keyring.Binding
-			bind.Set(b.ID)
-			require.NoError(t, h.OpenDEK(ctx, &key, g.value(spaceDEK, b.ID), &bind))
-			b.DEK = bytes.Clone(key.Bytes())
-			key.Destroy()
-			h.Release()
+			b.DEK = goldenDEK(t, s, b.ID)
 		}
 		all = append(all, g)
 	}
@@ -294,6 +287,36 @@ func writeGolden(t *testing.T) {
 	out, err := json.MarshalIndent(all, "", "\t")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(goldenDir, "golden.json"), append(out, '\n'), 0o644))
+}
+
+// goldenDEK returns a block's DEK.
+func goldenDEK(t testing.TB, s *Store, id []byte) []byte {
+	var found engine.Row
+	require.NoError(t, s.part.Get(t.Context(), id, engine.Record, &found))
+	defer found.Release()
+	h, err := s.keys.Acquire()
+	require.NoError(t, err)
+	defer h.Release()
+	var key dek.Key
+	defer key.Destroy()
+	var bind keyring.Binding
+	bind.Set(id)
+	require.NoError(t, h.OpenDEK(t.Context(), &key, found.Record, &bind))
+	return bytes.Clone(key.Bytes())
+}
+
+// goldenSecret returns a store's secret, which its document has.
+func goldenSecret(t testing.TB, s *Store) []byte {
+	document, err := engine.ReadMeta(t.Context(), s.part, register.DocumentName)
+	require.NoError(t, err)
+	header := document[:binary.BigEndian.Uint32(document[10:])]
+	secret, err := goldenKEK(t).Vault().UnwrapKey(t.Context(), vault.Wrapped{KeyID: goldenID("1"), Ciphertext: header[len(header)-256:]})
+	require.NoError(t, err)
+	aead, err := dek.NewAEAD(secret)
+	require.NoError(t, err)
+	body, err := aead.Open(nil, document[len(header):], header)
+	require.NoError(t, err)
+	return body[:32]
 }
 
 // rawPairs reads a golden store's pairs without opening it as a store, which may

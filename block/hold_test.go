@@ -13,7 +13,7 @@ import (
 // While a copy is held its store cannot move it to another KEK; afterwards it does, by
 // itself. What is copied meanwhile is whole.
 func TestHoldCheckpoint(t *testing.T) {
-	g := newRig(t)
+	g := newAgeRig(t) // access lasts, however far the clock is moved
 	told := make(chan keyring.Event, 100)
 	g.opts.Keyring.OnEvent = func(e keyring.Event) {
 		if e.Kind == keyring.CopyKEKNotChanged || e.Kind == keyring.CopyKEKChanged {

@@ -208,7 +208,7 @@ func TestOperationsEndBeforeTheLockIsAnnounced(t *testing.T) {
 			acked := make(chan error, 1)
 			go func() { acked <- s.Put(g.ctx, []byte("in flight"), []byte("2")) }()
 			eventually := func(cond func() bool) {
-				require.Eventually(t, cond, 20*time.Second, time.Millisecond)
+				require.Eventually(t, cond, time.Minute, time.Millisecond)
 			}
 			eventually(func() bool { return disk.waiting.Load() == 1 }) // it waits for the disk
 

@@ -125,7 +125,7 @@ func TestCloseWhileGetAsksTheVault(t *testing.T) {
 				_, err := s.Get(g.ctx, []byte("a"), nil)
 				ended <- err
 			}()
-			require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, time.Minute, time.Millisecond)
 			require.NoError(t, s.Close(), "with nothing left open")
 			remove()
 			require.ErrorIs(t, <-ended, block.ErrClosed)

@@ -29,11 +29,11 @@ type Moved struct {
 //
 // To move a store, write nothing to it any more, export it, import it elsewhere, open it there and
 // call Revalidate, and then [DB.Drop] it here. Its checkpoints stay where they are: the receipt names
-// them. Errors: [ErrNoStore], [ErrCorrupt] for a store of which a block is half there.
+// them. Errors: [ErrNoStore], [ErrForeign], [ErrCorrupt] for a store of which a block is half there.
 func (d *DB) Export(ctx context.Context, name string, w io.Writer) (m Moved, err error) {
 	defer func() {
 		if err != nil {
-			m, err = Moved{}, fmt.Errorf("block: export store %q: %w", name, row.Damage(err))
+			m, err = Moved{}, fmt.Errorf("block: export store %s: %w", row.Shown([]byte(name)), row.Damage(err))
 		}
 	}()
 	if err := catalogue.CheckName(name); err != nil {
@@ -128,14 +128,17 @@ func (d *DB) Import(ctx context.Context, r io.Reader) (m Moved, err error) {
 	m.ID, m.KEK, m.Generation = in.StoreID, in.KEK, in.Generation
 	again, err := d.stores.Reserve(m.Name)
 	if err != nil {
-		return m, fmt.Errorf("store %q: %w", m.Name, inDB(err))
+		return m, fmt.Errorf("store %s: %w", row.Shown([]byte(m.Name)), inDB(err))
 	}
 	defer again()
 	e, err := d.catalogue.Add(ctx, m.Name, d.again(ctx))
 	if err != nil {
 		return m, err
 	}
-	c, err := d.arrive(ctx, a, e)
+	c, err := transfer.Counts{}, d.vacant(ctx, e)
+	if err == nil {
+		c, err = d.arrive(ctx, a, e)
+	}
 	if err != nil {
 		return m, errors.Join(err, d.withdraw(context.WithoutCancel(ctx), m.Name))
 	}
@@ -145,11 +148,12 @@ func (d *DB) Import(ctx context.Context, r io.Reader) (m Moved, err error) {
 
 // arrive fills the partition of an entry that was just made.
 func (d *DB) arrive(ctx context.Context, a *transfer.Arrival, e catalogue.Entry) (c transfer.Counts, err error) {
-	if err := d.place.SetStores(1); err != nil {
-		return c, err
-	}
+	a.Meta = register.Arrived(a.Meta, d.instanceOf(e.Number))
 	p := d.engine.Partition(e.Number)
 	defer p.Release()
+	if err := d.setMade(ctx, p); err != nil {
+		return c, err
+	}
 	if c, err = a.Into(ctx, p); err != nil {
 		return c, err
 	}

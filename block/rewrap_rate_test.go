@@ -103,7 +103,7 @@ func TestOthersHaveTheirTurnWhileTheVaultThrottles(t *testing.T) {
 	eventually(t, func() bool {
 		return g.clock.Pending() > waiting && g.vault.Calls().Unwrap == 3 && len(s.Stats().Running) == 1
 	}, "it waits")
-	patient, end := context.WithTimeout(g.ctx, 20*time.Second)
+	patient, end := context.WithTimeout(g.ctx, time.Minute)
 	defer end()
 	require.NoError(t, s.RotateEpoch(patient, nil), "others have their turn")
 	cancel()

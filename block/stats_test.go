@@ -76,14 +76,14 @@ func TestStatsTellTheLeaseAndTheKey(t *testing.T) {
 
 	g.vault.Inject(vaulttest.Fault{Err: vault.ErrUnavailable})
 	g.clock.Advance(4 * time.Minute)
-	require.Eventually(t, func() bool { return s.Stats().State.Status == keyring.Degraded }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().State.Status == keyring.Degraded }, time.Minute, time.Millisecond)
 	st = s.Stats()
 	require.Equal(t, 6*time.Minute, st.Keys.LeaseLeft)
 	require.Positive(t, st.Keys.Checks.Unanswered)
 	require.Zero(t, st.Keys.Checks.Denied)
 
 	g.clock.Advance(7 * time.Minute)
-	require.Eventually(t, func() bool { return s.Stats().State.Status == keyring.Inaccessible }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().State.Status == keyring.Inaccessible }, time.Minute, time.Millisecond)
 	st = s.Stats()
 	require.Zero(t, st.Keys.LeaseLeft)
 	require.Zero(t, st.Keys.Epoch)

@@ -173,7 +173,7 @@ func (d *DB) only(ctx context.Context, name string) (string, bool, error) {
 		return names[0], err == nil, err
 	case 0:
 		if d.place.Stores() > 0 {
-			return "", false, fmt.Errorf("block: open: %w: %s has no store %q; open it with OpenDB", ErrNoStore, d.place.Dir(), cmp.Or(name, DefaultName))
+			return "", false, fmt.Errorf("block: open: %w: %s has no store %s; open it with OpenDB", ErrNoStore, d.place.Dir(), row.Shown([]byte(cmp.Or(name, DefaultName))))
 		}
 		return cmp.Or(name, DefaultName), false, nil
 	}
@@ -188,6 +188,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
 	s.storage.Own = place.StoreInstance(d.place.Instance(), number)
 	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
+	s.opts.Keyring.For(inner.Block{}).Spread = d.many
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
 	s.watchKEK()
@@ -229,6 +230,9 @@ func (d *DB) createStore(ctx context.Context, name string, k *kek.KEK, o Options
 	if err != nil {
 		return nil, row.Damage(err)
 	}
+	if err := d.vacant(ctx, e); err != nil {
+		return nil, err
+	}
 	s := d.newStore(name, e.Number, k, o)
 	if s.keys, err = keyring.Create(ctx, s.storage, k, &s.opts.Keyring); err == nil {
 		err = s.finishCreation(ctx, e)
@@ -265,6 +269,9 @@ func (d *DB) withdraw(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := d.named(ctx, e); errors.Is(err, ErrForeign) {
+		return d.catalogue.Remove(ctx, e) // it was given the number of a store
+	}
 	if there, err := d.there(ctx, e); err != nil || there {
 		return err
 	}
@@ -293,8 +300,7 @@ func (s *Store) finishCreation(ctx context.Context, e catalogue.Entry) error {
 	} else if some {
 		return fmt.Errorf("block: create store %q: its partition, %d, is not empty: %w", s.name, s.number, ErrCorrupt)
 	}
-	// Before there is a store, so that none is lost unseen with the engine's files.
-	if err := d.place.SetStores(1); err != nil {
+	if err := d.setMade(ctx, s.part); err != nil {
 		return err
 	}
 	if err := s.saveFirst(ctx); err != nil {
@@ -307,6 +313,19 @@ func (s *Store) finishCreation(ctx context.Context, e catalogue.Entry) error {
 	s.proven.Store(true)
 	s.start(ctx)
 	return nil
+}
+
+// setMade has the directory know that a store was made in it, before there is one, so that none is
+// lost unseen with the engine's files. The catalogue, which is to know of as many, may not be durable
+// yet.
+func (d *DB) setMade(ctx context.Context, p engine.Partition) error {
+	if d.place.Stores() > 0 {
+		return nil
+	}
+	if err := p.Sync(ctx); err != nil {
+		return row.Damage(err)
+	}
+	return d.place.SetStores(1)
 }
 
 // saveFirst saves the first document, and makes the store one that is open.
@@ -451,6 +470,9 @@ func (s *Store) State() keyring.State { return s.keys.State() }
 // Their next use, and everything else, then returns [ErrClosed]. Closing twice does nothing. Close
 // ends a Checkpoint and an Erase that wait for a full disk, but not a write; see [Store.Put].
 func (s *Store) Close() error {
+	if s.alone {
+		s.db.cancel()
+	}
 	s.end()
 	err := s.endSequence()
 	return s.use.Close(func() error { return errors.Join(err, s.release()) })

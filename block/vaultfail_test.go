@@ -154,7 +154,7 @@ func (f *failRig) fail(n int, r vaultRotation, way vaultFailure) bool {
 			defer f.mu.Unlock()
 			copies = f.copies
 			return len(copies) > 0
-		}, 20*time.Second, time.Millisecond, "the failure of call %d went unnoticed", n)
+		}, time.Minute, time.Millisecond, "the failure of call %d went unnoticed", n)
 		err = copies[0]
 	}
 	require.True(f.t, way.match(err), "call %d: %v", n, err)

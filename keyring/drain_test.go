@@ -40,7 +40,7 @@ func TestLockWaitsForWhatIsInFlight(t *testing.T) {
 		require.ErrorIs(t, err, keyring.ErrInaccessible)
 		require.ErrorIs(t, err, vault.ErrAccessDenied)
 		return true
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	// Nothing new begins, what has begun goes on, and the state does not say yet
 	// what is not true yet.
 	require.Equal(t, keyring.Available, r.State().Status)
@@ -57,5 +57,5 @@ func TestLockWaitsForWhatIsInFlight(t *testing.T) {
 	inFlight.Release()
 	require.ErrorIs(t, <-done, vault.ErrAccessDenied)
 	require.Equal(t, keyring.Inaccessible, r.State().Status)
-	require.Eventually(t, announced.Load, 20*time.Second, time.Millisecond)
+	require.Eventually(t, announced.Load, time.Minute, time.Millisecond)
 }

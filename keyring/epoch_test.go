@@ -111,7 +111,7 @@ func TestEpochsByAgeSurviveReopen(t *testing.T) {
 	later(23 * time.Hour)
 	require.EqualValues(t, 1, r.State().Epoch)
 	later(time.Hour)
-	require.Eventually(t, func() bool { return r.State().Epoch == 2 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.State().Epoch == 2 }, time.Minute, time.Millisecond)
 
 	require.NoError(t, r.Close())
 	g.opts.EpochMaxAge = -1 // for ever

@@ -4,6 +4,7 @@ import (
 	mrand "math/rand/v2"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -35,7 +36,11 @@ func (r *Keyring) startMonitor() {
 	if r.stopped {
 		return
 	}
-	r.armCheck(r.jittered())
+	first := r.jittered()
+	if r.opts.For(inner.Block{}).Spread {
+		first = 1 + mrand.N(r.opts.CheckEvery)
+	}
+	r.armCheck(first)
 	r.armWatch()
 }
 
@@ -50,7 +55,7 @@ func (r *Keyring) stopMonitor() {
 	}
 }
 
-// jittered is CheckEvery less up to a tenth.
+// jittered is CheckEvery less up to a tenth: keyrings whose checks are spread stay so.
 func (r *Keyring) jittered() time.Duration {
 	return r.opts.CheckEvery - mrand.N(r.opts.CheckEvery/10+1)
 }

@@ -276,6 +276,13 @@ func (f *holdForBlock) CurrentEpoch() uint32 {
 	return h.s.epochs.Load().current.id
 }
 
+// HasEpoch reports whether the keyring has an epoch in memory: records that name it open without a look
+// at the storage.
+func (f *holdForBlock) HasEpoch(id uint32) bool {
+	h := (*Hold)(f)
+	return h.s.epoch(id) != nil
+}
+
 // Wrapping is how new DEKs are wrapped. While a keyring is open only another keyring on the
 // same document changes it.
 func (f *holdForBlock) Wrapping() Wrapping {

@@ -127,7 +127,7 @@ func TestChangesAreTakenUp(t *testing.T) {
 					require.Eventually(t, func() bool { // once nobody can be using it
 						_, err := other.OpenDEK(t.Context(), old, []byte("id"))
 						return errors.Is(err, keyring.ErrCorrupt)
-					}, 20*time.Second, time.Millisecond)
+					}, time.Minute, time.Millisecond)
 				} else {
 					opensAll(t, one, old)
 					opensAll(t, other, old)

@@ -60,7 +60,7 @@ func TestStatsTellTimeoutsFromCallersThatGiveUp(t *testing.T) {
 	remove := g.vault.Inject(vaulttest.Fault{Op: vault.OpGet, Stuck: true})
 	ended := make(chan error, 1)
 	go func() { ended <- r.Revalidate(context.Background()) }()
-	require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, time.Minute, time.Millisecond)
 	require.Equal(t, 1, r.Stats().InFlight)
 	g.clock.Advance(keyring.DefaultVaultTimeout)
 	require.ErrorIs(t, <-ended, vault.ErrUnavailable)
@@ -68,7 +68,7 @@ func TestStatsTellTimeoutsFromCallersThatGiveUp(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { ended <- r.Revalidate(ctx) }()
-	require.Eventually(t, func() bool { return g.vault.Waiting() == 2 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return g.vault.Waiting() == 2 }, time.Minute, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
 	get := statsOf(r, vault.OpGet)
@@ -77,7 +77,7 @@ func TestStatsTellTimeoutsFromCallersThatGiveUp(t *testing.T) {
 	require.Equal(t, keyring.CheckCounts{Unanswered: 1, Other: 1}, r.Stats().Checks)
 	require.ErrorIs(t, r.State().LastCheckErr, vault.ErrUnavailable, "who gave up has learned nothing")
 	remove()
-	require.Eventually(t, func() bool { return r.Stats().Stuck == 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.Stats().Stuck == 0 }, time.Minute, time.Millisecond)
 }
 
 // A vault that holds on to calls is not asked for ever more; what was not asked took no
@@ -91,7 +91,7 @@ func TestStatsTellCallsThatAreNotMade(t *testing.T) {
 	for i := range most {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { ended <- r.Revalidate(ctx) }()
-		require.Eventually(t, func() bool { return g.vault.Waiting() == i+1 }, 20*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return g.vault.Waiting() == i+1 }, time.Minute, time.Millisecond)
 		cancel()
 		require.ErrorIs(t, <-ended, context.Canceled)
 	}
@@ -111,7 +111,7 @@ func TestStatsTellCallsThatAreNotMade(t *testing.T) {
 	require.Equal(t, most, r.Stats().Stuck)
 	require.Equal(t, keyring.Degraded, r.State().Status)
 	remove()
-	require.Eventually(t, func() bool { return r.Stats().Stuck == 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.Stats().Stuck == 0 }, time.Minute, time.Millisecond)
 	require.NoError(t, r.Revalidate(t.Context()))
 }
 
@@ -157,7 +157,7 @@ func TestStatsMeasureCallsByTheClock(t *testing.T) {
 	g.vault.Inject(vaulttest.Fault{Op: vault.OpGet, Times: 1, Nth: 1, Delay: 40 * time.Millisecond})
 	ended := make(chan error, 1)
 	go func() { ended <- r.Revalidate(context.Background()) }()
-	require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return g.vault.Waiting() == 1 }, time.Minute, time.Millisecond)
 	g.clock.Advance(40 * time.Millisecond)
 	require.NoError(t, <-ended)
 	h := statsOf(r, vault.OpGet).Latency
@@ -255,7 +255,7 @@ func TestContextReachesTheVault(t *testing.T) {
 	require.Equal(t, []any{"rotate", "rotate", "rotate"}, v.take())
 
 	g.clock.Advance(time.Minute)
-	require.Eventually(t, func() bool { return r.Stats().Checks.OK == 2 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return r.Stats().Checks.OK == 2 }, time.Minute, time.Millisecond)
 	require.Equal(t, []any{nil, nil, nil}, v.take())
 	require.NoError(t, r.Close())
 

@@ -71,7 +71,7 @@ func TestEveryLogRecordIsDocumented(t *testing.T) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		return h.last == "blockseal: Progressed"
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	h.mu.Lock()
 	want = slices.Sorted(slices.Values(h.names))
 	h.mu.Unlock()

@@ -139,7 +139,7 @@ func lookWhenLost(t *testing.T, h http.Handler) (v view) {
 	require.Eventually(t, func() bool {
 		v = look(t, h)
 		return len(v.Events) > 0 && strings.Contains(v.Events[0].Text, "to Inaccessible")
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	return v
 }
 

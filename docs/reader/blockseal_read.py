@@ -9,15 +9,24 @@ attempt to erase them from memory.
     blockseal_read.py inspect DOCUMENT
     blockseal_read.py keyring DOCUMENT --kek KEY.pem [--kek ...] [--show-keys]
     blockseal_read.py block DOCUMENT --kek KEY.pem [--kek ...] \\
-        --record RECORD --sealed SEALED --id HEX [--partition N] [--out FILE]
+        --record RECORD --sealed SEALED --id HEX [--out FILE]
+    blockseal_read.py identity BLOCKSEAL [DOCUMENT --kek KEY.pem [--kek ...] --partition N]
+    blockseal_read.py catalogue NEXT ENTRY...
+    blockseal_read.py export STREAM --kek KEY.pem [--kek ...] [--id HEX [--out FILE]]
     blockseal_read.py vault FILE --passphrase-file P --out DIR
     blockseal_read.py anchor FILE
     blockseal_read.py file DOCUMENT --kek KEY.pem [--kek ...] [--name NAME] [--out FILE] FILE
 
-DOCUMENT is the value of the engine's key 01 "keyring"; RECORD and SEALED are the
-values of 02 | partition | id and of 03 | partition | id. "vault" writes the
+DOCUMENT is the value of the engine's key 01 | partition | "keyring"; RECORD and SEALED are
+the values of 02 | partition | id and of 03 | partition | id. "vault" writes the
 private keys of a file vault (vault/local) as PEM files into DIR. "file" gives back what is
 in a file of keyring/sealfs, which has to have the NAME, by default that of FILE.
+
+"identity" prints what a directory's identity file says, with the instance of the store in
+each partition that has a tag. With a store's document it checks that store's tag. "catalogue"
+prints which store is in which partition: NEXT and each ENTRY are the values of the
+catalogue's records "next" and "store/...". "export" opens a store's export, every block of it,
+and prints what is in it; with --id it gives back one block.
 
 AES-256-GCM and RSA-OAEP come from the Python package "cryptography" or, where that
 is missing, from the openssl command line, which has no GCM to decrypt with: then
@@ -28,7 +37,8 @@ vault needs "cryptography".
 
 Exit status: 0, or 1 if something is damaged, forged or does not fit, or 2 for bad
 usage. Nothing is written or printed that has not been authenticated, but for
-"inspect", which opens nothing, and "anchor", whose file has a hash and no key.
+"inspect" and "catalogue", which open nothing, and "anchor" and "identity", whose files
+have a hash and, the identity without a document, no key.
 """
 
 import argparse
@@ -37,6 +47,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -225,18 +236,20 @@ def open_document(backend, doc, pems):
         ">32sBQQQI16s16sIIH", body)
     if len(body) != 103 + 52 * n:
         raise Refused("the document's body does not add up")
+    tag_key = lambda name: hmac.new(store_secret, b"blockseal tag v1 " + name, hashlib.sha256).digest()
     epochs = {}
     for i in range(n):
         epoch, created, deks, key = struct.unpack_from(">IQQ32s", body, 103 + 52 * i)
         epochs[epoch] = {"created": created, "deks": deks, "key": key}
     header.update(wrapping=wrapping, epoch_max_deks=max_deks, epoch_max_age=max_age, rekey_after=rekey_after,
                   next_epoch=next_epoch, work=work.hex(), instance=instance.hex(), shared_up_to=shared, next_kek=next_kek, epochs=epochs,
+                  tag=lambda name, content: hmac.new(tag_key(name), content, hashlib.sha256).digest(),
                   store_fingerprint=hashlib.sha256(b"blockseal fingerprint v1" + store_secret).hexdigest())
     return header
 
 
 def open_record(backend, pems, ring, record, context):
-    """The DEK of a record. context is partition 4 | block id."""
+    """The DEK of a record. context is the block id."""
     size = {1: (5, 65), 2: (9, 325)}.get(record[0] if record else 0)
     if size is None or len(record) != size[1]:
         raise Refused("the DEK record has an unknown type, or the wrong size")
@@ -299,12 +312,149 @@ def parse_anchor(b):
     return {"fingerprint": b[10:42].hex(), "generation": generation, "sequence": sequence}
 
 
+def instance_of(directory, number):
+    """Section 3: the instance of the store in a partition."""
+    return hashlib.sha256(b"blockseal instance\0" + directory + struct.pack(">I", number)).digest()[:16]
+
+
+def parse_identity(b):
+    """Section 3: the file BLOCKSEAL, and the part of it that a tag is of."""
+    text = b.decode("utf-8", "replace")
+    if not text.startswith("blockseal store "):
+        raise Refused("this is no identity file")
+    lines = text.split("\n")
+    if lines[0] != "blockseal store 3":
+        raise Refused(f"the identity file has layout version {lines[0][16:]!r}, not 3")
+    body = b[: -len("sha256 \n") - 64]
+    if b != body + f"sha256 {hashlib.sha256(body).hexdigest()}\n".encode():
+        raise Refused("the identity file is cut off or damaged")
+    rest = body.decode("ascii", "replace").split("\n")[1:-1]
+
+    def field(word, pattern):
+        match = re.fullmatch(word + " " + pattern, rest[0]) if rest else None
+        if match is None:
+            raise Refused(f"the identity file has no {word} where it belongs")
+        rest.pop(0)
+        return match.groups()
+
+    out = {"instance": field("instance", "([0-9a-f]{32})")[0], "state": field("state", "(creating|opening|open|closed)")[0],
+           "path": field("path", '"(.*)"')[0], "stores": int(field("stores", DECIMAL)[0]), "files": [], "tags": {}}
+    if out["state"] != "creating":
+        out.update(log=int(field("log", DECIMAL)[0]), manifest=int(field("manifest", DECIMAL)[0]))
+    if out["state"] == "closed":
+        while rest and rest[0].startswith("file "):
+            size, digest, name = field("file", DECIMAL + " ([0-9a-f]{64}) (.+)")
+            out["files"].append({"size": int(size), "sha256": digest, "name": name})
+        while rest and rest[0].startswith("tag "):
+            number, tag = field("tag", DECIMAL + " ([0-9a-f]{64})")
+            if out["tags"] and int(number) <= max(out["tags"]):
+                raise Refused("the identity file has its tags out of order")
+            out["tags"][int(number)] = tag
+    if rest:
+        raise Refused("the identity file has lines that do not belong")
+    return out, body.split(b"\ntag ")[0] + (b"\n" if out["tags"] else b"")
+
+
+DECIMAL = "(0|[1-9][0-9]*)"
+
+
+def identity_json(out, lines, ring, number):
+    """What the file says, with the store's tag checked if its keyring is given."""
+    out["instances"] = {n: instance_of(bytes.fromhex(out["instance"]), n).hex() for n in sorted({*out["tags"], *([number] if ring else [])})}
+    if ring:
+        if number not in out["tags"]:
+            raise Refused(f"the store in partition {number} has made no tag of the list of files")
+        if not hmac.compare_digest(ring["tag"](b"identity", lines), bytes.fromhex(out["tags"][number])):
+            raise Refused(f"the list of files was not made by the store in partition {number}")
+    return out
+
+
+def parse_catalogue(next_number, entries):
+    """Section 5: the meta records of partition ffffffff."""
+    if len(next_number) != 5 or next_number[0] != 1:
+        raise Refused("the number that is given next is damaged, or of another version")
+    out = {"next": struct.unpack(">I", next_number[1:])[0], "stores": []}
+    for e in entries:
+        if not 7 <= len(e) <= 6 + 255 or e[0] != 1 or not 1 <= e[1] <= 3:
+            raise Refused("an entry is damaged, or of another version")
+        try:
+            name = e[6:].decode("utf-8")
+        except UnicodeDecodeError as err:
+            raise Refused("an entry has a name that is no UTF-8") from err
+        number = struct.unpack_from(">I", e, 2)[0]
+        if number >= out["next"] or number in [s["partition"] for s in out["stores"]]:
+            raise Refused(f"an entry has partition {number}, which was not given, or to another store")
+        out["stores"].append({"name": name, "partition": number, "state": ["creating", "present", "dropping"][e[1] - 1],
+                              "record": "store/" + hashlib.sha256(e[6:]).hexdigest()})
+    return out
+
+
+def parse_export(b):
+    """Section 15: the meta records and the rows of an export."""
+    if b[:16] != b"blockseal export":
+        raise Refused("this is no export")
+    if b[16:17] != b"\1":
+        raise Refused("the export has a version that is not known")
+    at, meta, rows = 17, {}, {}
+    while True:
+        if at + 5 > len(b):
+            raise Refused("the export is cut off")
+        kind, size = struct.unpack_from(">cI", b, at)
+        content = b[at + 5 : at + 5 + size]
+        if len(content) != size:
+            raise Refused("the export is cut off")
+        if kind == b"E":
+            break
+        at += 5 + size
+        if kind == b"M" and size > 0 and not rows:
+            n = 1 + content[0]
+            key, value, into = content[1:n], content[n:], meta
+            whole = 1 <= len(key) == content[0] and 0 not in key
+        elif kind == b"R" and size >= 4:
+            i, r = struct.unpack_from(">HH", content)
+            key, value, into = content[4 : 4 + i], (content[4 + i : 4 + i + r], content[4 + i + r :]), rows
+            whole = 1 <= i <= 4096 and size >= 4 + i + r
+        else:
+            raise Refused("the export has a frame that does not belong")
+        if not whole or into and key <= next(reversed(into)):
+            raise Refused("the export has a frame that is damaged, or out of order")
+        into[key] = value
+    if content != struct.pack(">QQ", len(meta), len(rows)) + hashlib.sha256(b[:at]).digest():
+        raise Refused("the export is damaged: its sum or its counts are others")
+    if at + 5 + size != len(b):
+        raise Refused("the export goes on after its end")
+    return meta, rows
+
+
+def open_export(backend, pems, stream):
+    """A store's name, its keyring, and its blocks, each a function that opens it."""
+    meta, rows = parse_export(stream)
+    if b"keyring" not in meta:
+        raise Refused("the export has no keyring document")
+    ring = open_document(backend, meta[b"keyring"], pems)
+    if meta.get(b"store") != b"\1" + ring["store"]:
+        raise Refused("the store has another id than its keyring")
+    name = meta.get(b"name", b"")
+    if name[:1] != b"\2" or not hmac.compare_digest(ring["tag"](b"name", name[33:]), name[1:33]):
+        raise Refused("the name was not written by the store")
+
+    def opener(block, record, sealed):
+        return lambda: open_block(backend, open_record(backend, pems, ring, record, block), ring, sealed, block)
+
+    return name[33:].decode("utf-8"), ring, {block: opener(block, *row) for block, row in rows.items()}
+
+
 TORN = b"\xff" * 32
 
 
 def open_file(backend, pems, ring, b, name):
     """Section 14: the content of a sealed file."""
-    head = b[:4096]
+    head, body = b[:4096], b[4096:]
+    if not body and b[:8] in (b"BSSEALFS"[: len(b)], bytes(min(len(b), 8))):
+        # No more than a head. A log is empty, or was being made: if its head is whole, it says the same. The
+        # layout is known by the name alone.
+        if name.endswith(".log") or name.startswith(("MANIFEST-", "REMOTE-OBJ-CATALOG-")):
+            return TORN if b else b""
     if len(head) < 4096 or head[:8] != b"BSSEALFS":
         raise Refused("this is no sealed file")
     version, layout, rest, size = struct.unpack_from(">HBBI", head, 8)
@@ -328,7 +478,6 @@ def open_file(backend, pems, ring, b, name):
     want = hashlib.sha256(name.encode()).digest()
     if not any(opens(dek, head[at : at + 60], b"n") == want for at in range(2656, 3136, 60) if any(head[at : at + 60])):
         raise Refused(f"the file's head does not have the name {name!r}: it is another file's content")
-    body = b[4096:]
     if layout == 2:
         chunks = [body[i : i + size] for i in range(0, len(body), size)] or [b""]
         return b"".join(gcm(backend, dek, c, struct.pack(">cQB", b"c", i, i == len(chunks) - 1), f"chunk {i} of {len(chunks)}")
@@ -343,21 +492,23 @@ def open_file(backend, pems, ring, b, name):
 def log_content(opens, dek, body):
     out, at, number = [], 0, 0
     frame = lambda at: struct.unpack_from(">III", body, at)
-    opened = lambda at, n: opens(dek, body[at + 12 : at + 40 + n], b"f" + body[at : at + 12])
-    while at + 40 <= len(body):
+    head_opens = lambda at: opens(dek, body[at + 12 : at + 40], b"h" + body[at : at + 12]) is not None
+    while at + 68 <= len(body):
         n, is_number, _ = frame(at)
-        plain = opened(at, n) if n <= 65536 and is_number == number and at + 40 + n <= len(body) else None
+        if n > 65536 or is_number != number or at + 68 + n > len(body) or not head_opens(at):
+            break
+        plain = opens(dek, body[at + 40 : at + 68 + n], b"f" + body[at : at + 40])
         if plain is None:
             break
         if n == 0:
             return b"".join(out)
         out.append(plain)
-        at, number = at + 40 + n, number + 1
+        at, number = at + 68 + n, number + 1
     for later in range(at + 1, len(body) - 39):
         n, is_number, synced = frame(later)
-        if n <= 65536 and number < synced <= is_number and later + 40 + n <= len(body) and opened(later, n) is not None:
+        if n <= 65536 and number < synced <= is_number and head_opens(later):
             raise Refused(f"frame {number} is damaged or missing: frame {is_number} says that it was durable")
-    return b"".join(out) + (TORN if out else b"")
+    return b"".join(out) + TORN
 
 
 def pages_content(opens, dek, head, body, size):
@@ -365,6 +516,8 @@ def pages_content(opens, dek, head, body, size):
     opened = lambda sealed, aad: opens(run(sealed[:16]), sealed[16:], aad)
     records = [opened(head[at : at + 68], b"s" + bytes([i])) for i, at in enumerate((3328, 3840)) if any(head[at : at + 68])]
     sequence, length, durable = max((struct.unpack(">QQQ", r) for r in records if r is not None), default=(0, 0, 0))
+    if not sequence:
+        raise Refused("the size is not known: neither size record opens")
     out = b""
     for i in range(-(-length // size)):
         page = opened(body[i * (size + 44) : (i + 1) * (size + 44)], struct.pack(">cQ", b"p", i))
@@ -382,6 +535,14 @@ def pages_content(opens, dek, head, body, size):
 def read(path):
     with open(path, "rb") as f:
         return f.read()
+
+
+def put(path, data):
+    if path:
+        with open(path, "wb") as f:
+            f.write(data)
+    else:
+        sys.stdout.buffer.write(data)
 
 
 def header_json(h):
@@ -404,7 +565,19 @@ def main():
     c.add_argument("--record", required=True)
     c.add_argument("--sealed", required=True)
     c.add_argument("--id", required=True, type=bytes.fromhex)
-    c.add_argument("--partition", type=int, default=0)
+    c.add_argument("--out", help="default: standard output")
+    c = commands.add_parser("identity")
+    c.add_argument("file")
+    c.add_argument("document", nargs="?")
+    c.add_argument("--kek", action="append", default=[], help="a private key, PEM; may be repeated")
+    c.add_argument("--partition", type=int, default=0, help="the number of the document's; default: 0")
+    c = commands.add_parser("catalogue")
+    c.add_argument("next")
+    c.add_argument("entry", nargs="*")
+    c = commands.add_parser("export")
+    c.add_argument("stream")
+    c.add_argument("--kek", action="append", required=True, help="a private key, PEM; may be repeated")
+    c.add_argument("--id", type=bytes.fromhex, help="default: what is in it is printed")
     c.add_argument("--out", help="default: standard output")
     c = commands.choices["file"]
     c.add_argument("file")
@@ -424,7 +597,25 @@ def main():
     if a.command == "anchor":
         print(json.dumps(parse_anchor(read(a.file)), indent=2))
         return
+    if a.command == "catalogue":
+        print(json.dumps(parse_catalogue(read(a.next), [read(e) for e in a.entry]), indent=2))
+        return
     backend = choose(a.backend)
+    if a.command == "identity":
+        out, lines = parse_identity(read(a.file))
+        ring = open_document(backend, read(a.document), a.kek) if a.document else None
+        print(json.dumps(identity_json(out, lines, ring, a.partition), indent=2))
+        return
+    if a.command == "export":
+        name, ring, blocks = open_export(backend, a.kek, read(a.stream))
+        if a.id is None:
+            sizes = {block.hex(): len(opens()) for block, opens in blocks.items()}
+            print(json.dumps({"name": name, "store": ring["store"].hex(), "store_fingerprint": ring["store_fingerprint"], "blocks": sizes}, indent=2))
+        elif a.id not in blocks:
+            raise Refused("the export has no block of that id")
+        else:
+            put(a.out, blocks[a.id]())
+        return
     if a.command == "vault":
         for name, der in open_vault(backend, read(a.file), read(a.passphrase_file)).items():
             path = os.path.join(a.out, name.replace("/", "-") + ".pem")
@@ -446,14 +637,9 @@ def main():
     if a.command == "file":
         data = open_file(backend, a.kek, ring, read(a.file), a.name or os.path.basename(a.file))
     else:
-        context = struct.pack(">I", a.partition) + a.id
-        dek = open_record(backend, a.kek, ring, read(a.record), context)
-        data = open_block(backend, dek, ring, read(a.sealed), context)
-    if a.out:
-        with open(a.out, "wb") as f:
-            f.write(data)
-    else:
-        sys.stdout.buffer.write(data)
+        dek = open_record(backend, a.kek, ring, read(a.record), a.id)
+        data = open_block(backend, dek, ring, read(a.sealed), a.id)
+    put(a.out, data)
 
 
 if __name__ == "__main__":

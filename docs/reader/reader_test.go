@@ -9,6 +9,7 @@ import (
 	"crypto/fips140"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -85,9 +86,9 @@ func write(t *testing.T, dir, name string, data []byte) string {
 	return path
 }
 
-// export reads a closed store's keys with Pebble itself and returns its keyring
-// document and, by block id, its DEK records and sealed blocks.
-func export(t *testing.T, dir string) (document []byte, records, sealed map[string][]byte) {
+// export reads the keys of a partition of a closed directory with Pebble itself and returns its
+// keyring document and, by block id, its DEK records and sealed blocks.
+func export(t *testing.T, dir string, partition uint32) (document []byte, records, sealed map[string][]byte) {
 	db, err := pebble.Open(dir, &pebble.Options{ReadOnly: true, Logger: quiet{t}})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
@@ -98,11 +99,12 @@ func export(t *testing.T, dir string) (document []byte, records, sealed map[stri
 	for ok := it.First(); ok; ok = it.Next() {
 		key, value := string(it.Key()), bytes.Clone(it.Value())
 		switch {
-		case key == "\x01\x00\x00\x00\x00keyring":
+		case binary.BigEndian.Uint32(it.Key()[1:]) != partition:
+		case key[0] == 1 && key[5:] == "keyring":
 			document = value
-		case strings.HasPrefix(key, "\x02\x00\x00\x00\x00"):
+		case key[0] == 2:
 			records[key[5:]] = value
-		case strings.HasPrefix(key, "\x03\x00\x00\x00\x00"):
+		case key[0] == 3:
 			sealed[key[5:]] = value
 		}
 	}
@@ -170,7 +172,7 @@ func TestFromPassphraseToPlaintext(t *testing.T) {
 			fingerprint, id := s.Fingerprint(), s.StoreID().String()
 			require.NoError(t, s.Close())
 
-			document, records, sealed := export(t, storeDir)
+			document, records, sealed := export(t, storeDir, 0)
 			require.Len(t, records, len(blocks))
 			require.Len(t, sealed, len(blocks))
 			doc := write(t, work, "document", document)

@@ -53,12 +53,37 @@ func TestSealedFiles(t *testing.T) {
 				return
 			}
 			refused(t, "another file's content", args(filepath.Join(golden, "files", "000006.sst"), "--name", "000099.sst")...)
-			// A frame that later ones say was durable.
-			sealed, err := os.ReadFile(filepath.Join(golden, "files", "000002.log"))
+			log, err := os.ReadFile(filepath.Join(golden, "files", "000002.log"))
 			require.NoError(t, err)
-			require.Len(t, read(t, args(write(t, dir, "000002.log", sealed[:4096+140]))...), 132)
-			sealed[4096+30] ^= 1
-			refused(t, "is damaged or missing", args(write(t, dir, "000002.log", sealed))...)
+			torn := bytes.Repeat([]byte{0xff}, 32)
+			for _, c := range []struct {
+				size, want int
+				zero       int
+			}{
+				{len(log), 700, 0},                                                         // as it is
+				{4096 + 168, 132, 0}, {4096 + 168 + 68, 132, 0}, {4096 + 168 + 69, 133, 0}, // cut off behind a frame, and in one
+				{4096 + 167, 32, 0}, {4096, 32, 0}, {4096, 32, 512}, {100, 32, 100}, {0, 0, 0}, // in the first, and in the head
+			} {
+				is := bytes.Clone(log[:c.size])
+				clear(is[:c.zero])
+				got := read(t, args(write(t, dir, "000002.log", is))...)
+				require.Len(t, got, c.want, "%+v", c)
+				require.Equal(t, c.size != len(log) && c.size > 0, bytes.HasSuffix(got, torn), "%+v", c)
+			}
+			// A frame that later ones say was durable, and a head that was zeroed.
+			for _, at := range []int{4096 + 3, 4096 + 30, 4096 + 60} {
+				is := bytes.Clone(log)
+				is[at] ^= 1
+				refused(t, "is damaged or missing", args(write(t, dir, "000002.log", is))...)
+			}
+			clear(log[:4096])
+			refused(t, "no sealed file", args(write(t, dir, "000002.log", log))...)
+			// Either size record will do, and none will not.
+			pages, err := os.ReadFile(filepath.Join(golden, "files", "pages"))
+			require.NoError(t, err)
+			clear(pages[3328:3396])
+			clear(pages[3840:3908])
+			refused(t, "neither size record opens", args(write(t, dir, "pages", pages))...)
 		})
 	}
 }

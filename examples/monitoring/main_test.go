@@ -164,7 +164,7 @@ func TestRules(t *testing.T) {
 	if err != nil {
 		t.Skip("NOT TESTED: the alerting rules, because promtool is not installed (apt-get install prometheus)")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	for _, args := range [][]string{{"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"}} {
 		out, err := exec.CommandContext(ctx, promtool, args...).CombinedOutput()

@@ -18,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/examples/internal/clitest"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/internal/test/unclose"
 	"github.com/blockseal/blockseal/vault/audit"
@@ -85,7 +86,7 @@ func (g *rig) path(name string) string { return filepath.Join(g.dir, name) }
 // run runs a command line and returns its exit status and standard output.
 func (g *rig) run(args ...string) (int, string) {
 	g.t.Helper()
-	var out, stderr bytes.Buffer
+	var out, stderr clitest.Output // with --verbose a store writes, too, and may do so when the command has ended
 	a := &app{
 		in: strings.NewReader(g.stdin), out: &out, err: &stderr, disk: g.disk, connect: g.connect, cheapKDF: true,
 		getenv: func(name string) string { return g.env[name] },

@@ -203,10 +203,10 @@ func (s *openStore) progress(what string) block.Progress {
 }
 
 // failures returns the errors of events of a kind, by their details, when as many
-// as are expected have come: events come on a goroutine of the store's.
-func (s *openStore) failures(kind keyring.EventKind, expected int) map[string]error {
+// as are expected have come, or after a while: events come on a goroutine of the store's.
+func (s *openStore) failures(kind keyring.EventKind, expected int, while time.Duration) map[string]error {
 	errs := map[string]error{}
-	for range 200 {
+	for last := time.Now().Add(while); time.Now().Before(last); {
 		s.mu.Lock()
 		for _, e := range s.events {
 			if e.Kind == kind && e.Err != nil {

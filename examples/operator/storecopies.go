@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,7 +47,7 @@ A copy opens Inaccessible and waits for store revalidate.`,
 }
 
 func (a *app) showCopies(ctx context.Context, s *openStore) error {
-	copies, err := s.viewCopies(ctx)
+	copies, err := s.viewCopies(ctx, time.Second)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -61,7 +62,7 @@ func (a *app) afterMove(ctx context.Context, s *openStore, from string, rewrap b
 			return fmt.Errorf("the store is on %s now, and DEKs of the KEK before are left; go on with store rewrap: %w", w.To, err)
 		}
 	}
-	copies, err := s.viewCopies(ctx)
+	copies, err := s.viewCopies(ctx, 5*time.Second) // they are told of, on a busy machine a little later
 	if err != nil {
 		return err
 	}
@@ -114,8 +115,8 @@ func (s *openStore) quietly(what string, p block.Step) {
 }
 
 // viewCopies returns the registered copies, with what keeps those that were not
-// moved along.
-func (s *openStore) viewCopies(ctx context.Context) ([]copyView, error) {
+// moved along, for which it waits a while.
+func (s *openStore) viewCopies(ctx context.Context, while time.Duration) ([]copyView, error) {
 	copies, err := s.Copies(ctx)
 	if err != nil {
 		return nil, err
@@ -127,7 +128,7 @@ func (s *openStore) viewCopies(ctx context.Context) ([]copyView, error) {
 			behind++
 		}
 	}
-	failures := s.failures(keyring.CopyKEKNotChanged, behind)
+	failures := s.failures(keyring.CopyKEKNotChanged, behind, while)
 	views := []copyView{}
 	for _, c := range copies {
 		w := viewCopy(c)

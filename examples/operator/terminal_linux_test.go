@@ -121,7 +121,7 @@ func (m *terminal) asked(prompt string) {
 		}
 	}
 	m.shown = nil
-	for last := time.Now().Add(30 * time.Second); m.echoes(); { // the prompt is there just before
+	for last := time.Now().Add(time.Minute); m.echoes(); { // the prompt is there just before
 		require.True(m.t, time.Now().Before(last), "what is typed is shown")
 		runtime.Gosched()
 	}

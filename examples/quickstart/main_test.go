@@ -253,7 +253,7 @@ func TestInterrupted(t *testing.T) {
 			stdout, err := cmd.StdoutPipe()
 			require.NoError(t, err)
 			require.NoError(t, cmd.Start())
-			limit := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+			limit := time.AfterFunc(10*time.Minute, func() { cmd.Process.Kill() })
 			defer limit.Stop()
 			_, err = io.ReadFull(stdout, make([]byte, len("vault ")))
 			require.NoError(t, err)

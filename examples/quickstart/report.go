@@ -100,6 +100,7 @@ try next
   go run ./examples/drill           every way of losing a key, under load
   go run ./examples/customdb        tables, indexes and transactions
   go run ./examples/pages           a page file of your own
+  go run ./examples/tenants         many customers, each with a key of their own
   go run ./examples/azure -emulate  Azure Key Vault, without an account
   go run ./examples/monitoring      metrics, a status page, alerts
   docs/operations.md                what to do when something happens

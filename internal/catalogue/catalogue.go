@@ -108,7 +108,9 @@ func (c *Catalogue) Find(ctx context.Context, name string) (Entry, error) {
 
 // Add gives a store a number that no store has had, and makes its entry, in state Creating. One
 // that was left in that state is replaced if again permits it: whoever makes the store knows
-// whether its document is there. Errors: [ErrExists], [ErrFull], [ErrName].
+// whether its document is there. The entry is durable when that is (engine.Deferrer): a number is
+// given again only if a crash has left nothing of what it was given to. Errors: [ErrExists],
+// [ErrFull], [ErrName].
 func (c *Catalogue) Add(ctx context.Context, name string, again func(Entry) (bool, error)) (Entry, error) {
 	for {
 		e, err := c.Find(ctx, name)
@@ -134,7 +136,7 @@ func (c *Catalogue) Add(ctx context.Context, name string, again func(Entry) (boo
 			return Entry{}, fmt.Errorf("%w: %d were given", ErrFull, uint32(Partition))
 		}
 		e.Number, e.State = next, Creating
-		given, err := c.meta.SwapMeta(ctx,
+		given, err := engine.SwapLater(ctx, c.meta,
 			engine.Swap{Name: key(name), Revision: e.revision, Value: e.Encode()},
 			engine.Swap{Name: nextName, Revision: revision, Value: encodeNext(next + 1)},
 			e.mark())
@@ -150,14 +152,22 @@ func (c *Catalogue) Add(ctx context.Context, name string, again func(Entry) (boo
 }
 
 // Advance moves an entry to its next state, and with it sets other meta records of the catalogue's
-// partition. Errors: [ErrMoved].
+// partition. Dropping is durable when it returns; Present need not be: a crash leaves an entry whose
+// document is there. Errors: [ErrMoved].
 func (c *Catalogue) Advance(ctx context.Context, e Entry, to State, besides ...engine.Swap) (Entry, error) {
 	if to <= e.State || to > Dropping {
 		return Entry{}, fmt.Errorf("catalogue: store %q: no way from state %d to %d", e.Name, e.State, to)
 	}
 	e.State = to
 	swaps := []engine.Swap{{Name: key(e.Name), Revision: e.revision, Value: e.Encode()}, e.mark()}
-	given, err := c.meta.SwapMeta(ctx, append(swaps, besides...)...)
+	swaps = append(swaps, besides...)
+	var given []uint64
+	var err error
+	if to == Present {
+		given, err = engine.SwapLater(ctx, c.meta, swaps...)
+	} else {
+		given, err = c.meta.SwapMeta(ctx, swaps...)
+	}
 	if err != nil {
 		return Entry{}, moved(e, err)
 	}

@@ -64,7 +64,8 @@ var (
 // context ends meanwhile, it ends a wait for other readers, as Purge has, but not necessarily a
 // wait for the disk, or for another call that waits for the disk. LoadMeta waits for neither.
 //
-// An engine may also be a [Checkpointer] and a [Meter], and its partitions may be a [Purger].
+// An engine may also be a [Checkpointer] and a [Meter], and its partitions may be a [Purger]
+// and a [Deferrer].
 type Engine interface {
 	// Partition returns a partition, which is empty until something is written to it. It belongs to
 	// one store at a time: each call sets its floor to 0. Where other

@@ -62,6 +62,15 @@ func CheckSwaps(swaps []Swap) error {
 	return nil
 }
 
+// SwapLater is SwapMeta for who goes on to change something else that is to be durable, and needs the
+// swaps to be so no sooner: see [Deferrer]. An engine that is none makes them durable at once.
+func SwapLater(ctx context.Context, m Meta, swaps ...Swap) (revisions []uint64, err error) {
+	if d, ok := m.(Deferrer); ok {
+		return d.SwapMetaLater(ctx, swaps...)
+	}
+	return m.SwapMeta(ctx, swaps...)
+}
+
 // ReadMeta returns a copy of a meta record, or ErrNotFound.
 func ReadMeta(ctx context.Context, p Meta, name string) ([]byte, error) {
 	value, _, err := p.LoadMeta(ctx, name)

@@ -19,6 +19,14 @@ type Checkpointer interface {
 	Checkpoint(ctx context.Context, dir string, frozen func(raise func(partition, epoch uint32))) error
 }
 
+// Deferrer is a [Partition] that can change meta records without waiting for the disk.
+type Deferrer interface {
+	// SwapMetaLater is SwapMeta, but for when the swaps are durable: that is when anything of the
+	// engine's is that was changed after them, in whatever partition, or when the engine was closed.
+	// A crash before that undoes them, and all that came after them.
+	SwapMetaLater(ctx context.Context, swaps ...Swap) (revisions []uint64, err error)
+}
+
 // Purger is a [Partition] whose engine can promise that its files forget what was deleted.
 type Purger interface {
 	// Purge makes the files forget the DEK records and meta records that were deleted or

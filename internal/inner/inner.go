@@ -32,6 +32,10 @@ type Options struct {
 	// are shared, and the first DEK begins a new one; see Share. Default: nobody
 	// knows of a copy but those who called Share.
 	Shared bool
+	// Spread has the first check after Open or Create come at a random moment of the first
+	// CheckEvery, and not at its end: keyrings of one process that are opened together then
+	// ask at different times from the start.
+	Spread bool
 	// Admit, if not nil, is called whenever a document was opened, before any key of
 	// it can be used: at Open, when access comes back, and when what another keyring has
 	// saved is taken up; once at a time. It may refuse: for a store that has to look at

@@ -31,7 +31,7 @@ func golden(t testing.TB) (out []string) {
 		require.NoError(t, err)
 		out = append(out, string(b))
 	}
-	require.Len(t, out, 3)
+	require.Len(t, out, 4)
 	return out
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/inner"
@@ -55,6 +56,15 @@ func (m *Storage) loadWho(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// Arrived returns the meta records of a store that arrives from elsewhere, where it is own. Without
+// the record of its instance it is a copy of nobody knows what; that is left out where it says that
+// the store has been here all along, which whoever made the export may have written.
+func Arrived(meta []engine.Swap, own inner.InstanceID) []engine.Swap {
+	return slices.DeleteFunc(meta, func(m engine.Swap) bool {
+		return m.Name == instanceName && bytes.HasSuffix(m.Value, own[:])
+	})
 }
 
 // IsCopy reports whether the store is a copy that was not revalidated, and of which instance; that

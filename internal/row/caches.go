@@ -3,20 +3,25 @@ package row
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"sync"
 )
 
-// Caches is the caches of an engine, which the tables of all its partitions share. A table finds
-// its rows in them by a hash that is mixed with one of its partition's number, so that two tables
-// rarely meet, and where they do the row does not authenticate. It is safe for concurrent use.
+// Caches is what the tables of all partitions of an engine share: its caches, and the memory of their
+// operations. A table finds its rows in the caches by a hash that is mixed with one of its partition's
+// number, so that two tables rarely meet, and where they do the row does not authenticate. It is safe
+// for concurrent use.
 type Caches struct {
 	seed    maphash.Seed
 	records *recordCache
 	rows    *rowCache
+	scratch sync.Pool // of *scratch
 }
 
 // NewCaches returns caches of the given sizes in bytes; one that is not positive is no cache.
 func NewCaches(records, rows int64) *Caches {
-	return &Caches{seed: maphash.MakeSeed(), records: newRecordCache(records), rows: newRowCache(rows)}
+	c := &Caches{seed: maphash.MakeSeed(), records: newRecordCache(records), rows: newRowCache(rows)}
+	c.scratch.New = func() any { return new(scratch) }
+	return c
 }
 
 // salt is what a partition's hashes are mixed with. It is the same whenever the partition is opened

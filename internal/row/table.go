@@ -20,7 +20,7 @@ type Table struct {
 	wrote   func()
 	records *recordCache
 	rows    *rowCache
-	scratch sync.Pool
+	scratch *sync.Pool // of *scratch
 }
 
 // Config configures a Table.
@@ -40,8 +40,7 @@ func New(c Config) *Table {
 		c.Caches = NewCaches(0, 0)
 	}
 	t := &Table{Part: c.Part, salt: c.Caches.salt(c.Number), keys: c.Keys, use: c.Use, noSync: c.NoSync, wrote: c.Wrote,
-		records: c.Caches.records, rows: c.Caches.rows}
-	t.scratch.New = func() any { return new(scratch) }
+		records: c.Caches.records, rows: c.Caches.rows, scratch: &c.Caches.scratch}
 	return t
 }
 
@@ -53,7 +52,9 @@ type CacheStats struct {
 }
 
 // scratch is the pooled memory of one operation. With it the hot paths allocate only the standard
-// library's key set-up.
+// library's key set-up. The tables of an engine share it: with a pool for each, who goes from one
+// store to the next would find memory that no cache of the processor has any more. It holds no key
+// between two operations.
 type scratch struct {
 	key     dek.Key
 	binding keyring.Binding // block id
@@ -82,7 +83,7 @@ func (t *Table) giveBack(sc *scratch) {
 // WatchDEKs has watch told of the memory for DEKs of all operations that begin from now on: tests
 // look in it for DEKs that were left behind. No operation may be under way.
 func (t *Table) WatchDEKs(watch func(*dek.Key)) {
-	t.scratch = sync.Pool{New: func() any {
+	t.scratch = &sync.Pool{New: func() any {
 		sc := new(scratch)
 		watch(&sc.key)
 		return sc

@@ -53,6 +53,9 @@ const (
 	// maxFrame bounds what a reader takes into memory: the largest block, sealed, with its id and
 	// record, is less.
 	maxFrame = 80 << 20
+	// maxMeta bounds the meta records of an export together, their names and values: a reader has all
+	// of them in memory. The largest that a store has are its document, 2 MiB, and its register.
+	maxMeta = 64 << 20
 )
 
 // writer writes frames, and their sum.
@@ -60,6 +63,7 @@ type writer struct {
 	w          *bufio.Writer
 	sum        hash.Hash
 	meta, rows uint64
+	metaSize   int
 }
 
 func newWriter(w io.Writer) (*writer, error) {
@@ -90,10 +94,16 @@ func (w *writer) frame(kind byte, parts ...[]byte) error {
 
 func (w *writer) writeMeta(name string, value []byte) error {
 	w.meta++
+	if w.metaSize += len(name) + len(value); w.metaSize > maxMeta {
+		return fmt.Errorf("transfer: the meta records have more than %d bytes", maxMeta)
+	}
 	return w.frame(kindMeta, []byte{byte(len(name))}, []byte(name), value)
 }
 
 func (w *writer) writeRow(id, record, sealed []byte) error {
+	if len(id) == 0 {
+		return fmt.Errorf("transfer: a row without an id: %w", engine.ErrCorrupt)
+	}
 	w.rows++
 	var sizes [4]byte
 	binary.BigEndian.PutUint16(sizes[:], uint16(len(id)))
@@ -114,6 +124,7 @@ type reader struct {
 	sum        hash.Hash
 	buf        []byte
 	meta, rows uint64
+	metaSize   int
 	last       []byte // name or id of the frame before; nil: none
 	inRows     bool
 }
@@ -211,6 +222,9 @@ func (r *reader) parseMeta(f *frame, b []byte) error {
 		return bad("has a meta record after its first row")
 	}
 	r.meta++
+	if r.metaSize += len(b) - 1; r.metaSize > maxMeta {
+		return bad("has more than %d bytes of meta records", maxMeta)
+	}
 	return r.follows([]byte(f.name))
 }
 
@@ -220,7 +234,7 @@ func (r *reader) parseRow(f *frame, b []byte) error {
 	}
 	id, record := int(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint16(b[2:]))
 	b = b[4:]
-	if id > engine.MaxID || len(b) < id+record {
+	if id == 0 || id > engine.MaxID || len(b) < id+record {
 		return bad("has a row of wrong sizes")
 	}
 	f.id, f.record, f.sealed = b[:id:id], b[id:id+record:id+record], b[id+record:]

@@ -3,6 +3,7 @@ package transfer
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -40,7 +41,7 @@ func source(t *testing.T) engine.Partition {
 	for name, value := range map[string]string{"keyring": "the document", "register": "", "\xff": "bytes"} {
 		require.NoError(t, engine.SetMeta(t.Context(), p, name, []byte(value)))
 	}
-	put(t, p, "", "r0", "no id", "a", "r1", "", "b\x00", "", "sealed", string(bytes.Repeat([]byte{0xff}, engine.MaxID)), "r3", "long id")
+	put(t, p, "\x00", "r0", "zero", "a", "r1", "", "b\x00", "", "sealed", string(bytes.Repeat([]byte{0xff}, engine.MaxID)), "r3", "long id")
 	return p
 }
 
@@ -100,7 +101,7 @@ func TestWhatArrivesIsWhatLeft(t *testing.T) {
 			require.Equal(t, all(t, from), all(t, to))
 			require.Equal(t, []string{"keyring", "register", "\xff"}, seen)
 			require.EqualValues(t, 4, c.Rows)
-			require.EqualValues(t, len("r0no idr1sealedr3long id"), c.Bytes)
+			require.EqualValues(t, len("r0zeror1sealedr3long id"), c.Bytes)
 		})
 	}
 }
@@ -159,11 +160,14 @@ func TestForgedExports(t *testing.T) {
 		"ids out of order": func(w *writer) error {
 			return errors.Join(w.writeRow([]byte("b"), nil, nil), w.writeRow([]byte("a"), nil, nil))
 		},
-		"an id twice":               func(w *writer) error { return errors.Join(w.writeRow(nil, nil, nil), w.writeRow(nil, nil, nil)) },
+		"an id twice": func(w *writer) error {
+			return errors.Join(w.writeRow([]byte("a"), nil, nil), w.writeRow([]byte("a"), nil, nil))
+		},
 		"a name twice":              func(w *writer) error { return errors.Join(w.writeMeta("a", nil), w.writeMeta("a", nil)) },
-		"a meta record after a row": func(w *writer) error { return errors.Join(w.writeRow(nil, nil, nil), w.writeMeta("a", nil)) },
+		"a meta record after a row": func(w *writer) error { return errors.Join(w.writeRow([]byte("a"), nil, nil), w.writeMeta("a", nil)) },
 		"no name":                   func(w *writer) error { return w.writeMeta("", nil) },
 		"a name with a zero byte":   func(w *writer) error { return w.writeMeta("a\x00", nil) },
+		"no id":                     func(w *writer) error { w.rows++; return w.frame(kindRow, []byte{0, 0, 0, 0}) },
 		"an id that is too long":    func(w *writer) error { return w.writeRow(make([]byte, engine.MaxID+1), nil, nil) },
 		"an unknown kind":           func(w *writer) error { return w.frame('X') },
 		"a short meta record":       func(w *writer) error { return w.frame(kindMeta) },
@@ -183,10 +187,32 @@ func TestForgedExports(t *testing.T) {
 			require.ErrorIs(t, err, engine.ErrCorrupt)
 		})
 	}
+	// More meta records than there may be take no more memory than these.
+	w, err := newWriter(io.Discard)
+	require.NoError(t, err)
+	value := make([]byte, maxMeta/4)
+	for _, name := range []string{"a", "b", "c"} {
+		require.NoError(t, w.writeMeta(name, value))
+	}
+	require.ErrorContains(t, w.writeMeta("d", value), "more than")
+	_, err = arrive(t.Context(), io.MultiReader(metaFrames(value)...), memory.New().Partition(1))
+	require.ErrorIs(t, err, engine.ErrCorrupt)
+	require.ErrorContains(t, err, "more than")
+	require.ErrorIs(t, w.writeRow(nil, nil, nil), engine.ErrCorrupt)
 	// A size that is claimed takes no memory.
 	b := append([]byte(head), headVersion, kindRow, 0x04, 0xff, 0xff, 0xff)
-	_, err := arrive(t.Context(), bytes.NewReader(b), memory.New().Partition(1))
+	_, err = arrive(t.Context(), bytes.NewReader(b), memory.New().Partition(1))
 	require.ErrorIs(t, err, engine.ErrCorrupt)
+}
+
+// metaFrames is an export that has meta records without end, of one value.
+func metaFrames(value []byte) []io.Reader {
+	out := []io.Reader{bytes.NewReader(append([]byte(head), headVersion))}
+	for name := byte('a'); name <= 'z'; name++ {
+		frame := binary.BigEndian.AppendUint32([]byte{kindMeta}, uint32(2+len(value)))
+		out = append(out, bytes.NewReader(append(frame, 1, name)), bytes.NewReader(value))
+	}
+	return out
 }
 
 func TestRefusals(t *testing.T) {

@@ -23,8 +23,8 @@
 //
 // Altered, exchanged and replayed parts of a file, files that are cut off or longer than they were,
 // files in each other's places, files of another keyring. What is not found: an older version of a
-// whole file in its place; an older version of one page in its place; a log that is cut between two
-// frames that were the last; files that are missing; two files of one name, from two directories of
+// whole file in its place; an older version of one page, or of the size of a file of pages, in its
+// place; a log that is cut between two frames that were the last; files that are missing; two files of one name, from two directories of
 // one keyring, exchanged. So each database has a keyring of its own.
 //
 // # When access ends

@@ -34,7 +34,11 @@ type FileOptions struct {
 // What was written is durable when Sync has returned. A page that was being written when the machine
 // stopped may be neither the old nor the new one: reading it is an error that matches
 // keyring.ErrCorrupt, until it is written whole. A database on top has a journal for that, as it has
-// on a plain file. What was not synced of a file that grew may be missing at its end.
+// on a plain file. What was not synced of a file that grew may be missing at its end, or be zeros within
+// the page that was the last one.
+//
+// When a Sync, or the write of a size, has failed, every write and Sync fails until the file was closed
+// by all and opened again: what is on the disk is not known.
 type File struct {
 	fs       *FS
 	name     string
@@ -187,7 +191,7 @@ func (f *FS) forgetPages(p *pageFile) {
 func (f *File) recover(h *head) error {
 	p := f.shared
 	if err := p.key.useAlone(func() (err error) {
-		p.sizes, _, err = p.key.openSizes(h)
+		p.sizes, p.keep, err = p.key.openSizes(h)
 		return err
 	}); err != nil {
 		return ofFile(f.name, err)
@@ -230,13 +234,17 @@ func (f *File) begin(write bool) (end func(), err error) {
 	case write && f.readOnly:
 		err = fmt.Errorf("sealfs: %s was opened for reading: %w", f.name, os.ErrPermission)
 	case write && p.err != nil:
-		err = fmt.Errorf("sealfs: %s: a write failed before: %w", f.name, p.err)
+		err = f.failedBefore()
 	}
 	if err != nil {
 		end()
 		return nil, err
 	}
 	return end, nil
+}
+
+func (f *File) failedBefore() error {
+	return fmt.Errorf("sealfs: %s: a write or a sync failed before: %w", f.name, f.shared.err)
 }
 
 // Size returns the size of the content in bytes.

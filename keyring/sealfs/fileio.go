@@ -99,10 +99,15 @@ func (f *File) fill(to int64) error {
 }
 
 // write writes b at an offset that is not behind the end. The turn is taken.
-func (f *File) write(b []byte, off int64) (int, error) {
+func (f *File) write(b []byte, off int64) (n int, err error) {
 	p := f.shared
-	p.changed = true
-	n := 0
+	if grows := off+int64(len(b)) > p.sizes.size; grows {
+		if err := f.tidy(); err != nil {
+			return 0, err
+		}
+		p.tidy = false // if it ends in the middle
+		defer func() { p.tidy = err == nil }()
+	}
 	var plain []byte
 	defer func() { clear(plain[:cap(plain)]) }()
 	for n < len(b) {
@@ -110,7 +115,6 @@ func (f *File) write(b []byte, off int64) (int, error) {
 		last := (off + int64(len(b)-n) - 1) / p.page
 		count := min(last-first+1, f.batch())
 		stop := min((first+count)*p.page, off+int64(len(b)-n)) // of this batch, in the content
-		var err error
 		if plain, err = f.around(plain[:0], off, stop, first, count); err != nil {
 			return n, err
 		}
@@ -191,9 +195,16 @@ func (f *File) resize(size int64) error {
 	return nil
 }
 
+// putSizes writes a size record, to where the one that is kept is not.
 func (f *File) putSizes(s sizes) error {
 	p := f.shared
-	slot := int(s.sequence % 2)
+	if !p.firm {
+		// The one that is kept was written by a process that may have synced nothing.
+		if err := f.syncBeneath(f.under.Sync); err != nil {
+			return err
+		}
+	}
+	slot := 1 - p.keep
 	var b []byte
 	if err := p.key.useAlone(func() (err error) {
 		b, err = p.seal(nil, s.encode(), sizeAAD(slot))
@@ -205,12 +216,97 @@ func (f *File) putSizes(s sizes) error {
 		p.err = err // which record counts on disk is not known
 		return err
 	}
+	p.written = true
+	return nil
+}
+
+// syncBeneath syncs the file beneath.
+func (f *File) syncBeneath(under func() error) error {
+	p := f.shared
+	if err := under(); err != nil {
+		p.err = err // the next one may say that all is well, of bytes that the system gave up
+		return err
+	}
+	if p.written {
+		p.keep, p.written = 1-p.keep, false
+	}
+	p.firm = true
+	return nil
+}
+
+// tidy sees to it that nothing is on disk behind the end that opens, durably. The turn is taken.
+func (f *File) tidy() error {
+	p := f.shared
+	if p.tidy {
+		return nil
+	}
+	if err := f.tidyLastPage(); err != nil {
+		return err
+	}
+	fi, err := f.under.Stat()
+	if err != nil {
+		return err
+	}
+	if end := f.pageAt(f.pagesOf(p.sizes.size)); fi.Size() > end {
+		if cut, ok := f.under.(interface{ Truncate(int64) error }); ok {
+			err = cut.Truncate(end)
+		} else {
+			err = f.overwrite(end, fi.Size())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := f.syncBeneath(f.under.Sync); err != nil {
+		return err
+	}
+	p.tidy = true
+	return nil
+}
+
+// tidyLastPage overwrites what the last page has behind the end.
+func (f *File) tidyLastPage() error {
+	p := f.shared
+	n := p.sizes.size % p.page
+	if n == 0 {
+		return nil
+	}
+	i := p.sizes.size / p.page
+	plain, err := f.readPages(nil, i, 1)
+	if errors.Is(err, keyring.ErrCorrupt) {
+		return nil // nothing of it is read
+	}
+	defer clear(plain)
+	if err != nil || zero(plain[n:]) {
+		return err
+	}
+	clear(plain[n:])
+	return f.writePages(plain, i, 1)
+}
+
+// overwrite puts zeros over what is on disk between two places.
+func (f *File) overwrite(from, to int64) error {
+	b := make([]byte, min(readWindow, to-from))
+	for ; from < to; from += int64(len(b)) {
+		b = b[:min(int64(len(b)), to-from)]
+		if _, err := f.under.ReadAt(b, from); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if zero(b) {
+			continue
+		}
+		clear(b)
+		if _, err := f.under.WriteAt(b, from); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
 // Truncate makes the content shorter, or longer by zeros, all of which it writes. What is cut off is
-// synced before it returns, if the file system beneath can make files shorter; on one that cannot, it
-// stays on disk, sealed, and is not read any more.
+// gone, and what is left is durable, when it returns: the file beneath is made shorter or, on a file system that cannot,
+// overwritten with zeros, which takes as long as writing it. After an error, and after a crash, the size
+// may be the old or the new one, and nothing that was cut off comes back when the file grows.
 func (f *File) Truncate(size int64) error {
 	end, err := f.begin(true)
 	if err != nil {
@@ -224,22 +320,36 @@ func (f *File) Truncate(size int64) error {
 	case size >= p.sizes.size:
 		return f.fill(size)
 	}
-	p.changed = true
 	if err := f.resize(size); err != nil {
 		return err
 	}
-	cut, ok := f.under.(interface{ Truncate(int64) error })
-	if !ok {
-		return nil
-	}
+	p.tidy = false
 	// The record first: a file that is shorter than its record says was cut off by somebody.
-	if err := f.under.Sync(); err != nil {
+	if err := f.syncBeneath(f.under.Sync); err != nil {
 		return err
 	}
-	return cut.Truncate(f.pageAt(f.pagesOf(size)))
+	if err := f.saveDurable(); err != nil {
+		return err
+	}
+	return f.tidy()
 }
 
-// Sync makes durable what was written. It takes access if the size has changed.
+// saveDurable writes a size record that says that all content is durable, if none has said so.
+func (f *File) saveDurable() error {
+	p := f.shared
+	if p.sizes.durable == p.sizes.size {
+		return nil
+	}
+	next := sizes{p.sizes.sequence + 1, p.sizes.size, p.sizes.size}
+	if err := f.putSizes(next); err != nil {
+		return err
+	}
+	p.sizes = next
+	return nil
+}
+
+// Sync makes durable what was written. If the size has changed since the last one it takes access,
+// for a record of that, and syncs the file beneath twice; without access it fails then.
 func (f *File) Sync() error { return f.sync(f.under.Sync) }
 
 func (f *File) sync(under func() error) error {
@@ -249,24 +359,24 @@ func (f *File) sync(under func() error) error {
 	}
 	defer end()
 	p := f.shared
-	if f.readOnly || !p.changed {
+	if f.readOnly {
 		return under()
 	}
-	if err := under(); err != nil {
+	if p.err != nil {
+		return f.failedBefore()
+	}
+	if err := f.syncBeneath(under); err != nil {
 		return err
 	}
-	if p.sizes.durable != p.sizes.size {
-		// On its way to the disk with the next Sync. Until then an older one counts, under
-		// which less has to be there.
-		next := sizes{p.sizes.sequence + 1, p.sizes.size, p.sizes.size}
-		if err := f.putSizes(next); err != nil && !noAccess(err) {
-			return err
-		} else if err == nil {
-			p.sizes = next
-		}
+	if p.sizes.durable == p.sizes.size {
+		return nil
 	}
-	p.changed = false
-	return nil
+	// The pages are on the disk, and not before is that said: if the record were there first, a crash
+	// would leave a file that is cut off.
+	if err := f.saveDurable(); err != nil {
+		return err
+	}
+	return f.syncBeneath(under)
 }
 
 // Close closes the file. It syncs nothing.

@@ -65,8 +65,9 @@ func New(under vfs.FS, r *keyring.Keyring, opts *Options) (*FS, error) {
 	return f, nil
 }
 
-// Create implements vfs.FS. The head, with a fresh DEK, is written before Create returns, and
-// durable with the file's first Sync.
+// Create implements vfs.FS. The head, with a fresh DEK, is written before Create returns. That of a log
+// is durable then, so that one without is known to have no content; that of any other file is with its
+// first Sync.
 func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	if err := f.free(name); err != nil {
 		return nil, err
@@ -85,6 +86,10 @@ func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, erro
 		return nil, fmt.Errorf("sealfs: %s: Options.Layout says %v, which there is not", name, layout)
 	}
 	h := newHead(layout, f.chunkOf(layout))
+	var w *logWriter
+	if layout == Log {
+		w = f.newLogWriter(name, h.id)
+	}
 	var u vfs.File
 	k, err := f.newKey(h, []string{base}, func() (err error) {
 		f.names.RLock() // not between the steps of a rotation that puts a file in its place
@@ -92,17 +97,24 @@ func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, erro
 		if u, err = f.under.Create(name, category); err != nil {
 			return err
 		}
-		if _, err = u.Write(h.encode()); err != nil {
+		_, err = u.Write(h.encode())
+		if err == nil && layout == Log {
+			err = u.Sync()
+		}
+		if err != nil {
 			return errors.Join(err, u.Close(), f.under.Remove(name))
 		}
 		return nil
 	})
 	if err != nil {
+		if w != nil {
+			w.forgotten()
+		}
 		return nil, ofFile(name, err)
 	}
 	switch layout {
 	case Log:
-		return f.newLogWriter(name, u, k), nil
+		return w.begin(u, k), nil
 	case Once:
 		return newOnceWriter(f, name, u, k, int(h.chunk)), nil
 	}
@@ -163,6 +175,11 @@ func (f *FS) newKeyNow(h *head, names []string, write func() error) (*fileKey, e
 		return nil, err
 	}
 	h.records[0] = record
+	if h.layout == Pages {
+		if h.sizes[0], err = k.firstSizes(); err != nil {
+			return nil, err
+		}
+	}
 	for i, n := range names {
 		h.names[i] = sealName(&k.aead, n)
 	}
@@ -240,12 +257,13 @@ func (f *FS) openUnder(name string, u vfs.File, opts []vfs.OpenOption) (vfs.File
 	f.names.RLock()
 	o, err := f.openHead(name, u)
 	f.names.RUnlock()
-	switch {
-	case errors.Is(err, errUnwritten) && layout == Log:
-		// Nothing of it was synced: the first Sync makes the head durable. Pebble meets such a log
-		// after a crash, and it is empty.
-		return newLogReader(f, name, u, nil), nil
-	case err != nil:
+	if err != nil && layout == Log {
+		// Pebble meets a log that was being made after a crash.
+		if is, serr := unmade(u, err); is || serr != nil {
+			return newLogReader(f, name, u, nil), serr
+		}
+	}
+	if err != nil {
 		return nil, ofFile(name, err)
 	}
 	switch o.head.layout {

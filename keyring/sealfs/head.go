@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -202,21 +203,36 @@ func (h *head) newestFirst() []int {
 	return out
 }
 
-// openRecord opens the DEK of the youngest record that opens, and returns the slot. The caller
-// destroys the key.
-func (h *head) openRecord(hold *keyring.Hold, key *dek.Key) (int, error) {
-	var b keyring.Binding
-	b.Set(h.context())
-	var first error
+// toTry returns the slots in the order in which a hold tries them: first those whose epoch the keyring
+// has in memory, the youngest first, then the others. A record of an epoch that the keyring does not know
+// makes it look at the document in storage, and anybody can write one into a slot; what a source did to a
+// file that a checkpoint shares looks the same. Neither keeps a file from opening whose other records
+// are good.
+func (h *head) toTry(hold *keyring.Hold) []int {
+	var known, unknown []int
 	for _, i := range h.newestFirst() {
-		err := hold.OpenDEK(background, key, h.records[i], &b)
+		if in, err := keyring.ParseRecord(h.records[i]); err == nil && hold.For(inner.Block{}).HasEpoch(in.Epoch) {
+			known = append(known, i)
+		} else {
+			unknown = append(unknown, i)
+		}
+	}
+	return append(known, unknown...)
+}
+
+// firstGood returns the first of the slots to try of which try says that it is good. If there is
+// none, the error is one that may pass, if there was one, else that of the first.
+func (h *head) firstGood(hold *keyring.Hold, try func(record []byte) error) (int, error) {
+	var first error
+	for _, i := range h.toTry(hold) {
+		err := try(h.records[i])
 		if err == nil {
 			return i, nil
 		}
-		if !errors.Is(err, keyring.ErrCorrupt) {
+		if noAccess(err) {
 			return 0, err
 		}
-		if first == nil {
+		if first == nil || errors.Is(first, keyring.ErrCorrupt) && !errors.Is(err, keyring.ErrCorrupt) {
 			first = err
 		}
 	}
@@ -224,6 +240,13 @@ func (h *head) openRecord(hold *keyring.Hold, key *dek.Key) (int, error) {
 		first = fmt.Errorf("its head has no DEK record: %w", keyring.ErrCorrupt)
 	}
 	return 0, first
+}
+
+// openRecord opens the DEK of a record, and returns its slot. The caller destroys the key.
+func (h *head) openRecord(hold *keyring.Hold, key *dek.Key) (int, error) {
+	var b keyring.Binding
+	b.Set(h.context())
+	return h.firstGood(hold, func(record []byte) error { return hold.OpenDEK(background, key, record, &b) })
 }
 
 func nameSum(base string) [sha256.Size]byte { return sha256.Sum256([]byte(base)) }
@@ -255,16 +278,31 @@ var errUnwritten = errors.New("it was cut off before its head")
 
 // readHead reads and decodes a file's head.
 func readHead(f vfs.File) (*head, error) {
-	b := make([]byte, headSize)
+	b := make([]byte, headSize+1)
 	n, err := f.ReadAt(b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	if n < headSize && (n < 8 || string(b[:8]) == headMagic) || zero(b[:n]) {
+	more := n > headSize
+	b = b[:min(n, headSize)]
+	begun := n < 8 || string(b[:8]) == headMagic
+	// Of a head that was never synced a crash leaves any sectors, perhaps not the first.
+	if n < headSize && begun || !more && zero(b[:min(n, 8)]) || zero(b) {
 		return nil, fmt.Errorf("%w: %w", errUnwritten, keyring.ErrCorrupt)
 	}
 	if n < headSize {
 		return nil, ErrNotSealed
 	}
 	return decodeHead(b)
+}
+
+// unmade reports whether a log that does not open with that error is one whose making a crash cut off. Its
+// head is durable before anything is behind it; so such a log never had content. One that has is
+// damaged.
+func unmade(f vfs.File, err error) (bool, error) {
+	if !errors.Is(err, keyring.ErrCorrupt) || errors.Is(err, ErrNotSealed) {
+		return false, nil
+	}
+	fi, err := f.Stat()
+	return err == nil && fi.Size() <= headSize, err
 }

@@ -60,11 +60,12 @@ const sealedOverhead = 28
 // What the AAD of everything that a file's DEK seals begins with, so that nothing of one kind is
 // taken for another. On disk, and must not change.
 const (
-	ofChunk = 'c'
-	ofFrame = 'f'
-	ofName  = 'n'
-	ofPage  = 'p'
-	ofSize  = 's'
+	ofChunk     = 'c'
+	ofFrame     = 'f'
+	ofFrameHead = 'h'
+	ofName      = 'n'
+	ofPage      = 'p'
+	ofSize      = 's'
 )
 
 // maxSeals is how many times one AES key seals with random nonces: NIST SP 800-38D, section 8.3,

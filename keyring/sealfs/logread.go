@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/keyring"
 )
 
 // logReader is a log, open for reading, also while it is written: then it ends, each time that it
@@ -18,7 +19,7 @@ type logReader struct {
 	fs    *FS
 	name  string
 	under vfs.File
-	key   *fileKey // nil: the log has no head, and is empty
+	key   *fileKey // nil: the log has no head
 
 	mu     sync.Mutex
 	seq    logCursor // of Read
@@ -111,31 +112,23 @@ func (r *logReader) read(c *logCursor, p []byte, off int64) (int, error) {
 // next goes on to the next frame, io.EOF if there is none. mark says whether a torn end is one more,
 // after a look for the damage that it may be.
 func (r *logReader) next(c *logCursor, mark bool) error {
-	if r.key == nil || c.torn {
+	if c.torn {
 		return io.EOF
 	}
-	r.fs.mu.Lock()
-	w := r.fs.logs[r.key.id]
-	r.fs.mu.Unlock()
-	limit := int64(-1)
-	if w != nil {
-		w.mu.Lock()
-		limit = w.end
-		w.mu.Unlock()
-		if c.end >= limit {
-			return io.EOF // for now
-		}
+	if r.key == nil {
+		return r.noHead(c, mark)
+	}
+	limit := r.written()
+	if limit >= 0 && c.end >= limit {
+		return io.EOF // for now
 	}
 	b, err := r.fetch(c, c.end, limit)
 	if err != nil {
 		return err
 	}
-	if len(b) == 0 && c.number == 0 {
-		return io.EOF
-	}
 	f, ok := parseFrame(b)
 	if ok && f.number == c.number && f.stored() <= len(b) {
-		opened, err := r.open(c.plain, f, b)
+		opened, err := r.open(c.plain, b[:f.stored()])
 		switch {
 		case err != nil:
 			return err
@@ -152,26 +145,54 @@ func (r *logReader) next(c *logCursor, mark bool) error {
 		c.from += int64(len(c.plain))
 		c.plain = c.plain[:0]
 	}
+	c.window = c.window[:0]
 	if !mark {
 		return io.EOF
 	}
 	if err := r.lookForDamage(c.end, c.number); err != nil {
 		return err
 	}
-	if c.number == 0 {
-		return io.EOF
-	}
-	c.from += int64(len(c.plain))
-	c.plain = append(c.plain[:0], tornMark...)
-	c.torn = true
+	c.tear()
 	return nil
 }
 
+// tear puts the mark of a torn end behind what was read.
+func (c *logCursor) tear() {
+	c.from += int64(len(c.plain))
+	c.plain = append(c.plain[:0], tornMark...)
+	c.torn = true
+}
+
+// noHead is next of a log without a head, which is empty if it has no bytes.
+func (r *logReader) noHead(c *logCursor, mark bool) error {
+	fi, err := r.under.Stat()
+	if err != nil {
+		return err
+	}
+	if !mark || fi.Size() == 0 {
+		return io.EOF
+	}
+	c.tear()
+	return nil
+}
+
+// written is how far the file has frames, if it is being written, else -1.
+func (r *logReader) written() int64 {
+	r.fs.mu.Lock()
+	w := r.fs.logs[r.key.id]
+	r.fs.mu.Unlock()
+	if w == nil {
+		return -1
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.end
+}
+
 // open opens a frame into buf. It returns nil, and no error, if the frame does not open.
-func (r *logReader) open(buf []byte, f frame, b []byte) (opened []byte, err error) {
+func (r *logReader) open(buf, b []byte) (opened []byte, err error) {
 	err = r.key.use(func(a *dek.AEAD) error {
-		var aad [frameAAD]byte
-		got, err := a.Open(buf[:0], b[frameHead:f.stored()], f.put(&aad))
+		got, err := openFrame(buf[:0], a, b)
 		if err == nil {
 			opened = got
 			if opened == nil {
@@ -184,15 +205,16 @@ func (r *logReader) open(buf []byte, f frame, b []byte) (opened []byte, err erro
 }
 
 // fetch returns what the file has from a place on, a frame at least if there is one, up to a limit
-// that is not negative.
+// that is not negative. Nothing behind the limit is kept: there may be the next frame by the time
+// that it is asked for, where an older log's was.
 func (r *logReader) fetch(c *logCursor, at, limit int64) ([]byte, error) {
 	have := c.winAt + int64(len(c.window)) - at
-	need := have < frameOverhead
-	if !need && at >= c.winAt {
+	need := at < c.winAt || have < frameOverhead
+	if !need {
 		f, ok := parseFrame(c.window[at-c.winAt:])
 		need = ok && int64(f.stored()) > have
 	}
-	if at < c.winAt || need {
+	if need {
 		if cap(c.window) < logWindow {
 			c.window = make([]byte, logWindow)
 		}
@@ -201,47 +223,41 @@ func (r *logReader) fetch(c *logCursor, at, limit int64) ([]byte, error) {
 			c.window = c.window[:0]
 			return nil, err
 		}
+		if limit >= 0 {
+			n = int(min(int64(n), limit-at))
+		}
 		c.window, c.winAt = c.window[:n], at
 	}
-	b := c.window[at-c.winAt:]
-	if limit >= 0 && int64(len(b)) > limit-at {
-		b = b[:limit-at]
-	}
-	return b, nil
+	return c.window[at-c.winAt:], nil
 }
 
-// lookForDamage looks behind a place at which frame number should be for a later one that opens and
-// says that it was durable.
+// lookForDamage looks behind a place at which frame number should be for the first bytes of a later
+// frame that say that it was durable. A frame may begin at any offset. It reads the rest of the file
+// once, and opens nothing but seals, of 28 bytes each.
 func (r *logReader) lookForDamage(at int64, number uint32) error {
-	var c logCursor
-	var plain []byte
+	buf := make([]byte, logWindow)
+	var aad [1 + frameClear]byte
 	for at++; ; {
-		b, err := r.fetch(&c, at, -1)
-		if err != nil || len(b) < frameOverhead {
+		n, err := r.under.ReadAt(buf, at)
+		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		i := 0
-		for ; len(b)-i >= frameOverhead; i++ {
-			f, ok := parseFrame(b[i:])
-			if !ok || f.synced <= number {
-				continue
-			}
-			if f.stored() > len(b)-i {
-				if i > 0 {
-					break // what was read does not hold it; look again from here
+		b := buf[:n]
+		if err := r.key.use(func(a *dek.AEAD) error {
+			for i := range max(0, len(b)-frameHead+1) {
+				f, ok := parseFrame(b[i:])
+				if ok && f.synced > number && sealOpens(a, &aad, b[i:]) {
+					return fmt.Errorf("frame %d is damaged or missing: frame %d says that %d frames were durable before it: %w", number, f.number, f.synced, keyring.ErrCorrupt)
 				}
-				continue // it would go on behind the end
 			}
-			opened, err := r.open(plain, f, b[i:])
-			if err != nil {
-				return err
-			}
-			if opened != nil {
-				return corrupt(r.name, "frame %d is damaged or missing: frame %d says that %d frames were durable before it", number, f.number, f.synced)
-			}
-			plain = plain[:0]
+			return nil
+		}); err != nil {
+			return ofFile(r.name, err)
 		}
-		at += int64(i)
+		if n < len(buf) {
+			return nil
+		}
+		at += int64(n - frameHead + 1) // a frame may begin within, and go on behind
 	}
 }
 

@@ -3,7 +3,6 @@ package sealfs
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"sync"
 
@@ -17,6 +16,7 @@ import (
 type logWriter struct {
 	fs    *FS
 	name  string
+	id    fileID
 	under vfs.File
 	key   *fileKey
 
@@ -28,18 +28,33 @@ type logWriter struct {
 	end    int64  // behind the last whole frame on disk
 	number uint32 // of the next frame
 	synced uint32 // frames that are durable
+	unsure bool   // a Sync failed: which frames are durable will not be known any more
 	err    error
 	closed bool
 }
 
 var _ vfs.File = (*logWriter)(nil)
 
-func (f *FS) newLogWriter(name string, under vfs.File, key *fileKey) *logWriter {
-	w := &logWriter{fs: f, name: name, under: under, key: key, end: headSize}
+// newLogWriter is called before the file has its head: who finds it there and reads it at once
+// must not take it for a log that nobody writes, which ends with what it has. It is followed by begin,
+// or by forgotten.
+func (f *FS) newLogWriter(name string, id fileID) *logWriter {
+	w := &logWriter{fs: f, name: name, id: id, end: headSize}
 	f.mu.Lock()
-	f.logs[key.id] = w
+	f.logs[id] = w
 	f.mu.Unlock()
 	return w
+}
+
+func (w *logWriter) begin(under vfs.File, key *fileKey) *logWriter {
+	w.under, w.key = under, key
+	return w
+}
+
+func (w *logWriter) forgotten() {
+	w.fs.mu.Lock()
+	delete(w.fs.logs, w.id)
+	w.fs.mu.Unlock()
 }
 
 // Write implements vfs.File.
@@ -64,18 +79,15 @@ func (w *logWriter) write(p []byte, retry func(func() error) error) error {
 	first, synced := w.number, w.synced
 	w.mu.Unlock()
 	number := uint64(first)
-	if frames := uint64(len(p)/maxFrame) + 1; number+frames > math.MaxUint32 {
+	if frames := uint64(len(p)/maxFrame) + 1; number+frames > maxFrames {
 		return ofFile(w.name, errTooLong)
 	}
 	err := retry(func() error {
 		return w.key.use(func(a *dek.AEAD) error {
 			w.buf, number = w.buf[:0], uint64(first)
-			var aad [frameAAD]byte
 			for rest, more := p, true; more; more = len(rest) > 0 {
 				n := min(len(rest), maxFrame)
-				head := frame{uint32(n), uint32(number), synced}.put(&aad)
-				w.buf = append(w.buf, head[1:]...)
-				w.buf = a.Seal(w.buf, rest[:n], head)
+				w.buf = frame{uint32(n), uint32(number), synced}.seal(w.buf, a, rest[:n])
 				rest = rest[n:]
 				number++
 			}
@@ -122,13 +134,19 @@ func (w *logWriter) sync(under func() error) error {
 	w.mu.Lock()
 	written := w.number
 	w.mu.Unlock()
-	if err := under(); err != nil {
-		return err
-	}
+	err := under()
+	w.syncedTo(written, err)
+	return err
+}
+
+// syncedTo takes up what a Sync of the file beneath said. After one that failed a later one says
+// nothing of what was written before: the system may have given those bytes up.
+func (w *logWriter) syncedTo(number uint32, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.synced = max(w.synced, written)
-	return nil
+	if w.unsure = w.unsure || err != nil; !w.unsure {
+		w.synced = max(w.synced, number)
+	}
 }
 
 // SyncTo implements vfs.File. On disk a prefix of the content is at least as long.
@@ -137,10 +155,8 @@ func (w *logWriter) SyncTo(length int64) (bool, error) {
 	written, to := w.number, min(headSize+length, w.end)
 	w.mu.Unlock()
 	full, err := w.under.SyncTo(to)
-	if full && err == nil {
-		w.mu.Lock()
-		w.synced = max(w.synced, written)
-		w.mu.Unlock()
+	if full || err != nil {
+		w.syncedTo(written, err)
 	}
 	return full, err
 }
@@ -162,9 +178,7 @@ func (w *logWriter) Close() error {
 	if noAccess(err) || w.err != nil {
 		err = nil // what failed was reported when it did
 	}
-	w.fs.mu.Lock()
-	delete(w.fs.logs, w.key.id)
-	w.fs.mu.Unlock()
+	w.forgotten()
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()

@@ -232,6 +232,7 @@ func (f *FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCatego
 		return nil, ofFile(oldname, err)
 	}
 	h := newHead(Log, 0)
+	w := f.newLogWriter(newname, h.id)
 	var u vfs.File
 	k, err := f.newKey(h, []string{f.under.PathBase(newname), f.under.PathBase(oldname)}, func() (err error) {
 		f.names.Lock()
@@ -245,15 +246,23 @@ func (f *FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCatego
 			return err
 		}
 		// Again, for where it writes on, and if the file beneath was made anew.
-		if _, err := u.Write(b); err != nil {
+		fi, err := u.Stat()
+		if err == nil {
+			_, err = u.Write(b)
+		}
+		if err == nil && fi.Size() < headSize {
+			err = u.Sync()
+		}
+		if err != nil {
 			return errors.Join(err, u.Close())
 		}
 		return nil
 	})
 	if err != nil {
+		w.forgotten()
 		return nil, ofFile(newname, err)
 	}
-	return f.newLogWriter(newname, u, k), nil
+	return w.begin(u, k), nil
 }
 
 // checkIsLog looks whether a file is a log, by what its head says in clear: what is overwritten

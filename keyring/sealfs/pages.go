@@ -1,6 +1,7 @@
 package sealfs
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 
@@ -13,7 +14,7 @@ import (
 //	offset                size  field
 //	4096 + i*(P+44)         16  salt of the run
 //	             . + 16     12  nonce, random
-//	             . + 28      P  ciphertext; in the last page zeros, or anything, behind the end
+//	             . + 28      P  ciphertext; in the last page zeros, or what a crash left, behind the end
 //	             . + P+28   16  tag
 //
 //	AAD: "p" | number of the page, 8
@@ -37,6 +38,19 @@ import (
 //
 // A file has pages for all its content, each written at least once: one that was never written does
 // not read as zeros. It may be longer on disk than that, where it could not be made shorter.
+//
+// # What a crash leaves
+//
+// Of the two records one is that of the last Sync, and stays as it is until the other one is durable:
+// so a crash, which may tear what is being written, leaves one of them always, and a file with none
+// was damaged. A file is made with one. Sync is two of the file beneath if the size has changed: of the
+// pages, then of a record that says that they are durable, so that they cannot be missing afterwards
+// without an error.
+//
+// A record that says that a file has grown may be on the disk before its pages are. So there must be
+// nothing at their places that opens: before a file grows for the first time, and when it was made
+// shorter, what is behind its end is overwritten or cut off, durably (see [File.tidy]). Otherwise content
+// that was cut off, or never was acknowledged, would be read again after a crash.
 const (
 	pageOverhead = saltSize + sealedOverhead
 	sizeContent  = 24
@@ -95,8 +109,12 @@ func (k *fileKey) openRun(dst, sealed, aad []byte) ([]byte, error) {
 	return a.Open(dst, sealed[saltSize:], aad)
 }
 
-// openSizes returns the size record that counts, and whether there is one.
-func (k *fileKey) openSizes(h *head) (out sizes, ok bool, err error) {
+// errNoSizes says that no size record opens: a crash leaves one of the two always.
+var errNoSizes = fmt.Errorf("its size is not known: neither size record opens: %w", keyring.ErrCorrupt)
+
+// openSizes returns the size record that counts, and which of the two it is.
+func (k *fileKey) openSizes(h *head) (out sizes, which int, err error) {
+	ok := false
 	for i, slot := range h.sizes {
 		if slot == nil {
 			continue
@@ -108,13 +126,27 @@ func (k *fileKey) openSizes(h *head) (out sizes, ok bool, err error) {
 		}
 		s, err := decodeSizes(b)
 		if err != nil {
-			return sizes{}, false, err
+			return sizes{}, 0, err
 		}
 		if !ok || s.sequence > out.sequence {
-			out, ok = s, true
+			out, which, ok = s, i, true
 		}
 	}
-	return out, ok, nil
+	if !ok {
+		return sizes{}, 0, errNoSizes
+	}
+	return out, which, nil
+}
+
+// firstSizes is the size record of a new file, the first of the two. Nobody else has the key yet.
+func (k *fileKey) firstSizes() ([]byte, error) {
+	var salt [saltSize]byte
+	rand.Read(salt[:])
+	a, err := k.run(salt)
+	if err != nil {
+		return nil, err
+	}
+	return a.Seal(salt[:], sizes{sequence: 1}.encode(), sizeAAD(0)), nil
 }
 
 // pageFile is a file of pages that is open, shared by all its handles. What is not said to be guarded by
@@ -129,8 +161,14 @@ type pageFile struct {
 	sizes sizes
 	known bool // sizes were read
 
-	salt    [saltSize]byte
-	seals   int64 // under that salt; 0: no salt was drawn yet
-	err     error // a write of a size record failed
-	changed bool  // since the last Sync
+	// Of the size records: which is not written to, because the other may be torn, whether that one is
+	// durable, and whether the other one was written since the last Sync.
+	keep    int
+	firm    bool
+	written bool
+	tidy    bool // behind the end nothing is on disk that opens, and that is durable
+
+	salt  [saltSize]byte
+	seals int64 // under that salt; 0: no salt was drawn yet
+	err   error // a write of a size record failed, or a Sync
 }

@@ -147,23 +147,7 @@ func (f *FS) checkRecord(h *head) (int, error) {
 	defer func() { hold.Release() }()
 	var b keyring.Binding
 	b.Set(h.context())
-	var first error
-	for _, i := range h.newestFirst() {
-		err := hold.For(inner.Block{}).CheckRecord(background, h.records[i], &b)
-		if err == nil {
-			return i, nil
-		}
-		if !errors.Is(err, keyring.ErrCorrupt) {
-			return 0, err
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	if first == nil {
-		first = fmt.Errorf("its head has no DEK record: %w", keyring.ErrCorrupt)
-	}
-	return 0, first
+	return h.firstGood(&hold, func(record []byte) error { return hold.For(inner.Block{}).CheckRecord(background, record, &b) })
 }
 
 // freeRecord returns a slot that may be filled, or -1: one that was never used or, if slots are not

@@ -12,6 +12,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 
+	"github.com/blockseal/blockseal/internal/quota"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -21,7 +22,7 @@ type client struct {
 	url     string
 	keys    *azkeys.Client
 	opts    Options
-	budget  *budget
+	budget  *quota.Budget
 	signIns *credential
 
 	mu       sync.Mutex
@@ -41,15 +42,17 @@ func newClient(vaultURL string, cred azcore.TokenCredential, opts *Options) (*cl
 	if err != nil {
 		return nil, err
 	}
-	c := &client{url: u, opts: o, budget: newBudget(o.Clock, o.Budget), signIns: &credential{inner: cred}, software: map[string]bool{}}
+	budget, err := o.budgetOf(u)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{url: u, opts: o, budget: budget, signIns: &credential{inner: cred}, software: map[string]bool{}}
 	c.keys, err = azkeys.NewClient(u, c.signIns, o.clientOptions(&guard{budget: c.budget, clock: o.Clock, challenge: c.setTenant}))
 	if err != nil {
 		return nil, fmt.Errorf("azure: make the client: %w", err)
 	}
 	return c, nil
 }
-
-var errTimeout = errors.New("azure: the call's time is up")
 
 // begin takes an operation's place in the queue for the budget, or says why its turn
 // would come too late for ctx. run goes on with it.
@@ -58,7 +61,7 @@ func (c *client) begin(ctx context.Context, op vault.Operation, id vault.KeyID) 
 	cl.ends = c.opts.Clock.Elapsed() + c.opts.Timeout
 	err := ctx.Err()
 	if err == nil {
-		cl.place, err = c.budget.enter(cl.units, cl.first, c.needed(ctx, cl.ends), cl.ends)
+		cl.place, err = c.budget.Enter(cl.units, cl.first, c.needed(ctx, cl.ends), cl.ends)
 	}
 	if err != nil {
 		return nil, c.fail(ctx, cl, err, false)
@@ -80,7 +83,7 @@ func (c *client) board(ctx context.Context, op vault.Operation, id vault.KeyID) 
 		if have == nil {
 			return c.begin(ctx, op, id)
 		}
-		if err := have.place.refuses(c.needed(ctx, c.opts.Clock.Elapsed()+c.opts.Timeout)); err != nil {
+		if err := have.place.Refuses(c.needed(ctx, c.opts.Clock.Elapsed()+c.opts.Timeout)); err != nil {
 			return nil, c.fail(ctx, &call{op: op, id: id}, err, false)
 		}
 		return have, nil
@@ -93,8 +96,8 @@ func (c *client) board(ctx context.Context, op vault.Operation, id vault.KeyID) 
 func (c *client) run(ctx context.Context, cl *call, f func(context.Context) error) error {
 	bounded, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer c.opts.Clock.AfterFunc(cl.ends-c.opts.Clock.Elapsed(), func() { cancel(errTimeout) })()
-	if err := cl.place.wait(bounded); err != nil {
+	defer c.opts.Clock.AfterFunc(cl.ends-c.opts.Clock.Elapsed(), func() { cancel(quota.ErrTimeUp) })()
+	if err := cl.place.Wait(bounded); err != nil {
 		return c.fail(ctx, cl, err, false)
 	}
 	cl.paid = true
@@ -107,7 +110,7 @@ func (c *client) run(ctx context.Context, cl *call, f func(context.Context) erro
 		if _, judged := errors.AsType[*vault.Error](err); judged {
 			return err // of an answer that was not believed
 		}
-		timedOut := ctx.Err() == nil && errors.Is(context.Cause(bounded), errTimeout)
+		timedOut := ctx.Err() == nil && errors.Is(context.Cause(bounded), quota.ErrTimeUp)
 		return c.fail(ctx, cl, err, timedOut)
 	})
 }
@@ -145,7 +148,7 @@ func (c *client) weight(name string) int {
 	if c.software[name] {
 		return 1
 	}
-	return heaviest
+	return quota.Heaviest
 }
 
 func (c *client) setSoftware(name string, software bool) {

@@ -15,6 +15,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
 	"github.com/blockseal/blockseal/internal/keyfile"
+	"github.com/blockseal/blockseal/internal/quota"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -47,7 +48,7 @@ var (
 func (c *client) fail(ctx context.Context, cl *call, err error, timedOut bool) error {
 	e := &vault.Error{Op: cl.op, Key: cl.id, Kind: vault.ErrUnavailable}
 	var token *tokenError
-	var gate *closedGate
+	var gate *quota.Closed
 	var bad badChallenge
 	switch {
 	case errors.As(err, &token): // before isAnswer: Microsoft Entra ID's answer is not the vault's
@@ -56,15 +57,19 @@ func (c *client) fail(ctx context.Context, cl *call, err error, timedOut bool) e
 		c.answered(e, cl)
 	case errors.As(err, &gate):
 		e.Kind, e.Code, e.Detail = vault.ErrThrottled, "Throttled", "too many requests to this vault"
-		e.RetryAfter = gate.retryAfter
+		e.RetryAfter = gate.RetryAfter
 		if cl.last != nil {
 			e.RequestID = cl.last.requestID
 		}
-	case (timedOut || errors.Is(err, errNoTurn)) && cl.cut == nil && cl.last != nil && silence(cl.last.status):
+	case (timedOut || errors.Is(err, quota.ErrNoTurn)) && cl.cut == nil && cl.last != nil && silence(cl.last.status):
 		c.answered(e, cl) // the last that was heard
-	case errors.Is(err, errNoTurn):
+	case errors.Is(err, quota.ErrNoTurn):
 		e.Kind = vault.ErrThrottled
-		e.Detail = fmt.Sprintf("not by the vault: this client's own budget of %d operations in 10 seconds is spent for longer than the call has time; make fewer calls at once, give them more time, or raise Options.Budget if the vault has room", c.opts.Budget)
+		whose := "this client's own budget"
+		if c.opts.Budgets != nil {
+			whose = "the budget that this program's clients of it share,"
+		}
+		e.Detail = fmt.Sprintf("not by the vault: %s of %d operations in 10 seconds is spent for longer than the call has time; make fewer calls at once, give them more time, or raise Options.Budget if the vault has room", whose, c.opts.Budget)
 	case ctx.Err() != nil && !timedOut:
 		e.Err = ctx.Err()
 	case timedOut && cl.signingIn:

@@ -1,6 +1,7 @@
 package azure
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azkeys"
 
+	"github.com/blockseal/blockseal/internal/quota"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -53,6 +55,11 @@ type Options struct {
 	// turn to others. Divide what the vault serves among the processes that share it. At
 	// least 10. Default: 2,000, half of the documented limit.
 	Budget int
+	// Budgets shares the Budget: all clients of one vault with the same Budgets send as much
+	// together as one of them may, and none sends anything while the vault asks for a pause.
+	// Their Budget is the same number. A program that makes a client for each of its tenants, each
+	// with an identity of its own, has one Budgets. Default: none, and the Budget is the client's own.
+	Budgets *Budgets
 
 	// WrapLocally makes WrapKey encrypt in this process with the public key, after
 	// the vault has shown that it unwraps what that key wraps: wrapping then costs no
@@ -65,8 +72,36 @@ type Options struct {
 	// LocalWrapAge is for WrapLocally. Default: 1 minute.
 	LocalWrapAge time.Duration
 
-	// Clock is for tests. Default: the system's.
+	// Clock is for tests. Default: that of Budgets, or the system's.
 	Clock vault.Clock
+}
+
+// Budgets are the budgets of any number of vaults, for clients that share them. They are safe for
+// concurrent use.
+type Budgets struct {
+	clock vault.Clock
+	set   *quota.Set
+}
+
+// NewBudgets returns budgets for clients that have them in their [Options]. clock, which they then
+// have as well, is for tests: nil is the system's.
+func NewBudgets(clock vault.Clock) *Budgets {
+	if clock == nil {
+		clock = vault.SystemClock()
+	}
+	return &Budgets{clock: clock, set: quota.NewSet(clock)}
+}
+
+// budgetOf returns the budget of a client of a vault.
+func (o *Options) budgetOf(vaultURL string) (*quota.Budget, error) {
+	if o.Budgets == nil {
+		return quota.New(o.Clock, o.Budget), nil
+	}
+	b, err := o.Budgets.set.Of(vaultURL, o.Budget)
+	if err != nil {
+		return nil, fmt.Errorf("azure: Options.Budget and another client's with the same Budgets differ: %w", err)
+	}
+	return b, nil
 }
 
 // withDefaults returns a copy of o with defaults filled in, or says what is wrong.
@@ -84,7 +119,12 @@ func (o *Options) withDefaults() (Options, error) {
 	if f.LocalWrapAge == 0 {
 		f.LocalWrapAge = DefaultLocalWrapAge
 	}
-	if f.Clock == nil {
+	switch {
+	case f.Budgets != nil && f.Clock != nil:
+		return f, errors.New("azure: Options.Clock is that of Options.Budgets; give it to NewBudgets")
+	case f.Budgets != nil:
+		f.Clock = f.Budgets.clock
+	case f.Clock == nil:
 		f.Clock = vault.SystemClock()
 	}
 	switch {

@@ -14,6 +14,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 
+	"github.com/blockseal/blockseal/internal/quota"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -25,7 +26,7 @@ type call struct {
 	id    vault.KeyID
 	units int
 	first bool          // it goes before those that are not
-	place *place        // of the first request
+	place *quota.Place  // of the first request
 	paid  bool          // the first request is paid for before the client starts
 	ends  time.Duration // when the operation's time is up
 	sent  func()        // called before each request
@@ -81,7 +82,7 @@ type answer struct {
 // guard is the policy that every request passes, each retry and each answer to a
 // challenge too, after the client's own policies and before the transport.
 type guard struct {
-	budget    *budget
+	budget    *quota.Budget
 	clock     vault.Clock
 	challenge func(tenant string) // told the tenant that the vault names
 }
@@ -95,9 +96,9 @@ func (g *guard) Do(req *policy.Request) (*http.Response, error) {
 	ctx := req.Raw().Context()
 	if !c.paid {
 		// What answers the challenge is the same operation, which has had its turn.
-		p, err := g.budget.enter(c.units, c.first || c.challenged(), c.ends, c.ends)
+		p, err := g.budget.Enter(c.units, c.first || c.challenged(), c.ends, c.ends)
 		if err == nil {
-			err = p.wait(ctx)
+			err = p.Wait(ctx)
 		}
 		if err != nil {
 			return nil, err
@@ -123,22 +124,22 @@ func (g *guard) Do(req *policy.Request) (*http.Response, error) {
 	c.body = resp
 	c.date, _ = http.ParseTime(resp.Header.Get("Date")) // zero if it is none
 	if resp.StatusCode < http.StatusBadRequest {
-		g.budget.answered()
+		g.budget.Answered()
 		return resp, nil
 	}
 	c.last = readAnswer(resp, token, g.clock.Now())
 	c.last.requestID = id
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests:
-		g.budget.throttled(c.last.retryAfter)
+		g.budget.Throttled(c.last.retryAfter)
 		if c.last.retryAfter > c.ends-g.clock.Elapsed() {
-			return nil, &closedGate{retryAfter: c.last.retryAfter}
+			return nil, &quota.Closed{RetryAfter: c.last.retryAfter}
 		}
 	case http.StatusUnauthorized:
-		g.budget.answered()
+		g.budget.Answered()
 		return resp, g.checkChallenge(resp.Header.Get("WWW-Authenticate"))
 	default:
-		g.budget.answered()
+		g.budget.Answered()
 	}
 	return resp, nil
 }

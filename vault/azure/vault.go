@@ -46,7 +46,8 @@ var (
 // which the role Key Vault Crypto Service Encryption User gives, and nothing else.
 //
 // One Vault serves a whole process: its budget, its token and its connections are
-// shared by all that use it.
+// shared by all that use it. Where tenants have identities of their own, each is a Vault, and
+// [Options].Budgets has them share the budget.
 func New(vaultURL string, cred azcore.TokenCredential, opts *Options) (*Vault, error) {
 	c, err := newClient(vaultURL, cred, opts)
 	if err != nil {

@@ -126,7 +126,7 @@ func held(t *testing.T, ctx context.Context, v *vaulttest.Vault, id vault.KeyID)
 		_, err := v.GetKey(ctx, id)
 		result <- err
 	}()
-	require.Eventually(t, func() bool { return v.Waiting() == 1 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return v.Waiting() == 1 }, time.Minute, time.Millisecond)
 	return result
 }
 

@@ -70,6 +70,12 @@ func (r *rig) calls(ctx context.Context, v engine.View) map[string]func() error 
 		}
 		return r.e.Partition(99).Clear(ctx) // it may succeed, and the others are to find what is there
 	}
+	if d, ok := r.p.(engine.Deferrer); ok {
+		calls["SwapMetaLater"] = func() error {
+			_, err := d.SwapMetaLater(ctx, engine.Swap{Name: "later", Revision: engine.AnyRevision, Value: []byte("new")})
+			return err
+		}
+	}
 	if p, ok := r.p.(engine.Purger); ok {
 		calls["Purge"] = func() error {
 			return p.Purge(ctx, func() error { _, err := r.swap("touched", engine.AnyRevision, nil); return err }, func() bool { return false })
@@ -236,6 +242,36 @@ func lifeParts() []part {
 			_, revision, err = c.p.LoadMeta(c.ctx, "name")
 			require.ErrorIs(t, err, engine.ErrNotFound)
 			require.Zero(t, revision)
+		}},
+		{"what is swapped later is durable with what follows", func(t T, s Subject) {
+			r := newRig(t, s)
+			d, ok := r.p.(engine.Deferrer)
+			if !ok || s.Crash == nil {
+				return
+			}
+			first, err := d.SwapMetaLater(r.ctx, engine.Swap{Name: "name", Value: []byte("one")})
+			require.NoError(t, err)
+			got, revision := r.meta("name")
+			require.Equal(t, "one", got, "it is there at once")
+			require.Equal(t, first, []uint64{revision})
+			_, err = d.SwapMetaLater(r.ctx, engine.Swap{Name: "name", Value: []byte("x")})
+			require.ErrorIs(t, err, engine.ErrConflict)
+			for i, follow := range []func(p engine.Partition) error{
+				func(p engine.Partition) error { return engine.SetMeta(r.ctx, p, "follows", []byte("x")) },
+				func(p engine.Partition) error { (&rig{t, r.ctx, r.e, p}).put("a", "1", "one"); return nil },
+				func(p engine.Partition) error { return p.Sync(r.ctx) },
+				func(p engine.Partition) error { return p.Clear(r.ctx) },
+			} {
+				value := []byte{byte(i)}
+				_, err := d.SwapMetaLater(r.ctx, engine.Swap{Name: "name", Revision: engine.AnyRevision, Value: value})
+				require.NoError(t, err)
+				require.NoError(t, follow(r.in(8).p), "another partition's")
+				e := s.Crash(t, r.e)
+				t.Cleanup(func() { _ = e.Close() })
+				got, err := e.Peek(r.ctx, 7, "name")
+				require.NoError(t, err)
+				require.Equal(t, value, got)
+			}
 		}},
 		{"a copy has what was before it was decided", func(t T, s Subject) {
 			if s.Copy == nil {

@@ -81,6 +81,20 @@ func TestSuiteFindsBrokenEngines(t *testing.T) {
 		s := Subject{New: func(T) engine.Engine { return memory.New() }, Crash: func(T, engine.Engine) engine.Engine { return memory.New() }}
 		require.NotEmpty(t, fails(named(t, "what is durable survives a crash"), s))
 	})
+	t.Run("what is swapped later is never durable", func(t *testing.T) {
+		for _, good := range []bool{true, false} {
+			s := Subject{
+				New: func(T) engine.Engine { return deferring{memory.New()} },
+				Crash: func(_ T, e engine.Engine) engine.Engine {
+					if good {
+						return e
+					}
+					return memory.New()
+				},
+			}
+			require.Equal(t, good, len(fails(named(t, "what is swapped later is durable with what follows"), s)) == 0)
+		}
+	})
 	t.Run("a copy is empty", func(t *testing.T) {
 		s := Subject{New: func(T) engine.Engine { return memory.New() },
 			Copy: func(T, engine.Engine, func(func(uint32, uint32))) engine.Engine { return memory.New() }}
@@ -105,7 +119,7 @@ func TestSuiteFindsBrokenEngines(t *testing.T) {
 
 // Each part of the suite has an engine that it finds, but for the one that is left out here.
 func TestEveryPartFindsSomething(t *testing.T) {
-	finds := map[string]bool{"what is durable survives a crash": true, "a copy has what was before it was decided": true,
+	finds := map[string]bool{"what is durable survives a crash": true, "what is swapped later is durable with what follows": true, "a copy has what was before it was decided": true,
 		"a purge leaves what is there": true, "what was purged is in no file": true, "partitions have nothing in common": true, "a batch that is not applied changes nothing": true}
 	for _, b := range brokenEngines {
 		finds[b.part] = true

@@ -276,3 +276,16 @@ func (p rememberingPartition) Purge(ctx context.Context, touch func() error, _ f
 
 // errorsOf is an error, or another one.
 func errorsOf(err error, other *error) error { return errors.Join(err, *other) }
+
+// deferring is an engine whose partitions say that they are engine.Deferrer.
+type deferring struct{ *memory.Engine }
+
+type deferringPartition struct{ engine.Partition }
+
+func (e deferring) Partition(number uint32) engine.Partition {
+	return deferringPartition{e.Engine.Partition(number)}
+}
+
+func (p deferringPartition) SwapMetaLater(ctx context.Context, swaps ...engine.Swap) ([]uint64, error) {
+	return p.SwapMeta(ctx, swaps...)
+}

@@ -139,6 +139,16 @@ func (p *partition) ListMeta(ctx context.Context, prefix string, f func(name str
 
 // SwapMeta implements [engine.Meta].
 func (p *partition) SwapMeta(ctx context.Context, swaps ...engine.Swap) (given []uint64, err error) {
+	return p.swapMeta(ctx, swaps, true)
+}
+
+// SwapMetaLater implements [engine.Deferrer]. Pebble has one log for all partitions, replays it as a
+// prefix, and syncs one file of it before it begins the next.
+func (p *partition) SwapMetaLater(ctx context.Context, swaps ...engine.Swap) (given []uint64, err error) {
+	return p.swapMeta(ctx, swaps, false)
+}
+
+func (p *partition) swapMeta(ctx context.Context, swaps []engine.Swap, sync bool) (given []uint64, err error) {
 	if err := p.db.ready(ctx); err != nil {
 		return nil, err
 	}
@@ -179,7 +189,7 @@ func (p *partition) SwapMeta(ctx context.Context, swaps ...engine.Swap) (given [
 	end := p.meta.begin(swaps)
 	// In one step: a log that cannot be written ends the process here
 	// (docs/adr/0006-wal-failure-ends-the-process.md), but not in a Wait of its own.
-	if err := p.db.Commit(b, true); err != nil {
+	if err := p.db.Commit(b, sync); err != nil {
 		end(false)
 		return nil, err
 	}

@@ -38,12 +38,12 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, ru
 		// Pebble's default ends the process.
 		EventListener: &pebble.EventListener{
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { log.Errorf("%s", info) },
-			BackgroundError: (&backgroundErrors{room: room}).handler(log),
-			FlushEnd:        func(info pebble.FlushInfo) { room.ended(info.Err) },
+			BackgroundError: new(backgroundErrors).handler(log),
+			FlushEnd:        room.flushed,
 			CompactionBegin: run.begun,
 			CompactionEnd: func(info pebble.CompactionInfo) {
 				run.ended(info)
-				room.ended(info.Err)
+				room.compacted(info)
 			},
 		},
 		FormatMajorVersion:          formatVersion,
@@ -101,12 +101,12 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, ru
 	return p
 }
 
-// backgroundErrors logs flushes and compactions that fail, on a full disk, for one. Pebble v2.1
+// backgroundErrors logs what fails behind the callers: flushes and compactions, on a full disk, for
+// one, and reads of what the tables hold, by which Pebble plans compactions. A flush Pebble v2.1
 // tries again at once and for ever, which keeps a core busy. Open, which may need the flush to
-// replay a log, waits; room keeps others from waiting. Pebble calls this with its lock held, so
+// replay a log, waits; room keeps others from waiting. Pebble may call this with its lock held, so
 // that it can only log.
 type backgroundErrors struct {
-	room *room
 	mu   sync.Mutex
 	last time.Time // when one was logged
 }
@@ -115,7 +115,6 @@ const backgroundTell = 10 * time.Second
 
 func (b *backgroundErrors) handler(log *logger) func(error) {
 	return func(err error) {
-		b.room.failed(err)
 		b.mu.Lock()
 		tell := time.Since(b.last) >= backgroundTell
 		if tell {
@@ -123,7 +122,7 @@ func (b *backgroundErrors) handler(log *logger) func(error) {
 		}
 		b.mu.Unlock()
 		if tell {
-			log.Errorf("a flush or compaction failed and is tried again until it succeeds: %v", err)
+			log.Errorf("work in the background (a flush, a compaction or a look at a table) failed, and is tried again: %v", err)
 		}
 	}
 }

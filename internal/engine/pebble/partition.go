@@ -16,6 +16,7 @@ var (
 	_ engine.Checkpointer = (*DB)(nil)
 	_ engine.Meter        = (*DB)(nil)
 	_ engine.Purger       = (*partition)(nil)
+	_ engine.Deferrer     = (*partition)(nil)
 )
 
 type partitions struct {

@@ -2,14 +2,18 @@ package pebble
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/engine"
@@ -115,9 +119,7 @@ func TestFullDiskRefusesWrites(t *testing.T) {
 		acknowledged++
 		_, err := d.beginFlush()
 		require.NoError(t, err)
-		for range 3 { // one may be from before, and with the last but one the first has come through
-			<-fs.refused
-		}
+		require.Eventually(t, func() bool { return d.room.failing.Load()&flushing != 0 }, time.Minute, time.Millisecond)
 	}
 	d := open()
 	fill(d)
@@ -133,7 +135,7 @@ func TestFullDiskRefusesWrites(t *testing.T) {
 	require.Equal(t, acknowledged, count(d))
 
 	fs.full.Store(false)
-	require.Eventually(t, func() bool { return put(d, acknowledged) == nil }, 20*time.Second, time.Millisecond, "it is taken as soon as there is room")
+	require.Eventually(t, func() bool { return put(d, acknowledged) == nil }, time.Minute, time.Millisecond, "it is taken as soon as there is room")
 	acknowledged++
 	require.NoError(t, d.Flush(t.Context()))
 
@@ -148,5 +150,84 @@ func TestFullDiskRefusesWrites(t *testing.T) {
 	fs.full.Store(false)
 	d = open()
 	require.Equal(t, acknowledged, count(d))
+	require.NoError(t, d.Close())
+}
+
+// What shows that the disk is full, or is not: a compaction that succeeds says nothing of a flush
+// that fails, and a read that fails in the background, as of what a table holds, nothing of either.
+// Else a write would be admitted that waits inside Pebble for as long as there is no room, or one
+// refused for which there is room.
+func TestWhatShowsThatThereIsRoom(t *testing.T) {
+	r := newRoom(Options{})
+	flush := func(err error) { r.flushed(pebble.FlushInfo{Err: err}) }
+	compact := func(err error) { r.compacted(pebble.CompactionInfo{Err: err}) }
+	failing := func(want bool) {
+		t.Helper()
+		require.Equal(t, want, r.because(context.Canceled) != context.Canceled)
+	}
+	failing(false)
+	flush(syscall.ENOSPC)
+	compact(nil)
+	failing(true)
+	flush(errors.New(emptyFlush))
+	failing(true)
+	flush(nil)
+	failing(false)
+	compact(syscall.ENOSPC)
+	failing(true)
+	compact(nil)
+	failing(false)
+	compact(syscall.ENOSPC)
+	flush(nil)
+	failing(false)
+	compact(pebble.ErrCancelledCompaction)
+	flush(errors.New(emptyFlush))
+	failing(false)
+}
+
+// Pebble tells of a flush that had nothing to write as of one that failed.
+func TestAnEmptyFlushIsNoFailure(t *testing.T) {
+	d := openMem(t)
+	require.NoError(t, d.p.Set([]byte("\x02a"), nil, pebble.NoSync))
+	require.NoError(t, d.p.SingleDelete([]byte("\x02a"), pebble.NoSync)) // the two annihilate each other
+	require.NoError(t, d.Flush(t.Context()))
+	require.Zero(t, d.Metrics().Levels[0].TablesFlushed, "it wrote nothing")
+	require.Zero(t, d.room.failing.Load())
+}
+
+// told gets what is logged.
+type told chan string
+
+func (c told) Write(b []byte) (int, error) {
+	select {
+	case c <- string(b):
+	default:
+	}
+	return len(b), nil
+}
+
+// A table that cannot be read in the background is no full disk.
+func TestAReadThatFailsBehindIsNoFullDisk(t *testing.T) {
+	mem := vfs.NewMem()
+	require.NoError(t, mem.MkdirAll("db", 0o755))
+	t.Run("before", func(t *testing.T) {
+		d := openDir(t, "db", mem)
+		set(t, d, "\x02a", "value")
+		require.NoError(t, d.Flush(t.Context()))
+	})
+	lock, err := LockDir("db", mem, false)
+	require.NoError(t, err)
+	defer lock.Close()
+	logged := make(told, 1)
+	d, err := Open("db", lock, Options{Logger: slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelError})),
+		FS: errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind == errorfs.OpOpen && strings.HasSuffix(op.Path, ".sst") {
+				return syscall.EIO
+			}
+			return nil
+		}))})
+	require.NoError(t, err)
+	require.Contains(t, <-logged, "input/output error") // Pebble gathers statistics of the tables
+	require.Zero(t, d.room.failing.Load())
 	require.NoError(t, d.Close())
 }

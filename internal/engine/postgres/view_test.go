@@ -138,6 +138,9 @@ func TestViewEndsWithItsConnection(t *testing.T) {
 	v, err := r.p.View(r.ctx)
 	require.NoError(t, err)
 	c := r.session()
+	require.Eventually(t, func() bool { // those of tests before may have to go yet
+		return one[int](r, c, `select count(*) from pg_stat_activity where state = 'idle in transaction'`) == 1
+	}, long, short)
 	require.Equal(t, 1, one[int](r, c, `select count(pg_terminate_backend(pid)) from pg_stat_activity where state = 'idle in transaction'`))
 	require.Eventually(t, func() bool {
 		return one[int](r, c, `select count(*) from pg_stat_activity where state = 'idle in transaction'`) == 0

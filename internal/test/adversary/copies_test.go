@@ -1,8 +1,10 @@
 package adversary
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -38,6 +40,13 @@ func (g *rig) copyFiles(from, to string) {
 // editIdentity changes the text of an identity file, as anybody can who writes the disk.
 func (g *rig) editIdentity(edit func(text string) string) {
 	g.t.Helper()
+	g.rewriteIdentity(edit)
+	require.NoError(g.t, unclose.Store(g.opts.Pebble.FS, g.dir))
+}
+
+// rewriteIdentity is editIdentity of a directory that stays closed; the sum at the end is made right.
+func (g *rig) rewriteIdentity(edit func(text string) string) {
+	g.t.Helper()
 	path := g.opts.Pebble.FS.PathJoin(g.dir, "BLOCKSEAL")
 	f, err := g.opts.Pebble.FS.Open(path)
 	require.NoError(g.t, err)
@@ -46,27 +55,44 @@ func (g *rig) editIdentity(edit func(text string) string) {
 	require.NoError(g.t, f.Close())
 	w, err := g.opts.Pebble.FS.Create(path, vfs.WriteCategoryUnspecified)
 	require.NoError(g.t, err)
-	_, err = io.WriteString(w, edit(string(text)))
+	body, _, _ := strings.Cut(edit(string(text)), "sha256 ")
+	_, err = fmt.Fprintf(w, "%ssha256 %x\n", body, sha256.Sum256([]byte(body)))
 	require.NoError(g.t, err)
 	require.NoError(g.t, w.Close())
-	require.NoError(g.t, unclose.Store(g.opts.Pebble.FS, g.dir))
 }
 
-// pretend gives a directory the identity of an instance.
-func (g *rig) pretend(instance string) {
+// directory returns the instance of a directory.
+func (g *rig) directory() string {
+	g.t.Helper()
+	text := files(g.t, g.opts.Pebble.FS, g.dir)[g.opts.Pebble.FS.PathJoin(g.dir, "BLOCKSEAL")]
+	_, after, ok := strings.Cut(text, "\ninstance ")
+	require.True(g.t, ok)
+	instance, _, _ := strings.Cut(after, "\n")
+	return instance
+}
+
+// pretend gives a directory the instance of another one, and its store the record that says that it
+// is no copy which waits.
+func (g *rig) pretend(directory string) {
 	g.editIdentity(func(text string) string {
 		var out strings.Builder
 		for line := range strings.Lines(text) {
-			switch {
-			case strings.HasPrefix(line, "instance "):
-				line = "instance " + instance + "\n"
-			case strings.HasPrefix(line, "copy of "):
-				continue
+			if strings.HasPrefix(line, "instance ") {
+				line = "instance " + directory + "\n"
 			}
 			out.WriteString(line)
 		}
 		return out.String()
 	})
+	g.settle()
+}
+
+// settle takes the mark of a copy away from the store in partition 0: its record says that it is
+// what it is.
+func (g *rig) settle() {
+	own, err := hex.DecodeString(storeInstance(g.directory(), 0))
+	require.NoError(g.t, err)
+	g.set(map[string]string{instanceKey: "\x01" + string(own)})
 }
 
 func (g *rig) documentKEK() vault.KeyID {
@@ -124,7 +150,8 @@ func copyValue(t *testing.T, instance string, vouched byte, document []byte, key
 // however it is put on the list of copies: it is said to be there, once, and counts as a use
 // of its KEK; and the purge of that closes it.
 func TestPlantedCopyIsNotMoved(t *testing.T) {
-	const planted = "aabbccddeeff00112233445566778899"
+	const directory = "aabbccddeeff00112233445566778899"
+	planted := storeInstance(directory, 0)
 	for name, plant := range map[string]func(t *testing.T, g *rig, instance string, value string){
 		"announced": func(_ *testing.T, g *rig, instance, value string) {
 			g.set(map[string]string{"\x01\x00\x00\x00\x00copy/" + instance + "/" + planted: value})
@@ -150,7 +177,7 @@ func TestPlantedCopyIsNotMoved(t *testing.T) {
 			require.NoError(t, err)
 			instance := s.Instance()
 			require.NoError(t, s.Close())
-			g.at("stolen").pretend(planted)
+			g.at("stolen").pretend(directory)
 			plant(t, g, instance, copyValue(t, planted, 1, make([]byte, 32), g.key, "stolen"))
 
 			heard := g.listen()
@@ -197,8 +224,8 @@ func TestPlantedCopyIsNotMoved(t *testing.T) {
 // store, nor the store's own files. The copy itself is, also when it was moved before.
 func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 	for name, c := range map[string]struct {
-		put  func(g *rig, instance string)
-		want error // nil: it is moved
+		put  func(g *rig, directory string) // of the copy, what its identity file says
+		want error                          // nil: it is moved
 		text string
 	}{
 		"the copy itself":                      {func(*rig, string) {}, nil, ""},
@@ -210,17 +237,17 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 		"the store's own files": {func(g *rig, _ string) {
 			g.copyFiles("after", "copy")
 		}, nil, "is not at copy any more"},
-		"a backup from before the copy": {func(g *rig, instance string) {
+		"a backup from before the copy": {func(g *rig, directory string) {
 			g.copyFiles("before", "copy")
-			g.at("copy").pretend(instance)
+			g.at("copy").pretend(directory)
 		}, keyring.ErrUnexpected, "it is not moved"},
-		"a backup from after the copy": {func(g *rig, instance string) {
+		"a backup from after the copy": {func(g *rig, directory string) {
 			g.copyFiles("after", "copy")
-			g.at("copy").pretend(instance)
+			g.at("copy").pretend(directory)
 		}, keyring.ErrUnexpected, "it is not moved"},
-		"another copy of the store": {func(g *rig, instance string) {
+		"another copy of the store": {func(g *rig, directory string) {
 			g.copyFiles("sibling", "copy")
-			g.at("copy").pretend(instance)
+			g.at("copy").pretend(directory)
 		}, keyring.ErrUnexpected, "it is not moved"},
 		"the copy before it was moved": {func(g *rig, _ string) {
 			g.copyFiles("as it was made", "copy")
@@ -230,11 +257,11 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 			g.copyFiles("once moved", "copy")
 			g.at("copy").editIdentity(func(text string) string { return text })
 		}, keyring.ErrUnexpected, "it is not moved"},
-		"another store on the same KEK": {func(g *rig, instance string) {
+		"another store on the same KEK": {func(g *rig, directory string) {
 			o := g.at("copy")
 			require.NoError(g.t, g.opts.Pebble.FS.RemoveAll("copy"))
 			o.fill("a")
-			o.pretend(instance)
+			o.pretend(directory)
 		}, block.ErrForeign, "it is not moved"},
 	} {
 		for _, moved := range []bool{false, true} {
@@ -270,7 +297,9 @@ func TestAnotherAtACopysPlaceIsNotMoved(t *testing.T) {
 				require.NoError(t, err)
 				require.NoError(t, s.Close())
 				g.copyFiles(g.dir, "after")
-				c.put(g, copies[0].Instance)
+				directory := g.at("copy").directory()
+				require.Equal(t, storeInstance(directory, 0), copies[0].Instance)
+				c.put(g, directory)
 
 				was := g.at("copy").documentKEK()
 				heard := g.listen()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/internal/test/unclose"
+	"github.com/blockseal/blockseal/keyring"
 )
 
 // positions bounds how many bytes of each file TestEveryFile alters.
@@ -40,6 +41,15 @@ func (g *rig) use(t testing.TB, ids []string, what string, out *outcome) {
 		typed(err)
 		out.refused++
 		return
+	}
+	if st := s.State(); st.Status != keyring.Available { // what says that it is no copy is another store's
+		require.ErrorContains(t, st.Cause, "a copy of a store stays locked until Revalidate succeeds", what)
+		if err := s.Revalidate(g.ctx); err != nil {
+			typed(err)
+			out.refused++
+			_ = s.Close()
+			return
+		}
 	}
 	found, bad := 0, 0
 	for b, err := range s.Blocks(g.ctx, block.Range{}) {

@@ -114,7 +114,7 @@ func TestDEKAndBlockForgedWithThePublicKey(t *testing.T) {
 		key := repeat(7, 32)
 		wrapped := string(g.wrap(sha256.New(), key))
 		epoch := good[dekKey("a")][1:5]
-		context := dekKey("a")[1:]
+		const context = "a" // the block's id, wherever an engine keeps it
 		data := "\x01" + string(seal(t, key, forgery, []byte("\x01"+store+context)))
 		byKEK := "\x02" + epoch + active
 		byKeyring := "\x01" + epoch
@@ -198,7 +198,19 @@ func TestKeyringForgedWithThePublicKey(t *testing.T) {
 		good := g.records()
 		secret := repeat(7, 32)
 		forged := g.document(headerOf(good[documentKey]), g.wrap(sha256.New(), secret), secret)
+		// The name beside it is not of its maker, and is looked at first.
 		g.set(map[string]string{documentKey: forged})
+		require.ErrorContains(t, g.tryOpen(), "was not written by it")
+		g.opts.Keyring.For(inner.Block{}).AwaitRevalidate = true
+		later, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
+		require.NoError(t, err)
+		require.ErrorIs(t, later.Revalidate(g.ctx), block.ErrCorrupt)
+		require.ErrorIs(t, later.Put(g.ctx, []byte("d"), nil), block.ErrInaccessible)
+		require.NoError(t, later.Close())
+		g.opts.Keyring.For(inner.Block{}).AwaitRevalidate = false
+
+		// Its maker can write the name, too. Then it is the blocks that do not open.
+		g.set(map[string]string{nameKey: forgedName()})
 		require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
 
 		// Nor does it get into an anchor that is empty yet, which would refuse the store's own.
@@ -206,7 +218,7 @@ func TestKeyringForgedWithThePublicKey(t *testing.T) {
 		g.opts.Keyring.Anchor = keyring.FileAnchor(anchor)
 		require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
 		g.opts.Keyring.For(inner.Block{}).AwaitRevalidate = true
-		later, err := block.Open(g.ctx, g.dir, g.kek, &g.opts)
+		later, err = block.Open(g.ctx, g.dir, g.kek, &g.opts)
 		require.NoError(t, err)
 		require.NoError(t, later.Revalidate(g.ctx))
 		require.ErrorIs(t, later.Put(g.ctx, []byte("d"), nil), block.ErrCorrupt)
@@ -297,10 +309,10 @@ func TestFewPlantedRecords(t *testing.T) {
 	g.fill(ids...)
 	good := g.records()
 	secret := repeat(7, 32)
-	put := map[string]string{documentKey: g.document(headerOf(good[documentKey]), g.wrap(sha256.New(), secret), secret)}
+	put := map[string]string{nameKey: forgedName(), documentKey: g.document(headerOf(good[documentKey]), g.wrap(sha256.New(), secret), secret)}
 	store, head := good[documentKey][14:30], "\x01\x00\x00\x00\x01"
 	plant := func(id string) {
-		put[dekKey(id)] = head + string(seal(t, repeat(9, 32), repeat(5, 32), []byte(head+store+dekKey(id)[1:])))
+		put[dekKey(id)] = head + string(seal(t, repeat(9, 32), repeat(5, 32), []byte(head+store+id)))
 	}
 	plant("\x00")
 	for i := range 17 {
@@ -312,10 +324,10 @@ func TestFewPlantedRecords(t *testing.T) {
 		require.ErrorIs(t, g.tryOpen(), block.ErrCorrupt)
 	}
 	for key := range put {
-		if key != documentKey {
+		if good[key] == "" {
 			g.remove(key)
 		}
 	}
-	g.set(map[string]string{documentKey: good[documentKey]})
+	g.set(map[string]string{documentKey: good[documentKey], nameKey: good[nameKey]})
 	g.intact(ids...)
 }

@@ -28,7 +28,8 @@ func TestRegisterOfAForgedKeyringMovesNothing(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			const planted = "aabbccddeeff00112233445566778899"
+			const directory = "aabbccddeeff00112233445566778899"
+			planted := storeInstance(directory, 0)
 			g := newRig(t)
 			g.fill(many()...)
 			g.copyFiles(g.dir, "stolen")
@@ -38,13 +39,13 @@ func TestRegisterOfAForgedKeyringMovesNothing(t *testing.T) {
 			require.NoError(t, err)
 			good := g.records()
 			of := sha256.Sum256([]byte(good[documentKey]))
-			g.at("stolen").pretend(planted)
+			g.at("stolen").pretend(directory)
 
 			secret := repeat(7, 32)
 			forged := g.document(headerOf(good[documentKey]), g.wrap(sha256.New(), secret), secret)
 			record := "\x01" + string(instance) + forged[30:38] + "\x00\x00\x00\x00\x01" + copyValue(t, planted, 1, of[:], g.key, "stolen")
 			tag := mac(mac(repeat(8, 32), "blockseal tag v1 register"), record)
-			g.set(map[string]string{documentKey: forged, registerKey: "\x02" + string(tag) + record})
+			g.set(map[string]string{documentKey: forged, registerKey: "\x02" + string(tag) + record, nameKey: forgedName()})
 
 			g.opts.Keyring.For(inner.Block{}).AwaitRevalidate = true
 			heard := g.listen()
@@ -67,6 +68,12 @@ func TestRegisterOfAForgedKeyringMovesNothing(t *testing.T) {
 			require.Empty(t, heard.of(keyring.CopyKEKChanged))
 		})
 	}
+}
+
+// forgedName is the name of the rig's store, tagged with the store secret of a document that the
+// forger made.
+func forgedName() string {
+	return "\x02" + string(mac(mac(repeat(8, 32), "blockseal tag v1 name"), block.DefaultName)) + block.DefaultName
 }
 
 // mac is HMAC-SHA-256.

@@ -38,7 +38,8 @@ func use(t *testing.T, dir string, k *kek.KEK) {
 	require.NoError(t, s.NewBatch().Put(ctx, []byte("in a batch"), nil))
 	require.NoError(t, s.RotateEpoch(ctx, func(block.Step) {}))
 	require.NoError(t, s.RotateKEK(ctx))
-	time.Sleep(20 * time.Millisecond) // some checks
+	checked := s.Stats().Keys.Checks.OK
+	require.Eventually(t, func() bool { return s.Stats().Keys.Checks.OK > checked+2 }, time.Minute, time.Millisecond)
 	require.NoError(t, s.Close())
 }
 

@@ -85,7 +85,7 @@ func TestJSONHasOneStyle(t *testing.T) {
 		keyring.State{}, keyring.Event{}, keyring.Info{}, keyring.Policy{}, keyring.Point{}, inner.EpochInfo{}, keyring.Relocation{}, keyring.RecordInfo{},
 		keyring.Stats{}, keyring.EpochStats{}, keyring.CheckCounts{}, keyring.CallStats{}, keyring.Histogram{}, keyring.Calls{}, keyring.Relocated{},
 		block.Receipt{}, block.Copy{}, block.KeyUse{}, block.Inspection{}, block.Report{}, block.Work{}, block.RecentEvent{}, block.Relocation{},
-		block.Stats{}, block.CacheStats{}, block.EngineStats{}, block.RelocatedCopy{}, block.ReceiptKey{}, block.Step{}, block.Problem{},
+		block.Stats{}, block.CacheStats{}, block.EngineStats{}, block.RelocatedCopy{}, block.ReceiptKey{}, block.Step{}, block.Problem{}, block.StoreInfo{}, block.Moved{},
 		vault.Key{}, vault.Wrapped{},
 		audit.Record{}, audit.Stats{}, audit.Result{},
 		azure.KeyInfo{}, azure.RotationPolicy{}, azure.Report{}, azure.Check{},

@@ -1,6 +1,7 @@
 package adversary
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/keyring"
 )
 
 // metaStore makes a store with a meta record of every kind that docs/format.md,
@@ -28,7 +30,7 @@ func (g *rig) metaStore(ids []string) (records, before map[string]string) {
 		next := ids[len(ids)/2]
 		return "\x01\x00\x00\x00" + string(rune(epoch)) + strings.Repeat("\x00", 16) + "\x00\x00\x00\x00" + "\xff\xff\xff\xff" + "\x00\x00\x00" + string(rune(len(next))) + next
 	}
-	g.set(map[string]string{"\x01\x00\x00\x00\x00rotate-epoch": marker(2), "\x01\x00\x00\x00\x00rekey": marker(0)})
+	g.set(map[string]string{metaKey("rotate-epoch"): marker(2), metaKey("rekey"): marker(0)})
 	return g.records(), files(g.t, g.opts.Pebble.FS, g.dir)
 }
 
@@ -70,12 +72,23 @@ func TestEveryWayToAlterAMetaRecord(t *testing.T) {
 			r.set(map[string]string{key: bad})
 			s, err := block.Open(r.ctx, r.dir, r.kek, &r.opts)
 			if err != nil {
-				require.True(t, damaged(err), "%s: %v", what, err)
+				// An entry of the catalogue that says that its store is being dropped is no entry.
+				none := key == entryKey(block.DefaultName) && errors.Is(err, block.ErrNoStore)
+				require.True(t, damaged(err) || none, "%s: %v", what, err)
 				require.NotContains(t, err.Error(), canary)
 				refused++
 				continue
 			}
-			if key == "\x01\x00\x00\x00\x00register" {
+			require.NotEqual(t, nameKey, key, "%s: a name that the store has not written is not believed", what)
+			if st := s.State(); st.Status != keyring.Available { // it may be a copy
+				require.Equal(t, instanceKey, key, what)
+				require.NoError(t, s.Revalidate(r.ctx), what)
+				copies, err := s.Copies(r.ctx)
+				require.NoError(t, err)
+				require.Len(t, copies, 1, "%s: the document and the register say whose copies they are", what)
+				require.Empty(t, copies[0].Doubt, what)
+			}
+			if key == registerKey {
 				_, err := s.KeyUsage(r.ctx)
 				require.ErrorIs(t, err, block.ErrIncomplete, what)
 			}
@@ -86,7 +99,7 @@ func TestEveryWayToAlterAMetaRecord(t *testing.T) {
 				func() error { return s.Rekey(r.ctx, block.Range{}, nil) },
 				func() error {
 					receipt, err := s.Erase(r.ctx, nil)
-					require.True(t, err != nil || receipt.Incomplete == (key == "\x01\x00\x00\x00\x00register"), what)
+					require.True(t, err != nil || receipt.Incomplete == (key == registerKey), what)
 					return err
 				},
 			} {
@@ -97,7 +110,7 @@ func TestEveryWayToAlterAMetaRecord(t *testing.T) {
 			// A marker that lies about the progress of RotateEpoch makes it skip records,
 			// and destroys the epochs of what it skipped: no more than who writes the disk
 			// can destroy anyway.
-			marker := strings.HasPrefix(key, "\x01\x00\x00\x00\x00rotate-epoch") || strings.HasPrefix(key, "\x01\x00\x00\x00\x00rekey")
+			marker := key == metaKey("rotate-epoch") || key == metaKey("rekey")
 			for i := 0; i < len(ids); i += 3 {
 				got, err := s.Get(r.ctx, []byte(ids[i]), nil)
 				if err != nil && marker {
@@ -111,7 +124,8 @@ func TestEveryWayToAlterAMetaRecord(t *testing.T) {
 		}
 	}
 	names := slices.Collect(maps.Keys(records))
-	require.Subset(t, names, []string{storeKey, documentKey, "\x01\x00\x00\x00\x00register", "\x01\x00\x00\x00\x00rotate-epoch", "\x01\x00\x00\x00\x00rekey", "\x01\x00\x00\x00\x00erased"})
+	require.Subset(t, names, []string{storeKey, documentKey, registerKey, nameKey, instanceKey, metaKey("rotate-epoch"), metaKey("rekey"), metaKey("erased"),
+		catalogueKey("next"), entryKey(block.DefaultName)})
 	t.Logf("%d altered meta records of %d kinds, %d of which kept the store from opening", n, len(kinds), refused)
 }
 

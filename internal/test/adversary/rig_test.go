@@ -10,6 +10,9 @@ package adversary
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -127,14 +130,41 @@ func (g *rig) intact(ids ...string) {
 	require.NoError(g.t, s.Close())
 }
 
-// Engine keys, as docs/format.md, section 4, has them.
-func dekKey(id string) string  { return "\x02\x00\x00\x00\x00" + id }
-func dataKey(id string) string { return "\x03\x00\x00\x00\x00" + id }
+// Engine keys, as docs/format.md, section 4, has them. Those without a partition are of the only
+// store of a directory, which is in partition 0.
+func engineKey(space byte, partition uint32, id string) string {
+	return string(binary.BigEndian.AppendUint32([]byte{space}, partition)) + id
+}
+
+func metaKey(name string) string { return engineKey(1, 0, name) }
+func dekKey(id string) string    { return engineKey(2, 0, id) }
+func dataKey(id string) string   { return engineKey(3, 0, id) }
+
+// catalogueKey is the key of one of the catalogue's meta records.
+func catalogueKey(name string) string { return engineKey(1, 0xffffffff, name) }
+
+// entryKey is the key of a store's entry in the catalogue.
+func entryKey(name string) string {
+	return catalogueKey(fmt.Sprintf("store/%x", sha256.Sum256([]byte(name))))
+}
 
 const (
 	documentKey = "\x01\x00\x00\x00\x00keyring"
 	storeKey    = "\x01\x00\x00\x00\x00store"
+	nameKey     = "\x01\x00\x00\x00\x00name"
+	instanceKey = "\x01\x00\x00\x00\x00instance"
 )
+
+// storeInstance is the instance of the store in a partition of a directory, whose instance has 32
+// hexadecimal digits.
+func storeInstance(directory string, partition uint32) string {
+	b, err := hex.DecodeString(directory)
+	if err != nil {
+		panic(err)
+	}
+	sum := sha256.Sum256(binary.BigEndian.AppendUint32(append([]byte("blockseal instance\x00"), b...), partition))
+	return hex.EncodeToString(sum[:16])
+}
 
 type quiet struct{}
 

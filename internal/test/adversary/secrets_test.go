@@ -157,7 +157,7 @@ func (s *secrets) addStore(t testing.TB, records map[string]string) {
 			continue
 		}
 		head := map[byte]int{1: 5, 2: 9}[value[0]]
-		inner, ok := open(epochs[value[1:5]], []byte(value[head:]), []byte(value[:head]+store+key[1:]))
+		inner, ok := open(epochs[value[1:5]], []byte(value[head:]), []byte(value[:head]+store+key[5:]))
 		require.True(t, ok)
 		if value[0] == 1 {
 			s.add("DEK", inner)

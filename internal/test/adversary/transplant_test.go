@@ -37,9 +37,7 @@ func branches() map[string]func(t *testing.T, g *rig) *rig {
 		"a checkpoint that is revalidated": func(t *testing.T, g *rig) *rig { return revalidate(t, checkpoint(t, g)) },
 		"a checkpoint whose mark was taken away": func(t *testing.T, g *rig) *rig {
 			c := checkpoint(t, g)
-			c.editIdentity(func(text string) string {
-				return text[:strings.Index(text, "copy of ")] + text[strings.Index(text, "state "):]
-			})
+			c.settle()
 			return c
 		},
 		"a checkpoint that was moved to another KEK": func(t *testing.T, g *rig) *rig {

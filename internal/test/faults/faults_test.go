@@ -55,9 +55,9 @@ var (
 )
 
 const (
-	sample   = 10              // operations, for each kind of failure
-	patience = 5 * time.Second // with a process that may wait for a disk that stays full
-	most     = time.Minute     // for one that must end
+	sample   = 10               // operations, for each kind of failure
+	patience = 5 * time.Second  // with a process that may wait for a disk that stays full
+	most     = 10 * time.Minute // for one that must end, on a machine that is busy
 	envIndex = "BLOCKSEAL_FAULT_INDEX"
 	envKind  = "BLOCKSEAL_FAULT_KIND"
 	counted  = "operations: "

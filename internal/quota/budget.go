@@ -1,4 +1,6 @@
-package azure
+// Package quota bounds how often something that is shared is asked: a vault, which serves so many
+// operations in 10 seconds, whoever makes them, and then says 429.
+package quota
 
 import (
 	"container/list"
@@ -6,12 +8,16 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/blockseal/blockseal/vault"
 )
 
-// window is the time that Key Vault's limits are counted in.
-const window = 10 * time.Second
+// Clock is what a budget needs of a clock.
+type Clock interface {
+	Elapsed() time.Duration
+	AfterFunc(d time.Duration, f func()) (stop func() bool)
+}
+
+// Window is the time that a budget is for. Key Vault's limits are counted in it.
+const Window = 10 * time.Second
 
 // The pause after a 429 that does not say how long, as Key Vault's throttling
 // guidance has it: 1 s, and twice as long each time, up to 16 s.
@@ -27,10 +33,10 @@ const (
 	patience = 5 * time.Second
 )
 
-// heaviest is the most units that one operation takes.
-const heaviest = 2
+// Heaviest is the most units that one operation takes.
+const Heaviest = 2
 
-// budget spaces the requests of one vault: a weighted token bucket, in the form of a
+// Budget spaces the requests of one vault, whoever makes them: a weighted token bucket, in the form of a
 // schedule (the generic cell rate algorithm), with a queue before it and a gate that
 // closes for everybody when the vault says 429. Nothing is sent while it is closed: a
 // hundred goroutines that were refused do not all ask again.
@@ -39,8 +45,9 @@ const heaviest = 2
 // rest for 10 s, so that no 10 s see more than the budget, whenever they begin. It is
 // spent when a place's turn comes and not before: who leaves the queue has spent
 // nothing, so that a budget that is asked for too much is still used to the full.
-type budget struct {
-	clock vault.Clock
+type Budget struct {
+	clock Clock
+	limit int
 	unit  time.Duration // the time in which one unit flows in
 	burst time.Duration // the bucket's size, as time
 
@@ -59,9 +66,9 @@ type lane struct {
 	units int // of them all
 }
 
-// place is a request's in the queue.
-type place struct {
-	budget *budget
+// Place is a request's in the queue.
+type Place struct {
+	budget *Budget
 	units  int
 	lane   *lane
 	ends   time.Duration // when its turn is of no use any more
@@ -70,19 +77,21 @@ type place struct {
 	err    error         // why it left without its turn; nil otherwise
 }
 
-func newBudget(clock vault.Clock, perWindow int) *budget {
-	burst := max(heaviest, perWindow/100)
+// New returns a budget of so many units in any [Window], at least 10. All times that it is given are
+// by clock.
+func New(clock Clock, perWindow int) *Budget {
+	burst := max(Heaviest, perWindow/100)
 	rest := time.Duration(perWindow - burst)
-	unit := (window + rest - 1) / rest // rounded up: rather a little less than the budget
+	unit := (Window + rest - 1) / rest // rounded up: rather a little less than the budget
 	// A full bucket at the start.
-	return &budget{clock: clock, unit: unit, burst: unit * time.Duration(burst), spent: clock.Elapsed()}
+	return &Budget{clock: clock, limit: perWindow, unit: unit, burst: unit * time.Duration(burst), spent: clock.Elapsed()}
 }
 
-// enter takes a place in the queue: in the lane of the calls that go first, or behind
+// Enter takes a place in the queue: in the lane of the calls that go first, or behind
 // everybody. It takes none, and returns an error at once, if the turn would come too
 // late for a caller who has time until needed. Its turn is of no use after ends, which
 // is not before needed: others may come to wait for the same place.
-func (b *budget) enter(units int, first bool, needed, ends time.Duration) (*place, error) {
+func (b *Budget) Enter(units int, first bool, needed, ends time.Duration) (*Place, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.clock.Elapsed()
@@ -93,7 +102,7 @@ func (b *budget) enter(units int, first bool, needed, ends time.Duration) (*plac
 	if err := b.refusal(now, before+units, needed); err != nil {
 		return nil, err
 	}
-	p := &place{budget: b, units: units, lane: into, ends: ends, left: make(chan struct{})}
+	p := &Place{budget: b, units: units, lane: into, ends: ends, left: make(chan struct{})}
 	p.at = into.PushBack(p)
 	into.units += units
 	if b.first() == p { // otherwise the timer is set
@@ -103,13 +112,13 @@ func (b *budget) enter(units int, first bool, needed, ends time.Duration) (*plac
 }
 
 // refusal returns why a caller who has time until needed should not wait for the last
-// of so many units: a *closedGate if it is the vault that does not want to be asked,
-// errNoTurn if too many others are before it, or nil.
+// of so many units: a *Closed if it is the vault that does not want to be asked,
+// ErrNoTurn if too many others are before it, or nil.
 //
 // A turn leaves a caller the last quarter of its time, for the answer. A request whose
 // answer nobody waits for is a waste of the budget, and where everybody is let in up to
 // the last moment, all are.
-func (b *budget) refusal(now time.Duration, units int, needed time.Duration) error {
+func (b *Budget) refusal(now time.Duration, units int, needed time.Duration) error {
 	turn := b.turn(now, units)
 	if late := turn > now && turn > needed-(needed-now)/4; late || b.closed-now > patience {
 		return b.why(now)
@@ -118,31 +127,31 @@ func (b *budget) refusal(now time.Duration, units int, needed time.Duration) err
 }
 
 // why returns whose doing it is that a turn does not come.
-func (b *budget) why(now time.Duration) error {
+func (b *Budget) why(now time.Duration) error {
 	if left := b.closed - now; left > 0 {
-		return &closedGate{retryAfter: max(left, b.said-now)}
+		return &Closed{RetryAfter: max(left, b.said-now)}
 	}
-	return errNoTurn
+	return ErrNoTurn
 }
 
 // turn returns when the last of so many units may be spent, if they are the next.
-func (b *budget) turn(now time.Duration, units int) time.Duration {
+func (b *Budget) turn(now time.Duration, units int) time.Duration {
 	full := max(b.spent, b.closed, now) + time.Duration(units)*b.unit
 	return max(full-b.burst, b.closed, now)
 }
 
 // first returns the place whose turn is next, or nil.
-func (b *budget) first() *place {
+func (b *Budget) first() *Place {
 	for i := range b.lanes {
 		if at := b.lanes[i].Front(); at != nil {
-			return at.Value.(*place)
+			return at.Value.(*Place)
 		}
 	}
 	return nil
 }
 
 // serve lets through whose turn has come, and sets a timer for the next.
-func (b *budget) serve(now time.Duration) {
+func (b *Budget) serve(now time.Duration) {
 	if b.stop != nil {
 		b.stop()
 		b.stop = nil
@@ -165,17 +174,17 @@ func (b *budget) serve(now time.Duration) {
 	}
 }
 
-func (p *place) leave(err error) {
+func (p *Place) leave(err error) {
 	p.lane.Remove(p.at)
 	p.lane.units -= p.units
 	p.at, p.err = nil, err
 	close(p.left)
 }
 
-// wait returns when the request may be sent, or with an error if its turn does not
-// come: errNoTurn, a *closedGate, or that ctx ended, because of its time being up or
-// otherwise. The place is given up then.
-func (p *place) wait(ctx context.Context) error {
+// Wait returns when the request may be sent, or with an error if its turn does not
+// come: [ErrNoTurn], a *[Closed], or that ctx ended; one whose cause is [ErrTimeUp] is told why its
+// turn did not come in time. The place is given up then.
+func (p *Place) Wait(ctx context.Context) error {
 	select {
 	case <-p.left:
 	case <-ctx.Done():
@@ -190,7 +199,7 @@ func (p *place) wait(ctx context.Context) error {
 		}
 		return err
 	}
-	if errors.Is(context.Cause(ctx), errTimeout) {
+	if errors.Is(context.Cause(ctx), ErrTimeUp) {
 		err = b.why(b.clock.Elapsed()) // others went first, or the gate was closed
 	}
 	next := b.first() == p
@@ -201,9 +210,9 @@ func (p *place) wait(ctx context.Context) error {
 	return err
 }
 
-// refuses returns why a caller who has time until needed should not wait for the
+// Refuses returns why a caller who has time until needed should not wait for the
 // place's turn, too, or nil; see refusal.
-func (p *place) refuses(needed time.Duration) error {
+func (p *Place) Refuses(needed time.Duration) error {
 	b := p.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -212,7 +221,7 @@ func (p *place) refuses(needed time.Duration) error {
 	}
 	units := p.units
 	for at := p.at.Prev(); at != nil; at = at.Prev() {
-		units += at.Value.(*place).units
+		units += at.Value.(*Place).units
 	}
 	if p.lane == &b.lanes[1] {
 		units += b.lanes[0].units
@@ -220,9 +229,9 @@ func (p *place) refuses(needed time.Duration) error {
 	return b.refusal(b.clock.Elapsed(), units, needed)
 }
 
-// throttled closes the gate after a 429, for as long as the vault said or, if
+// Throttled closes the gate after a 429, for as long as the vault said or, if
 // retryAfter is 0, twice as long as the last time.
-func (b *budget) throttled(retryAfter time.Duration) {
+func (b *Budget) Throttled(retryAfter time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.clock.Elapsed()
@@ -244,21 +253,20 @@ func (b *budget) throttled(retryAfter time.Duration) {
 	b.serve(now)
 }
 
-// answered notes a request that was not throttled.
-func (b *budget) answered() {
+// Answered notes a request that was not throttled.
+func (b *Budget) Answered() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.guess = 0
 }
 
-// closedGate says that the vault asked not to be asked for longer than the caller
-// would wait.
-type closedGate struct{ retryAfter time.Duration }
+// Closed says that the vault asked not to be asked for longer than the caller would wait.
+type Closed struct{ RetryAfter time.Duration }
 
-func (e *closedGate) Error() string { return "the vault asked for a pause" }
+func (e *Closed) Error() string { return "the vault asked for a pause" }
 
 // NonRetriable keeps azcore from trying again.
-func (e *closedGate) NonRetriable() {}
+func (e *Closed) NonRetriable() {}
 
 // noTurn says that a call's turn comes too late for it.
 type noTurn struct{}
@@ -266,4 +274,8 @@ type noTurn struct{}
 func (noTurn) Error() string { return "the call's turn comes too late" }
 func (noTurn) NonRetriable() {}
 
-var errNoTurn error = noTurn{}
+// ErrNoTurn says that too many others go before a caller.
+var ErrNoTurn error = noTurn{}
+
+// ErrTimeUp is the cause of a context that ends because the call's own time is up.
+var ErrTimeUp = errors.New("the call's time is up")
