@@ -57,7 +57,8 @@ type sequence struct {
 // it was made, to the one that it is a copy of. A Put, a Delete and the Commit of a batch are one
 // write each; a save of the keyring document counts in its generation instead. After a crash the
 // number goes on from the last one that was saved: at Close, at a Checkpoint, or for an anchor
-// (Options.Keyring.Anchor). It is 0 until the store was available once.
+// (Options.Keyring.Anchor). It is 0 until the store was available once. Where other processes write
+// too, it counts theirs as of when it was saved last.
 func (s *Store) Sequence() uint64 { return s.sequence.n.Load() }
 
 // wrote counts a write after it was applied: a number that is saved must not count a write that may
@@ -256,6 +257,9 @@ func (s *Store) saveSequence(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	defer h.Release()
+	if s.db.shared {
+		return s.addToSequence(ctx, &h)
+	}
 	n := q.n.Load()
 	if n == q.saved {
 		return n, nil
@@ -321,7 +325,7 @@ func (s *Store) endSequence() error {
 		return nil
 	}
 	err := s.advance(context.Background())
-	if cannotWrite(err) || s.keys.State().AnchorErr != nil { // Close of the keyring returns AnchorErr
+	if cannotWrite(err) || errors.Is(err, ErrNoStore) || s.keys.State().AnchorErr != nil { // Close of the keyring returns AnchorErr
 		return nil
 	}
 	return err

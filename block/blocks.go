@@ -57,7 +57,7 @@ func (s *Store) Has(ctx context.Context, id []byte) (bool, error) {
 		return false, wrapErr("has", id, s.counts.Fail(tally.Has, err))
 	}
 	defer h.Release()
-	ok, err := s.table.Has(ctx, s.table.Part, id)
+	ok, err := s.has(ctx, &h, s.table.Part, id)
 	if err != nil {
 		return false, wrapErr("has", id, s.counts.Fail(tally.Has, err))
 	}

@@ -87,12 +87,13 @@ func (o *DBOptions) withDefaults() (DBOptions, error) {
 	return c, nil
 }
 
-// DB is a directory with one storage engine and any number of stores, each under a KEK of its own.
-// Its methods are safe for concurrent use.
+// DB is one storage engine with any number of stores in it, each under a KEK of its own: in a directory
+// ([OpenDB]), or where a package beneath this one has it. Its methods are safe for concurrent use.
 type DB struct {
 	opts      DBOptions
 	place     *place.Place
 	engine    engine.Engine
+	shared    bool // other processes may have the engine too
 	caches    *row.Caches
 	catalogue *catalogue.Catalogue
 	stores    *pool.Pool[*Store]
@@ -152,13 +153,20 @@ func newDB(dir string, o DBOptions) (d *DB, found bool, err error) {
 	if found, err = place.Has(o.Pebble.FS, dir); err != nil {
 		return nil, false, err
 	}
-	d = &DB{opts: o, place: place.New(o.Pebble.FS, dir, o.ReadOnly), copying: make(chan struct{}, 1)}
-	d.closes, d.cancel = context.WithCancel(context.Background())
-	d.stores = pool.New(pool.Options[*Store]{Prepare: d.prepare, Close: (*Store).Close, Most: o.MaxOpen, Idle: o.IdleClose, Opening: o.Opening, Clock: o.Clock})
+	d = unopenedDB(o)
+	d.place = place.New(o.Pebble.FS, dir, o.ReadOnly)
 	if !found {
 		d.place.Begin()
 	}
 	return d, found, nil
+}
+
+// unopenedDB returns a DB without an engine and without a place.
+func unopenedDB(o DBOptions) *DB {
+	d := &DB{opts: o, copying: make(chan struct{}, 1)}
+	d.closes, d.cancel = context.WithCancel(context.Background())
+	d.stores = pool.New(pool.Options[*Store]{Prepare: d.prepare, Close: (*Store).Close, Most: o.MaxOpen, Idle: o.IdleClose, Opening: o.Opening, Clock: o.Clock})
+	return d
 }
 
 // create makes the directory.
@@ -237,7 +245,7 @@ func (d *DB) openEngine() error {
 
 // attach gives the DB its engine.
 func (d *DB) attach(e engine.Engine) {
-	d.engine, d.catalogue = e, catalogue.Of(e)
+	d.engine, d.shared, d.catalogue = e, isShared(e), catalogue.Of(e)
 	d.caches = row.NewCaches(d.opts.RecordCache, d.opts.RowCache)
 }
 

@@ -60,7 +60,7 @@ func (d *DB) checkpoint(ctx context.Context, dir string) (err error) {
 	defer d.use.End()
 	checkpointer, ok := d.engine.(engine.Checkpointer)
 	if !ok {
-		return fmt.Errorf("the engine makes no copies: %w", errors.ErrUnsupported)
+		return fmt.Errorf("the engine makes no copies of itself: make them with its database's own tools, or of a store with DB.Export: %w", errors.ErrUnsupported)
 	}
 	if err := d.isFree(dir); err != nil {
 		return err

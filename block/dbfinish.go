@@ -32,8 +32,13 @@ func (d *DB) finish(ctx context.Context) error {
 		case err != nil && !errors.Is(err, ErrCorrupt):
 		case e.State == catalogue.Dropping:
 			_, err = d.finishDrop(ctx, e)
+			if errors.Is(err, catalogue.ErrMoved) { // somebody else has finished it
+				err = nil
+			}
 		case there:
-			_, err = d.catalogue.Advance(ctx, e, catalogue.Present)
+			err = d.present(ctx, e)
+		case d.shared:
+			continue // somebody may be making it
 		default:
 			err = d.abandon(ctx, e)
 		}

@@ -72,8 +72,8 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 	if d.opts.ReadOnly {
 		return r, ErrReadOnly
 	}
-	if _, ok := d.engine.Partition(catalogue.Partition).(engine.Purger); !ok {
-		return r, fmt.Errorf("the engine cannot promise that its files forget: %w", errors.ErrUnsupported)
+	if _, err := d.keeps(d.engine.Partition(catalogue.Partition)); err != nil {
+		return r, err
 	}
 	keys := d.askForKEKsOf(ctx, name)
 	again, err := d.stores.Evict(ctx, name)
@@ -92,6 +92,9 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 		if there, err := d.there(ctx, e); err != nil {
 			return r, row.Damage(err)
 		} else if !there && e.State == catalogue.Creating {
+			if d.shared { // somebody may be making it
+				return r, ErrNoStore
+			}
 			return r, errors.Join(ErrNoStore, d.abandon(ctx, e))
 		}
 		draft, err := d.draft(ctx, e, keys)
@@ -102,7 +105,11 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 			return r, err
 		}
 	}
-	return d.finishDrop(ctx, e)
+	r, err = d.finishDrop(ctx, e)
+	if errors.Is(err, catalogue.ErrMoved) {
+		return d.droppedByOther(ctx, e, err)
+	}
+	return r, err
 }
 
 // askForKEKsOf asks for the KEK versions of a store that is open.
@@ -170,13 +177,16 @@ func (d *DB) finishDrop(ctx context.Context, e catalogue.Entry) (r Receipt, err 
 			return engine.SetMeta(ctx, meta, metaErased, []byte(d.opts.Clock.Now().UTC().Format(time.RFC3339)))
 		}, d.pinned)
 	} else {
-		err = engine.ErrHeld
+		r.Remains, err = d.keeps(p)
 	}
 	if err != nil && !errors.Is(err, engine.ErrHeld) {
 		return r, row.Damage(err)
 	}
 	r.Pinned = err != nil
 	r.Time = d.opts.Clock.Now().UTC()
+	if d.shared {
+		r.Until = r.Time.Add(keyring.MaxLease)
+	}
 	if err := r.seal(); err != nil {
 		return r, err
 	}

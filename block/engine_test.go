@@ -32,7 +32,7 @@ func openOn(t *testing.T, db engine.Engine, v *vaulttest.Vault, key vault.KeyID,
 	d, _, err := newDB("nowhere", do)
 	require.NoError(t, err)
 	d.attach(db)
-	s, err := d.createStore(t.Context(), DefaultName, k, o)
+	s, _, err := d.createStore(t.Context(), DefaultName, k, o)
 	require.NoError(t, err)
 	s.alone = true
 	return s

@@ -47,6 +47,16 @@ type Receipt struct {
 	// What they see may be in the files until the next Erase, and in memory while they are open.
 	// One that was closed in time does not count: Erase then went through the files once more.
 	Pinned bool `json:"pinned"`
+	// Remains says, for people, where what was erased may still be as it was, sealed, because the
+	// engine is no directory's and cannot promise that its files forget: an engine of a
+	// database. Whoever has that and is served by one of Keys opens it. Empty: the engine's files have
+	// forgotten it.
+	Remains []string `json:"remains,omitempty"`
+	// Until is when other processes that have the store open have destroyed the keys as well: each looks
+	// at every check, and serves nothing once it could not look for its Lease, if that is not longer than
+	// this store's (Dropped: than keyring.MaxLease). What a snapshot or scan there has
+	// pinned stays until it is closed. Zero: no other process can have had them.
+	Until time.Time `json:"until,omitzero"`
 	// Hash is the SHA-256 of the receipt's JSON with an empty hash.
 	Hash string `json:"hash"`
 }
@@ -101,6 +111,10 @@ func (r *Receipt) seal() error {
 // It refuses with [ErrPinned] while snapshots, scans or batches are open, even those from before
 // the store went Inaccessible: until they are closed the engine keeps what they saw.
 //
+// On an engine that cannot promise that its files forget, the keys are destroyed all the same, and
+// the receipt says where what they had sealed remains ([Receipt].Remains). One that says nothing
+// of that either is errors.ErrUnsupported.
+//
 // After a crash it can be called again; the receipt of one that had ended is kept, see
 // [Store.LastReceipt]. Earlier copies of the files, made by whomever, still open what was erased,
 // with the KEK versions that the receipt names; see docs/threat-model.md. Whether the file system
@@ -124,9 +138,9 @@ func (s *Store) Erase(ctx context.Context, p Progress) (Receipt, error) {
 
 func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	// Before anything is destroyed: without it a receipt cannot be made, whatever is done.
-	purger, ok := s.part.(engine.Purger)
-	if !ok {
-		return r, fmt.Errorf("the store's engine cannot promise that its files forget; nothing was destroyed: %w", errors.ErrUnsupported)
+	remains, err := s.db.keeps(s.part)
+	if err != nil {
+		return r, err
 	}
 	// The engine keeps what an open snapshot or scan sees, in its files too. Purge finds those that
 	// begin after this look, if they are still open at its end or were counted meanwhile.
@@ -145,9 +159,14 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 		return r, ErrClosed
 	}
 	defer s.use.End()
-	err = purger.Purge(ctx, func() error {
+	touch := func() error {
 		return engine.SetMeta(ctx, s.part, metaErased, []byte(s.keys.For(inner.Block{}).Now().UTC().Format(time.RFC3339)))
-	}, func() bool { return s.keys.For(inner.Block{}).Pins() > 0 })
+	}
+	if purger, ok := s.part.(engine.Purger); ok {
+		err = purger.Purge(ctx, touch, func() bool { return s.keys.For(inner.Block{}).Pins() > 0 })
+	} else {
+		err = touch()
+	}
 	held := errors.Is(err, engine.ErrHeld)
 	if err != nil && !held {
 		return r, row.Damage(err)
@@ -164,7 +183,10 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	st := s.keys.State()
 	r = Receipt{
 		Version: receiptVersion, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.For(inner.Block{}).Now().UTC(), Generation: st.Generation,
-		Epochs: dropped, Keys: keys, Pinned: held || s.keys.For(inner.Block{}).Pins() > 0,
+		Epochs: dropped, Keys: keys, Pinned: held || s.keys.For(inner.Block{}).Pins() > 0, Remains: remains,
+	}
+	if s.db.shared {
+		r.Until = r.Time.Add(s.lease())
 	}
 	// A copy that is being made has the files of before, and is registered next.
 	if err := s.acquireTurn(ctx, s.copying); err != nil {

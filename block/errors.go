@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/blockseal/blockseal/internal/catalogue"
+	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
@@ -55,6 +56,13 @@ var (
 	// missing or not authentic, or nobody can tell because the keys were not accessible yet.
 	// Something that it does not list may still be needed.
 	ErrIncomplete = register.ErrIncomplete
+	// ErrOutcomeUnknown says that a database did not answer whether a write was made: the connection
+	// was lost, or ctx ended, after it was sent. It was made as a whole, now or in a moment, or not at
+	// all. Who reads finds out; to put the same again is right in both cases.
+	ErrOutcomeUnknown = engine.ErrOutcomeUnknown
+	// ErrViewEnded says that a snapshot or scan on a database cannot be read any more: its time is
+	// over there, or its connection was lost.
+	ErrViewEnded = engine.ErrViewEnded
 	// ErrForeign says that a store holds the keyring of another store, or that what is found under a
 	// name is a store of another name.
 	ErrForeign = register.ErrForeign

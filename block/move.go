@@ -140,7 +140,7 @@ func (d *DB) Import(ctx context.Context, r io.Reader) (m Moved, err error) {
 		c, err = d.arrive(ctx, a, e)
 	}
 	if err != nil {
-		return m, errors.Join(err, d.withdraw(context.WithoutCancel(ctx), m.Name))
+		return m, errors.Join(err, d.withdraw(context.WithoutCancel(ctx), e))
 	}
 	m.Blocks, m.Bytes = c.Rows, c.Bytes
 	return m, nil
@@ -157,8 +157,7 @@ func (d *DB) arrive(ctx context.Context, a *transfer.Arrival, e catalogue.Entry)
 	if c, err = a.Into(ctx, p); err != nil {
 		return c, err
 	}
-	_, err = d.catalogue.Advance(context.WithoutCancel(ctx), e, catalogue.Present)
-	return c, err
+	return c, d.present(context.WithoutCancel(ctx), e)
 }
 
 // isNew refuses the id of a store that is in the DB already. Of one that cannot be read the id is not

@@ -31,8 +31,9 @@ func (s *Store) Snapshot() *Snapshot {
 		return &Snapshot{s: s, err: err}
 	}
 	defer h.Release()
-	view, err := s.part.View(context.Background()) // View does not wait
-	if err != nil {
+	ctx, end := h.For(inner.Block{}).Within(s.ctx) // in a directory View does not wait
+	view, err := s.part.View(ctx)
+	if err = end(s.ending(err)); err != nil {
 		return &Snapshot{s: s, err: err}
 	}
 	s.use.Track(view)
@@ -85,7 +86,7 @@ func (sn *Snapshot) Has(ctx context.Context, id []byte) (bool, error) {
 		return false, wrapErr("has", id, sn.s.counts.Fail(tally.Has, err))
 	}
 	defer h.Release()
-	ok, err := sn.s.table.Has(ctx, sn.snap, id)
+	ok, err := sn.s.has(ctx, &h, sn.snap, id)
 	if err != nil {
 		return false, wrapErr("has", id, sn.s.counts.Fail(tally.Has, err))
 	}

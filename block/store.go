@@ -144,7 +144,8 @@ func (d *DB) openOnly(ctx context.Context, k *kek.KEK, o Options) (*Store, error
 	if o.ReadOnly {
 		return nil, fmt.Errorf("block: open %s: its creation was not finished: %w", d.place.Dir(), ErrReadOnly)
 	}
-	return d.createStore(ctx, name, k, o)
+	s, _, err := d.createStore(ctx, name, k, o)
+	return s, err
 }
 
 // only returns the name of the store that is meant by name, which may be "", and whether it is
@@ -199,7 +200,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 // start makes a store that has a keyring and a partition ready for use.
 func (s *Store) start(ctx context.Context) {
 	s.table = row.New(row.Config{Part: s.part, Number: s.number, Keys: s.keys, Use: &s.use,
-		Caches: s.db.caches, NoSync: s.opts.NoSync, Wrote: s.wrote})
+		Caches: s.db.caches, NoSync: s.opts.NoSync, Shared: s.db.shared, Wrote: s.wrote})
 	s.rewriter = s.newRewriter()
 	s.startUpkeep()
 	s.startAnchoring(ctx)
@@ -222,32 +223,32 @@ func (s *Store) watchKEK() {
 
 // createStore makes a store in an engine that is open. Its number is given first, because its
 // instance follows from it.
-func (d *DB) createStore(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error) {
+func (d *DB) createStore(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, catalogue.Entry, error) {
 	if d.opts.ReadOnly || o.ReadOnly {
-		return nil, ErrReadOnly
+		return nil, catalogue.Entry{}, ErrReadOnly
 	}
 	e, err := d.catalogue.Add(ctx, name, d.again(ctx))
 	if err != nil {
-		return nil, row.Damage(err)
+		return nil, catalogue.Entry{}, row.Damage(err)
 	}
 	if err := d.vacant(ctx, e); err != nil {
-		return nil, err
+		return nil, e, err
 	}
 	s := d.newStore(name, e.Number, k, o)
 	if s.keys, err = keyring.Create(ctx, s.storage, k, &s.opts.Keyring); err == nil {
 		err = s.finishCreation(ctx, e)
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.release())
+		return nil, e, errors.Join(err, s.release())
 	}
-	return s, nil
+	return s, e, nil
 }
 
 // createOrWithdraw is createStore, and of a creation that fails nothing is left.
 func (d *DB) createOrWithdraw(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error) {
-	s, err := d.createStore(ctx, name, k, o)
-	if err != nil && !errors.Is(err, ErrExists) && !errors.Is(err, ErrReadOnly) {
-		err = errors.Join(err, d.withdraw(context.WithoutCancel(ctx), name))
+	s, e, err := d.createStore(ctx, name, k, o)
+	if err != nil && e.Name != "" {
+		err = errors.Join(err, d.withdraw(context.WithoutCancel(ctx), e))
 	}
 	return s, err
 }
@@ -261,13 +262,22 @@ func (d *DB) again(ctx context.Context) func(catalogue.Entry) (bool, error) {
 }
 
 // withdraw removes the entry of a store whose creation has failed, unless it is one all the same.
-func (d *DB) withdraw(ctx context.Context, name string) error {
-	e, err := d.catalogue.Find(ctx, name)
-	if errors.Is(err, catalogue.ErrNone) || err == nil && e.State != catalogue.Creating {
-		return nil
-	}
-	if err != nil {
+// Where the name is free by now, or another one's creation has it, what is left is a partition that
+// nobody finds.
+func (d *DB) withdraw(ctx context.Context, was catalogue.Entry) error {
+	e, err := d.catalogue.Find(ctx, was.Name)
+	switch {
+	case errors.Is(err, catalogue.ErrNone) || err == nil && e.Number != was.Number:
+		if !d.shared {
+			return nil
+		}
+		p := d.engine.Partition(was.Number)
+		defer p.Release()
+		return p.Clear(ctx)
+	case err != nil:
 		return err
+	case e.State != catalogue.Creating:
+		return nil
 	}
 	if err := d.named(ctx, e); errors.Is(err, ErrForeign) {
 		return d.catalogue.Remove(ctx, e) // it was given the number of a store
@@ -306,7 +316,7 @@ func (s *Store) finishCreation(ctx context.Context, e catalogue.Entry) error {
 	if err := s.saveFirst(ctx); err != nil {
 		return fmt.Errorf("block: create %s: %w", d.place.Dir(), err)
 	}
-	if _, err := d.catalogue.Advance(context.WithoutCancel(ctx), e, catalogue.Present); err != nil {
+	if err := d.present(context.WithoutCancel(ctx), e); err != nil {
 		return err
 	}
 	s.created()
@@ -374,14 +384,17 @@ func (s *Store) openExisting(ctx context.Context, e catalogue.Entry, k *kek.KEK)
 	s.part = s.db.engine.Partition(s.number)
 	doc, err := register.Document(ctx, s.part)
 	if errors.Is(err, engine.ErrNotFound) {
+		if _, err := s.db.find(ctx, e.Name); errors.Is(err, ErrNoStore) { // it was dropped since it was found
+			return err
+		}
 		return fmt.Errorf("block: open %s: the keyring document is missing: %w", dir, ErrCorrupt)
 	}
 	if err != nil {
 		return fmt.Errorf("block: open %s: %w", dir, row.Damage(err))
 	}
 	if e.State == catalogue.Creating && !s.opts.ReadOnly {
-		if _, err := s.db.catalogue.Advance(ctx, e, catalogue.Present); err != nil {
-			return row.Damage(err)
+		if err := s.db.present(ctx, e); err != nil {
+			return err
 		}
 	}
 	if err := register.CheckStoreID(ctx, s.part, doc); err != nil {
@@ -483,7 +496,11 @@ func (s *Store) release() error {
 	var errs []error
 	tagger := s.tagger()
 	if s.keys != nil {
-		errs = append(errs, s.keys.Close())
+		err := s.keys.Close()
+		if s.db.shared && errors.Is(err, keyring.ErrNoDocument) {
+			err = nil // it was dropped, and there is nothing left to write to
+		}
+		errs = append(errs, err)
 	}
 	errs = append(errs, s.use.CloseAll()...)
 	if s.part != nil {

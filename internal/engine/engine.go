@@ -51,6 +51,9 @@ var (
 	// none for longer than a while, or lost it with its server. What is left to be read is read
 	// from another one, which is of another state.
 	ErrViewEnded = errors.New("engine: the view has ended")
+	// ErrTurnLost says that Replace was refused: the partition's turn, which the caller had, went
+	// back to the engine before its end. Nothing was changed. See [Turner].
+	ErrTurnLost = errors.New("engine: the turn of rewriting operations was lost")
 	// ErrClosed says that the engine was closed.
 	ErrClosed = errors.New("engine: closed")
 )
@@ -64,8 +67,8 @@ var (
 // context ends meanwhile, it ends a wait for other readers, as Purge has, but not necessarily a
 // wait for the disk, or for another call that waits for the disk. LoadMeta waits for neither.
 //
-// An engine may also be a [Checkpointer] and a [Meter], and its partitions may be a [Purger]
-// and a [Deferrer].
+// An engine may also be a [Checkpointer], a [Meter] and a [Sharer], and its partitions may be a
+// [Purger], a [Deferrer] and a [Turner].
 type Engine interface {
 	// Partition returns a partition, which is empty until something is written to it. It belongs to
 	// one store at a time: each call sets its floor to 0. Where other

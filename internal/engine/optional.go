@@ -39,6 +39,26 @@ type Purger interface {
 	Purge(ctx context.Context, touch func() error, held func() bool) error
 }
 
+// Sharer is an [Engine] that other processes have open as well, with the same partitions. What one
+// of them writes the others are not told of: who keeps something of the engine's in memory looks
+// whether that is still so, and who finds a floor that somebody else has raised looks for what
+// was done before that.
+type Sharer interface {
+	// Keeps says, in words for people, where what was deleted or overwritten may be for longer
+	// than the engine can know: it promises of no file that it forgets.
+	Keeps() []string
+}
+
+// Turner is a [Partition] of a [Sharer]: one of the processes at a time has its turn of rewriting
+// operations.
+type Turner interface {
+	// Turn waits until nobody has the turn, in this process or another, or until ctx ends. The turn
+	// of a process that died passes on. While it is had, until release is called, Replace of this
+	// Partition returns ErrTurnLost if it was lost meanwhile. So what was given to Replace by whoever had the
+	// turn before is applied, and seen by all that begins now, or is refused.
+	Turn(ctx context.Context) (release func(), err error)
+}
+
 // Meter is an [Engine] that counts.
 type Meter interface {
 	// Stats returns the counts; it lasts some microseconds.

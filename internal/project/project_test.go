@@ -59,6 +59,7 @@ func imports() map[string][]string {
 			"internal/row", "internal/progress", "internal/rewrite", "internal/tally", "internal/place", "internal/register",
 			"internal/catalogue", "internal/transfer", "internal/pool"},
 		"block/blockprom": {"block", "keyring"},
+		"block/postgres":  {"block", "internal/inner", "internal/engine/postgres", "internal/row"},
 		"block/blockhttp": {"block", "keyring", "vault", "internal/storename"},
 	}
 }

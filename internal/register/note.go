@@ -3,6 +3,8 @@ package register
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
 	"slices"
 	"time"
 
@@ -100,7 +102,9 @@ func (m *Storage) NoteCopy(ctx context.Context, t *inner.Tagger, c Entry) error 
 	})
 }
 
-// note saves a changed register beside the document that the register was written with.
+// note saves a changed register beside the document that the register was written with. If
+// somebody else has saved a document since, with a register of its own, that one stays: what is
+// noted saves work, and is found out again.
 func (m *Storage) note(ctx context.Context, t *inner.Tagger, f func(r *Register) (changed bool)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -108,8 +112,25 @@ func (m *Storage) note(ctx context.Context, t *inner.Tagger, f func(r *Register)
 	if !f(&next) {
 		return nil
 	}
+	ctx = context.WithoutCancel(ctx)
+	// The register first: a document that is saved after this look has another revision of it.
+	_, revision, err := m.part.LoadMeta(ctx, Name)
+	if err != nil && !errors.Is(err, engine.ErrNotFound) {
+		return err
+	}
+	document, err := Document(ctx, m.part)
+	if err != nil {
+		return err
+	}
+	if sha256.Sum256(document) != m.document {
+		return nil
+	}
 	content := next.Encode()
-	if err := engine.SetMeta(ctx, m.part, Name, tagged.Join(t.Tag(content), content)); err != nil {
+	_, err = m.part.SwapMeta(ctx, engine.Swap{Name: Name, Revision: revision, Value: tagged.Join(t.Tag(content), content)})
+	if errors.Is(err, engine.ErrConflict) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	m.reg = next

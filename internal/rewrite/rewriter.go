@@ -38,6 +38,7 @@ type Rewriter struct {
 	Steps  Steps
 
 	turn      chan struct{} // full while an operation has the turn
+	giveBack  func()        // the engine's turn, which is between processes; nil: it has none. Guarded by the turn
 	rotations uint64        // RotateEpoch calls; guarded by the turn
 	aged      uint32        // the epoch up to which dek-age is known to reach; guarded by the turn
 }
@@ -81,26 +82,73 @@ func (w *Rewriter) AcquireTurn(ctx context.Context, what string) error {
 	if w.Ctx.Err() != nil {
 		return fmt.Errorf("block: %s: %w", what, keyring.ErrClosed)
 	}
+	if err := w.acquireTurn(ctx); err != nil {
+		return fmt.Errorf("block: %s: %w", what, err)
+	}
+	if err := w.acquireShared(ctx); err != nil {
+		<-w.turn
+		return fmt.Errorf("block: %s: %w", what, err)
+	}
+	return nil
+}
+
+func (w *Rewriter) acquireTurn(ctx context.Context) error {
 	select {
 	case w.turn <- struct{}{}:
 		return nil
 	default:
 	}
 	if err := w.refuseFromProgress(); err != nil {
-		return fmt.Errorf("block: %s: %w", what, err)
+		return err
 	}
 	select {
 	case w.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("block: %s: %w", what, ctx.Err())
+		return ctx.Err()
 	case <-w.Ctx.Done():
-		return fmt.Errorf("block: %s: %w", what, keyring.ErrClosed)
+		return keyring.ErrClosed
 	}
 }
 
+// acquireShared waits for the turn among the processes that have the store's engine, if others may
+// have it, and takes up what they have saved: what a rewriting operation writes nobody judges.
+func (w *Rewriter) acquireShared(ctx context.Context) error {
+	t, ok := w.Table.Part.(engine.Turner)
+	if !ok {
+		return nil
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(w.Ctx, cancel)()
+	giveBack, err := t.Turn(waiting)
+	if err != nil {
+		if ctx.Err() == nil && w.Ctx.Err() != nil {
+			return keyring.ErrClosed
+		}
+		return err
+	}
+	h, err := w.Keys.Acquire()
+	if err == nil {
+		err = h.For(inner.Block{}).Reload(ctx)
+		h.Release()
+		if err != nil {
+			giveBack()
+			return err
+		}
+	} // else the operation finds no keys either, or those of a document that was loaded since
+	w.giveBack = giveBack
+	return nil
+}
+
 // ReleaseTurn hands the turn to the next operation.
-func (w *Rewriter) ReleaseTurn() { <-w.turn }
+func (w *Rewriter) ReleaseTurn() {
+	if w.giveBack != nil {
+		w.giveBack()
+		w.giveBack = nil
+	}
+	<-w.turn
+}
 
 // errFromProgress is returned to who would wait for itself.
 var errFromProgress = errors.New("it was called by the Progress of an operation that has the turn of rewriting operations and waits for Progress to return")

@@ -42,6 +42,11 @@ func (w *Rewriter) one(ctx context.Context, session uint64, s step, n int) (c co
 		return c, false, err
 	}
 	defer func() { h.Release() }()
+	if _, shared := w.Table.Part.(engine.Turner); shared { // a lock does not wait for a server
+		ctx, end := h.For(inner.Block{}).Within(ctx)
+		c, done, err = s(ctx, &h, n)
+		return c, done, end(err)
+	}
 	return s(ctx, &h, n)
 }
 

@@ -55,6 +55,14 @@ func (t *Table) durable(b engine.Batch) error {
 
 // Commit applies a batch and waits until it is durable. It keeps the caches in step.
 func (t *Table) Commit(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
+	if !t.shared {
+		return t.commit(ctx, h, b, oldest)
+	}
+	ctx, end := within(ctx, h)
+	return end(t.commit(ctx, h, b, oldest))
+}
+
+func (t *Table) commit(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
 	writes := make([]uint64, 0, 64) // a small batch allocates nothing
 	c, next, err := b.Op(0)
 	for ; err == nil && next > 0; c, next, err = b.Op(next) {
@@ -86,6 +94,9 @@ func (t *Table) Commit(ctx context.Context, h *keyring.Hold, b engine.Batch, old
 // the floor is raised after this look, the engine refuses the batch.
 func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) (engine.Guard, error) {
 	floor := t.Part.Floor()
+	if err := t.lookAtDocument(ctx, h, floor); err != nil {
+		return engine.Guard{}, err
+	}
 	g := engine.Guard{Floor: floor.Revision, Epoch: oldest}
 	if oldest != NoEpoch && h.For(inner.Block{}).Wrapping() == keyring.ByKEK {
 		if err := t.checkKEKs(b, floor); err != nil {
@@ -118,6 +129,24 @@ func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 	}
 	g.Below = g.Epoch < floor.Epoch // as above
 	return g, err
+}
+
+// lookAtDocument has the keyring take up what other processes have saved, if the floor is another
+// than it was when it last did. Who raises a floor has saved before what the floor rests on: that
+// an epoch was begun, and may be wrapped with; and saves after it what rests on the floor: that an
+// epoch or a KEK is gone. So a keyring that looks after it has seen the floor, and a batch that is
+// admitted by that floor, know all that a commit has to: judge would else take a floor that
+// is above the present epoch for one that no epoch can be begun for any more. A store that was
+// dropped has another floor, and no document.
+func (t *Table) lookAtDocument(ctx context.Context, h *keyring.Hold, floor engine.Floor) error {
+	if !t.shared || t.judged.Load() == floor.Revision {
+		return nil
+	}
+	if err := h.For(inner.Block{}).Reload(ctx); err != nil {
+		return err
+	}
+	t.judged.Store(floor.Revision)
+	return nil
 }
 
 // checkKEKs refuses a batch with a DEK record under a KEK that has left the keyring's table or is

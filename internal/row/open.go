@@ -17,11 +17,31 @@ var errMismatch = errors.New("the DEK record and the block do not fit together")
 //
 // The record may come from the cache, or from another engine state than the sealed block. If they
 // do not fit, Get reads both again from one state, and only that result counts. A row from the row
-// cache that does not open proves nothing.
+// cache that does not open proves nothing. Where other processes write too, it is taken only if the
+// engine still has its record.
 func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
+	if !t.shared {
+		return t.getNow(ctx, h, id, dst)
+	}
+	ctx, end := within(ctx, h)
+	out, err := t.getNow(ctx, h, id, dst)
+	return out, end(err)
+}
+
+func (t *Table) getNow(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
 	sc := t.borrow(id)
 	defer t.giveBack(sc)
 	r, tk := t.rows.get(t.salt, id)
+	if r != nil && t.shared {
+		fresh, err := t.isFresh(ctx, sc, id, r)
+		if err != nil {
+			return nil, err
+		}
+		if !fresh {
+			t.rows.drop(r)
+			r = nil
+		}
+	}
 	if r != nil {
 		sc.row.Record = append(sc.row.Record[:0], r.record()...)
 		if out, err := t.unseal(ctx, h, sc, r.sealed(), dst); err == nil {
@@ -41,6 +61,18 @@ func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byt
 	}
 	t.records.put(t.salt, id, sc.row.Record)
 	return out, nil
+}
+
+// isFresh reports whether the engine has a row as it is in the cache: whether it has its DEK record.
+// A record is made for one version of a block and is never used twice, so that it stands for the
+// block. That costs a round trip, and not the block's.
+func (t *Table) isFresh(ctx context.Context, sc *scratch, id []byte, r *row) (bool, error) {
+	err := t.Part.Get(ctx, id, engine.Record, &sc.row)
+	defer sc.row.Release()
+	if errors.Is(err, engine.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && bytes.Equal(sc.row.Record, r.record()), Damage(err)
 }
 
 // getOnce is Get without the row cache. Its record and block may not fit together.
@@ -72,7 +104,12 @@ func (t *Table) getOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 func (t *Table) GetAt(ctx context.Context, h *keyring.Hold, r engine.Reader, id, dst []byte) ([]byte, error) {
 	sc := t.borrow(id)
 	defer t.giveBack(sc)
-	return t.getAt(ctx, h, sc, r, id, dst)
+	if !t.shared {
+		return t.getAt(ctx, h, sc, r, id, dst)
+	}
+	ctx, end := within(ctx, h)
+	out, err := t.getAt(ctx, h, sc, r, id, dst)
+	return out, end(err)
 }
 
 func (t *Table) getAt(ctx context.Context, h *keyring.Hold, sc *scratch, r engine.Reader, id, dst []byte) ([]byte, error) {

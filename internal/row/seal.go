@@ -14,6 +14,14 @@ import (
 
 // Put commits one block.
 func (t *Table) Put(ctx context.Context, h *keyring.Hold, id, data []byte) error {
+	if !t.shared {
+		return t.putBlock(ctx, h, id, data)
+	}
+	ctx, end := within(ctx, h)
+	return end(t.putBlock(ctx, h, id, data))
+}
+
+func (t *Table) putBlock(ctx context.Context, h *keyring.Hold, id, data []byte) error {
 	sc := t.borrow(id)
 	defer t.giveBack(sc)
 	for {
@@ -46,6 +54,14 @@ func (t *Table) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 // and compares it, and writes if the row still has the record that was read. If the record was only
 // rewrapped in between, PutIf reads again.
 func (t *Table) PutIf(ctx context.Context, h *keyring.Hold, id, old, data []byte) error {
+	if !t.shared {
+		return t.putBlockIf(ctx, h, id, old, data)
+	}
+	ctx, end := within(ctx, h)
+	return end(t.putBlockIf(ctx, h, id, old, data))
+}
+
+func (t *Table) putBlockIf(ctx context.Context, h *keyring.Hold, id, old, data []byte) error {
 	sc := t.borrow(id)
 	defer t.giveBack(sc)
 	for {
@@ -74,6 +90,14 @@ func (t *Table) PutIf(ctx context.Context, h *keyring.Hold, id, old, data []byte
 
 // Delete commits the deletion of one block.
 func (t *Table) Delete(ctx context.Context, h *keyring.Hold, id []byte) error {
+	if !t.shared {
+		return t.deleteBlock(ctx, h, id)
+	}
+	ctx, end := within(ctx, h)
+	return end(t.deleteBlock(ctx, h, id))
+}
+
+func (t *Table) deleteBlock(ctx context.Context, h *keyring.Hold, id []byte) error {
 	b := t.Part.NewBatch()
 	defer b.Close()
 	if err := b.Delete(id); err != nil {

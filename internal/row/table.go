@@ -2,6 +2,7 @@ package row
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/internal/engine"
@@ -17,6 +18,8 @@ type Table struct {
 	keys    *keyring.Keyring
 	salt    uint64 // of the ids in the caches, which tables share
 	noSync  bool
+	shared  bool
+	judged  atomic.Uint64 // the floor's revision that was last known before the document was looked at; see judge
 	wrote   func()
 	records *recordCache
 	rows    *rowCache
@@ -31,6 +34,7 @@ type Config struct {
 	Use    *Use
 	Caches *Caches // nil: none
 	NoSync bool    // commits need not be durable
+	Shared bool    // other processes have the rows too, and the document; see engine.Sharer
 	Wrote  func()  // is called after each write that was applied
 }
 
@@ -39,7 +43,7 @@ func New(c Config) *Table {
 	if c.Caches == nil {
 		c.Caches = NewCaches(0, 0)
 	}
-	t := &Table{Part: c.Part, salt: c.Caches.salt(c.Number), keys: c.Keys, use: c.Use, noSync: c.NoSync, wrote: c.Wrote,
+	t := &Table{Part: c.Part, salt: c.Caches.salt(c.Number), keys: c.Keys, use: c.Use, noSync: c.NoSync, shared: c.Shared, wrote: c.Wrote,
 		records: c.Caches.records, rows: c.Caches.rows, scratch: &c.Caches.scratch}
 	return t
 }

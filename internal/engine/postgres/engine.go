@@ -41,17 +41,22 @@ const (
 
 // Engine is an engine on a server. New returns one. Half of the pool's connections are at most in
 // use for views and cursors, each of which has one of its own, with the cursors of a view and the
-// clones of a cursor; who wants another one waits.
+// clones of a cursor; who wants another one waits. One more is in use while it has a turn.
 type Engine struct {
 	pool      *pgxpool.Pool
 	sql       *statements
 	viewLife  time.Duration
 	afterFunc func(d time.Duration, f func()) (stop func() bool)
 	views     chan struct{} // has one element for each snapshot
+	schema    string
+	turns     turns
 	closed    atomic.Bool
 }
 
-var _ engine.Engine = (*Engine)(nil)
+var (
+	_ engine.Engine = (*Engine)(nil)
+	_ engine.Sharer = (*Engine)(nil)
+)
 
 // New returns an engine on a server, through a pool of at least two connections that stays the
 // caller's and outlives the engine. It makes the tables if there are none, and checks them and
@@ -87,7 +92,8 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts *Options) (*Engine, error
 	if most < 2 {
 		return nil, fmt.Errorf("engine: the pool has %d connection at most, want 2 or more: a view has one for itself", most)
 	}
-	e := &Engine{pool: pool, sql: newStatements(o.Schema), viewLife: o.ViewLife, afterFunc: o.AfterFunc, views: make(chan struct{}, most/2)}
+	e := &Engine{pool: pool, sql: newStatements(o.Schema), viewLife: o.ViewLife, afterFunc: o.AfterFunc, views: make(chan struct{}, most/2),
+		schema: o.Schema, turns: newTurns()}
 	if err := e.read(ctx, func(c *pgxpool.Conn) error {
 		if err := checkServer(ctx, c); err != nil {
 			return err
@@ -105,6 +111,15 @@ func (e *Engine) Partition(number uint32) engine.Partition {
 	p := &partition{e: e, number: int64(number)}
 	p.floor.Store(&engine.Floor{Revision: firstRevision})
 	return p
+}
+
+// Keeps implements [engine.Sharer].
+func (e *Engine) Keeps() []string {
+	return []string{
+		"dead rows in the tables of schema " + e.schema + " until VACUUM, and in free space of their files until it is overwritten",
+		"the server's write-ahead log, and its archive",
+		"standbys, base backups, snapshots of volumes, and dumps",
+	}
 }
 
 // Close implements [engine.Engine]. The pool is the caller's.

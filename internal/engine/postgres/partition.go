@@ -16,9 +16,13 @@ type partition struct {
 	e      *Engine
 	number int64
 	floor  atomic.Pointer[engine.Floor] // as it was seen last
+	turn   atomic.Pointer[turn]         // nil: it is not had
 }
 
-var _ engine.Partition = (*partition)(nil)
+var (
+	_ engine.Partition = (*partition)(nil)
+	_ engine.Turner    = (*partition)(nil)
+)
 
 // Release implements [engine.Partition]: there is nothing in memory but p.
 func (p *partition) Release() {}

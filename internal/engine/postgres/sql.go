@@ -22,6 +22,7 @@ type statements struct {
 	seeFloor, makeFloor           string
 	raise, refuse, clear          string
 	lockers, running              string
+	turn, hasTurn, endTurn        string // Advisory locks.
 	load, list                    string // Meta records.
 	insert, update, upsert, erase string
 	eraseAny, absent              string
@@ -102,6 +103,13 @@ func newStatements(schema string) *statements {
 			AND mode = 'RowExclusiveLock'`),
 		running: q(`SELECT count(*) FROM pg_locks WHERE virtualtransaction = ANY($1::text[])
 			AND (locktype = 'virtualxid' OR locktype = 'relation' AND relation = '{quoted}.rows'::regclass AND virtualtransaction LIKE '-1/%')`),
+
+		turn: q(`SELECT pg_try_advisory_lock($1::bigint), pg_backend_pid()`),
+		// The two halves of its number are what pg_locks has of an advisory lock.
+		hasTurn: q(`SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND pid = $2::int
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND classid = (($1::bigint >> 32) & 4294967295)::oid AND objid = ($1::bigint & 4294967295)::oid)`),
+		endTurn: q(`SELECT pg_advisory_unlock($1::bigint)`),
 
 		load: q(`SELECT value, revision FROM {s}.meta WHERE part = $1 AND name = $2`),
 		list: q(`SELECT name, value FROM {s}.meta WHERE part = $1 AND name >= $2 AND substring(name FROM 1 FOR $3::int) = $2 ORDER BY name`),

@@ -51,6 +51,7 @@ func (p *partition) Replace(ctx context.Context, b engine.Batch, was []engine.Wa
 	err = p.e.write(ctx, func(c *pgxpool.Conn) error {
 		return p.transact(ctx, c, func(t *transaction) error {
 			changes := o.folded()
+			t.turn = p.turn.Load()
 			_, lost, err := t.hold(changes, was)
 			if err != nil {
 				return err
@@ -77,6 +78,7 @@ type transaction struct {
 	ctx      context.Context
 	p        *partition
 	c        *pgxpool.Conn
+	turn     *turn           // that the transaction rests on; nil: on none
 	reserved map[string]bool // ids of rows that were made so that nobody else makes them
 	decided  bool            // the commit was, or may have been, given to the server
 }
@@ -109,7 +111,7 @@ func (p *partition) transact(ctx context.Context, c *pgxpool.Conn, f func(t *tra
 }
 
 // hold begins the transaction with a lock on the table, and looks at the floor after it: see
-// RaiseFloor. It locks the rows that are to be changed and those that was has, in the order of
+// RaiseFloor. There it also looks whether the turn is still had: see Turn. It locks the rows that are to be changed and those that was has, in the order of
 // their ids, and returns those of was that are not as they were. floor is nil if there is none.
 func (t *transaction) hold(changes []change, was []engine.Was) (floor *engine.Floor, lost []engine.Was, err error) {
 	s, part := t.p.e.sql, t.p.number
@@ -129,6 +131,9 @@ func (t *transaction) hold(changes []change, was []engine.Was) (floor *engine.Fl
 	b := begin()
 	b.Queue(s.lockTable)
 	b.Queue(s.seeFloor, part)
+	if t.turn != nil {
+		b.Queue(s.hasTurn, t.turn.key, t.turn.pid)
+	}
 	if len(was) > 0 { // else the changes come in this order anyway
 		heads, longs, _ := columns(splitAll(all))
 		b.Queue(s.lockRows, part, heads, longs)
@@ -144,6 +149,15 @@ func (t *transaction) hold(changes []change, was []engine.Was) (floor *engine.Fl
 	}
 	if floor, err = scanFloor(r.QueryRow()); err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil, err
+	}
+	if t.turn != nil {
+		var had bool
+		if err := r.QueryRow().Scan(&had); err != nil {
+			return nil, nil, err
+		}
+		if !had {
+			return nil, nil, fmt.Errorf("%w with its connection to the server; call the operation again", engine.ErrTurnLost)
+		}
 	}
 	if len(was) == 0 {
 		return floor, nil, nil
