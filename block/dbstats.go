@@ -55,7 +55,7 @@ const (
 	// was begun by another process. Nobody opens the store. Drop, and OpenDB, go on with it.
 	TroubleDropUnfinished TroubleKind = "drop_unfinished"
 	// TroubleDropFinished says that OpenDB has finished a Drop that was cut off, so that nobody was
-	// given its receipt. It is told until the DB is closed.
+	// given its receipt, which [DB.Dropped] has. It is told until the DB is closed.
 	TroubleDropFinished TroubleKind = "drop_finished"
 )
 

@@ -223,7 +223,7 @@ func troubleSays(kind block.TroubleKind) advice {
 	case block.TroubleDropUnfinished:
 		return advice{says: "its drop is not finished", do: "Call Drop again, or open the DB anew", runbook: "A customer who leaves"}
 	case block.TroubleDropFinished:
-		return advice{says: "its drop was cut off, and was finished when the DB was opened", do: "Give the receipt, which the DB keeps, to whoever waits for it", runbook: "A customer who leaves"}
+		return advice{says: "its drop was cut off, and was finished when the DB was opened", do: "Give the receipt, which the DB keeps (Dropped), to whoever waits for it", runbook: "A customer who leaves"}
 	}
 	return advice{says: string(kind)}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -161,6 +160,10 @@ func TestDropAStore(t *testing.T) {
 	require.NotContains(t, out+g.stderr, "\x1b")
 	require.Empty(t, g.list("store", "list", dir))
 	g.fails(exitFailure, "has no store", "store", "state", dir)
+	dropped := g.list("store", "dropped", dir)
+	require.Len(t, dropped, 4)
+	require.Equal(t, id, field(dropped, "store"))
+	require.Contains(t, g.ok("store", "dropped", dir), `"\x1b[2Jlitware"`)
 	g.ok("key", "disable", "tenant-b") // nothing needs it any more
 	for _, name := range []string{"contoso", "fabrikam"} {
 		g.fails(exitFailure, "has no store", "store", "get", dir, "block", "--store", name)
@@ -203,6 +206,10 @@ func TestListShowsWhatIsWrong(t *testing.T) {
 	require.Regexp(t, `(?m)^litware +- +0 +damaged +block: stores: "litware": `, out)
 	require.Regexp(t, `(?m)^fabrikam +[0-9a-f]{8}… +\d+ +present `, out)
 	g.fails(exitFailure, "is dropping", "store", "get", dir, "block", "--store", "contoso")
+	require.Empty(t, g.list("store", "dropped", dir))
+	require.Contains(t, g.ok("store", "drop", dir, "contoso", "--yes"), "dropped")
+	require.Contains(t, g.stderr, "about to drop the store contoso: dropping")
+	require.Len(t, g.list("store", "dropped", dir), 1, "which was finished, and whose receipt is shown")
 	g.fails(exitVerification, "", "store", "state", dir, "--store", "litware")
 	require.Equal(t, "of fabrikam", g.ok("store", "get", dir, "block", "--store", "fabrikam"))
 	g.fails(exitRefused, "store litware in "+dir+" cannot be looked at", "key", "disable", "tenant-b")
@@ -260,7 +267,16 @@ func TestCopyADirectoryOfMany(t *testing.T) {
 	out := g.object("store", "copies", "copy", dir, g.path("elsewhere"))
 	require.Len(t, out["keks"], 2)
 	require.Len(t, g.list("store", "list", g.path("elsewhere")), 2)
-	entries, err := filepath.Glob(filepath.Join(g.path("elsewhere"), "*"))
-	require.NoError(t, err)
-	require.NotEmpty(t, entries)
+	g.ok("store", "revalidate", g.path("elsewhere"), "--store", "contoso")
+	require.Equal(t, "of contoso", g.ok("store", "get", g.path("elsewhere"), "block", "--store", "contoso"))
+
+	require.EqualValues(t, 2, g.object("store", "checkpoint", dir, g.path("copy"))["stores"])
+	g.fails(exitFailure, "already", "store", "checkpoint", dir, g.path("copy"))
+	g.fails(exitFailure, "of all stores", "store", "checkpoint", dir, g.path("another"), "--store", "contoso")
+	g.fails(exitRefused, "", "store", "get", g.path("copy"), "block", "--store", "fabrikam")
+	g.ok("store", "revalidate", g.path("copy"), "--store", "fabrikam")
+	require.Equal(t, "of fabrikam", g.ok("store", "get", g.path("copy"), "block", "--store", "fabrikam"))
+	copies := g.list("store", "copies", "list", dir, "--store", "contoso")
+	require.Len(t, copies, 1)
+	require.Equal(t, g.path("copy"), copies[0].(map[string]any)["path"])
 }

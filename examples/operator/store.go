@@ -50,7 +50,7 @@ While another process has the directory open, all of these commands end with exi
 	c.MarkFlagsMutuallyExclusive("anchor", "expect-fingerprint")
 	c.MarkFlagsMutuallyExclusive("anchor", "expect-generation")
 	f.other.add(c, "from-", "another vault, which holds keys that the store or its copies were on before")
-	c.AddCommand(a.storeInit(f), a.storeCreate(f), a.storeList(), a.storeDrop(f), a.storeMove(f), a.storeInspect(f), a.storeState(f), a.storeRevalidate(f), a.storeVerify(f), a.storeUsage(f),
+	c.AddCommand(a.storeInit(f), a.storeCreate(f), a.storeList(), a.storeDrop(f), a.storeDropped(), a.storeMove(f), a.storeInspect(f), a.storeState(f), a.storeRevalidate(f), a.storeVerify(f), a.storeUsage(f),
 		a.storePut(f), a.storeGet(f), a.storeDelete(f), a.storeBlocks(f),
 		a.storeRotate(f), a.storeRelocate(f), a.storeRekey(f), a.storeRewrap(f), a.storeErase(f), a.storeCheckpoint(f), a.storeCopies(f))
 	return c

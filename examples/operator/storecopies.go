@@ -33,17 +33,50 @@ func (a *app) storeCheckpoint(f *storeFlags) *cobra.Command {
 registers it: the copy is moved along when the store's KEK is changed, as long as it
 can be reached, and counts as a use of its KEK version. It needs no access.
 
-A copy opens Inaccessible and waits for store revalidate.`,
-		a.withStore(f, func(ctx context.Context, s *openStore, args []string) error {
-			copyDir, err := filepath.Abs(args[1])
-			if err != nil {
-				return err
+A copy opens Inaccessible and waits for store revalidate.
+
+A directory of several stores is copied whole. Each store remembers its copy, but as none
+of them is open meanwhile the copies are in doubt (store copies list): they are not moved
+along by themselves. To copy one store alone: store move export.`,
+		func(ctx context.Context, args []string) error {
+			if f.name == "" {
+				if _, err := block.InspectKeyring(args[0], nil); errors.Is(err, block.ErrNoStore) {
+					return a.checkpointAll(ctx, args[0], args[1])
+				}
 			}
-			if err := s.Checkpoint(ctx, copyDir); err != nil {
-				return err
-			}
-			return a.showCopies(ctx, s)
-		}))
+			return a.checkpointStore(ctx, f, args)
+		})
+}
+
+// checkpointAll copies a directory of several stores.
+func (a *app) checkpointAll(ctx context.Context, dir, to string) error {
+	to, err := filepath.Abs(to)
+	if err != nil {
+		return err
+	}
+	if err := a.withDB(ctx, dir, false, func(db *block.DB) error { return db.Checkpoint(ctx, to) }); err != nil {
+		return err
+	}
+	stores, err := a.storesIn(ctx, to)
+	if err != nil {
+		return err
+	}
+	return a.show(map[string]any{"copy": to, "stores": len(stores)}, func(t *table) {
+		t.row("copied", fmt.Sprintf("%d stores to %s", len(stores), to))
+	})
+}
+
+func (a *app) checkpointStore(ctx context.Context, f *storeFlags, args []string) error {
+	return a.withStore(f, func(ctx context.Context, s *openStore, args []string) error {
+		copyDir, err := filepath.Abs(args[1])
+		if err != nil {
+			return err
+		}
+		if err := s.Checkpoint(ctx, copyDir); err != nil {
+			return err
+		}
+		return a.showCopies(ctx, s)
+	})(ctx, args)
 }
 
 func (a *app) showCopies(ctx context.Context, s *openStore) error {

@@ -250,7 +250,8 @@ It asks for the store's name again, on the terminal, or is given --yes. It takes
 so that it works for a customer who has revoked his. With --open it opens the store first,
 so that the receipt says which of the KEK versions in it exist; if the vault refuses or
 does not answer, it drops the store all the same, and the receipt says that this is not
-known. What was cut off is finished by the next command that opens DIR to write.`,
+known. A drop that was cut off is finished when it is called again, or by the next command
+that opens DIR to write; store dropped has its receipt.`,
 		func(ctx context.Context, args []string) (err error) {
 			dir, name := args[0], args[1]
 			if f.name != "" {
@@ -262,11 +263,12 @@ known. What was cut off is finished by the next command that opens DIR to write.
 					return fmt.Errorf("the receipt %s: %w", out, os.ErrExist)
 				}
 			}
-			if err := a.confirmDrop(ctx, dir, name, yes); err != nil {
+			begun, err := a.confirmDrop(ctx, dir, name, yes)
+			if err != nil {
 				return err
 			}
 			return a.withDB(ctx, dir, false, func(db *block.DB) (err error) {
-				if open {
+				if open && !begun {
 					done, err := a.openFor(ctx, f, db, dir, name)
 					if err != nil {
 						return err
@@ -274,6 +276,9 @@ known. What was cut off is finished by the next command that opens DIR to write.
 					defer func() { err = errors.Join(err, done()) }()
 				}
 				r, err := db.Drop(ctx, name)
+				if begun && errors.Is(err, block.ErrNoStore) {
+					r, err = lastReceipt(ctx, db, name) // it was finished when the directory was opened
+				}
 				if err != nil {
 					return err
 				}
@@ -290,15 +295,68 @@ known. What was cut off is finished by the next command that opens DIR to write.
 	return c
 }
 
+// lastReceipt returns the receipt of the store of that name that was dropped last.
+func lastReceipt(ctx context.Context, db *block.DB, name string) (last block.Receipt, err error) {
+	for r, err := range db.Dropped(ctx) {
+		if err == nil && r.Name == name {
+			last = r
+		}
+	}
+	if !last.Dropped {
+		return last, fmt.Errorf("the store %s is dropped, and there is no receipt of it: %w", storename.Shown(name), block.ErrNoStore)
+	}
+	return last, nil
+}
+
+func (a *app) storeDropped() *cobra.Command {
+	return a.command("dropped DIR", "list the receipts of the stores that were dropped", `Dropped lists the receipts of the latest stores that were dropped from DIR, in the order in
+which they were made, with the KEK versions that could still open older copies of the
+files. It needs no key and no vault, and nothing of it is authenticated. Exit status 4 if
+one cannot be read. --json has them whole.`,
+		func(ctx context.Context, args []string) error {
+			receipts := []block.Receipt{}
+			var damaged []error
+			err := a.withDB(ctx, args[0], true, func(db *block.DB) error {
+				for r, err := range db.Dropped(ctx) {
+					if err := ctx.Err(); err != nil {
+						return err
+					}
+					if err != nil {
+						damaged = append(damaged, err)
+						continue
+					}
+					receipts = append(receipts, r)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			return errors.Join(append(damaged, a.show(receipts, func(t *table) {
+				if len(receipts) > 0 {
+					t.row("NAME", "STORE", "DROPPED", "OPENED BY")
+				}
+				for _, r := range receipts {
+					var keys []string
+					for _, k := range r.Keys {
+						keys = append(keys, k.Key.String())
+					}
+					t.row(t.name(r.Name), t.id(r.Store.String()), r.Time, dash(strings.Join(keys, ", ")))
+				}
+			}))...)
+		})
+}
+
 // confirmDrop says what is about to be removed, and asks a person for its name, unless yes is given.
-func (a *app) confirmDrop(ctx context.Context, dir, name string, yes bool) error {
+// begun says that its drop was begun before, and cut off.
+func (a *app) confirmDrop(ctx context.Context, dir, name string, yes bool) (begun bool, err error) {
 	rows, err := a.storesIn(ctx, dir)
 	if err != nil {
-		return err
+		return false, err
 	}
 	i := slices.IndexFunc(rows, func(r storeRow) bool { return r.Name == name })
 	if i < 0 || name == "" {
-		return fmt.Errorf("%s has no store %q: %w; store list shows those that there are", dir, name, block.ErrNoStore)
+		return false, fmt.Errorf("%s has no store %q: %w; store list shows those that there are", dir, name, block.ErrNoStore)
 	}
 	row, shown := rows[i], storename.Shown(name)
 	switch row.State {
@@ -307,21 +365,22 @@ func (a *app) confirmDrop(ctx context.Context, dir, name string, yes bool) error
 	default:
 		a.note("about to drop the store %s: %s", shown, row.State)
 	}
+	begun = row.State == stateDropping
 	if yes {
-		return nil
+		return begun, nil
 	}
 	answer, err := a.prompt("type the name of the store to drop it, with everything in it, for good")
 	if errors.Is(err, errNoTerminal) {
-		return usagef("to drop a store, give --yes, or run on a terminal")
+		return begun, usagef("to drop a store, give --yes, or run on a terminal")
 	}
 	if err != nil {
-		return err
+		return begun, err
 	}
 	// One that cannot be typed is typed as it is shown.
 	if typed := strings.TrimRight(string(answer), "\r\n"); typed != name && typed != shown {
-		return fmt.Errorf("that is not the name; nothing was dropped: %w", errRefused)
+		return begun, fmt.Errorf("that is not the name; nothing was dropped: %w", errRefused)
 	}
-	return nil
+	return begun, nil
 }
 
 // openFor opens a store of a DB, with the keys that it ever was on, for what asks about them.
