@@ -226,6 +226,34 @@ func TestLogsWithoutABeginning(t *testing.T) {
 	}
 }
 
+// A rotation goes by what a crash left of a log that was being made, and destroys nothing while there is one
+// that had a head and has none: whoever has its head elsewhere can mend it.
+func TestRotationAndLogsWithoutAHead(t *testing.T) {
+	g := newRig(t, nil)
+	mem := vfs.NewMem()
+	fs := g.over(mem)
+	write(t, fs, "000001.log", content(1, 100))
+	write(t, fs, "000002.sst", content(2, 100))
+	was := raw(t, mem, "000001.log")
+	for _, n := range []int{0, 3, 600, headSize} {
+		putRaw(t, mem, "000001.log", make([]byte, n))
+		_, err := fs.RotateEpoch(t.Context(), "")
+		require.NoError(t, err)
+	}
+	is := raw(t, mem, "000002.sst")
+	putRaw(t, mem, "000002.sst", make([]byte, len(is))) // a table that was never synced
+	_, err := fs.RotateEpoch(t.Context(), "")
+	require.NoError(t, err)
+
+	putRaw(t, mem, "000001.log", append(make([]byte, headSize), was[headSize:]...))
+	dropped, err := fs.RotateEpoch(t.Context(), "")
+	require.ErrorIs(t, err, keyring.ErrCorrupt)
+	require.ErrorContains(t, err, "000001.log")
+	require.Empty(t, dropped)
+	_, err = fs.Stat("000001.log")
+	require.ErrorIs(t, err, keyring.ErrCorrupt)
+}
+
 // The machine may stop within any operation on a log, with any sectors on its disk of what was not synced: what
 // was synced is there, and what follows is a beginning of what was written. No crash looks like damage.
 func TestLogsAcrossTornWrites(t *testing.T) {

@@ -105,12 +105,12 @@ func (f *FS) rewrapFile(name string, rewrap keyring.Rewrap) error {
 	if err != nil {
 		return err
 	}
-	h, err := readHead(u)
+	h, size, err := readHeadAndSize(u)
 	foreign := errors.Is(err, ErrNotSealed) && isDocument(u)
 	if cerr := u.Close(); cerr != nil {
 		return cerr
 	}
-	if errors.Is(err, errUnwritten) || foreign {
+	if errors.Is(err, errUnwritten) && !f.headless(name, size) || foreign {
 		return nil
 	}
 	if err != nil {

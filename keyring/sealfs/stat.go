@@ -34,7 +34,7 @@ func (f *FS) sizeOf(name string, fi vfs.FileInfo) (int64, error) {
 		return 0, err
 	}
 	switch {
-	case errors.Is(err, errUnwritten):
+	case errors.Is(err, errUnwritten) && !f.headless(name, fi.Size()):
 		return 0, nil
 	case errors.Is(err, ErrNotSealed):
 		return fi.Size(), nil
