@@ -18,7 +18,8 @@ type logReader struct {
 	fs    *FS
 	name  string
 	under vfs.File
-	key   *fileKey // nil: the log has no head, and is empty
+	key   *fileKey   // nil: the log has no head, and is empty
+	live  *logWriter // that was writing it when it was opened
 
 	mu     sync.Mutex
 	seq    logCursor // of Read
@@ -29,8 +30,8 @@ type logReader struct {
 
 var _ vfs.File = (*logReader)(nil)
 
-func newLogReader(fs *FS, name string, under vfs.File, key *fileKey) *logReader {
-	r := &logReader{fs: fs, name: name, under: under, key: key}
+func newLogReader(fs *FS, name string, under vfs.File, key *fileKey, live *logWriter) *logReader {
+	r := &logReader{fs: fs, name: name, under: under, key: key, live: live}
 	r.seq.reset()
 	r.at.reset()
 	return r
@@ -114,16 +115,12 @@ func (r *logReader) next(c *logCursor, mark bool) error {
 	if r.key == nil || c.torn {
 		return io.EOF
 	}
-	r.fs.mu.Lock()
-	w := r.fs.logs[r.key.id]
-	r.fs.mu.Unlock()
 	limit := int64(-1)
-	if w != nil {
-		w.mu.Lock()
-		limit = w.end
-		w.mu.Unlock()
-		if c.end >= limit {
-			return io.EOF // for now
+	if r.live != nil {
+		if end, ok := r.live.written(); ok {
+			if limit = end; c.end >= limit {
+				return io.EOF // for now
+			}
 		}
 	}
 	b, err := r.fetch(c, c.end, limit)

@@ -34,10 +34,10 @@ type logWriter struct {
 
 var _ vfs.File = (*logWriter)(nil)
 
-func (f *FS) newLogWriter(name string, under vfs.File, key *fileKey) *logWriter {
+func (f *FS) newLogWriter(at fileAt, name string, under vfs.File, key *fileKey) *logWriter {
 	w := &logWriter{fs: f, name: name, under: under, key: key, end: headSize}
 	f.mu.Lock()
-	f.logs[key.id] = w
+	f.logs.put(at, w)
 	f.mu.Unlock()
 	return w
 }
@@ -150,6 +150,13 @@ func (w *logWriter) Preallocate(offset, length int64) error {
 	return w.under.Preallocate(headSize+offset, length)
 }
 
+// written returns up to where the log has been written, or ok false if it is closed: then its file says.
+func (w *logWriter) written() (end int64, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.end, !w.closed
+}
+
 // Close implements vfs.File. It writes the frame that says that the log was closed, if there is
 // access, and does not wait for it: a log without reads as one of a process that was killed.
 func (w *logWriter) Close() error {
@@ -162,9 +169,7 @@ func (w *logWriter) Close() error {
 	if noAccess(err) || w.err != nil {
 		err = nil // what failed was reported when it did
 	}
-	w.fs.mu.Lock()
-	delete(w.fs.logs, w.key.id)
-	w.fs.mu.Unlock()
+	w.fs.forget(w)
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()

@@ -120,7 +120,6 @@ func (k *fileKey) openSizes(h *head) (out sizes, ok bool, err error) {
 // pageFile is a file of pages that is open, shared by all its handles. What is not said to be guarded by
 // something else belongs to who has the turn.
 type pageFile struct {
-	id   fileID
 	refs int // guarded by FS.mu
 
 	turn  chan struct{} // holds one token; who takes it has the file alone
