@@ -87,12 +87,11 @@ func (f *FS) waitsFor(err error) bool {
 // for this DEK, did not answer or said no. What no waiting mends is none: a damaged record, a keyring
 // that is read only or at a limit.
 func noAccess(err error) bool {
-	var k *keyringError
-	switch {
-	case !errors.As(err, &k):
-		return false
-	case isOver(err) || errors.Is(err, keyring.ErrInaccessible):
+	if isOver(err) || errors.Is(err, keyring.ErrInaccessible) {
 		return true
+	}
+	if k := (*keyringError)(nil); !errors.As(err, &k) {
+		return false
 	}
 	// Damage of the document in storage does not match: the keyring sees to that.
 	for _, forGood := range []error{keyring.ErrCorrupt, keyring.ErrVersion, keyring.ErrReadOnly, keyring.ErrLimit} {

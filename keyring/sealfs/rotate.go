@@ -23,14 +23,16 @@ import (
 //
 // The directories have to be all that have files of this keyring. A file that is in none of them
 // opens no more afterwards, in no copy: that is also what makes a file that was removed before, or a
-// log that was reused, unreadable for whoever kept its bytes. A checkpoint that shares files (hard
+// log that was reused, unreadable for whoever kept its bytes. One that is open through this FS, and was
+// removed, is read and written until it is closed; through another FS on the same keyring no file may be
+// open. A checkpoint that shares files (hard
 // links) and has no keyring document of its own must be among them; one that has an older document
 // goes on opening with it, because older records stay in the heads, and rotates by itself. But do not
 // rotate the two at the same time, in two processes: both could fill the same slot of a file that they
 // share.
 //
 // Symbolic links are not followed: one in a directory is an error, unless what it leads to is in one that
-// was named.
+// was named. So is what is no file and no directory.
 //
 // Nothing is destroyed if any file's record does not open. Such a file is damaged, or not of
 // this keyring, and is named; remove it, or put it back, and call RotateEpoch again. Files that are
@@ -166,7 +168,8 @@ func (f *FS) rewrapFile(name string, rewrap keyring.Rewrap) error {
 }
 
 // rewrapOpen gives the key of each open file a record under the new epoch: those whose files were removed
-// are in no directory, and are read until they are closed.
+// are in no directory, and are read until they are closed. A record that opens no more, because somebody
+// else dropped its epoch, keeps nothing from being dropped.
 func (f *FS) rewrapOpen(rewrap keyring.Rewrap) error {
 	f.names.Lock()
 	defer f.names.Unlock()
@@ -175,17 +178,32 @@ func (f *FS) rewrapOpen(rewrap keyring.Rewrap) error {
 	keys := slices.Collect(maps.Values(f.keys))
 	f.mu.Unlock()
 	for _, k := range keys {
-		k.mu.Lock()
-		again, err := rewrap(k.record, k.context)
-		if err == nil && again != nil {
-			k.record = again
-		}
-		k.mu.Unlock()
-		if err != nil {
+		if err := f.rewrapKey(k, rewrap); err != nil && !errors.Is(err, keyring.ErrCorrupt) {
 			return err
 		}
 	}
 	return nil
+}
+
+func (f *FS) rewrapKey(k *fileKey, rewrap keyring.Rewrap) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	hold, err := f.acquire()
+	if err != nil {
+		return err
+	}
+	var b keyring.Binding
+	b.Set(k.context)
+	err = hold.For(inner.Block{}).CheckRecord(background, k.record, &b)
+	hold.Release() // rewrap takes one of its own
+	if err != nil {
+		return err
+	}
+	again, err := rewrap(k.record, k.context)
+	if err == nil && again != nil {
+		k.record = again
+	}
+	return err
 }
 
 // checkRecord returns the slot of the youngest record that authenticates. Which one names the

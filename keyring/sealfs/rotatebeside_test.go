@@ -2,6 +2,7 @@ package sealfs_test
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,9 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/keyring/sealfs"
 )
 
 // slowRename is a file system whose Rename lasts until a directory is listed.
@@ -141,6 +145,50 @@ func TestRotationAndOpenRemovedFiles(t *testing.T) {
 	_, err = read(fs, "db/000001.sst")
 	require.True(t, said(err), "%v", err)
 	require.NoError(t, table.Close())
+}
+
+// An open file whose record opens no more, because another process dropped its epoch, keeps no rotation
+// from ending.
+func TestRotationAndOpenFilesThatAreLost(t *testing.T) {
+	g := newRig(t, nil)
+	fs := g.over(vfs.NewMem())
+	require.NoError(t, fs.MkdirAll("db", 0o755))
+	write(t, fs, "db/000001.sst", content(1, 100))
+	write(t, fs, "lost.sst", content(2, 10000)) // of which a handle keeps the last chunk
+	lost, err := fs.Open("lost.sst")
+	require.NoError(t, err)
+	other, err := sealfs.New(fs.Unwrap(), g.ring, nil)
+	require.NoError(t, err)
+	_, err = other.RotateEpoch(t.Context(), "db")
+	require.NoError(t, err)
+	dropped, err := fs.RotateEpoch(t.Context(), "db")
+	require.NoError(t, err)
+	require.Equal(t, []uint32{2}, dropped)
+	g.deny()
+	g.allow()
+	_, err = lost.ReadAt(make([]byte, 100), 0)
+	require.ErrorIs(t, err, keyring.ErrCorrupt)
+	require.NoError(t, lost.Close())
+	require.Equal(t, content(1, 100), mustRead(t, fs, "db/000001.sst"))
+}
+
+// What is no file and no directory is an error, and is not opened, which for a pipe would never end.
+func TestRotationAndPipes(t *testing.T) {
+	g := newRig(t, nil)
+	fs := g.over(vfs.Default)
+	dir := t.TempDir()
+	write(t, fs, filepath.Join(dir, "000001.sst"), content(1, 100))
+	l, err := net.Listen("unix", filepath.Join(dir, "socket"))
+	if err != nil {
+		t.Skip("this system makes no sockets in directories:", err)
+	}
+	dropped, err := fs.RotateEpoch(t.Context(), dir)
+	require.ErrorContains(t, err, "socket is no file and no directory")
+	require.Empty(t, dropped)
+	require.NoError(t, l.Close())
+	_, err = fs.RotateEpoch(t.Context(), dir)
+	require.NoError(t, err)
+	require.Equal(t, content(1, 100), mustRead(t, fs, filepath.Join(dir, "000001.sst")))
 }
 
 // A rotation follows no symbolic link: one is an error, and nothing is destroyed, unless what it leads to
