@@ -31,7 +31,7 @@ func imports() map[string][]string {
 		"kek":             {"vault"},
 		"dek":             {"internal/secret"},
 		"keyring":         {"vault", "kek", "dek", "internal/secret", "internal/inner"},
-		"keyring/sealfs":  {"vault", "keyring", "dek", "internal/inner"},
+		"keyring/sealfs":  {"vault", "keyring", "dek", "internal/inner", "internal/secret"},
 		"internal/secret": {},
 		"internal/inner":  {"kek"},
 
