@@ -260,7 +260,7 @@ func TestLogsAcrossTornWrites(t *testing.T) {
 	g := newRig(t, nil)
 	rng := rand.New(rand.NewPCG(4, 4))
 	closed, short := 0, 0
-	for round := range 300 {
+	for round := range 2 * *fileRounds {
 		fs := newTornFS(vfs.NewMem())
 		sealed := g.over(fs)
 		// All is written over an older log, or none.
@@ -324,7 +324,7 @@ func TestOnceAcrossTornWrites(t *testing.T) {
 	g := newRig(t, nil)
 	rng := rand.New(rand.NewPCG(5, 5))
 	opened, refused := 0, 0
-	for round := range 300 {
+	for round := range 2 * *fileRounds {
 		fs := newTornFS(vfs.NewMem())
 		sealed := g.over(fs)
 		w, err := sealed.Create("000001.sst", vfs.WriteCategoryUnspecified)
