@@ -141,6 +141,24 @@ func TestLocksWaitForNoDisk(t *testing.T) {
 	require.Empty(t, fs.makings)
 }
 
+// While a name is being changed, the listing of the directories proves nothing, however often it is done.
+func TestRotationBesideARenameThatLasts(t *testing.T) {
+	v := vaulttest.New(nil)
+	r, err := keyring.Create(t.Context(), new(keyring.MemStorage), kek.New(v, v.CreateKey("operator").Versionless()), nil)
+	require.NoError(t, err)
+	defer r.Close()
+	fs, err := New(vfs.NewMem(), r, nil)
+	require.NoError(t, err)
+	over := during(&fs.moves)
+	dropped, err := fs.RotateEpoch(t.Context(), "")
+	require.ErrorContains(t, err, "each time that the directories were listed")
+	require.Empty(t, dropped)
+	over()
+	dropped, err = fs.RotateEpoch(t.Context(), "")
+	require.NoError(t, err)
+	require.Equal(t, []uint32{1, 2}, dropped)
+}
+
 // When the keyring was closed, nothing of an FS goes on, whatever files are still open.
 func TestNothingGoesOnAfterClose(t *testing.T) {
 	clock := vaulttest.NewClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))

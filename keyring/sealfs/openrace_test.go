@@ -1,6 +1,7 @@
 package sealfs_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -48,6 +49,23 @@ func TestOpenBesideARename(t *testing.T) {
 	got, err := readPages(g.over(s.FS), "f")
 	require.NoError(t, err)
 	require.Equal(t, string(content(3, 8104))+string(content(2, 20000)[8104:])+string(content(3, 1000)), string(got))
+}
+
+// A file that gets so many other names while it is being opened that its head has the first one no more is
+// not there, and not damaged.
+func TestOpenBesideManyRenames(t *testing.T) {
+	g := newRig(t, nil)
+	s := &between{FS: vfs.NewMem(), name: "0.log"}
+	fs := g.over(s)
+	write(t, fs, "0.log", content(1, 1000))
+	s.do = func() {
+		for i := range 20 {
+			require.NoError(t, fs.Rename(fmt.Sprintf("%d.log", i), fmt.Sprintf("%d.log", i+1)))
+		}
+	}
+	_, err := fs.Open("0.log")
+	require.ErrorIs(t, err, iofsNotExist)
+	require.Equal(t, content(1, 1000), mustRead(t, fs, "20.log"))
 }
 
 // A file that is removed while it is being opened is made anew, or is not there, and nothing is left of it.

@@ -191,6 +191,41 @@ func TestRotationAndPipes(t *testing.T) {
 	require.Equal(t, content(1, 100), mustRead(t, fs, filepath.Join(dir, "000001.sst")))
 }
 
+// swapped is a file system in which somebody does something before a file is opened for writing.
+type swapped struct {
+	vfs.FS
+	do func()
+}
+
+func (s *swapped) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	s.do()
+	return s.FS.OpenReadWrite(name, c, opts...)
+}
+
+// A rotation, and a rename, write into the file whose head they have read, and into none that somebody has
+// put in its place.
+func TestHeadsOfNoOtherFileAreWritten(t *testing.T) {
+	g := newRig(t, nil)
+	mem := vfs.NewMem()
+	plain := g.over(mem)
+	require.NoError(t, plain.MkdirAll("db", 0o755))
+	write(t, plain, "db/000001.sst", content(1, 100))
+	was := raw(t, mem, "db/000001.sst")
+	notes := content(9, 10000)
+	fs := g.over(&swapped{mem, func() { putRaw(t, mem, "db/000001.sst", notes) }})
+	for _, op := range []func() error{
+		func() error { _, err := fs.RotateEpoch(t.Context(), "db"); return err },
+		func() error { return fs.Rename("db/000001.sst", "db/000002.sst") },
+	} {
+		require.ErrorContains(t, op(), "another file was put in its place")
+		require.Equal(t, notes, raw(t, mem, "db/000001.sst"))
+		putRaw(t, mem, "db/000001.sst", was)
+	}
+	_, err := plain.RotateEpoch(t.Context(), "db")
+	require.NoError(t, err)
+	require.Equal(t, content(1, 100), mustRead(t, plain, "db/000001.sst"))
+}
+
 // A rotation follows no symbolic link: one is an error, and nothing is destroyed, unless what it leads to
 // is gone through anyway.
 func TestRotationAndSymbolicLinks(t *testing.T) {
