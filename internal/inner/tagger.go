@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/blockseal/blockseal/internal/secret"
 )
 
 // TagSize is the size in bytes of a tag.
@@ -20,6 +22,7 @@ type Tagger struct{ key [TagSize]byte }
 func NewTagger(storeSecret []byte, purpose string) *Tagger {
 	t := new(Tagger)
 	mac := hmac.New(sha256.New, storeSecret)
+	defer secret.WipeHMAC(mac)
 	mac.Write([]byte("blockseal tag v1 " + purpose))
 	mac.Sum(t.key[:0])
 	return t
@@ -28,6 +31,7 @@ func NewTagger(storeSecret []byte, purpose string) *Tagger {
 // Tag returns what a hold's Tag does.
 func (t *Tagger) Tag(data []byte) (tag [TagSize]byte) {
 	mac := hmac.New(sha256.New, t.key[:])
+	defer secret.WipeHMAC(mac)
 	mac.Write(data)
 	mac.Sum(tag[:0])
 	return tag

@@ -31,9 +31,9 @@ func imports() map[string][]string {
 		"kek":             {"vault"},
 		"dek":             {"internal/secret"},
 		"keyring":         {"vault", "kek", "dek", "internal/secret", "internal/inner"},
-		"keyring/sealfs":  {"vault", "keyring", "dek", "internal/inner"},
+		"keyring/sealfs":  {"vault", "keyring", "dek", "internal/inner", "internal/secret"},
 		"internal/secret": {},
-		"internal/inner":  {"kek"},
+		"internal/inner":  {"kek", "internal/secret"},
 
 		// A suite makes what it tests with.
 		"keyring/storagetest": {"internal/inner", "keyring", "kek", "vault", "vault/vaulttest"},

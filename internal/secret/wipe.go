@@ -3,6 +3,9 @@ package secret
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
+	"hash"
 	"reflect"
 	"unsafe"
 )
@@ -23,6 +26,10 @@ type layout struct {
 	block, gcm         reflect.Type // pointers to aes' block and to a GCM
 	random             reflect.Type // the struct around the GCM that draws nonces
 	blockSize, gcmSize uintptr
+
+	hmac         reflect.Type // pointer to an HMAC-SHA-256
+	pads, states []int        // its fields that are slices of bytes, and pointers to hashes
+	state        reflect.Type // pointer to a hash
 }
 
 // known is inspected when the program starts, and does not change: looking whether it was
@@ -30,6 +37,12 @@ type layout struct {
 var known = inspect()
 
 func inspect() *layout {
+	l := inspectAEAD()
+	l.inspectHMAC()
+	return l
+}
+
+func inspectAEAD() *layout {
 	b, err := aes.NewCipher(make([]byte, 32))
 	if err != nil {
 		return new(layout)
@@ -96,4 +109,53 @@ func WipeAEAD(a cipher.AEAD) {
 // wipe overwrites the size bytes that a pointer points to.
 func wipe(pointer reflect.Value, size uintptr) {
 	clear(unsafe.Slice((*byte)(pointer.UnsafePointer()), size))
+}
+
+// WipeHMAC overwrites what an HMAC-SHA-256 of crypto/hmac has of its key, after its Sum: nobody may
+// use it any more. It has the key itself, xor a constant, in two slices, and the states of two hashes
+// that have read those.
+func WipeHMAC(h hash.Hash) {
+	if h == nil || reflect.TypeOf(h) != known.hmac {
+		return
+	}
+	v := reflect.ValueOf(h).Elem()
+	for _, i := range known.pads {
+		clear(v.Field(i).Bytes())
+	}
+	for _, i := range known.states {
+		if state := v.Field(i).Elem(); state.IsValid() && state.Type() == known.state {
+			wipe(state, known.state.Elem().Size())
+		}
+	}
+}
+
+// inspectHMAC finds in the HMAC of this standard library the slices that hold the key and the hashes.
+func (l *layout) inspectHMAC() {
+	h := reflect.ValueOf(hmac.New(sha256.New, make([]byte, 32)))
+	if h.Kind() != reflect.Pointer || h.Elem().Kind() != reflect.Struct {
+		return
+	}
+	var pads, states []int
+	var state reflect.Type
+	for i := range h.Elem().NumField() {
+		switch f := h.Elem().Field(i); f.Kind() {
+		case reflect.Slice:
+			if f.Type().Elem().Kind() != reflect.Uint8 {
+				return
+			}
+			pads = append(pads, i)
+		case reflect.Interface:
+			t := f.Elem().Type()
+			if t.Kind() != reflect.Pointer || !pointerFree(t.Elem()) || (state != nil && t != state) {
+				return
+			}
+			state = t
+			states = append(states, i)
+		default:
+			if !pointerFree(f.Type()) {
+				return
+			}
+		}
+	}
+	l.hmac, l.pads, l.states, l.state = h.Type(), pads, states, state
 }

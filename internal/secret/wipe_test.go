@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/sha512"
 	"reflect"
 	"testing"
 	"unsafe"
@@ -50,6 +53,39 @@ func TestWipeErasesTheKey(t *testing.T) {
 	require.True(t, bytes.Contains(gcm, key), "the test looks in the wrong place")
 	WipeAEAD(g)
 	require.Equal(t, make([]byte, len(gcm)), gcm)
+}
+
+// An HMAC has the key in two slices, each byte xor a constant; and it is nobody's else.
+func TestWipeErasesTheKeyOfAnHMAC(t *testing.T) {
+	key := bytes.Repeat([]byte("\x5a\xc3"), 16)
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte("message"))
+	sum := h.Sum(nil)
+	require.NotNil(t, known.hmac, "the wipe does not know this standard library")
+	require.Len(t, known.pads, 2)
+	require.Len(t, known.states, 2)
+	v := reflect.ValueOf(h).Elem()
+	var pads [][]byte
+	for _, i := range known.pads {
+		pad := v.Field(i).Bytes()
+		require.Equal(t, key[0]^key[1], pad[0]^pad[1], "the test looks in the wrong place")
+		require.NotZero(t, pad[0])
+		pads = append(pads, pad)
+	}
+	WipeHMAC(h)
+	for _, pad := range pads {
+		require.Equal(t, make([]byte, len(pad)), pad)
+	}
+	for _, i := range known.states {
+		state := v.Field(i).Elem()
+		require.True(t, state.Elem().IsZero())
+	}
+	again := hmac.New(sha256.New, key)
+	again.Write([]byte("message"))
+	require.Equal(t, sum, again.Sum(nil))
+	WipeHMAC(nil)
+	WipeHMAC(sha256.New())
+	WipeHMAC(hmac.New(sha512.New, key))
 }
 
 // foreign is an AEAD of another type.

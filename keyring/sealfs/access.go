@@ -19,24 +19,48 @@ var background = context.Background()
 // keyring's clock.
 const lookAgain = 100 * time.Millisecond
 
-// acquire returns a hold of the keyring. The caller releases it before anything that waits, a disk
-// apart.
+// askAgain bounds how long a write waits before it tries again after a vault or a storage that did
+// not answer. It begins with lookAgain and doubles: each try is a call to somebody who is in trouble.
+const askAgain = 5 * time.Second
+
+// keyringError is an error of the keyring's, or of its vault, or of the storage of its document. It may
+// pass, and one of the file system beneath is for what is above to judge.
+type keyringError struct{ err error }
+
+func (e *keyringError) Error() string { return e.err.Error() }
+func (e *keyringError) Unwrap() error { return e.err }
+
+func ofKeyring(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &keyringError{err}
+}
+
+// acquire returns a hold of the keyring. The caller releases it before anything that waits.
 func (f *FS) acquire() (keyring.Hold, error) {
 	if f.stopped.Err() != nil {
-		return keyring.Hold{}, context.Cause(f.stopped)
+		return keyring.Hold{}, ofKeyring(context.Cause(f.stopped))
 	}
-	return f.ring.Acquire()
+	h, err := f.ring.Acquire()
+	return h, ofKeyring(err)
 }
 
 // retry calls a step of a write until it ends otherwise than for want of access, as
 // Options.NoAccess says. The step leaves everything as it was when it returns such an error.
 func (f *FS) retry(step func() error) error {
+	ask := lookAgain
 	for {
 		err := step()
 		if err == nil || !f.waitsFor(err) {
 			return err
 		}
-		if f.ring.For(inner.Block{}).Sleep(f.stopped, lookAgain) != nil {
+		wait := lookAgain
+		if !errors.Is(err, keyring.ErrInaccessible) {
+			wait = max(ask, vault.RetryAfter(err))
+			ask = min(2*ask, askAgain)
+		}
+		if f.ring.For(inner.Block{}).Sleep(f.stopped, wait) != nil {
 			if f.stopped.Err() != nil {
 				return context.Cause(f.stopped)
 			}
@@ -46,7 +70,7 @@ func (f *FS) retry(step func() error) error {
 }
 
 func (f *FS) waitsFor(err error) bool {
-	if !errors.Is(err, keyring.ErrInaccessible) || errors.Is(err, keyring.ErrClosed) {
+	if !noAccess(err) || isOver(err) {
 		return false
 	}
 	switch f.opts.NoAccess {
@@ -58,9 +82,29 @@ func (f *FS) waitsFor(err error) bool {
 	return false
 }
 
-// noAccess reports whether an error is want of access, whatever the reason.
+// noAccess reports whether an error is want of access, whatever the reason: the keyring is inaccessible,
+// closed or stopped; or it has access, and the vault or the storage of its document, which it has to ask
+// for this DEK, did not answer or said no. What no waiting mends is none: a damaged record, a keyring
+// that is read only or at a limit.
 func noAccess(err error) bool {
-	return errors.Is(err, keyring.ErrInaccessible) || errors.Is(err, keyring.ErrClosed) || errors.Is(err, ErrStopped)
+	if isOver(err) || errors.Is(err, keyring.ErrInaccessible) {
+		return true
+	}
+	if k := (*keyringError)(nil); !errors.As(err, &k) {
+		return false
+	}
+	// Damage of the document in storage does not match: the keyring sees to that.
+	for _, forGood := range []error{keyring.ErrCorrupt, keyring.ErrVersion, keyring.ErrReadOnly, keyring.ErrLimit} {
+		if errors.Is(err, forGood) {
+			return false
+		}
+	}
+	return true
+}
+
+// isOver reports whether an error says that there will be no access any more.
+func isOver(err error) bool {
+	return errors.Is(err, keyring.ErrClosed) || errors.Is(err, ErrStopped)
 }
 
 // Stop makes every operation on files fail from now on with an error that matches [ErrStopped]

@@ -31,8 +31,8 @@
 //
 // No byte is opened or sealed without a hold of the keyring (keyring.Keyring.Acquire). Reads fail
 // with an error that matches keyring.ErrInaccessible. Writes of Pebble's files wait until access is
-// back, because Pebble ends the process when its log cannot be written; see [NoAccess], and [FS.Stop]
-// for a way out. What Pebble has in its block cache and its memtables is in its memory meanwhile, in
+// back, because Pebble ends the process when its log cannot be written, and also while a vault or a storage
+// that has to be asked for a DEK does not answer; see [NoAccess], and [FS.Stop] for a way out. What Pebble has in its block cache and its memtables is in its memory meanwhile, in
 // clear, and read without asking this package: a program that promises that nothing is read after a
 // key was taken away closes its database, or wraps its own operations in keyring.Keyring.Acquire.
 //

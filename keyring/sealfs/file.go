@@ -85,12 +85,16 @@ func (f *FS) openFile(name string, category vfs.DiskWriteCategory, opts *FileOpt
 func (f *FS) createPages(name string, category vfs.DiskWriteCategory, page int) error {
 	tmp := name + replaceSuffix
 	h := newHead(Pages, uint32(page))
-	k, err := f.newKeyNow(h, []string{f.under.PathBase(name)}, func() error {
+	return ofFile(name, f.newKeyNow(h, []string{f.under.PathBase(name)}, func(k *fileKey) error {
 		f.names.Lock()
 		defer f.names.Unlock()
-		if _, err := f.under.Stat(name); !errors.Is(err, os.ErrNotExist) {
-			return err // somebody was faster
+		if _, err := f.under.Stat(name); err == nil {
+			k.release()
+			return nil // somebody was faster
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return err
 		}
+		defer during(&f.moves)()
 		u, err := f.under.Create(tmp, category)
 		if err != nil {
 			return err
@@ -100,19 +104,17 @@ func (f *FS) createPages(name string, category vfs.DiskWriteCategory, page int) 
 			err = u.Sync()
 		}
 		if err = errors.Join(err, u.Close()); err == nil {
-			f.moves.Add(1)
 			err = f.under.Rename(tmp, name)
 		}
 		if err != nil {
 			return errors.Join(err, ignoreNotExist(f.under.Remove(tmp)))
 		}
-		return f.syncDir(name)
-	})
-	if err != nil {
-		return ofFile(name, err)
-	}
-	k.release()
-	return nil
+		if err := f.syncDir(name); err != nil {
+			return err
+		}
+		k.release()
+		return nil
+	}))
 }
 
 func ignoreNotExist(err error) error {
@@ -123,54 +125,80 @@ func ignoreNotExist(err error) error {
 }
 
 func (f *FS) openThere(name string, category vfs.DiskWriteCategory, readOnly bool) (*File, error) {
-	// To see whether it is there: OpenReadWrite makes what is not.
-	u, err := f.under.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	f.names.RLock()
-	defer f.names.RUnlock()
-	o, err := f.openHead(name, u)
-	if err != nil {
-		return nil, errors.Join(ofFile(name, err), u.Close())
-	}
-	if !readOnly {
-		err := u.Close()
-		if err == nil {
-			u, err = f.under.OpenReadWrite(name, category)
-		}
+	for {
+		o, err := f.open(name)
 		if err != nil {
-			o.key.release()
+			return nil, err
+		}
+		ok := true
+		if !readOnly && o.pages != nil {
+			ok, err = f.toWrite(name, category, &o)
+		}
+		var file *File
+		if err == nil && ok {
+			file, err = f.openPages(name, o, readOnly)
+		}
+		if err == nil && ok {
+			return file, nil
+		}
+		if err = errors.Join(err, o.close()); err != nil {
 			return nil, err
 		}
 	}
-	file, err := f.openPages(name, u, o, readOnly)
-	if err != nil {
-		o.key.release()
-		return nil, errors.Join(err, u.Close())
-	}
-	return file, nil
 }
 
-// openPages makes a handle of an opened file. It takes over the key; after an error it has not.
-func (f *FS) openPages(name string, u vfs.File, o opened, readOnly bool) (*File, error) {
-	if o.head.layout != Pages {
-		return nil, fmt.Errorf("sealfs: %s is of layout %v, not of pages: %w", name, o.head.layout, errors.ErrUnsupported)
+// toWrite puts a handle for writing in the place of the one beneath, of the same file: false if the name
+// is another one's by now. Nobody gives a name to a file meanwhile or takes it away, because
+// OpenReadWrite makes what is not there.
+func (f *FS) toWrite(name string, category vfs.DiskWriteCategory, o *opened) (ok bool, err error) {
+	f.names.Lock()
+	defer f.names.Unlock()
+	if _, err := f.under.Stat(name); err != nil {
+		return false, err
+	}
+	u, err := f.under.OpenReadWrite(name, category)
+	if err != nil {
+		return false, err
+	}
+	h, err := readHead(u)
+	at := fileAt{}
+	if err == nil {
+		at, err = f.at(h.id, name, u)
+	}
+	if err != nil {
+		return false, errors.Join(ofFile(name, err), u.Close())
 	}
 	f.mu.Lock()
-	p := f.pages[o.head.id]
-	if p == nil {
-		p = &pageFile{id: o.head.id, turn: make(chan struct{}, 1), key: o.key, page: int64(o.head.chunk)}
-		f.pages[p.id] = p
-	}
-	p.refs++
+	ok = f.pages.get(at) == o.pages
 	f.mu.Unlock()
-	file := &File{fs: f, name: name, under: u, shared: p, readOnly: readOnly}
+	if !ok {
+		return false, u.Close()
+	}
+	was := o.under
+	o.under = u
+	return true, was.Close()
+}
+
+// openPages makes a handle of an opened file, which it takes over; after an error it has not.
+func (f *FS) openPages(name string, o opened, readOnly bool) (*File, error) {
+	if o.dir || o.empty || o.head == nil || o.head.layout != Pages {
+		layout := Log
+		switch {
+		case o.dir:
+			return nil, fmt.Errorf("sealfs: %s is a directory: %w", name, errors.ErrUnsupported)
+		case o.empty:
+			layout = Empty
+		case o.head != nil:
+			layout = o.head.layout
+		}
+		return nil, fmt.Errorf("sealfs: %s is of layout %v, not of pages: %w", name, layout, errors.ErrUnsupported)
+	}
+	p := o.pages
+	file := &File{fs: f, name: name, under: o.under, shared: p, readOnly: readOnly}
 	p.turn <- struct{}{}
 	defer func() { <-p.turn }()
 	if !p.known {
 		if err := file.recover(o.head); err != nil {
-			f.forgetPages(p)
 			return nil, err
 		}
 		p.known = true
@@ -182,7 +210,7 @@ func (f *FS) forgetPages(p *pageFile) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if p.refs--; p.refs == 0 {
-		delete(f.pages, p.id)
+		f.pages.drop(p)
 	}
 }
 

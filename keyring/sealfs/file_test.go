@@ -20,7 +20,7 @@ import (
 	"github.com/blockseal/blockseal/keyring/sealfs"
 )
 
-var fileRounds = flag.Int("file.rounds", 40, "how many restarts and crashes TestFileModel looks at, for each page size")
+var fileRounds = flag.Int("file.rounds", 40, "how many restarts and crashes the models of single files look at")
 
 // A file of pages is bytes that are read and written at any place: random operations on it and on a
 // slice come to the same, across restarts, in memory and on a disk, where it is made shorter beneath.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/internal/inner"
+	"github.com/blockseal/blockseal/internal/secret"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -90,7 +91,7 @@ func (k *fileKey) open(h *keyring.Hold) error {
 	var b keyring.Binding
 	b.Set(k.context)
 	if err := h.OpenDEK(background, &key, k.record, &b); err != nil {
-		return err
+		return ofKeyring(err)
 	}
 	return k.set(&key, h.For(inner.Block{}).Session())
 }
@@ -132,6 +133,7 @@ func (k *fileKey) run(salt [saltSize]byte) (*dek.AEAD, error) {
 		}
 	}
 	mac := hmac.New(sha256.New, k.raw[:])
+	defer secret.WipeHMAC(mac) // which has the DEK
 	mac.Write([]byte(runPrefix))
 	mac.Write(salt[:])
 	sum := mac.Sum(nil)

@@ -11,8 +11,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"github.com/blockseal/blockseal/dek"
-	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -28,17 +26,20 @@ type FS struct {
 	stop    context.CancelCauseFunc
 
 	// names keeps heads and names as they are: whoever changes a head or a name holds it, and
-	// whoever opens a file shares it.
+	// whoever makes or removes a file shares it.
 	names sync.RWMutex
-	moves atomic.Uint64 // names that were given or changed
+	// Changes of names and of heads that began and that ended, while names was held: odd while there
+	// is one.
+	moves, rewraps atomic.Uint64
 
 	scratch sync.Pool // of *scratch
 
 	mu      sync.Mutex
 	keys    map[fileID]*fileKey
-	logs    map[fileID]*logWriter // that are being written
-	tables  map[fileID]bool       // files of layout Once that are being written
-	pages   map[fileID]*pageFile
+	makings map[chan struct{}]struct{} // see FS.making
+	logs    openFiles[*logWriter]      // that are being written
+	tables  openFiles[*onceWriter]     // files of layout Once that are being written
+	pages   openFiles[*pageFile]
 	ticking bool // forgetKeys is due
 }
 
@@ -59,8 +60,8 @@ func New(under vfs.FS, r *keyring.Keyring, opts *Options) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &FS{under: under, ring: r, opts: o, keys: map[fileID]*fileKey{}, logs: map[fileID]*logWriter{},
-		tables: map[fileID]bool{}, pages: map[fileID]*pageFile{}}
+	f := &FS{under: under, ring: r, opts: o, keys: map[fileID]*fileKey{}, makings: map[chan struct{}]struct{}{},
+		logs: newOpenFiles[*logWriter](), tables: newOpenFiles[*onceWriter](), pages: newOpenFiles[*pageFile]()}
 	f.stopped, f.stop = context.WithCancelCause(background)
 	return f, nil
 }
@@ -86,52 +87,49 @@ func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, erro
 		return nil, fmt.Errorf("sealfs: %s: Options.Layout says %v, which there is not", name, layout)
 	}
 	h := newHead(layout, f.chunkOf(layout))
-	var w *logWriter
-	if layout == Log {
-		w = f.newLogWriter(name, h.id)
-	}
-	var u vfs.File
-	k, err := f.newKey(h, []string{base}, func() (err error) {
+	var file vfs.File
+	err := f.newKey(h, []string{base}, func(k *fileKey) error {
 		f.names.RLock() // not between the steps of a rotation that puts a file in its place
 		defer f.names.RUnlock()
-		if u, err = f.under.Create(name, category); err != nil {
+		u, err := f.under.Create(name, category)
+		if err != nil {
 			return err
 		}
-		_, err = u.Write(h.encode())
+		f.moved("", name)
+		// What is being written is known as that before there is a head by which it could be opened.
+		at, err := f.at(h.id, name, u)
+		if err == nil {
+			switch layout {
+			case Log:
+				file = f.newLogWriter(at, name, u, k)
+			case Once:
+				file = newOnceWriter(f, at, name, u, k, int(h.chunk))
+			}
+			_, err = u.Write(h.encode())
+		}
 		if err == nil && layout == Log {
 			err = u.Sync()
 		}
 		if err != nil {
+			f.forget(file)
 			return errors.Join(err, u.Close(), f.under.Remove(name))
+		}
+		if layout == Pages {
+			// The handle of Create would do, if every file system let it write at a place.
+			if err := u.Close(); err != nil {
+				return err
+			}
+			k.release()
 		}
 		return nil
 	})
 	if err != nil {
-		if w != nil {
-			w.forgotten()
-		}
 		return nil, ofFile(name, err)
 	}
-	switch layout {
-	case Log:
-		return w.begin(u, k), nil
-	case Once:
-		return newOnceWriter(f, name, u, k, int(h.chunk)), nil
+	if layout == Pages {
+		return f.OpenReadWrite(name, category)
 	}
-	// The handle of Create would do, if every file system let it write at a place.
-	k.release()
-	if err := u.Close(); err != nil {
-		return nil, err
-	}
-	return f.OpenReadWrite(name, category)
-}
-
-// fixed reports whether a file's slots stay as they are once they were filled: those of a file of
-// layout Once may be a checkpoint's as well, unless it is being written, and so was linked nowhere.
-func (f *FS) fixed(h *head) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return h.layout == Once && !f.tables[h.id]
+	return file, nil
 }
 
 func (f *FS) chunkOf(l Layout) uint32 {
@@ -144,99 +142,18 @@ func (f *FS) chunkOf(l Layout) uint32 {
 	return 0
 }
 
-// newKey makes a DEK for a head, with names, and calls write to store the head. From the making of
-// the DEK to the end of write there is a hold, for which a rotation waits, so that it finds the
-// record. While there is no access it waits, as Options.NoAccess says.
-func (f *FS) newKey(h *head, names []string, write func() error) (k *fileKey, err error) {
-	err = f.retry(func() (err error) {
-		k, err = f.newKeyNow(h, names, write)
-		return err
-	})
-	return k, err
-}
-
-// newKeyNow is newKey without waiting.
-func (f *FS) newKeyNow(h *head, names []string, write func() error) (*fileKey, error) {
-	hold, err := f.acquire()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { hold.Release() }()
-	var key dek.Key
-	defer key.Destroy()
-	var b keyring.Binding
-	b.Set(h.context())
-	record, err := hold.NewDEK(background, nil, &key, &b)
-	if err != nil {
-		return nil, err
-	}
-	k := &fileKey{fs: f, id: h.id, context: h.context(), record: record}
-	if err := k.set(&key, hold.For(inner.Block{}).Session()); err != nil {
-		return nil, err
-	}
-	h.records[0] = record
-	if h.layout == Pages {
-		if h.sizes[0], err = k.firstSizes(); err != nil {
-			return nil, err
-		}
-	}
-	for i, n := range names {
-		h.names[i] = sealName(&k.aead, n)
-	}
-	if err := write(); err != nil {
-		k.forget()
-		return nil, err
-	}
-	return f.share(k), nil
-}
-
-// opened is a file that was opened for reading: its head, its key and what is beneath.
-type opened struct {
-	head *head
-	key  *fileKey
-}
-
-// openHead reads a file's head, authenticates it and looks whether the file may have the name. It
-// does not wait for access. f.names is held, or shared.
-func (f *FS) openHead(name string, u vfs.File) (opened, error) {
-	h, err := readHead(u)
-	if err != nil {
-		return opened{}, err
-	}
-	hold, err := f.acquire()
-	if err != nil {
-		return opened{}, err
-	}
-	defer func() { hold.Release() }()
-	var key dek.Key
-	defer key.Destroy()
-	slot, err := h.openRecord(&hold, &key)
-	if err != nil {
-		return opened{}, err
-	}
-	k := &fileKey{fs: f, id: h.id, context: h.context(), record: h.records[slot]}
-	if err := k.set(&key, hold.For(inner.Block{}).Session()); err != nil {
-		return opened{}, err
-	}
-	if base := f.under.PathBase(name); !h.hasName(&k.aead, base) {
-		k.forget()
-		return opened{}, fmt.Errorf("it is another file's content: its head does not have the name %q: %w", base, keyring.ErrCorrupt)
-	}
-	return opened{head: h, key: f.share(k)}, nil
-}
-
 // Open implements vfs.FS. Errors, beside those of the file system beneath: keyring.ErrCorrupt for a file
 // that is damaged, cut off or another one's content, which ErrNotSealed tells apart if it has no head at
 // all; keyring.ErrVersion; keyring.ErrInaccessible, for which it does not wait. A file of layout Once is
 // opened with its last chunk, any other damage is found when it is read.
 func (f *FS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
-	u, err := f.under.Open(name)
+	o, err := f.open(name)
 	if err != nil {
 		return nil, err
 	}
-	file, err := f.openUnder(name, u, opts)
+	file, err := f.reader(name, o, opts)
 	if err != nil {
-		return nil, errors.Join(err, u.Close())
+		return nil, errors.Join(err, o.close())
 	}
 	for _, o := range opts {
 		o.Apply(file) // its Fd is that of the file beneath
@@ -244,46 +161,28 @@ func (f *FS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 	return file, nil
 }
 
-func (f *FS) openUnder(name string, u vfs.File, opts []vfs.OpenOption) (vfs.File, error) {
-	if fi, err := u.Stat(); err != nil {
-		return nil, err
-	} else if fi.IsDir() {
-		return &dirFile{under: u}, nil
-	}
-	layout := f.opts.Layout(f.under.PathBase(name))
-	if layout == Empty {
-		return &emptyFile{name: name, under: u}, nil
-	}
-	f.names.RLock()
-	o, err := f.openHead(name, u)
-	f.names.RUnlock()
-	if err != nil && layout == Log {
-		// Pebble meets a log that was being made after a crash.
-		if is, serr := unmade(u, err); is || serr != nil {
-			return newLogReader(f, name, u, nil), serr
-		}
-	}
-	if err != nil {
-		return nil, ofFile(name, err)
+// reader makes a handle of what was opened, which it takes over; after an error it has not.
+func (f *FS) reader(name string, o opened, opts []vfs.OpenOption) (vfs.File, error) {
+	switch {
+	case o.dir:
+		return &dirFile{under: o.under}, nil
+	case o.empty:
+		return &emptyFile{name: name, under: o.under}, nil
+	case o.head == nil:
+		return newLogReader(f, name, o.under, nil, nil), nil
 	}
 	switch o.head.layout {
 	case Log:
-		return newLogReader(f, name, u, o.key), nil
+		return newLogReader(f, name, o.under, o.key, o.log), nil
 	case Once:
 		sequential := false
 		for _, opt := range opts {
 			sequential = sequential || opt == vfs.SequentialReadsOption
 		}
-		file, err := newOnceReader(name, u, o.key, int(o.head.chunk), sequential)
-		if err != nil {
-			o.key.release()
-			return nil, err
-		}
-		return file, nil
+		return newOnceReader(name, o.under, o.key, int(o.head.chunk), sequential)
 	}
-	p, err := f.openPages(name, u, o, true)
+	p, err := f.openPages(name, o, true)
 	if err != nil {
-		o.key.release()
 		return nil, err
 	}
 	return &pagesHandle{file: p}, nil
@@ -317,14 +216,22 @@ func (f *FS) OpenDir(name string) (vfs.File, error) {
 func (f *FS) Remove(name string) error {
 	f.names.RLock() // not between the steps of a rotation that puts a file in its place
 	defer f.names.RUnlock()
-	return f.under.Remove(name)
+	err := f.under.Remove(name)
+	if err == nil {
+		f.moved(name, "")
+	}
+	return err
 }
 
 // RemoveAll implements vfs.FS.
 func (f *FS) RemoveAll(name string) error {
 	f.names.RLock()
 	defer f.names.RUnlock()
-	return f.under.RemoveAll(name)
+	err := f.under.RemoveAll(name)
+	if err == nil {
+		f.moved(name, "")
+	}
+	return err
 }
 
 // MkdirAll implements vfs.FS.

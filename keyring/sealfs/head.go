@@ -296,9 +296,24 @@ func readHead(f vfs.File) (*head, error) {
 	return decodeHead(b)
 }
 
-// unmade reports whether a log that does not open with that error is one whose making a crash cut off. Its
-// head is durable before anything is behind it; so such a log never had content. One that has is
-// damaged.
+// readHeadAndSize is readHead, with how many bytes the file has on disk.
+func readHeadAndSize(f vfs.File) (*head, int64, error) {
+	h, err := readHead(f)
+	fi, serr := f.Stat()
+	if serr != nil {
+		return nil, 0, serr
+	}
+	return h, fi.Size(), err
+}
+
+// headless reports whether a file of that size that has no head is a log that had one: it is durable before
+// anything is behind it. What a crash left of any other file may be behind zeros.
+func (f *FS) headless(name string, size int64) bool {
+	return f.opts.Layout(f.under.PathBase(name)) == Log && size > headSize
+}
+
+// unmade reports whether a log that does not open with that error is one whose making a crash cut off: it
+// has no more than a head, and so never had content.
 func unmade(f vfs.File, err error) (bool, error) {
 	if !errors.Is(err, keyring.ErrCorrupt) || errors.Is(err, ErrNotSealed) {
 		return false, nil

@@ -19,7 +19,8 @@ type logReader struct {
 	fs    *FS
 	name  string
 	under vfs.File
-	key   *fileKey // nil: the log has no head
+	key   *fileKey   // nil: the log has no head
+	live  *logWriter // that was writing it when it was opened
 
 	mu     sync.Mutex
 	seq    logCursor // of Read
@@ -30,8 +31,8 @@ type logReader struct {
 
 var _ vfs.File = (*logReader)(nil)
 
-func newLogReader(fs *FS, name string, under vfs.File, key *fileKey) *logReader {
-	r := &logReader{fs: fs, name: name, under: under, key: key}
+func newLogReader(fs *FS, name string, under vfs.File, key *fileKey, live *logWriter) *logReader {
+	r := &logReader{fs: fs, name: name, under: under, key: key, live: live}
 	r.seq.reset()
 	r.at.reset()
 	return r
@@ -178,15 +179,12 @@ func (r *logReader) noHead(c *logCursor, mark bool) error {
 
 // written is how far the file has frames, if it is being written, else -1.
 func (r *logReader) written() int64 {
-	r.fs.mu.Lock()
-	w := r.fs.logs[r.key.id]
-	r.fs.mu.Unlock()
-	if w == nil {
-		return -1
+	if r.live != nil {
+		if end, ok := r.live.written(); ok {
+			return end
+		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.end
+	return -1
 }
 
 // open opens a frame into buf. It returns nil, and no error, if the frame does not open.

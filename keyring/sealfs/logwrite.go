@@ -16,7 +16,6 @@ import (
 type logWriter struct {
 	fs    *FS
 	name  string
-	id    fileID
 	under vfs.File
 	key   *fileKey
 
@@ -35,26 +34,12 @@ type logWriter struct {
 
 var _ vfs.File = (*logWriter)(nil)
 
-// newLogWriter is called before the file has its head: who finds it there and reads it at once
-// must not take it for a log that nobody writes, which ends with what it has. It is followed by begin,
-// or by forgotten.
-func (f *FS) newLogWriter(name string, id fileID) *logWriter {
-	w := &logWriter{fs: f, name: name, id: id, end: headSize}
+func (f *FS) newLogWriter(at fileAt, name string, under vfs.File, key *fileKey) *logWriter {
+	w := &logWriter{fs: f, name: name, under: under, key: key, end: headSize}
 	f.mu.Lock()
-	f.logs[id] = w
+	f.logs.put(at, w)
 	f.mu.Unlock()
 	return w
-}
-
-func (w *logWriter) begin(under vfs.File, key *fileKey) *logWriter {
-	w.under, w.key = under, key
-	return w
-}
-
-func (w *logWriter) forgotten() {
-	w.fs.mu.Lock()
-	delete(w.fs.logs, w.id)
-	w.fs.mu.Unlock()
 }
 
 // Write implements vfs.File.
@@ -166,6 +151,13 @@ func (w *logWriter) Preallocate(offset, length int64) error {
 	return w.under.Preallocate(headSize+offset, length)
 }
 
+// written returns up to where the log has been written, or ok false if it is closed: then its file says.
+func (w *logWriter) written() (end int64, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.end, !w.closed
+}
+
 // Close implements vfs.File. It writes the frame that says that the log was closed, if there is
 // access, and does not wait for it: a log without reads as one of a process that was killed.
 func (w *logWriter) Close() error {
@@ -178,7 +170,7 @@ func (w *logWriter) Close() error {
 	if noAccess(err) || w.err != nil {
 		err = nil // what failed was reported when it did
 	}
-	w.forgotten()
+	w.fs.forget(w)
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()

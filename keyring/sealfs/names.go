@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -14,10 +15,22 @@ import (
 )
 
 // Rename implements vfs.FS. A file that gets another last element of its path gets the name into
-// its head first, durably, so that at every moment the file opens under the name that it has. The
-// old name stays good for it until the slot is needed.
+// its head first, durably, so that at every moment, and after a crash, the file opens under the name
+// that it has. The old name stays good for it until the slot is needed. If the two are in different
+// directories, both are synced when it returns.
 func (f *FS) Rename(oldname, newname string) error {
-	return f.renamed(oldname, newname, func() error { return f.under.Rename(oldname, newname) })
+	return f.renamed(oldname, newname, func() error {
+		if err := f.under.Rename(oldname, newname); err != nil {
+			return err
+		}
+		f.moved(oldname, newname)
+		if f.under.PathDir(oldname) == f.under.PathDir(newname) {
+			return nil
+		}
+		// Not that the file has two names on the disk, of which one is in a directory that nobody
+		// syncs when the slot is needed.
+		return errors.Join(f.syncDir(newname), f.syncDir(oldname))
+	})
 }
 
 // Link implements vfs.FS, for files of layout [Once] that are not being written, and empty ones. Any
@@ -29,11 +42,15 @@ func (f *FS) Link(oldname, newname string) error {
 			return err
 		}
 		h, err := readHead(u)
+		var at fileAt
+		if err == nil {
+			at, err = f.at(h.id, oldname, u)
+		}
 		if cerr := u.Close(); err == nil {
 			err = cerr
 		}
 		empty := errors.Is(err, errUnwritten) && f.opts.Layout(f.under.PathBase(oldname)) == Empty
-		if !empty && (err != nil || !f.fixed(h)) {
+		if !empty && (err != nil || !f.fixed(h, at)) {
 			return errors.Join(fmt.Errorf("sealfs: link %s: %w", oldname, errNoLink), err)
 		}
 		return f.under.Link(oldname, newname)
@@ -48,14 +65,20 @@ func (f *FS) renamed(oldname, newname string, do func() error) error {
 	return f.retry(func() error {
 		f.names.Lock()
 		defer f.names.Unlock()
+		defer during(&f.moves)()
 		if base := f.under.PathBase(newname); base != f.under.PathBase(oldname) {
 			if err := f.addName(oldname, base); err != nil {
 				return err
 			}
 		}
-		f.moves.Add(1)
 		return do()
 	})
+}
+
+// during counts the beginning of a change, and its end when over is called.
+func during(changes *atomic.Uint64) (over func()) {
+	changes.Add(1)
+	return func() { changes.Add(1) }
 }
 
 // addName puts a name into a file's head. What has no head needs none: a directory, an empty file,
@@ -87,13 +110,19 @@ func (f *FS) addName(name, base string) error {
 			return nil
 		}
 		slot = sealName(a, base)
-		free = freeName(o.head, a, f.under.PathBase(name), f.fixed(o.head))
+		free = freeName(o.head, a, f.under.PathBase(name), f.fixed(o.head, o.at))
 		return nil
 	}); err != nil || slot == nil {
 		return err
 	}
 	if free >= 0 {
-		return f.patch(name, nameSlotsAt+free*nameSlotSize, slot)
+		if o.head.names[free] != nil {
+			// It may be that of a name that the file still has on the disk.
+			if err := f.syncDir(name); err != nil {
+				return err
+			}
+		}
+		return f.patch(name, o.head, nameSlotsAt+free*nameSlotSize, slot)
 	}
 	// All slots may belong to links of this file: it becomes a file of its own, with two names.
 	var own []byte
@@ -108,7 +137,7 @@ func (f *FS) addName(name, base string) error {
 }
 
 // freeName returns a name slot that may be filled, or -1. A file whose slots are not fixed has one
-// name at a time, so that any may be that does not hold that one.
+// name at a time, so that any may be that does not hold that one, once the disk has no other either.
 func freeName(h *head, a *dek.AEAD, base string, fixed bool) int {
 	for i, n := range h.names {
 		if n == nil {
@@ -127,17 +156,27 @@ func freeName(h *head, a *dek.AEAD, base string, fixed bool) int {
 	return -1
 }
 
-// patch writes some bytes of a file's head, durably.
-func (f *FS) patch(name string, at int, b []byte) error {
+// patch writes some bytes of the head of a file, durably: of the one whose head h is, or, if h is nil, of
+// whichever has the name.
+func (f *FS) patch(name string, h *head, at int, b []byte) error {
 	u, err := f.under.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
+	}
+	if h != nil {
+		var fixed [fixedSize]byte
+		if n, err := u.ReadAt(fixed[:], 0); n < fixedSize || fixed != h.fixed {
+			return errors.Join(errReplaced, err, u.Close())
+		}
 	}
 	if _, err := u.WriteAt(b, int64(at)); err != nil {
 		return errors.Join(err, u.Close())
 	}
 	return errors.Join(u.Sync(), u.Close())
 }
+
+// errReplaced says that somebody else writes the directory.
+var errReplaced = errors.New("another file was put in its place meanwhile, and was left as it is")
 
 // replaceSuffix is what the name ends with of a file that is to take another's place. No other file
 // may have such a name: a rotation removes what a crash left.
@@ -228,23 +267,24 @@ func (f *FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCatego
 		}
 		return f.Create(newname, category)
 	}
-	if err := f.checkIsLog(oldname); err != nil {
-		return nil, ofFile(oldname, err)
-	}
 	h := newHead(Log, 0)
-	w := f.newLogWriter(newname, h.id)
-	var u vfs.File
-	k, err := f.newKey(h, []string{f.under.PathBase(newname), f.under.PathBase(oldname)}, func() (err error) {
+	var w *logWriter
+	err := f.newKey(h, []string{f.under.PathBase(newname), f.under.PathBase(oldname)}, func(k *fileKey) error {
 		f.names.Lock()
 		defer f.names.Unlock()
-		f.moves.Add(1)
+		if err := f.checkIsLog(oldname); err != nil {
+			return ofFile(oldname, err)
+		}
+		defer during(&f.moves)()
 		b := h.encode()
-		if err := f.patch(oldname, 0, b); err != nil {
+		if err := f.patch(oldname, nil, 0, b); err != nil {
 			return err
 		}
-		if u, err = f.under.ReuseForWrite(oldname, newname, category); err != nil {
+		u, err := f.under.ReuseForWrite(oldname, newname, category)
+		if err != nil {
 			return err
 		}
+		f.moved(oldname, newname)
 		// Again, for where it writes on, and if the file beneath was made anew.
 		fi, err := u.Stat()
 		if err == nil {
@@ -253,16 +293,20 @@ func (f *FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCatego
 		if err == nil && fi.Size() < headSize {
 			err = u.Sync()
 		}
+		var at fileAt
+		if err == nil {
+			at, err = f.at(h.id, newname, u)
+		}
 		if err != nil {
 			return errors.Join(err, u.Close())
 		}
+		w = f.newLogWriter(at, newname, u, k)
 		return nil
 	})
 	if err != nil {
-		w.forgotten()
 		return nil, ofFile(newname, err)
 	}
-	return w.begin(u, k), nil
+	return w, nil
 }
 
 // checkIsLog looks whether a file is a log, by what its head says in clear: what is overwritten

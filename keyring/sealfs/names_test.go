@@ -96,6 +96,71 @@ func TestNames(t *testing.T) {
 
 var iofsNotExist, iofsExist = iofs.ErrNotExist, iofs.ErrExist
 
+// A log, a table that is being written, or a file of pages, which has had more names than a head has room
+// for, opens under the name that it has on the disk, also if that is one of several renames before: of
+// those that nobody made durable.
+func TestManyNamesAndACrash(t *testing.T) {
+	for _, kind := range []string{"log", "pages", "sst"} {
+		for _, across := range []bool{false, true} { // two directories
+			t.Run(fmt.Sprintf("%s, %v", kind, across), func(t *testing.T) {
+				g := newRig(t, nil)
+				mem := vfs.NewCrashableMem()
+				fs := g.over(mem)
+				dirs := []string{"a", "b"}
+				for _, dir := range dirs {
+					require.NoError(t, fs.MkdirAll(dir, 0o755))
+				}
+				name := func(i int) string {
+					if across {
+						return fmt.Sprintf("%s/%d.%s", dirs[i%2], i, kind)
+					}
+					return fmt.Sprintf("a/%d.%s", i, kind)
+				}
+				one := content(1, 1000)
+				if kind == "pages" {
+					writePages(t, fs, name(0), 64, one)
+				} else {
+					f, err := fs.Create(name(0), vfs.WriteCategoryUnspecified)
+					require.NoError(t, err)
+					_, err = f.Write(bytes.Clone(one))
+					require.NoError(t, err)
+					require.NoError(t, f.Sync())
+					defer func() { require.NoError(t, f.Close()) }()
+				}
+				for _, dir := range []string{"", "a", "b"} {
+					d, err := mem.OpenDir(dir)
+					require.NoError(t, err)
+					require.NoError(t, d.Sync())
+					require.NoError(t, d.Close())
+				}
+				for i := range 30 {
+					require.NoError(t, fs.Rename(name(i), name(i+1)))
+					for _, percent := range []int{0, 50} {
+						crashed := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(1, uint64(i)))})
+						found := 0
+						for _, dir := range dirs {
+							names, err := crashed.List(dir)
+							require.NoError(t, err)
+							for _, name := range names {
+								var b []byte
+								if kind == "pages" {
+									b, err = readPages(g.over(crashed), dir+"/"+name)
+								} else {
+									b, err = read(g.over(crashed), dir+"/"+name)
+								}
+								require.NoError(t, err, "%s, after %d renames", name, i+1)
+								require.Equal(t, one, bytes.TrimSuffix(b, tornMark))
+								found++
+							}
+						}
+						require.Positive(t, found)
+					}
+				}
+			})
+		}
+	}
+}
+
 // Stat gives the size of the content, of each layout, open and closed.
 func TestStat(t *testing.T) {
 	g := newRig(t, nil)

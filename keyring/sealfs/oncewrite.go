@@ -39,12 +39,13 @@ type onceWriter struct {
 
 var _ vfs.File = (*onceWriter)(nil)
 
-func newOnceWriter(fs *FS, name string, under vfs.File, key *fileKey, chunk int) *onceWriter {
-	fs.mu.Lock()
-	fs.tables[key.id] = true
-	fs.mu.Unlock()
-	return &onceWriter{fs: fs, name: name, under: under, key: key, chunk: chunk, written: headSize,
+func newOnceWriter(fs *FS, at fileAt, name string, under vfs.File, key *fileKey, chunk int) *onceWriter {
+	w := &onceWriter{fs: fs, name: name, under: under, key: key, chunk: chunk, written: headSize,
 		part: make([]byte, 0, chunk-sealedOverhead), full: make([]byte, 0, writeBuffer+chunk)}
+	fs.mu.Lock()
+	fs.tables.put(at, w)
+	fs.mu.Unlock()
+	return w
 }
 
 // Write implements vfs.File.
@@ -200,9 +201,7 @@ func (w *onceWriter) Close() error {
 		err = w.finish()
 	}
 	w.closed = true
-	w.fs.mu.Lock()
-	delete(w.fs.tables, w.key.id)
-	w.fs.mu.Unlock()
+	w.fs.forget(w)
 	clear(w.part[:cap(w.part)])
 	w.key.release()
 	return errors.Join(err, w.under.Close())

@@ -2,20 +2,27 @@ package sealfs
 
 import "fmt"
 
-// NoAccess says what a write of a file of layout Log or Once does when the keyring is
-// inaccessible. Degraded is not that: as long as the lease holds, everything goes on. Reads, and
-// files of pages, fail at once whatever is chosen.
+// NoAccess says what a write of a file of layout Log or Once does without access: when the keyring is
+// inaccessible, or when it has access and a DEK is needed for which it has to ask, and is not answered: the
+// vault, with a keyring that wraps by the KEK (keyring.ByKEK), or the storage of its document. Degraded
+// alone is not that: as long as the lease holds, everything goes on. Reads, and files of pages, fail at
+// once whatever is chosen; and so does a write, if no waiting mends what keeps it from going on: a DEK
+// record that does not authenticate, a keyring that is read only (keyring.ErrReadOnly) or at a limit
+// (keyring.ErrLimit), an error of the file system beneath.
 type NoAccess uint8
 
 const (
 	// Wait waits until access is back, the keyring is closed or [FS.Stop] is called, also when
 	// the vault said no: a Pebble whose log fails ends the process. Commits, flushes, compactions
-	// and Close of the database wait meanwhile.
+	// and Close of the database wait meanwhile. A vault or a storage that does not answer is asked
+	// again after 0.1 seconds, and then less and less often, every 5 seconds at the least, or as late as
+	// the vault asks for.
 	Wait NoAccess = iota
-	// WaitOutage waits when the lease ended because the vault did not answer, and fails when the
-	// vault said no. A Pebble above calls Logger.Fatalf then.
+	// WaitOutage waits when the lease ended because the vault did not answer, or when the vault or
+	// the storage does not answer now, and fails when the vault said no. A Pebble above calls
+	// Logger.Fatalf then.
 	WaitOutage
-	// Fail fails at once.
+	// Fail fails at once, also when the vault did not answer once.
 	Fail
 )
 

@@ -152,7 +152,6 @@ func (k *fileKey) firstSizes() ([]byte, error) {
 // pageFile is a file of pages that is open, shared by all its handles. What is not said to be guarded by
 // something else belongs to who has the turn.
 type pageFile struct {
-	id   fileID
 	refs int // guarded by FS.mu
 
 	turn  chan struct{} // holds one token; who takes it has the file alone

@@ -161,8 +161,8 @@ func TestPagesAcrossTornWrites(t *testing.T) {
 							m.synced()
 						default:
 							b := bytes.Repeat([]byte{i}, 1+rng.IntN(4*page))
-							if len(m.now) > 30*page {
-								off = rng.IntN(10 * page)
+							if len(m.now) > 10*page {
+								off = rng.IntN(8 * page)
 							}
 							m.writes(off, len(b), i)
 							_, err := f.WriteAt(b, int64(off))

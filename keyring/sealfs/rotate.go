@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -22,11 +23,16 @@ import (
 //
 // The directories have to be all that have files of this keyring. A file that is in none of them
 // opens no more afterwards, in no copy: that is also what makes a file that was removed before, or a
-// log that was reused, unreadable for whoever kept its bytes. A checkpoint that shares files (hard
+// log that was reused, unreadable for whoever kept its bytes. One that is open through this FS, and was
+// removed, is read and written until it is closed; through another FS on the same keyring no file may be
+// open. A checkpoint that shares files (hard
 // links) and has no keyring document of its own must be among them; one that has an older document
 // goes on opening with it, because older records stay in the heads, and rotates by itself. But do not
 // rotate the two at the same time, in two processes: both could fill the same slot of a file that they
 // share.
+//
+// Symbolic links are not followed: one in a directory is an error, unless what it leads to is in one that
+// was named. So is what is no file and no directory.
 //
 // Nothing is destroyed if any file's record does not open. Such a file is damaged, or not of
 // this keyring, and is named; remove it, or put it back, and call RotateEpoch again. Files that are
@@ -39,19 +45,7 @@ func (f *FS) RotateEpoch(ctx context.Context, dirs ...string) (dropped []uint32,
 		return nil, errors.New("sealfs: rotate epoch: no directory was named; the files that are not in one would be lost")
 	}
 	dropped, err = f.ring.RotateEpoch(ctx, func(ctx context.Context, rewrap keyring.Rewrap) error {
-		// A file that got a name while the directories were listed may have been missed.
-		for range rewrapListings {
-			moves := f.moves.Load()
-			for _, dir := range dirs {
-				if err := f.rewrapDir(ctx, dir, rewrap); err != nil {
-					return err
-				}
-			}
-			if f.moves.Load() == moves {
-				return nil
-			}
-		}
-		return errors.New("files were renamed or linked each time that the directories were listed")
+		return f.rewrapAll(ctx, dirs, rewrap)
 	})
 	if err != nil {
 		return dropped, fmt.Errorf("sealfs: rotate epoch: %w", err)
@@ -59,10 +53,34 @@ func (f *FS) RotateEpoch(ctx context.Context, dirs ...string) (dropped []uint32,
 	return dropped, nil
 }
 
+// rewrapAll is one walk.
+func (f *FS) rewrapAll(ctx context.Context, dirs []string, rewrap keyring.Rewrap) error {
+	// A DEK whose record names an epoch before may be on its way into a file.
+	if err := f.awaitMakings(ctx); err != nil {
+		return err
+	}
+	// A file that got a name while the directories were listed may have been missed, also if that had
+	// begun before.
+	for range rewrapListings {
+		moves := f.moves.Load()
+		for _, dir := range dirs {
+			if err := f.rewrapDir(ctx, dirs, dir, rewrap); err != nil {
+				return err
+			}
+		}
+		if moves%2 == 0 && f.moves.Load() == moves {
+			return f.rewrapOpen(rewrap)
+		}
+		f.names.RLock() // until a change of names that is under way has ended
+		f.names.RUnlock()
+	}
+	return errors.New("files were renamed or linked each time that the directories were listed")
+}
+
 // rewrapListings is how often directories are listed in one walk, at most.
 const rewrapListings = 1000
 
-func (f *FS) rewrapDir(ctx context.Context, dir string, rewrap keyring.Rewrap) error {
+func (f *FS) rewrapDir(ctx context.Context, dirs []string, dir string, rewrap keyring.Rewrap) error {
 	names, err := f.under.List(dir)
 	if err != nil {
 		return err
@@ -73,6 +91,11 @@ func (f *FS) rewrapDir(ctx context.Context, dir string, rewrap keyring.Rewrap) e
 			return err
 		}
 		path := f.under.PathJoin(dir, name)
+		if linked, err := f.leadsTo(path, dirs); err != nil {
+			return err
+		} else if linked {
+			continue
+		}
 		fi, err := f.under.Stat(path)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
@@ -80,7 +103,9 @@ func (f *FS) rewrapDir(ctx context.Context, dir string, rewrap keyring.Rewrap) e
 		case err != nil:
 			return err
 		case fi.IsDir():
-			err = f.rewrapDir(ctx, path, rewrap)
+			err = f.rewrapDir(ctx, dirs, path, rewrap)
+		case !fi.Mode().IsRegular():
+			return fmt.Errorf("%s is no file and no directory (%v); remove it", path, fi.Mode().Type())
 		default:
 			err = f.rewrapFile(path, rewrap)
 		}
@@ -97,6 +122,7 @@ func (f *FS) rewrapDir(ctx context.Context, dir string, rewrap keyring.Rewrap) e
 func (f *FS) rewrapFile(name string, rewrap keyring.Rewrap) error {
 	f.names.Lock()
 	defer f.names.Unlock()
+	defer during(&f.rewraps)()
 	if strings.HasSuffix(name, replaceSuffix) {
 		// Left by a crash: nobody is at work on one, because names is held.
 		return f.under.Remove(name)
@@ -105,12 +131,16 @@ func (f *FS) rewrapFile(name string, rewrap keyring.Rewrap) error {
 	if err != nil {
 		return err
 	}
-	h, err := readHead(u)
+	h, size, err := readHeadAndSize(u)
 	foreign := errors.Is(err, ErrNotSealed) && isDocument(u)
+	var at fileAt
+	if err == nil {
+		at, err = f.at(h.id, name, u)
+	}
 	if cerr := u.Close(); cerr != nil {
 		return cerr
 	}
-	if errors.Is(err, errUnwritten) || foreign {
+	if errors.Is(err, errUnwritten) && !f.headless(name, size) || foreign {
 		return nil
 	}
 	if err != nil {
@@ -124,8 +154,8 @@ func (f *FS) rewrapFile(name string, rewrap keyring.Rewrap) error {
 	if err != nil || again == nil {
 		return ofFile(name, err)
 	}
-	if to := freeRecord(h, slot, f.fixed(h)); to >= 0 {
-		err = f.patch(name, keySlotsAt+to*keySlotSize, encodeKeySlot(again))
+	if to := freeRecord(h, slot, f.fixed(h, at)); to >= 0 {
+		err = f.patch(name, h, keySlotsAt+to*keySlotSize, encodeKeySlot(again))
 	} else {
 		h.records = [keySlots][]byte{again}
 		err = f.replaceHead(name, h)
@@ -135,6 +165,45 @@ func (f *FS) rewrapFile(name string, rewrap keyring.Rewrap) error {
 	}
 	f.rewrapped(h.id, again)
 	return nil
+}
+
+// rewrapOpen gives the key of each open file a record under the new epoch: those whose files were removed
+// are in no directory, and are read until they are closed. A record that opens no more, because somebody
+// else dropped its epoch, keeps nothing from being dropped.
+func (f *FS) rewrapOpen(rewrap keyring.Rewrap) error {
+	f.names.Lock()
+	defer f.names.Unlock()
+	defer during(&f.rewraps)()
+	f.mu.Lock()
+	keys := slices.Collect(maps.Values(f.keys))
+	f.mu.Unlock()
+	for _, k := range keys {
+		if err := f.rewrapKey(k, rewrap); err != nil && !errors.Is(err, keyring.ErrCorrupt) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *FS) rewrapKey(k *fileKey, rewrap keyring.Rewrap) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	hold, err := f.acquire()
+	if err != nil {
+		return err
+	}
+	var b keyring.Binding
+	b.Set(k.context)
+	err = hold.For(inner.Block{}).CheckRecord(background, k.record, &b)
+	hold.Release() // rewrap takes one of its own
+	if err != nil {
+		return err
+	}
+	again, err := rewrap(k.record, k.context)
+	if err == nil && again != nil {
+		k.record = again
+	}
+	return err
 }
 
 // checkRecord returns the slot of the youngest record that authenticates. Which one names the

@@ -30,11 +30,15 @@ func (f *FS) sizeOf(name string, fi vfs.FileInfo) (int64, error) {
 		return 0, err
 	}
 	h, err := readHead(u)
-	if err := errors.Join(u.Close()); err != nil {
-		return 0, err
+	var at fileAt
+	if err == nil {
+		at, err = f.at(h.id, name, u)
+	}
+	if cerr := u.Close(); cerr != nil {
+		return 0, cerr
 	}
 	switch {
-	case errors.Is(err, errUnwritten):
+	case errors.Is(err, errUnwritten) && !f.headless(name, fi.Size()):
 		return 0, nil
 	case errors.Is(err, ErrNotSealed):
 		return fi.Size(), nil
@@ -47,7 +51,7 @@ func (f *FS) sizeOf(name string, fi vfs.FileInfo) (int64, error) {
 	}
 	// A log that is being written knows its size, whatever became of the access.
 	f.mu.Lock()
-	w := f.logs[h.id]
+	w := f.logs.get(at)
 	f.mu.Unlock()
 	if w != nil {
 		w.mu.Lock()

@@ -200,7 +200,7 @@ func TestTornFS(t *testing.T) {
 	f, err := fs.Create("f", vfs.WriteCategoryUnspecified)
 	require.NoError(t, err)
 	one, two := bytes.Repeat([]byte{1}, 10*sector), bytes.Repeat([]byte{2}, 10*sector)
-	_, err = f.Write(one)
+	_, err = f.Write(bytes.Clone(one)) // which it may change
 	require.NoError(t, err)
 	rng := rand.New(rand.NewPCG(1, 1))
 	after := func(percent int) []byte {
@@ -210,7 +210,7 @@ func TestTornFS(t *testing.T) {
 	}
 	require.Empty(t, after(0))
 	require.NoError(t, f.Sync())
-	_, err = f.WriteAt(two, 0)
+	_, err = f.WriteAt(bytes.Clone(two), 0)
 	require.NoError(t, err)
 	require.Equal(t, one, after(0))
 	require.Equal(t, two, after(100))

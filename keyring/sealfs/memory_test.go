@@ -1,0 +1,64 @@
+package sealfs
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/vault/vaulttest"
+)
+
+// When a file of pages was closed its DEK is nowhere on the heap, also not as HMAC pads it, from which the
+// keys of its runs are derived.
+func TestNoKeyOnTheHeapAfterClose(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // what is not overwritten stays
+	clock := vaulttest.NewClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
+	v := vaulttest.New(&vaulttest.Options{Clock: clock})
+	id := v.CreateKey("operator")
+	r, err := keyring.Create(t.Context(), new(keyring.MemStorage), kek.New(v, id.Versionless()), &keyring.Options{Clock: clock})
+	require.NoError(t, err)
+	defer r.Close()
+	fs, err := New(vfs.NewMem(), r, nil)
+	require.NoError(t, err)
+	p, err := fs.OpenFile("pages", nil)
+	require.NoError(t, err)
+	_, err = p.WriteAt([]byte("content"), 0)
+	require.NoError(t, err)
+	k := p.shared.key
+	// What is looked for is kept xor another byte, so that it does not find itself.
+	var masked [32]byte
+	for i := range masked { // not over k.raw, which would copy it to the stack
+		masked[i] = k.raw[i] ^ 0xa7
+	}
+	count := func() (n [3]int) {
+		name := filepath.Join(t.TempDir(), "heap")
+		out, err := os.Create(name)
+		require.NoError(t, err)
+		debug.WriteHeapDump(out.Fd())
+		require.NoError(t, out.Close())
+		dump, err := os.ReadFile(name)
+		require.NoError(t, err)
+		for at := range n {
+			want := make([]byte, len(masked))
+			for i, c := range masked {
+				want[i] = c ^ 0xa7 ^ []byte{0, 0x36, 0x5c}[at]
+			}
+			n[at] = bytes.Count(dump, want)
+			clear(want)
+		}
+		clear(dump) // which is on the heap itself
+		return n
+	}
+	require.Positive(t, count()[0], "the test looks in the wrong place")
+	require.NoError(t, p.Close())
+	require.True(t, zero(k.raw[:]))
+	require.Equal(t, [3]int{}, count(), "copies of the DEK, and of it as inner and as outer pad")
+}
