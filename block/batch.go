@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/inner"
@@ -176,3 +177,11 @@ func (b *Batch) Close() error {
 	defer b.unpin()
 	return b.s.use.Finish(b.b)
 }
+
+// String, GoString and Format, on the value too, print the store; see Store.String.
+
+func (b Batch) String() string { return "block.Batch of " + b.s.String() }
+
+func (b Batch) GoString() string { return b.String() }
+
+func (b Batch) Format(f fmt.State, _ rune) { io.WriteString(f, b.String()) }

@@ -99,9 +99,8 @@ type DB struct {
 	stores    *pool.Pool[*Store]
 	use       row.Use // by what is done to the directory, and not in a store
 	one       bool    // Open made it, for one store
+	tasks     tasks   // end when it begins to close
 
-	closes  context.Context // ends when the DB begins to close
-	cancel  context.CancelFunc
 	copying chan struct{} // admits one Checkpoint at a time
 	listing sync.RWMutex  // held for reading by who adds to opened, and for writing by a Checkpoint
 	copies  atomic.Uint64 // begun and ended Checkpoints
@@ -163,7 +162,7 @@ func newDB(dir string, o DBOptions) (d *DB, found bool, err error) {
 // unopenedDB returns a DB without an engine and without a place.
 func unopenedDB(o DBOptions) *DB {
 	d := &DB{opts: o, copying: make(chan struct{}, 1)}
-	d.closes, d.cancel = context.WithCancel(context.Background())
+	d.tasks.begin()
 	d.stores = pool.New(pool.Options[*Store]{Prepare: d.prepare, Close: (*Store).Close, Most: o.MaxOpen, Idle: o.IdleClose, Opening: o.Opening, Clock: o.Clock})
 	return d
 }
@@ -248,114 +247,11 @@ func (d *DB) attach(e engine.Engine) {
 	d.caches = row.NewCaches(d.opts.RecordCache, d.opts.RowCache)
 }
 
-// Create makes a store and opens it. Close closes it, as Store.Close does. If the vault refuses or
-// does not answer, there is none. Names have 1 to 255 bytes of UTF-8 and are compared byte by byte.
-// Errors: [ErrExists], [ErrName], and those of [Open].
-func (d *DB) Create(ctx context.Context, name string, k *kek.KEK, opts *Options) (*Store, error) {
-	return d.own(ctx, name, k, opts, "create", d.createOrWithdraw)
-}
-
-// Open opens a store. Close closes it, as Store.Close does. If the vault refuses or does not answer,
-// it opens all the same, as [Open] says. One that Acquire has open, and that somebody uses, is
-// [ErrLocked]. Errors: [ErrNoStore], [ErrName], and those of [Open].
-func (d *DB) Open(ctx context.Context, name string, k *kek.KEK, opts *Options) (*Store, error) {
-	return d.own(ctx, name, k, opts, "open", d.openStore)
-}
-
-func (d *DB) own(ctx context.Context, name string, k *kek.KEK, opts *Options, op string,
-	f func(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error)) (*Store, error) {
-	o, err := opts.withDefaults()
-	if err == nil && k == nil {
-		err = errors.New("a KEK is required")
-	}
-	if err == nil {
-		err = catalogue.CheckName(name)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), err)
-	}
-	if err := d.use.Begin(); err != nil {
-		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), ErrClosed)
-	}
-	defer d.use.End()
-	s, err := d.stores.Own(ctx, name, func(ctx context.Context) (*Store, error) { return f(ctx, name, k, o) })
-	if err != nil {
-		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), inDB(err))
-	}
-	return s, nil
-}
-
-// inDB says of an error of the pool what it is here.
-func inDB(err error) error {
-	switch {
-	case errors.Is(err, pool.ErrInUse):
-		return fmt.Errorf("%w: in this DB", ErrLocked)
-	case errors.Is(err, pool.ErrClosed):
-		return ErrClosed
-	}
-	return err
-}
-
-// Acquire returns a store that is open until release is called, having opened it if need be with
-// what DBOptions.Resolve returns. It is shared by all who acquire it: nobody closes it. A store that
-// its vault refuses is Inaccessible, and no error. To hold one store and to wait for another one may
-// take until ctx ends where MaxOpen are all held. Errors: [ErrNoStore], [ErrName], [ErrClosed], that
-// of Resolve, and those of [Open].
-func (d *DB) Acquire(ctx context.Context, name string) (s *Store, release func(), err error) {
-	if err := catalogue.CheckName(name); err != nil {
-		return nil, nil, fmt.Errorf("block: acquire store %s: %w", row.Shown([]byte(name)), err)
-	}
-	if s, release, err = d.stores.Acquire(ctx, name); err != nil {
-		return nil, nil, fmt.Errorf("block: acquire store %s: %w", row.Shown([]byte(name)), inDB(err))
-	}
-	return s, release, nil
-}
-
-// prepare finds out how Acquire opens a store.
-func (d *DB) prepare(ctx context.Context, name string) (w pool.Way[*Store], err error) {
-	if err := d.use.Begin(); err != nil {
-		return w, ErrClosed
-	}
-	defer d.use.End()
-	if _, err := d.find(ctx, name); err != nil {
-		return w, err
-	}
-	if d.opts.Resolve == nil {
-		return w, errors.New("it is not open, and DBOptions.Resolve is not set")
-	}
-	k, opts, err := d.opts.Resolve(ctx, name)
-	if err == nil && k == nil {
-		err = errors.New("DBOptions.Resolve returned no KEK")
-	}
-	if err != nil {
-		d.wasOpened(name, err)
-		return w, err
-	}
-	o, err := opts.withDefaults()
-	if err != nil {
-		return w, err
-	}
-	w.Lane = k.ID().Vault
-	w.Open = func(ctx context.Context) (*Store, bool, error) {
-		if err := d.use.Begin(); err != nil {
-			return nil, false, ErrClosed
-		}
-		defer d.use.End()
-		s, err := d.openStore(ctx, name, k, o)
-		if err != nil {
-			return nil, vault.Transient(err), err
-		}
-		cause := s.State().Cause
-		return s, cause != nil && vault.Transient(cause), nil
-	}
-	return w, nil
-}
-
 // Close closes all stores that are open, and the DB. It waits for what is under way, as Store.Close
 // does, and ends a Checkpoint and a Drop that wait for a full disk. Everything after it returns
 // [ErrClosed]. Closing twice does nothing.
 func (d *DB) Close() error {
-	d.cancel()
+	d.tasks.cancel()
 	d.mu.Lock()
 	d.closing = true
 	d.mu.Unlock()
@@ -419,7 +315,7 @@ func (d *DB) closed(s *Store, t *inner.Tagger) {
 
 // release closes the engine and lets the directory go.
 func (d *DB) release() error {
-	d.cancel()
+	d.tasks.cancel()
 	d.mu.Lock()
 	taggers := maps.Clone(d.taggers)
 	d.mu.Unlock()

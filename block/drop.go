@@ -66,9 +66,9 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 		return r, ErrClosed
 	}
 	defer d.use.End()
-	ctx, cancel := d.whileOpen(ctx)
+	ctx, cancel := d.tasks.whileOpen(ctx)
 	defer cancel()
-	defer func() { err = d.ending(err) }()
+	defer func() { err = d.tasks.ending(err) }()
 	if d.opts.ReadOnly {
 		return r, ErrReadOnly
 	}

@@ -3,6 +3,7 @@ package block
 import (
 	"context"
 	"fmt"
+	"io"
 	"iter"
 	"sync"
 
@@ -117,3 +118,11 @@ func (sn *Snapshot) Close() error {
 	defer sn.unpin()
 	return sn.s.use.Finish(sn.snap)
 }
+
+// String, GoString and Format, on the value too, print the store; see Store.String.
+
+func (sn Snapshot) String() string { return "block.Snapshot of " + sn.s.String() }
+
+func (sn Snapshot) GoString() string { return sn.String() }
+
+func (sn Snapshot) Format(f fmt.State, _ rune) { io.WriteString(f, sn.String()) }

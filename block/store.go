@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync/atomic"
 
@@ -351,7 +352,7 @@ func (s *Store) State() keyring.State { return s.keys.State() }
 // ends a Checkpoint and an Erase that wait for a full disk, but not a write; see [Store.Put].
 func (s *Store) Close() error {
 	if s.alone {
-		s.db.cancel()
+		s.db.tasks.cancel()
 	}
 	s.end()
 	err := s.endSequence()
@@ -384,3 +385,17 @@ func (s *Store) release() error {
 	}
 	return errors.Join(errs...)
 }
+
+// String, GoString and Format print the directory, and not what the store holds, through which a print
+// would otherwise walk while it is in use.
+
+func (s *Store) String() string {
+	if s == nil || s.db == nil {
+		return "block.Store(none)"
+	}
+	return "block.Store(" + s.db.place.Dir() + ")"
+}
+
+func (s *Store) GoString() string { return s.String() }
+
+func (s *Store) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
