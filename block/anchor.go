@@ -239,13 +239,6 @@ func (s *Store) sequenceExpected(n uint64) error {
 		s.db.place.Dir(), n, least.Sequence, keyring.ErrUnexpected)
 }
 
-// savedSequence is the number that the record holds.
-func (s *Store) savedSequence() uint64 {
-	s.sequence.saving.Lock()
-	defer s.sequence.saving.Unlock()
-	return s.sequence.saved
-}
-
 // saveSequence saves the number, if it has grown, and returns it. It is durable then, and with it
 // every write that it counts.
 func (s *Store) saveSequence(ctx context.Context) (uint64, error) {

@@ -72,7 +72,7 @@ func check(target, dir string, patterns ...string) (n int, err error) {
 	}
 	sizes := types.SizesFor("gc", processor)
 	if sizes == nil {
-		return 0, fmt.Errorf("Go knows of no processor %q", processor)
+		return 0, fmt.Errorf("%q is no processor that Go knows", processor)
 	}
 	fset := token.NewFileSet()
 	made := map[string]*types.Package{"unsafe": types.Unsafe}
