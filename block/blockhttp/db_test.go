@@ -83,7 +83,7 @@ func TestDBStatusTellsTheStory(t *testing.T) {
 		require.NoError(t, stores[name].Put(g.Ctx, []byte("id"), []byte("data")))
 	}
 	require.NoError(t, stores["tailspin"].Close())
-	g.Clock.Advance(10 * time.Second)
+	g.Own.Advance(10 * time.Second)
 	v = lookDB(t, h)
 	require.Equal(t, "ok", v.State.Status)
 	require.Equal(t, "All open stores serve.", v.State.Headline)

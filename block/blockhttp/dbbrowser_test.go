@@ -42,9 +42,9 @@ func tenants(t *testing.T, names ...string) *storerig.DBRig {
 		restore := g.Vault.Inject(vaulttest.Fault{Op: vault.OpGet, Err: denied})
 		require.ErrorIs(t, s.Revalidate(g.Ctx), vault.ErrAccessDenied)
 		restore()
-		g.Clock.Advance(time.Second)
+		g.Own.Advance(time.Second)
 	}
-	g.Clock.Advance(10 * time.Second)
+	g.Own.Advance(10 * time.Second)
 	return g
 }
 

@@ -75,7 +75,7 @@ func TestDBMetricsSayWhatTheStoresAre(t *testing.T) {
 			require.NoError(t, s.Close())
 		}
 	}
-	g.Clock.Advance(10 * time.Second)
+	g.Own.Advance(10 * time.Second)
 	text = exposeDB(t, g.DB)
 	for state, want := range map[string]string{"available": "1", "degraded": "1", "inaccessible": "1", "not_open": "1", "dropping": "0"} {
 		is(want, "stores", db+`,state="`+state+`"`)

@@ -51,16 +51,6 @@ func backends(t *testing.T) []string {
 	return found
 }
 
-// run runs the script.
-func run(t *testing.T, args ...string) (stdout []byte, stderr string, err error) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "python3", append([]string{"blockseal_read.py"}, args...)...)
-	var complaint bytes.Buffer
-	cmd.Stderr = &complaint
-	stdout, err = cmd.Output()
-	return stdout, complaint.String(), err
-}
-
 func read(t *testing.T, args ...string) []byte {
 	t.Helper()
 	out, complaint, err := run(t, args...)

@@ -19,7 +19,8 @@ import (
 type DBRig struct {
 	T     testing.TB
 	Ctx   context.Context
-	Clock *vaulttest.Clock
+	Clock *vaulttest.Clock // of the stores and the vault: their checks begin at random moments
+	Own   *vaulttest.Clock // the DB's own: to move it begins no check
 	Vault *vaulttest.Vault
 	Opts  block.DBOptions
 	Store block.Options // of each store
@@ -32,10 +33,10 @@ type DBRig struct {
 // NewDB returns a rig whose DB is not yet open.
 func NewDB(t testing.TB) *DBRig {
 	clock := vaulttest.NewClock(Start())
-	g := &DBRig{T: t, Ctx: context.Background(), Clock: clock, keks: map[string]*kek.KEK{},
+	g := &DBRig{T: t, Ctx: context.Background(), Clock: clock, Own: vaulttest.NewClock(Start()), keks: map[string]*kek.KEK{},
 		Vault: vaulttest.New(&vaulttest.Options{Clock: clock}),
 		Store: block.Options{Keyring: keyring.Options{Clock: clock}}}
-	g.Opts = block.DBOptions{Clock: clock, RecordCache: 1 << 16, RowCache: 1 << 16,
+	g.Opts = block.DBOptions{Clock: g.Own, RecordCache: 1 << 16, RowCache: 1 << 16,
 		Pebble: block.PebbleOptions{FS: vfs.NewMem(), MemTable: 1 << 20, BlockCache: 1 << 20},
 		Resolve: func(_ context.Context, name string) (*kek.KEK, *block.Options, error) {
 			return g.KEK(name), &g.Store, nil
