@@ -1,6 +1,7 @@
 package block
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"encoding/binary"
@@ -114,7 +115,11 @@ func (s *Store) prove(_ context.Context, h *keyring.Hold) error {
 	if s.proven.Load() {
 		return nil
 	}
-	if err := row.Prove(s.ctx, s.part, h); err != nil {
+	ctx, end := s.ctx, func(err error) error { return err }
+	if s.db.shared { // a lock does not wait for a server
+		ctx, end = h.For(inner.Block{}).Within(ctx)
+	}
+	if err := end(row.Prove(ctx, s.part, h)); err != nil {
 		return s.ending(err)
 	}
 	s.proven.Store(true)
@@ -317,7 +322,14 @@ func (s *Store) endSequence() error {
 	if !s.proven.Load() {
 		return nil
 	}
-	err := s.advance(context.Background())
+	ctx := context.Background()
+	if s.db.shared { // a server may never answer
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer s.keys.For(inner.Block{}).AfterFunc(cmp.Or(s.opts.Keyring.VaultTimeout, keyring.DefaultVaultTimeout), cancel)()
+	}
+	err := s.advance(ctx)
 	if cannotWrite(err) || errors.Is(err, ErrNoStore) || s.keys.State().AnchorErr != nil { // Close of the keyring returns AnchorErr
 		return nil
 	}

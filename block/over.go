@@ -101,10 +101,17 @@ func (d *DB) droppedByOther(ctx context.Context, e catalogue.Entry, err error) (
 }
 
 // addToSequence is saveSequence where other processes save the number too: each adds the writes
-// that it has applied since it did so last. The caller holds q.saving.
+// that it has applied since it did so last. The caller holds q.saving. A lock does not wait for a server
+// that does not answer.
 //
 // A number that has gone back is left as it is: the database has lost what it had acknowledged.
 func (s *Store) addToSequence(ctx context.Context, h *keyring.Hold) (uint64, error) {
+	ctx, end := h.For(inner.Block{}).Within(ctx)
+	n, err := s.addToSequenceNow(ctx, h)
+	return n, end(err)
+}
+
+func (s *Store) addToSequenceNow(ctx context.Context, h *keyring.Hold) (uint64, error) {
 	q := &s.sequence
 	for {
 		value, revision, err := s.part.LoadMeta(ctx, metaSequence)
@@ -137,7 +144,7 @@ func (s *Store) addToSequence(ctx context.Context, h *keyring.Hold) (uint64, err
 		}
 		next, err := tagged.Record(h, metaSequence, binary.BigEndian.AppendUint64([]byte{sequenceRecordVersion}, n))
 		if err == nil {
-			_, err = s.part.SwapMeta(context.WithoutCancel(ctx), engine.Swap{Name: metaSequence, Revision: revision, Value: next})
+			_, err = s.part.SwapMeta(ctx, engine.Swap{Name: metaSequence, Revision: revision, Value: next})
 		}
 		if errors.Is(err, engine.ErrConflict) {
 			continue

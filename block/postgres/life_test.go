@@ -90,6 +90,7 @@ func TestDropEndsAStoreForAll(t *testing.T) {
 	_, err = again.Get(g.ctx, []byte("id"), nil)
 	require.ErrorIs(t, err, block.ErrNotFound)
 	require.NotEqual(t, a.StoreID(), again.StoreID())
+	require.NoError(t, other.Revalidate(g.ctx), "its checks had the time of the lease, and none to do their work in")
 	requireData(t, other, "id", "another's")
 }
 

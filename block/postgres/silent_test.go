@@ -30,9 +30,10 @@ func TestServerThatIsSilentKeepsNoLockWaiting(t *testing.T) {
 			}
 			return b.Commit(g.ctx)
 		},
-		"snapshot": func(g *rig, s *block.Store) error { return s.Snapshot().Close() },
-		"rotate":   func(g *rig, s *block.Store) error { return s.RotateEpoch(g.ctx, nil) },
-		"rekey":    func(g *rig, s *block.Store) error { return s.Rekey(g.ctx, block.Range{}, nil) },
+		"snapshot":     func(g *rig, s *block.Store) error { return s.Snapshot().Close() },
+		"anchor point": func(g *rig, s *block.Store) error { _, err := s.AnchorPoint(g.ctx); return err },
+		"rotate":       func(g *rig, s *block.Store) error { return s.RotateEpoch(g.ctx, nil) },
+		"rekey":        func(g *rig, s *block.Store) error { return s.Rekey(g.ctx, block.Range{}, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t)
@@ -45,6 +46,10 @@ func TestServerThatIsSilentKeepsNoLockWaiting(t *testing.T) {
 			s := g.create(db, "store")
 			put(t, s, "id", "data")
 			var asked atomic.Bool
+			defer func() { // a failure must not hang
+				proxy.Judge(nil)
+				proxy.CutAll()
+			}()
 			proxy.Judge(func(toServer bool, _ []byte) pgserver.Verdict {
 				asked.Store(true)
 				return pgserver.Drop
@@ -73,4 +78,33 @@ func TestServerThatIsSilentKeepsNoLockWaiting(t *testing.T) {
 			require.NoError(t, db.Close())
 		})
 	}
+}
+
+// Nor does Close wait for it, of a store that is available and has something to save.
+func TestCloseWaitsForNoServerThatIsSilent(t *testing.T) {
+	g := newRig(t)
+	proxy, err := pgserver.NewProxy(g.server)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, proxy.Close()) })
+	db, err := postgres.Open(g.ctx, newPool(t, proxy.Conn("program", "pool_max_conns=8")), g.options())
+	require.NoError(t, err)
+	s := g.create(db, "store")
+	put(t, s, "id", "data")
+	proxy.Judge(func(bool, []byte) pgserver.Verdict { return pgserver.Drop })
+	defer func() { // a failure must not hang
+		proxy.Judge(nil)
+		proxy.CutAll()
+	}()
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	require.Eventually(t, func() bool {
+		g.clock.Advance(keyring.DefaultVaultTimeout)
+		return len(closed) > 0
+	}, long, short)
+	require.Error(t, <-closed, "what it had to save was perhaps not saved")
+	require.Equal(t, keyring.Closed, status(s))
+	proxy.Judge(nil)
+	proxy.CutAll()
+	require.NoError(t, db.Close())
+	requireData(t, g.open(g.db(), "store"), "id", "data")
 }

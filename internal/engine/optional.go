@@ -53,9 +53,9 @@ type Sharer interface {
 // operations.
 type Turner interface {
 	// Turn waits until nobody has the turn, in this process or another, or until ctx ends. The turn
-	// of a process that died passes on. While it is had, until release is called, Replace of this
-	// Partition returns ErrTurnLost if it was lost meanwhile. So what was given to Replace by whoever had the
-	// turn before is applied, and seen by all that begins now, or is refused.
+	// of a process that died passes on. While it is had, until release is called, Replace and RefuseKEKs
+	// of this Partition return ErrTurnLost if it was lost meanwhile. So what was given to them by whoever had
+	// the turn before is applied, and seen by all that begins now, or is refused.
 	Turn(ctx context.Context) (release func(), err error)
 }
 

@@ -219,8 +219,12 @@ func (m *Storage) write(ctx context.Context, in keyring.Info, document, tagged [
 	for _, name := range m.announced {
 		swaps = append(swaps, engine.Swap{Name: name, Revision: engine.AnyRevision})
 	}
-	// Whether it was saved must become known, even to a caller that has stopped waiting.
-	revisions, err := m.part.SwapMeta(context.WithoutCancel(ctx), swaps...)
+	if _, shared := m.part.(engine.Turner); !shared {
+		// Whether it was saved must become known, even to a caller that has stopped waiting. A server may
+		// never say so: a lock, and Close, wait for this.
+		ctx = context.WithoutCancel(ctx)
+	}
+	revisions, err := m.part.SwapMeta(ctx, swaps...)
 	if errors.Is(err, engine.ErrConflict) {
 		return fmt.Errorf("block: %w: %w", keyring.ErrConflict, err)
 	}

@@ -1,6 +1,7 @@
 package rewrite
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -227,6 +228,78 @@ func (g rig) reads(n int) {
 			require.Equal(g.t, fmt.Sprint("data ", i), string(got))
 		}
 	})
+}
+
+// losing is a partition of several processes. Its turn is lost during the walk, and the next owner, which
+// is cut off, has taken the refusal back; then somebody writes behind the walk, who has not met the change
+// of the KEK.
+type losing struct {
+	engine.Partition
+	walked func() // is called when the walk has ended that looks who needs a KEK
+	lost   bool
+}
+
+func (l *losing) Turn(context.Context) (release func(), err error) { return func() {}, nil }
+
+func (l *losing) Cursor(ctx context.Context, part engine.Parts, lower, upper []byte) (engine.Cursor, error) {
+	c, err := l.Partition.Cursor(ctx, part, lower, upper)
+	return &losingCursor{c, l}, err
+}
+
+func (l *losing) RefuseKEKs(ctx context.Context, keks []uint32) error {
+	if l.lost {
+		return engine.ErrTurnLost
+	}
+	return l.Partition.RefuseKEKs(ctx, keks)
+}
+
+type losingCursor struct {
+	engine.Cursor
+	l *losing
+}
+
+func (c *losingCursor) Next() bool {
+	if c.Cursor.Next() {
+		return true
+	}
+	if len(c.l.Floor().KEKs) > 0 && !c.l.lost {
+		c.l.lost = true
+		c.l.walked()
+	}
+	return false
+}
+
+// A KEK is not dropped by who has lost the turn since it was refused: a record may name it that was
+// written behind the walk.
+func TestLostTurnDropsNoKEK(t *testing.T) {
+	g := newRig(t, keyring.Options{Wrapping: keyring.ByKEK}, 0)
+	g.put("block 0", "data 0")
+	var late engine.Row
+	require.NoError(t, g.Table.Part.Get(t.Context(), []byte("block 0"), engine.Both, &late))
+	record, sealed := bytes.Clone(late.Record), bytes.Clone(late.Sealed)
+	late.Release()
+	require.NoError(t, g.Keys.ChangeKEK(t.Context(), kek.New(g.vault, g.vault.CreateKey("another").Versionless())))
+	under := g.Table.Part
+	part := &losing{Partition: under, walked: func() {
+		require.NoError(t, under.RefuseKEKs(t.Context(), nil))
+		b := under.NewBatch()
+		defer b.Close()
+		room, err := b.Put([]byte("block 0"), record, len(sealed))
+		require.NoError(t, err)
+		copy(room, sealed)
+		require.NoError(t, under.Apply(t.Context(), b, engine.Guard{Floor: under.Floor().Revision, Epoch: under.Floor().Epoch, Below: true}, false))
+	}}
+	g.Table.Part = part
+	require.ErrorIs(t, g.RewrapDEKs(t.Context(), nil), engine.ErrTurnLost)
+	require.True(t, part.lost)
+	keks, _ := g.Keys.KEKs()
+	require.Len(t, keks, 2, "a record needs the one of before")
+	g.Table.Part = under
+	require.NoError(t, g.RewrapDEKs(t.Context(), nil))
+	keks, active := g.Keys.KEKs()
+	require.Len(t, keks, 1)
+	require.Equal(t, active, g.infos()["block 0"].KEK)
+	g.reads(1)
 }
 
 // Who waits for the turn gets it, or the reason why it does not come.

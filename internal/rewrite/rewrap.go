@@ -191,6 +191,11 @@ func (w *Rewriter) dropUnusedKEKs(ctx context.Context, moves uint64) (named bool
 		return false, err
 	}
 	unused, err := w.unusedKEKs(ctx, dropping)
+	if _, shared := part.(engine.Turner); shared && err == nil && len(unused) > 0 {
+		// If the turn was lost during the walk, the next owner may have taken the refusal back, and
+		// somebody written behind the walk. To refuse once more is refused then.
+		err = part.RefuseKEKs(ctx, dropping)
+	}
 	if err == nil {
 		if err = w.Keys.DropKEKs(ctx, moves, unused...); err != nil && !errors.Is(err, keyring.ErrMoved) {
 			// A crash may find the document that the storage says it did not save. So nothing is

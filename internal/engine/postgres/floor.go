@@ -86,11 +86,22 @@ func (p *partition) RaiseFloor(ctx context.Context, epoch uint32) error {
 	return p.raise(ctx, p.e.sql.raise, int64(epoch))
 }
 
-// RefuseKEKs implements [engine.Rows].
+// RefuseKEKs implements [engine.Rows]. It replaces what was refused, and so is, like Replace, of who has
+// the turn, if the partition has it: one that was lost takes back nothing that the next owner refuses.
 func (p *partition) RefuseKEKs(ctx context.Context, keks []uint32) error {
 	numbers := make([]int64, len(keks))
 	for i, k := range keks {
 		numbers[i] = int64(k)
+	}
+	if t := p.turn.Load(); t != nil {
+		return p.raiseBy(ctx, func(c *pgxpool.Conn) (f *engine.Floor, err error) {
+			err = p.transact(ctx, c, func(x *transaction) error {
+				x.turn = t
+				f, err = x.raise(p.e.sql.refuse, numbers)
+				return err
+			})
+			return f, err
+		})
 	}
 	return p.raise(ctx, p.e.sql.refuse, numbers)
 }
@@ -98,18 +109,55 @@ func (p *partition) RefuseKEKs(ctx context.Context, keks []uint32) error {
 // raise changes the floor, and waits until nobody can be writing any more who has seen the one
 // of before. It waits also where the floor stands already: whoever raised it may not have.
 func (p *partition) raise(ctx context.Context, sql string, args ...any) error {
+	return p.raiseBy(ctx, func(c *pgxpool.Conn) (*engine.Floor, error) {
+		return scanFloor(c.QueryRow(ctx, sql, p.raising(args)...))
+	})
+}
+
+// raising is the arguments of a statement that changes the floor.
+func (p *partition) raising(args []any) []any {
+	return append([]any{p.number, rand.Int64N(1 << randomBits)}, args...)
+}
+
+func (p *partition) raiseBy(ctx context.Context, change func(c *pgxpool.Conn) (*engine.Floor, error)) error {
 	if err := p.e.ready(ctx); err != nil {
 		return err
 	}
 	var f *engine.Floor
 	if err := p.e.writeAgain(ctx, func(c *pgxpool.Conn) (err error) {
-		f, err = scanFloor(c.QueryRow(ctx, sql, append([]any{p.number, rand.Int64N(1 << randomBits)}, args...)...))
+		f, err = change(c)
 		return err
 	}); err != nil {
 		return err
 	}
 	p.saw(f)
 	return p.e.drain(ctx)
+}
+
+// raise changes the floor if the turn is still had. The lock on the table is what the next owner of the
+// turn waits for: see Turn.
+func (t *transaction) raise(sql string, args ...any) (f *engine.Floor, err error) {
+	b := begin()
+	b.Queue(t.p.e.sql.lockTable)
+	b.Queue(t.p.e.sql.hasTurn, t.turn.key, t.turn.pid)
+	b.Queue(sql, t.p.raising(args)...)
+	r := t.c.SendBatch(t.ctx, b)
+	for i := 0; err == nil && i < begins+1; i++ {
+		_, err = r.Exec()
+	}
+	if err == nil {
+		err = hasTurn(r.QueryRow())
+	}
+	if err == nil {
+		f, err = scanFloor(r.QueryRow())
+	}
+	if closeBatch(r, &err); err != nil {
+		return nil, err
+	}
+	t.decided = true
+	var end pgx.Batch
+	end.Queue(`commit`)
+	return f, sendCommit(t.ctx, t.c, &end)
 }
 
 // drain waits until every transaction has ended that has, or waits for, the lock on the table of

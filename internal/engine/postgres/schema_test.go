@@ -19,11 +19,12 @@ import (
 func TestTablesAreMadeOnce(t *testing.T) {
 	s := shared(t)
 	first := fmt.Sprint("once", schemas.Add(1))
-	for _, schema := range []string{first, `we"ird'schema; drop`, "Größe", "{s}"} {
+	for _, schema := range []string{first, `we"ird'schema; drop`, "Größe", "{s}", `back\slash`, `ends it\'`} {
 		var all sync.WaitGroup
 		failed := make(chan error, 8)
 		for range cap(failed) {
-			pool := connect(t, s, "owner", "pool_max_conns=2")
+			// Where a backslash in a string is not only itself, as it was once.
+			pool := connect(t, s, "owner", "pool_max_conns=2", "standard_conforming_strings=off")
 			all.Add(1)
 			go func() {
 				defer all.Done()

@@ -44,7 +44,9 @@ func newStatements(schema string) *statements {
 		"{row}", `part = $1 AND id = $2 AND long = $3`,
 		"{next}", `(((f.revision >> 24) + 1) << 24) | $2::bigint`)
 	name := pgx.Identifier{schema}.Sanitize()
-	names := strings.NewReplacer("{s}", name, "{quoted}", strings.ReplaceAll(name, "'", "''"))
+	// In an E string a backslash is one whatever standard_conforming_strings is.
+	rows := `E'` + strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(name+".rows") + `'::regclass`
+	names := strings.NewReplacer("{s}", name, "{table}", rows)
 	q := func(sql string) string { return names.Replace(fragments.Replace(sql)) }
 
 	s := &statements{
@@ -99,10 +101,10 @@ func newStatements(schema string) *statements {
 			INSERT INTO {s}.floor AS f (part, revision, epoch, keks) VALUES ($1, (1::bigint << 24) | $2::bigint, 0, '{}')
 			ON CONFLICT (part) DO UPDATE SET revision = {next}, epoch = 0, keks = '{}' RETURNING revision, epoch, keks`),
 		lockers: q(`SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation'
-			AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND relation = '{quoted}.rows'::regclass
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND relation = {table}
 			AND mode = 'RowExclusiveLock'`),
 		running: q(`SELECT count(*) FROM pg_locks WHERE virtualtransaction = ANY($1::text[])
-			AND (locktype = 'virtualxid' OR locktype = 'relation' AND relation = '{quoted}.rows'::regclass AND virtualtransaction LIKE '-1/%')`),
+			AND (locktype = 'virtualxid' OR locktype = 'relation' AND relation = {table} AND virtualtransaction LIKE '-1/%')`),
 
 		turn: q(`SELECT pg_try_advisory_lock($1::bigint), pg_backend_pid()`),
 		// The two halves of its number are what pg_locks has of an advisory lock.

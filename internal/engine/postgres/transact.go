@@ -151,12 +151,8 @@ func (t *transaction) hold(changes []change, was []engine.Was) (floor *engine.Fl
 		return nil, nil, err
 	}
 	if t.turn != nil {
-		var had bool
-		if err := r.QueryRow().Scan(&had); err != nil {
+		if err := hasTurn(r.QueryRow()); err != nil {
 			return nil, nil, err
-		}
-		if !had {
-			return nil, nil, fmt.Errorf("%w with its connection to the server; call the operation again", engine.ErrTurnLost)
 		}
 	}
 	if len(was) == 0 {

@@ -4,8 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/blockseal/blockseal/internal/engine"
 )
 
 // turns are those that an engine has: advisory locks of one session, which the server takes back
@@ -42,9 +46,9 @@ const turnPause = 7
 // Turn implements [engine.Turner].
 //
 // A turn that is lost with its connection is had by somebody else, perhaps, before who had it knows.
-// So a Replace looks, in its transaction and after it has locked the table, whether the session has
-// the lock; and who is given a turn waits until the transactions that had the table locked then
-// have ended. Such a Replace is one of those, or has looked later, and was refused.
+// So a Replace, and a RefuseKEKs, looks, in its transaction and after it has locked the table, whether
+// the session has the lock; and who is given a turn waits until the transactions that had the table
+// locked then have ended. Such a change is one of those, or has looked later, and was refused.
 func (p *partition) Turn(ctx context.Context) (release func(), err error) {
 	for {
 		if err := p.e.ready(ctx); err != nil {
@@ -60,12 +64,24 @@ func (p *partition) Turn(ctx context.Context) (release func(), err error) {
 				return nil, err
 			}
 			p.turn.Store(t)
-			return func() { p.turn.Store(nil); p.e.endTurn(p.number, t) }, nil
+			return func() { p.turn.CompareAndSwap(t, nil); p.e.endTurn(p.number, t) }, nil
 		}
 		if err := pause(ctx, turnPause); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// hasTurn scans the answer to whether a turn is still had.
+func hasTurn(r pgx.Row) error {
+	var had bool
+	if err := r.Scan(&had); err != nil {
+		return err
+	}
+	if !had {
+		return fmt.Errorf("%w with its connection to the server; call the operation again", engine.ErrTurnLost)
+	}
+	return nil
 }
 
 // tryTurn returns a turn, or nil if somebody has it.

@@ -169,3 +169,72 @@ func TestTurnWaitsForWhatIsUnderWay(t *testing.T) {
 	require.NoError(t, <-replaced)
 	require.Equal(t, "2", <-seen)
 }
+
+// Who has lost the turn does not take back what the next one refuses, nor refuse anything: the floor's
+// KEKs are those of who has the turn.
+func TestRefusalIsOfWhoHasTheTurn(t *testing.T) {
+	a := newRig(t, shared(t))
+	b := a.another("pool_max_conns=4")
+	keks := func() []int64 {
+		return one[[]int64](a, a.session(), `select keks from floor where part = 7`)
+	}
+	release := a.mustTurn()
+	defer release()
+	require.NoError(t, a.p.RefuseKEKs(a.ctx, []uint32{1}))
+	a.terminate()
+	other := b.mustTurn()
+	defer other()
+	require.NoError(t, b.p.RefuseKEKs(b.ctx, []uint32{1, 2}))
+	for _, mine := range [][]uint32{nil, {1}} {
+		err := a.p.RefuseKEKs(a.ctx, mine)
+		require.ErrorIs(t, err, engine.ErrTurnLost)
+		require.NotErrorIs(t, err, engine.ErrOutcomeUnknown)
+	}
+	require.Equal(t, []int64{1, 2}, keks())
+	require.NoError(t, a.p.RaiseFloor(a.ctx, 3), "a floor that is raised stays raised, whoever did so")
+	require.NoError(t, b.p.RefuseKEKs(b.ctx, nil))
+	require.Empty(t, keks())
+	other()
+	release()
+	require.NoError(t, a.p.RefuseKEKs(a.ctx, []uint32{4}), "without a turn it rests on none")
+	require.Equal(t, []int64{4}, keks())
+}
+
+// A refusal that has looked at its turn is there, or is not, before the next one has it.
+func TestTurnWaitsForARefusal(t *testing.T) {
+	a := newRig(t, shared(t))
+	b := a.another("pool_max_conns=4")
+	a.put("1", "x") // and a floor
+	release := a.mustTurn()
+	defer release()
+	lock := a.session()
+	a.exec(lock, `begin; select from floor where part = 7 for update`)
+	refused := make(chan error, 1)
+	go func() { refused <- a.p.RefuseKEKs(a.ctx, []uint32{9}) }()
+	look := a.session()
+	require.Eventually(t, func() bool {
+		return one[bool](a, look, `select exists (select from pg_stat_activity where wait_event_type = 'Lock' and query like '%excluded.keks%')`)
+	}, long, short, "it waits for the row of the floor")
+	a.terminate()
+	seen := make(chan error, 1)
+	go func() {
+		other, err := b.turn(b.ctx)
+		if err == nil {
+			err = b.p.RefuseKEKs(b.ctx, []uint32{2})
+			other()
+		}
+		seen <- err
+	}()
+	require.Eventually(t, func() bool {
+		return one[bool](a, look, `select exists (select from pg_locks where locktype = 'advisory' and granted)`)
+	}, long, short, "the server has given it to the other one")
+	select {
+	case err := <-seen:
+		t.Fatalf("it has gone on while a refusal is under way: %v", err)
+	default:
+	}
+	a.exec(lock, `rollback`)
+	require.NoError(t, <-refused)
+	require.NoError(t, <-seen)
+	require.Equal(t, []int64{2}, one[[]int64](a, look, `select keks from floor where part = 7`))
+}
