@@ -391,12 +391,15 @@ func (d *DB) announceClosed(ctx context.Context, e catalogue.Entry, dir string, 
 	if err := d.named(ctx, e); err != nil {
 		return "", err
 	}
+	if e.State == catalogue.Creating {
+		// Until its document is there, which waits for this Checkpoint, the partition is of who makes it.
+		if there, err := d.there(ctx, e); err != nil || !there {
+			return "", row.Damage(err)
+		}
+	}
 	p := d.engine.Partition(e.Number)
 	defer p.Release()
 	doc, err := register.Document(ctx, p)
-	if errors.Is(err, engine.ErrNotFound) && e.State == catalogue.Creating {
-		return "", nil
-	}
 	var in keyring.Info
 	if err == nil {
 		in, err = keyring.Inspect(doc)

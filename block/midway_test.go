@@ -15,10 +15,22 @@ import (
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
-// midwayEngine is Pebble, and calls before ahead of each change of the catalogue.
+// midwayEngine is Pebble, and calls before ahead of each change of the catalogue, and synced ahead of
+// each Sync of another partition.
 type midwayEngine struct {
 	*pebble.DB
 	before func(ctx context.Context, swaps []engine.Swap)
+	synced func()
+}
+
+type midwayStore struct {
+	engine.Partition
+	e *midwayEngine
+}
+
+func (p midwayStore) Sync(ctx context.Context) error {
+	p.e.synced()
+	return p.Partition.Sync(ctx)
 }
 
 type midwayCatalogue struct {
@@ -30,6 +42,9 @@ func (e *midwayEngine) Partition(number uint32) engine.Partition {
 	p := e.DB.Partition(number)
 	if number == catalogue.Partition {
 		return midwayCatalogue{p, e}
+	}
+	if e.synced != nil {
+		return midwayStore{p, e}
 	}
 	return p
 }
@@ -59,7 +74,7 @@ func newMidwayRig(t *testing.T, before func(ctx context.Context, swaps []engine.
 		Resolve: func(_ context.Context, name string) (*kek.KEK, *Options, error) { return g.kek(name), nil, nil },
 		Pebble:  PebbleOptions{FS: g.fs, MemTable: 1 << 20, BlockCache: 1 << 20}})
 	require.NoError(t, err)
-	db.engine = &midwayEngine{db.engine.(*pebble.DB), before}
+	db.engine = &midwayEngine{DB: db.engine.(*pebble.DB), before: before}
 	db.catalogue = catalogue.Of(db.engine)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	g.db = db
@@ -95,4 +110,31 @@ func TestAStoreIsFoundBeforeItsCreationHasEnded(t *testing.T) {
 	require.NoError(t, g.db.Checkpoint(t.Context(), "copy"))
 	end()
 	require.NoError(t, <-made)
+}
+
+// A Checkpoint leaves the partition alone of a store that is being made. Else the next one would raise
+// the floor of another partition, and what is under way would be sealed with what the copy has.
+func TestACheckpointLeavesAloneWhatIsBeingMade(t *testing.T) {
+	g := newMidwayRig(t, func(context.Context, []engine.Swap) {})
+	at, goOn := make(chan struct{}), make(chan struct{})
+	end := sync.OnceFunc(func() { close(goOn) })
+	defer end()
+	var once sync.Once
+	g.db.engine.(*midwayEngine).synced = func() {
+		once.Do(func() { close(at); <-goOn })
+	}
+	var s *Store
+	made := make(chan error, 1)
+	go func() {
+		var err error
+		s, err = g.create("a")
+		made <- err
+	}()
+	<-at
+	require.NoError(t, g.db.Checkpoint(t.Context(), "copy"))
+	end()
+	require.NoError(t, <-made)
+	require.NoError(t, s.Put(t.Context(), []byte("id"), nil))
+	require.NoError(t, g.db.Checkpoint(t.Context(), "another"))
+	require.EqualValues(t, 2, s.part.Floor().Epoch)
 }
