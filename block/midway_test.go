@@ -2,7 +2,9 @@ package block
 
 import (
 	"context"
+	"io/fs"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -11,16 +13,18 @@ import (
 	"github.com/blockseal/blockseal/internal/catalogue"
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
 // midwayEngine is Pebble, and calls before ahead of each change of the catalogue, and synced ahead of
-// each Sync of another partition.
+// each Sync of another partition; noted fails the changes of another partition's meta records.
 type midwayEngine struct {
 	*pebble.DB
 	before func(ctx context.Context, swaps []engine.Swap)
 	synced func()
+	noted  func() error
 }
 
 type midwayStore struct {
@@ -38,12 +42,21 @@ type midwayCatalogue struct {
 	e *midwayEngine
 }
 
+func (p midwayStore) SwapMeta(ctx context.Context, swaps ...engine.Swap) ([]uint64, error) {
+	if p.e.noted != nil {
+		if err := p.e.noted(); err != nil {
+			return nil, err
+		}
+	}
+	return p.Partition.SwapMeta(ctx, swaps...)
+}
+
 func (e *midwayEngine) Partition(number uint32) engine.Partition {
 	p := e.DB.Partition(number)
 	if number == catalogue.Partition {
 		return midwayCatalogue{p, e}
 	}
-	if e.synced != nil {
+	if e.synced != nil || e.noted != nil {
 		return midwayStore{p, e}
 	}
 	return p
@@ -137,4 +150,24 @@ func TestACheckpointLeavesAloneWhatIsBeingMade(t *testing.T) {
 	require.NoError(t, s.Put(t.Context(), []byte("id"), nil))
 	require.NoError(t, g.db.Checkpoint(t.Context(), "another"))
 	require.EqualValues(t, 2, s.part.Floor().Epoch)
+}
+
+// Only damage excuses a closed store from remembering its copy. A copy that is forgotten because
+// nothing could be written would be missing in receipts that say that they are whole.
+func TestACheckpointWhoseClosedStoreCannotRemember(t *testing.T) {
+	g := newMidwayRig(t, func(context.Context, []engine.Swap) {})
+	s, err := g.create("a")
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	e := g.db.engine.(*midwayEngine)
+	e.noted = func() error { return syscall.EIO }
+	err = g.db.Checkpoint(t.Context(), "copy")
+	require.ErrorIs(t, err, syscall.EIO)
+	require.ErrorContains(t, err, `store "a"`)
+	_, err = g.fs.Stat("copy")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	e.noted = nil
+	require.NoError(t, g.db.Checkpoint(t.Context(), "copy"))
+	require.NoError(t, engine.SetMeta(t.Context(), e.DB.Partition(s.number), register.DocumentName, nil))
+	require.NoError(t, g.db.Checkpoint(t.Context(), "another"), "that is damage")
 }
