@@ -248,22 +248,29 @@ func (d *DB) Dropped(ctx context.Context) iter.Seq2[Receipt, error] {
 			return
 		}
 		defer d.use.End()
-		stop := errors.New("stop")
-		err := d.catalogue.Meta().ListMeta(ctx, receiptPrefix, func(name string, value []byte) error {
-			if _, draft := receiptTime(value); draft {
-				return ctx.Err()
+		type kept struct {
+			name  string
+			value []byte
+		}
+		var all []kept // at once, so that no iterator of the engine is open while the caller has a turn
+		if err := d.catalogue.Meta().ListMeta(ctx, receiptPrefix, func(name string, value []byte) error {
+			all = append(all, kept{name, slices.Clone(value)})
+			return ctx.Err()
+		}); err != nil {
+			yield(Receipt{}, fmt.Errorf("block: dropped: %w", row.Damage(err)))
+			return
+		}
+		for _, k := range all {
+			if _, draft := receiptTime(k.value); draft {
+				continue
 			}
-			r, err := readReceipt(value)
+			r, err := readReceipt(k.value)
 			if err != nil {
-				err = fmt.Errorf("block: dropped: meta record %s: %w", name, err)
+				err = fmt.Errorf("block: dropped: meta record %s: %w", k.name, err)
 			}
 			if !yield(r, err) {
-				return stop
+				return
 			}
-			return ctx.Err()
-		})
-		if err != nil && !errors.Is(err, stop) {
-			yield(Receipt{}, fmt.Errorf("block: dropped: %w", row.Damage(err)))
 		}
 	}
 }
