@@ -357,7 +357,7 @@ func TestDropOfWhatIsWalked(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		require.NoError(t, g.create(name).Put(g.ctx, []byte("id"), nil))
 	}
-	g.reopen()                                             // what the walk reads is in files
+	g.reopen()   // what the walk reads is in files
 	ctx := g.ctx // which does not end: a Drop that waits for the walk would do so for ever
 	for in, err := range g.db.Stores(ctx) {
 		require.NoError(t, err)

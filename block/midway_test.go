@@ -3,6 +3,7 @@ package block
 import (
 	"context"
 	"io/fs"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -25,6 +26,7 @@ type midwayEngine struct {
 	before func(ctx context.Context, swaps []engine.Swap)
 	synced func()
 	noted  func() error
+	read   func(name string) error // fails the reading of a record of the catalogue's partition
 }
 
 type midwayStore struct {
@@ -40,6 +42,19 @@ func (p midwayStore) Sync(ctx context.Context) error {
 type midwayCatalogue struct {
 	engine.Partition
 	e *midwayEngine
+}
+
+func (c midwayCatalogue) Purge(ctx context.Context, touch func() error, held func() bool) error {
+	return c.Partition.(engine.Purger).Purge(ctx, touch, held)
+}
+
+func (c midwayCatalogue) LoadMeta(ctx context.Context, name string) ([]byte, uint64, error) {
+	if c.e.read != nil {
+		if err := c.e.read(name); err != nil {
+			return nil, 0, err
+		}
+	}
+	return c.Partition.LoadMeta(ctx, name)
 }
 
 func (p midwayStore) SwapMeta(ctx context.Context, swaps ...engine.Swap) ([]uint64, error) {
@@ -170,4 +185,28 @@ func TestACheckpointWhoseClosedStoreCannotRemember(t *testing.T) {
 	require.NoError(t, g.db.Checkpoint(t.Context(), "copy"))
 	require.NoError(t, engine.SetMeta(t.Context(), e.DB.Partition(s.number), register.DocumentName, nil))
 	require.NoError(t, g.db.Checkpoint(t.Context(), "another"), "that is damage")
+}
+
+// What a receipt says is known to its draft alone once the store is gone: a Drop that cannot read that
+// for now has removed nothing more, and ends well when it is called again.
+func TestADropThatCannotReadItsDraft(t *testing.T) {
+	g := newMidwayRig(t, func(context.Context, []engine.Swap) {})
+	s, err := g.create("a")
+	require.NoError(t, err)
+	e := g.db.engine.(*midwayEngine)
+	e.read = func(name string) error {
+		if strings.HasPrefix(name, receiptPrefix) {
+			return syscall.EIO
+		}
+		return nil
+	}
+	_, err = g.db.Drop(t.Context(), "a")
+	require.ErrorIs(t, err, syscall.EIO)
+	e.read = nil
+	r, err := g.db.Drop(t.Context(), "a")
+	require.NoError(t, err)
+	require.Equal(t, s.StoreID(), r.Store)
+	require.Len(t, r.Keys, 1)
+	require.Equal(t, KeyExists, r.Keys[0].State)
+	require.False(t, r.Incomplete)
 }
