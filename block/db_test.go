@@ -351,6 +351,29 @@ func TestDrop(t *testing.T) {
 	}
 }
 
+// A scan of one store that is open for long keeps the erasure of another one from its end, which says so
+// and does not wait for it.
+func TestEraseBesideAScanOfAnotherStore(t *testing.T) {
+	g := newDBRig(t)
+	for _, name := range []string{"a", "b"} {
+		require.NoError(t, g.create(name).Put(g.ctx, []byte("id"), []byte("data")))
+	}
+	g.reopen() // what the scan reads is in files
+	a, releaseA := g.acquire("a")
+	defer releaseA()
+	b, releaseB := g.acquire("b")
+	defer releaseB()
+	for _, err := range b.Blocks(g.ctx, block.Range{}) {
+		require.NoError(t, err)
+		r, err := a.Erase(g.ctx, nil)
+		require.NoError(t, err)
+		require.True(t, r.Pinned)
+	}
+	r, err := a.Erase(g.ctx, nil)
+	require.NoError(t, err)
+	require.False(t, r.Pinned)
+}
+
 // Whoever goes through the stores, or the receipts, may drop what is found.
 func TestDropOfWhatIsWalked(t *testing.T) {
 	g := newDBRig(t)

@@ -163,7 +163,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 		return engine.SetMeta(ctx, s.part, metaErased, []byte(s.keys.For(inner.Block{}).Now().UTC().Format(time.RFC3339)))
 	}
 	if purger, ok := s.part.(engine.Purger); ok {
-		err = purger.Purge(ctx, touch, func() bool { return s.keys.For(inner.Block{}).Pins() > 0 })
+		err = purger.Purge(ctx, touch, s.db.pinned) // of any store: the engine keeps what they see
 	} else {
 		err = touch()
 	}
