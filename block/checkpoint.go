@@ -280,6 +280,8 @@ func (c *copyOfAll) announce(ctx context.Context) error {
 				c.closed = append(c.closed, closedStore{e, name})
 			case err != nil && ctx.Err() != nil:
 				failed = append(failed, ctx.Err())
+			case err != nil && !isDamage(err):
+				failed = append(failed, fmt.Errorf("store %q: %w", e.Name, err))
 			case err != nil:
 				c.db.log(slog.LevelWarn, "a store does not remember its copy", e.Name, err)
 			}
@@ -288,6 +290,12 @@ func (c *copyOfAll) announce(ctx context.Context) error {
 	})
 	all.Wait()
 	return errors.Join(append(failed, err)...)
+}
+
+// isDamage reports whether an error is about what a store has, and not about writing to it now.
+func isDamage(err error) bool {
+	err = row.Damage(err)
+	return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrVersion) || errors.Is(err, ErrForeign)
 }
 
 // join has a store that is open announce its copy, and stay open.
@@ -391,11 +399,17 @@ func (d *DB) announceClosed(ctx context.Context, e catalogue.Entry, dir string, 
 	if err := d.named(ctx, e); err != nil {
 		return "", err
 	}
+	if e.State == catalogue.Creating {
+		// Until its document is there, which waits for this Checkpoint, the partition is of who makes it.
+		if there, err := d.there(ctx, e); err != nil || !there {
+			return "", row.Damage(err)
+		}
+	}
 	p := d.engine.Partition(e.Number)
 	defer p.Release()
 	doc, err := register.Document(ctx, p)
-	if errors.Is(err, engine.ErrNotFound) && e.State == catalogue.Creating {
-		return "", nil
+	if errors.Is(err, engine.ErrNotFound) {
+		err = fmt.Errorf("its keyring document is missing: %w", ErrCorrupt)
 	}
 	var in keyring.Info
 	if err == nil {
@@ -407,6 +421,9 @@ func (d *DB) announceClosed(ctx context.Context, e catalogue.Entry, dir string, 
 	}
 	if err != nil {
 		return "", err
+	}
+	if reg, _ := storage.View(); len(reg.Copies) >= register.MaxCopies {
+		return "", tooManyCopies(len(reg.Copies))
 	}
 	c := newEntry(dir, instance, d.opts.Clock.Now())
 	c.Document = sha256.Sum256(doc)

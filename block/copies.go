@@ -129,9 +129,13 @@ func (s *Store) announce(ctx context.Context, dir string, instance inner.Instanc
 	c.KEK, c.Generation = keks[active], s.keys.State().Generation
 	c.Need(slices.Collect(maps.Values(keks))...)
 	if r, _ := s.storage.View(); len(r.Copies) >= register.MaxCopies {
-		return fmt.Errorf("the store remembers %d copies; forget those that are gone: %w", len(r.Copies), keyring.ErrLimit)
+		return tooManyCopies(len(r.Copies))
 	}
 	return s.remember(ctx, c)
+}
+
+func tooManyCopies(n int) error {
+	return fmt.Errorf("the store remembers %d copies; forget those that are gone: %w", n, keyring.ErrLimit)
 }
 
 // newEntry is a copy that this process makes now.

@@ -113,6 +113,7 @@ func (s *Store) finishCreation(ctx context.Context, e catalogue.Entry) error {
 	if err := d.setMade(ctx, s.part); err != nil {
 		return err
 	}
+	s.equip()
 	if err := s.saveFirst(ctx); err != nil {
 		return fmt.Errorf("block: create %s: %w", d.place.Dir(), err)
 	}

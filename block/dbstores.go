@@ -51,33 +51,59 @@ func (d *DB) Stores(ctx context.Context) iter.Seq2[StoreInfo, error] {
 			return
 		}
 		defer d.use.End()
-		stop := errors.New("stop")
-		err := d.catalogue.Each(ctx, func(e catalogue.Entry, err error) error {
-			if err == nil && e.State == catalogue.Dropping {
-				return nil
+		// No iterator of the engine is open while the caller has a turn, who may drop what is found: a
+		// Drop waits until nobody reads the files of before.
+		type found struct {
+			entry catalogue.Entry
+			err   error
+		}
+		var all []found
+		if err := d.catalogue.Each(ctx, func(e catalogue.Entry, err error) error {
+			all = append(all, found{e, err})
+			return ctx.Err()
+		}); err != nil {
+			yield(StoreInfo{}, fmt.Errorf("block: stores: %w", row.Damage(err)))
+			return
+		}
+		for _, f := range all {
+			if err := ctx.Err(); err != nil {
+				yield(StoreInfo{}, fmt.Errorf("block: stores: %w", err))
+				return
 			}
-			info := StoreInfo{Name: e.Name}
+			info, err := StoreInfo{Name: f.entry.Name}, f.err
 			if err == nil {
-				err = d.describe(ctx, e, &info)
-			}
-			if err == nil {
-				err = d.named(ctx, e)
+				err = d.look(ctx, f.entry, &info)
 			}
 			if errors.Is(err, ErrNoStore) {
-				return nil
+				continue
 			}
 			if err != nil {
-				err = fmt.Errorf("block: stores: %q: %w", e.Name, row.Damage(err))
+				err = fmt.Errorf("block: stores: %q: %w", info.Name, row.Damage(err))
 			}
 			if !yield(info, err) {
-				return stop
+				return
 			}
-			return ctx.Err()
-		})
-		if err != nil && !errors.Is(err, stop) {
-			yield(StoreInfo{}, fmt.Errorf("block: stores: %w", row.Damage(err)))
 		}
 	}
+}
+
+// look describes the store of an entry that was found before, or returns ErrNoStore: it is none, or not
+// any more.
+func (d *DB) look(ctx context.Context, e catalogue.Entry, info *StoreInfo) error {
+	if e.State == catalogue.Dropping {
+		return ErrNoStore
+	}
+	err := d.describe(ctx, e, info)
+	if err == nil {
+		err = d.named(ctx, e)
+	}
+	if err != nil {
+		now, again := d.catalogue.Find(ctx, e.Name)
+		if errors.Is(again, ErrNoStore) || again == nil && (now.Number != e.Number || now.State == catalogue.Dropping) {
+			return ErrNoStore
+		}
+	}
+	return err
 }
 
 func (d *DB) describe(ctx context.Context, e catalogue.Entry, info *StoreInfo) error {

@@ -23,7 +23,7 @@ import (
 //	1  its entry in the catalogue is marked, and with it a draft of the receipt is written: from here
 //	   on nobody opens the store, and the next OpenDB goes on where this one was cut off
 //	2  its document, its records and its blocks are deleted, in one write
-//	3  the engine writes them out of its files
+//	3  the engine writes them out of its files, but for sealed blocks in files that have others' too
 //	4  its entry is removed, and with it the receipt is written
 //
 // Before the first step nothing has happened. The number of its partition is not given again.
@@ -37,8 +37,11 @@ func receiptName(number uint32) string { return fmt.Sprintf("%s%08x", receiptPre
 // KeptReceipts is how many receipts of Drop a DB keeps, the latest ones.
 const KeptReceipts = 1024
 
-// Drop removes a store and everything that it has, from the engine and from its files, and returns a
-// receipt, as [Store.Erase] does. A store that is open is closed first. It takes no key. It takes
+// Drop removes a store and everything that it has from the engine, and returns a receipt, as
+// [Store.Erase] does. What could open the store, its keyring document and its DEK records, and the ids
+// of its blocks are gone from the engine's files then. Sealed blocks of PebbleOptions.ValueSeparation
+// bytes and more, which nothing there opens any more, lie beside those of other stores until the engine
+// rewrites those files. A store that is open is closed first. It takes no key. It takes
 // one vault call, GetKey, for each KEK version that the receipt names if the store is open, and says
 // nothing of them if it is not.
 //
@@ -120,6 +123,8 @@ func (d *DB) askForKEKsOf(ctx context.Context, name string) (keys []ReceiptKey) 
 		return nil
 	}
 	defer s.use.End()
+	ctx, cancel := s.whileOpen(ctx) // whoever closes the store does not wait for a vault
+	defer cancel()
 	keys = s.askForKEKs(ctx, s.storage.Past().IDs())
 	tell(s.storage.Past().PublicKeys(s.keys.For(inner.Block{}).PublicKeys()), keys)
 	return keys
@@ -162,6 +167,9 @@ func (d *DB) draft(ctx context.Context, e catalogue.Entry, keys []ReceiptKey) ([
 func (d *DB) finishDrop(ctx context.Context, e catalogue.Entry) (r Receipt, err error) {
 	meta := d.catalogue.Meta()
 	draft, err := engine.ReadMeta(ctx, meta, receiptName(e.Number))
+	if err != nil && !errors.Is(err, engine.ErrNotFound) && !errors.Is(err, engine.ErrCorrupt) {
+		return r, err // it is there, and has what nobody knows once the store is gone
+	}
 	if err == nil {
 		err = json.Unmarshal(draft, &r)
 	}
@@ -248,22 +256,29 @@ func (d *DB) Dropped(ctx context.Context) iter.Seq2[Receipt, error] {
 			return
 		}
 		defer d.use.End()
-		stop := errors.New("stop")
-		err := d.catalogue.Meta().ListMeta(ctx, receiptPrefix, func(name string, value []byte) error {
-			if _, draft := receiptTime(value); draft {
-				return ctx.Err()
+		type kept struct {
+			name  string
+			value []byte
+		}
+		var all []kept // at once, so that no iterator of the engine is open while the caller has a turn
+		if err := d.catalogue.Meta().ListMeta(ctx, receiptPrefix, func(name string, value []byte) error {
+			all = append(all, kept{name, slices.Clone(value)})
+			return ctx.Err()
+		}); err != nil {
+			yield(Receipt{}, fmt.Errorf("block: dropped: %w", row.Damage(err)))
+			return
+		}
+		for _, k := range all {
+			if _, draft := receiptTime(k.value); draft {
+				continue
 			}
-			r, err := readReceipt(value)
+			r, err := readReceipt(k.value)
 			if err != nil {
-				err = fmt.Errorf("block: dropped: meta record %s: %w", name, err)
+				err = fmt.Errorf("block: dropped: meta record %s: %w", k.name, err)
 			}
 			if !yield(r, err) {
-				return stop
+				return
 			}
-			return ctx.Err()
-		})
-		if err != nil && !errors.Is(err, stop) {
-			yield(Receipt{}, fmt.Errorf("block: dropped: %w", row.Damage(err)))
 		}
 	}
 }

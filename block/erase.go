@@ -50,7 +50,7 @@ type Receipt struct {
 	// Remains says, for people, where what was erased may still be as it was, sealed, because the
 	// engine is no directory's and cannot promise that its files forget: an engine of a
 	// database. Whoever has that and is served by one of Keys opens it. Empty: the engine's files have
-	// forgotten it.
+	// forgotten what could open it; of its sealed blocks see Erase and DB.Drop.
 	Remains []string `json:"remains,omitempty"`
 	// Until is when other processes that have the store open have destroyed the keys as well: each looks
 	// at every check, and serves nothing once it could not look for its Lease, if that is not longer than
@@ -163,7 +163,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 		return engine.SetMeta(ctx, s.part, metaErased, []byte(s.keys.For(inner.Block{}).Now().UTC().Format(time.RFC3339)))
 	}
 	if purger, ok := s.part.(engine.Purger); ok {
-		err = purger.Purge(ctx, touch, func() bool { return s.keys.For(inner.Block{}).Pins() > 0 })
+		err = purger.Purge(ctx, touch, s.db.pinned) // of any store: the engine keeps what they see
 	} else {
 		err = touch()
 	}

@@ -199,11 +199,16 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 	return s
 }
 
-// start makes a store that has a keyring and a partition ready for use.
-func (s *Store) start(ctx context.Context) {
+// equip gives a store that has a keyring and a partition what its operations need. That is before the
+// DB has it among its open ones, where others find it: a Drop, for one.
+func (s *Store) equip() {
 	s.table = row.New(row.Config{Part: s.part, Number: s.number, Keys: s.keys, Use: &s.use,
 		Caches: s.db.caches, NoSync: s.opts.NoSync, Shared: s.db.shared, Wrote: s.wrote})
 	s.rewriter = s.newRewriter()
+}
+
+// start has a store do what it does by itself.
+func (s *Store) start(ctx context.Context) {
 	s.startUpkeep()
 	s.startAnchoring(ctx)
 }
@@ -235,6 +240,7 @@ func (d *DB) openStore(ctx context.Context, name string, k *kek.KEK, o Options) 
 		s := d.newStore(name, e.Number, k, o)
 		err := s.openExisting(ctx, e, k)
 		if err == nil {
+			s.equip()
 			err = d.enlist(s, since)
 		}
 		if err == nil {

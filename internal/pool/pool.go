@@ -150,9 +150,9 @@ func (p *Pool[T]) Acquire(ctx context.Context, name string) (value T, release fu
 		if e.err == nil {
 			return e.value, p.releaser(e), nil
 		}
-		if !e.abandoned {
+		if !e.abandoned && !e.owned {
 			return zero, nil, e.err
-		} // else it was given up before this one came to wait for it
+		} // else it was given up before this one came to wait for it, or it is Own's caller who has failed
 	}
 }
 

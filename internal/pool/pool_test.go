@@ -262,6 +262,30 @@ func TestOwned(t *testing.T) {
 	})
 }
 
+// Whoever waits for what somebody else opens by Own has nothing to do with why that failed, as of a
+// store that was to be made and is there, or a caller who gave up.
+func TestAnOwnerWhoFails(t *testing.T) {
+	in(t, 1, 4, time.Minute, func(t *testing.T, w *world) {
+		begin, ended := make(chan struct{}), make(chan error, 1)
+		go func() {
+			_, err := w.pool.Own(t.Context(), "a", func(context.Context) (*thing, error) {
+				<-begin
+				return nil, errBroken
+			})
+			ended <- err
+		}()
+		synctest.Wait()
+		a := w.get(t.Context(), "a")
+		require.False(t, a.over())
+		close(begin)
+		require.ErrorIs(t, <-ended, errBroken)
+		synctest.Wait()
+		require.True(t, a.over())
+		require.NoError(t, a.err)
+		a.release()
+	})
+}
+
 func TestEvict(t *testing.T) {
 	in(t, 10, 4, time.Hour, func(t *testing.T, w *world) {
 		a := w.must("a")

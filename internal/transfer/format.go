@@ -214,7 +214,8 @@ func (r *reader) parseMeta(f *frame, b []byte) error {
 	if len(b) == 0 || len(b) < 1+int(b[0]) {
 		return bad("has a meta record that is cut off")
 	}
-	f.name, f.value = string(b[1:1+b[0]]), b[1+b[0]:]
+	end := 1 + int(b[0]) // as a byte it would begin anew at 256
+	f.name, f.value = string(b[1:end]), b[end:]
 	if err := engine.CheckName(f.name); err != nil {
 		return bad("has a meta record with a wrong name")
 	}

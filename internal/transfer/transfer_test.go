@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/iotest"
 
@@ -241,6 +242,18 @@ func TestRefusals(t *testing.T) {
 type brokenWriter struct{ err error }
 
 func (w brokenWriter) Write([]byte) (int, error) { return 0, w.err }
+
+// The size of a name is a byte, and the longest name has as many bytes as that can say.
+func TestTheLongestName(t *testing.T) {
+	for _, size := range []int{254, 255} {
+		from, name := source(t), strings.Repeat("n", size)
+		require.NoError(t, engine.SetMeta(t.Context(), from, name, []byte("value")))
+		to := memory.New().Partition(9)
+		_, err := arrive(t.Context(), bytes.NewReader(export(t, from)), to)
+		require.NoError(t, err)
+		require.Equal(t, all(t, from), all(t, to))
+	}
+}
 
 // Half a row is damage, which is not moved along unseen.
 func TestHalfRows(t *testing.T) {

@@ -35,7 +35,7 @@ type partition struct {
 	floor atomic.Pointer[engine.Floor] // stored under gate
 	meta  revisions
 
-	cleared atomic.Bool // by Clear: Purge removes the sealed blocks too
+	cleared atomic.Bool // by Clear: Purge removes the sealed blocks in tables too, and from blob files those that nobody shares
 }
 
 // Partition implements [engine.Engine].
