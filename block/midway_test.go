@@ -1,6 +1,7 @@
 package block
 
 import (
+	"bytes"
 	"context"
 	"io/fs"
 	"strings"
@@ -35,7 +36,9 @@ type midwayStore struct {
 }
 
 func (p midwayStore) Sync(ctx context.Context) error {
-	p.e.synced()
+	if p.e.synced != nil {
+		p.e.synced()
+	}
 	return p.Partition.Sync(ctx)
 }
 
@@ -209,4 +212,28 @@ func TestADropThatCannotReadItsDraft(t *testing.T) {
 	require.Len(t, r.Keys, 1)
 	require.Equal(t, KeyExists, r.Keys[0].State)
 	require.False(t, r.Incomplete)
+}
+
+// A store arrives before a Checkpoint or after it: else its copy would have it, and it would remember no
+// copy.
+func TestAStoreArrivesInNoCheckpoint(t *testing.T) {
+	from := newMidwayRig(t, func(context.Context, []engine.Swap) {})
+	_, err := from.create("a")
+	require.NoError(t, err)
+	var stream bytes.Buffer
+	_, err = from.db.Export(t.Context(), "a", &stream)
+	require.NoError(t, err)
+	to := newMidwayRig(t, func(context.Context, []engine.Swap) {})
+	saved := 0
+	to.db.engine.(*midwayEngine).noted = func() error {
+		saved++
+		if to.db.listing.TryLock() {
+			to.db.listing.Unlock()
+			t.Error("a Checkpoint could begin")
+		}
+		return nil
+	}
+	_, err = to.db.Import(t.Context(), &stream)
+	require.NoError(t, err)
+	require.Equal(t, 1, saved)
 }

@@ -151,6 +151,7 @@ func (d *DB) Import(ctx context.Context, r io.Reader) (m Moved, err error) {
 // arrive fills the partition of an entry that was just made.
 func (d *DB) arrive(ctx context.Context, a *transfer.Arrival, e catalogue.Entry) (c transfer.Counts, err error) {
 	a.Meta = register.Arrived(a.Meta, d.instanceOf(e.Number))
+	a.Last = d.listing.RLocker() // a Checkpoint has the store before it is one, or has it remember its copy
 	p := d.engine.Partition(e.Number)
 	defer p.Release()
 	if err := d.setMade(ctx, p); err != nil {

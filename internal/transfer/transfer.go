@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/blockseal/blockseal/internal/engine"
 )
@@ -134,6 +135,7 @@ const batchBytes = 4 << 20
 // Arrival is an export whose meta records were read, and whose rows are to come.
 type Arrival struct {
 	Meta  []engine.Swap // by ascending names, each of a record that there must not be
+	Last  sync.Locker   // held while the meta records are written, with which the store is there
 	in    *reader
 	first frame // the first row, or the end
 }
@@ -178,6 +180,10 @@ func (a *Arrival) Into(ctx context.Context, p engine.Partition) (c Counts, err e
 	}
 	if err := p.Sync(ctx); err != nil {
 		return c, err
+	}
+	if a.Last != nil {
+		a.Last.Lock()
+		defer a.Last.Unlock()
 	}
 	_, err = p.SwapMeta(ctx, a.Meta...)
 	return c, err
