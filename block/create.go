@@ -39,7 +39,7 @@ func (d *DB) createStore(ctx context.Context, name string, k *kek.KEK, o Options
 		err = s.finishCreation(ctx, e)
 	}
 	if err != nil {
-		return nil, e, errors.Join(err, s.release())
+		return nil, e, errors.Join(err, s.use.Close(s.release)) // a Checkpoint may have found it
 	}
 	return s, e, nil
 }

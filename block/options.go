@@ -66,7 +66,8 @@ type Options struct {
 	// allocated as it is used. A Get of one costs no look-up in Pebble. It holds no plaintext and
 	// no DEKs, and survives a lock. It is not used with ByKEK. Default: 64 MiB; negative: none.
 	RowCache int64
-	// Pebble configures the storage engine of the directory.
+	// Pebble configures the storage engine of the directory. For a store in a DB it means nothing:
+	// DBOptions.Pebble does.
 	Pebble PebbleOptions
 
 	// atRest is for a copy that is moved to another KEK: the store does nothing by itself. Renewals
