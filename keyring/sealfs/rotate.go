@@ -62,9 +62,7 @@ func (f *FS) rewrapAll(ctx context.Context, dirs []string, rewrap keyring.Rewrap
 	// A file that got a name while the directories were listed may have been missed, also if that had
 	// begun before.
 	for range rewrapListings {
-		f.names.RLock() // a change of names that was under way has ended
 		moves := f.moves.Load()
-		f.names.RUnlock()
 		for _, dir := range dirs {
 			if err := f.rewrapDir(ctx, dirs, dir, rewrap); err != nil {
 				return err
@@ -73,8 +71,15 @@ func (f *FS) rewrapAll(ctx context.Context, dirs []string, rewrap keyring.Rewrap
 		if moves%2 == 0 && f.moves.Load() == moves {
 			return f.rewrapOpen(rewrap)
 		}
+		f.awaitNames()
 	}
 	return errors.New("files were renamed or linked each time that the directories were listed")
+}
+
+// awaitNames returns when a change of names that is under way has ended.
+func (f *FS) awaitNames() {
+	f.names.RLock()
+	defer f.names.RUnlock()
 }
 
 // rewrapListings is how often directories are listed in one walk, at most.
