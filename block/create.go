@@ -174,9 +174,12 @@ func (d *DB) finish(ctx context.Context) error {
 		case errors.Is(err, ErrForeign): // somebody made that entry, and nothing is done for it
 			continue
 		case e.State == catalogue.Dropping && (err == nil || errors.Is(row.Damage(err), ErrCorrupt)):
-			_, err = d.finishDrop(ctx, e)           // what is damaged can be dropped
-			if errors.Is(err, catalogue.ErrMoved) { // somebody else has finished it
+			_, err = d.finishDrop(ctx, e) // what is damaged can be dropped
+			switch {
+			case errors.Is(err, catalogue.ErrMoved): // somebody else has finished it
 				err = nil
+			case err == nil && !d.shared: // where it is shared, who began it may be waiting for its receipt
+				d.dropFinished(e.Name)
 			}
 		case err != nil:
 		case there:

@@ -134,7 +134,7 @@ func OpenDB(ctx context.Context, dir string, opts *DBOptions) (*DB, error) {
 		err = d.create()
 	}
 	if err == nil {
-		err = d.finishTelling(ctx)
+		err = d.finish(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.release())

@@ -3,13 +3,11 @@ package block
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/blockseal/blockseal/internal/catalogue"
-	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -104,43 +102,11 @@ func (d *DB) dropBegins(name string) (ended func(err error)) {
 	}
 }
 
-// finishTelling is finish, and remembers the drops that it has finished: nobody was given their
-// receipts.
-func (d *DB) finishTelling(ctx context.Context) error {
-	before, err := d.unfinishedDrops(ctx)
-	if err != nil || len(before) == 0 {
-		return errors.Join(err, d.finish(ctx))
-	}
-	if err := d.finish(ctx); err != nil {
-		return err
-	}
-	after, err := d.unfinishedDrops(ctx)
-	if err != nil {
-		return err
-	}
+// dropFinished remembers a drop that OpenDB has finished: nobody was given its receipt.
+func (d *DB) dropFinished(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(before)) {
-		if !after[name] && !d.opts.ReadOnly {
-			d.watch.finished = append(d.watch.finished, Trouble{Store: name, Kind: TroubleDropFinished, Since: d.opts.Clock.Now()})
-		}
-	}
-	return nil
-}
-
-// unfinishedDrops returns the names of the stores that are being dropped.
-func (d *DB) unfinishedDrops(ctx context.Context) (map[string]bool, error) {
-	left, err := d.catalogue.Unfinished(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("block: open %s: %w", d.place.Dir(), row.Damage(err))
-	}
-	names := map[string]bool{}
-	for _, e := range left {
-		if e.State == catalogue.Dropping {
-			names[e.Name] = true
-		}
-	}
-	return names, nil
+	d.watch.finished = append(d.watch.finished, Trouble{Store: name, Kind: TroubleDropFinished, Since: d.opts.Clock.Now()})
 }
 
 // totals adds up what stores have counted.
