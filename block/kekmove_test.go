@@ -230,7 +230,8 @@ func TestWritersWhileKEKsMove(t *testing.T) {
 			check(t, s.RewrapDEKs(g.ctx, nil))
 		}
 	})
-	for range 8 {
+	// The writers may not have begun: until a batch has met a KEK that left, nothing was tried.
+	for n := 0; (n < 8 || stale.Load() == 0) && !t.Failed(); n++ {
 		check(t, s.ChangeKEK(g.ctx, k2))
 		check(t, s.ChangeKEK(g.ctx, g.kek))
 		g.vault.Rotate("customer")
