@@ -147,6 +147,7 @@ func (s *Store) saveFirst(ctx context.Context) error {
 	if err := s.storage.Attach(ctx, s.part); err != nil {
 		return err
 	}
+	s.made = true
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.opened == nil {

@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -169,6 +170,43 @@ func TestOpenWithoutALock(t *testing.T) {
 			_, err = block.Inspect(g.ctx, g.dir, &g.opts)
 			require.NoError(t, err)
 		})
+	}
+}
+
+// A creation whose files of ours cannot be written, at one moment or from one on, leaves what the next
+// Open makes a store of: what was saved for the store that failed is not held against the next one.
+func TestCreateAgainAfterFailedWrites(t *testing.T) {
+	for _, stays := range []bool{false, true} {
+		failed := 0
+		for at := int64(0); ; at++ {
+			g := newRig(t)
+			whole := g.opts.Pebble.FS
+			var n atomic.Int64
+			g.opts.Pebble.FS = errorfs.Wrap(whole, errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if op.Kind.ReadOrWrite() != errorfs.OpIsWrite || !strings.Contains(op.Path, "BLOCKSEAL") {
+					return nil
+				}
+				if now := n.Add(1) - 1; now == at || stays && now > at {
+					return syscall.EIO
+				}
+				return nil
+			}))
+			err := g.tryOpen()
+			if n.Load() <= at {
+				require.NoError(t, err)
+				break
+			}
+			if err != nil {
+				require.ErrorIs(t, err, syscall.EIO)
+				failed++
+			}
+			g.opts.Pebble.FS = whole
+			s := g.open()
+			require.NoError(t, s.Put(g.ctx, []byte("a"), []byte("1")), at)
+			require.NoError(t, s.Close())
+			require.NoError(t, g.tryOpen())
+		}
+		require.Greater(t, failed, 10)
 	}
 }
 

@@ -40,6 +40,7 @@ type Store struct {
 	table    *row.Table
 	rewriter *rewrite.Rewriter
 	board    *progress.Board // the long operations that are under way
+	made     bool            // its document is in the engine; one whose creation fails has none, and vouches for nothing
 
 	// proven says that the keyring has opened records of this store. Anyone who has the KEK's
 	// public key can make a keyring document, which would open nothing here. Nothing may be written
@@ -266,6 +267,7 @@ func (s *Store) openExisting(ctx context.Context, e catalogue.Entry, k *kek.KEK)
 	if err != nil {
 		return fmt.Errorf("block: open %s: %w", dir, row.Damage(err))
 	}
+	s.made = true
 	if e.State == catalogue.Creating && !s.opts.ReadOnly {
 		if err := s.db.present(ctx, e); err != nil {
 			return err
@@ -319,7 +321,7 @@ func (s *Store) isCopy() bool {
 // tagger returns the Tagger for an identity file, which also works after the keyring was closed;
 // nil if the keys are not accessible.
 func (s *Store) tagger() *inner.Tagger {
-	if s.keys == nil || s.opts.ReadOnly {
+	if s.keys == nil || s.opts.ReadOnly || !s.made {
 		return nil
 	}
 	t, err := s.taggerFor(place.TagPurpose)
