@@ -97,6 +97,7 @@ type rig struct {
 	key    vault.KeyID // the first version of the key "customer"
 	kek    *kek.KEK    // that key, without a version
 	store  block.Options
+	deaf   bool // its DBs hear nothing of each other
 }
 
 func newRig(t *testing.T) *rig {
@@ -129,7 +130,7 @@ func newPool(t testing.TB, conn string) *pgxpool.Pool {
 
 // options are those of a DB, which no role but the owner's may make.
 func (g *rig) options() *postgres.Options {
-	return &postgres.Options{Schema: g.schema, NoCreate: true, DB: block.DBOptions{Clock: g.clock, RecordCache: 1 << 16, RowCache: 1 << 20,
+	return &postgres.Options{Schema: g.schema, NoCreate: true, NoListen: g.deaf, DB: block.DBOptions{Clock: g.clock, RecordCache: 1 << 16, RowCache: 1 << 20,
 		Resolve: func(context.Context, string) (*kek.KEK, *block.Options, error) { return g.kek, &g.store, nil }}}
 }
 
