@@ -311,7 +311,6 @@ func TestDestroyedKeysAreGoneEverywhere(t *testing.T) {
 	put(t, a, "id", "data")
 	require.NoError(t, a.RotateEpoch(g.ctx, nil))
 	require.Zero(t, dropped.Load())
-	g.clock.Advance(keyring.DefaultCheckEvery)
-	require.Eventually(t, func() bool { return dropped.Load() == 1 && b.State().Epochs == 1 }, long, short)
+	require.Eventually(t, func() bool { g.second(); return dropped.Load() == 1 && b.State().Epochs == 1 }, long, short)
 	requireData(t, b, "id", "data")
 }
