@@ -47,12 +47,17 @@ type sequence struct {
 
 	saving sync.Mutex // held while the number is saved; acquired before a hold
 	saved  uint64     // what the record holds; guarded by saving
+	unsure unsure     // guarded by saving
 
 	found    []byte // the record as it was at Open; fixed once the keyring is opened
 	admitted atomic.Bool
 	anchor   *storeAnchor // nil: no anchor
 	hurry    chan struct{}
 }
+
+// unsure is a save of which a server has not said whether it was made: with the revision that the
+// record has then, what it counted before, and what it counts then.
+type unsure struct{ revision, before, saved uint64 }
 
 // Sequence returns the sequence number: how many writes were ever applied to the store and, before
 // it was made, to the one that it is a copy of. A Put, a Delete and the Commit of a batch are one

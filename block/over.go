@@ -115,6 +115,10 @@ func (s *Store) addToSequenceNow(ctx context.Context, h *keyring.Hold) (uint64, 
 	q := &s.sequence
 	for {
 		value, revision, err := s.part.LoadMeta(ctx, metaSequence)
+		if err == nil && revision == q.unsure.revision { // it was saved after all
+			q.n.Add(q.unsure.before - q.saved)
+			q.saved, q.unsure = q.unsure.saved, unsure{}
+		}
 		if errors.Is(err, engine.ErrNotFound) && q.saved > 0 {
 			return 0, fmt.Errorf("block: save the sequence number: %w: its record is gone: the store was dropped, or lost", ErrNoStore)
 		}
@@ -144,7 +148,12 @@ func (s *Store) addToSequenceNow(ctx context.Context, h *keyring.Hold) (uint64, 
 		}
 		next, err := tagged.Record(h, metaSequence, binary.BigEndian.AppendUint64([]byte{sequenceRecordVersion}, n))
 		if err == nil {
-			_, err = s.part.SwapMeta(ctx, engine.Swap{Name: metaSequence, Revision: revision, Value: next})
+			var given []uint64
+			given, err = s.part.SwapMeta(ctx, engine.Swap{Name: metaSequence, Revision: revision, Value: next})
+			if errors.Is(err, engine.ErrOutcomeUnknown) && len(given) == 1 {
+				// Unless somebody else saves in between, the next look tells, and the writes are counted once.
+				q.unsure = unsure{given[0], before, n}
+			}
 		}
 		if errors.Is(err, engine.ErrConflict) {
 			continue
@@ -173,6 +182,39 @@ func (s *Store) lookAtDocument(ctx context.Context) error {
 	}
 	defer h.Release()
 	return h.For(inner.Block{}).Reload(ctx)
+}
+
+// startFollowing has the store look when another process tells that it has changed the document or the
+// floor. What it cannot take up now, because it has no access or the server does not answer, the next
+// commit or check finds, and says why not.
+func (s *Store) startFollowing() {
+	p, ok := s.part.(engine.Hearer)
+	if !ok {
+		return
+	}
+	heard := make(chan struct{}, 1) // what is told while it looks is one more look
+	stop := p.Hear(func() {
+		select {
+		case heard <- struct{}{}:
+		default:
+		}
+	})
+	if !s.spawn(func() {
+		defer stop()
+		for {
+			select {
+			case <-heard:
+			case <-s.ctx.Done():
+				return
+			}
+			if h, err := s.keys.Acquire(); err == nil {
+				_ = s.table.Follow(s.ctx, &h)
+				h.Release()
+			}
+		}
+	}) {
+		stop()
+	}
 }
 
 // has is row.Table.Has. A lock does not wait for a server that does not answer; see row's within.

@@ -212,6 +212,7 @@ func (s *Store) equip() {
 func (s *Store) start(ctx context.Context) {
 	s.startUpkeep()
 	s.startAnchoring(ctx)
+	s.startFollowing()
 }
 
 // watchKEK puts the store's own listener before the caller's OnEvent.

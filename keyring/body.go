@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/blockseal/blockseal/dek"
@@ -67,6 +68,33 @@ type body struct {
 	shared      uint32 // see forBlock.Share
 	nextKEK     uint32 // see header.activate
 	epochs      []epochKey
+
+	// counts says of what is about to be saved that it says nothing new but how many DEKs are
+	// reserved, and what work is under way: not in the document.
+	counts bool
+}
+
+// news is what of a document others with a keyring on it have to take up.
+type news struct {
+	policy   policy
+	instance inner.InstanceID
+	shared   uint32
+	epochs   []uint32
+	keks     []kekEntry
+	active   uint32
+}
+
+func newsOf(h *header, b *body) news {
+	n := news{b.policy, b.instance, b.shared, nil, slices.Clone(h.keks), h.active}
+	for i := range b.epochs {
+		n.epochs = append(n.epochs, b.epochs[i].id)
+	}
+	return n
+}
+
+func (n news) equal(o news) bool {
+	return n.policy == o.policy && n.instance == o.instance && n.shared == o.shared && n.active == o.active &&
+		slices.Equal(n.epochs, o.epochs) && slices.Equal(n.keks, o.keks)
 }
 
 func (b *body) destroy() {

@@ -85,6 +85,7 @@ func (r *Keyring) mutateOnce(ctx context.Context, h *Hold, f func(*header, *body
 		return "", err
 	}
 	defer b.destroy()
+	before := newsOf(&r.header, b)
 	news := r.shared > b.shared
 	b.shared = max(b.shared, r.shared)
 	next := r.header.clone()
@@ -97,6 +98,7 @@ func (r *Keyring) mutateOnce(ctx context.Context, h *Hold, f func(*header, *body
 	} else if err != nil {
 		after = nil
 	}
+	b.counts = newsOf(&next, b).equal(before)
 	if lost, err = r.seal(ctx, next, b, &h.s.secret); err != nil {
 		return lost, err
 	}

@@ -71,7 +71,7 @@ func (r *Keyring) swap(ctx context.Context, d *stored, b *body) (err error) {
 	r.docMu.Unlock()
 	defer r.docMu.Lock()
 	if t, ok := r.storage.(taggingStorage); ok {
-		d.revision, err = t.SwapTagged(ctx, was, d.document(), inner.Opened{Tag: b.tag, Generation: d.header.generation, Instance: b.instance})
+		d.revision, err = t.SwapTagged(ctx, was, d.document(), inner.Opened{Tag: b.tag, Generation: d.header.generation, Instance: b.instance, Counts: b.counts})
 	} else {
 		d.revision, err = r.storage.Swap(ctx, was, d.document())
 	}

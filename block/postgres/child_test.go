@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
@@ -69,6 +70,10 @@ func obey(ctx context.Context, dir, conn, schema string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close(), v.Close()); pool.Close() }()
+	o := &block.Options{}
+	if file, is := os.LookupEnv(childOf + "_CLOCK"); is {
+		o.Keyring.Clock = fileClock{vault.SystemClock(), file}
+	}
 	var s *block.Store
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
@@ -77,17 +82,19 @@ func obey(ctx context.Context, dir, conn, schema string) (err error) {
 		switch err = nil; word[0] {
 		case "create":
 			var made *block.Store
-			if made, err = db.Create(ctx, word[1], k, nil); err == nil {
+			if made, err = db.Create(ctx, word[1], k, o); err == nil {
 				s = made
 			}
 		case "open":
-			s, err = db.Open(ctx, word[1], k, nil)
+			s, err = db.Open(ctx, word[1], k, o)
 		case "put":
 			err = s.Put(ctx, []byte(word[1]), []byte(word[2]))
 		case "get":
 			var data []byte
 			data, err = s.Get(ctx, []byte(word[1]), nil)
 			out = string(data)
+		case "set", "swap", "read", "snapshot":
+			out, err = histories(ctx, s, word)
 		case "rotate":
 			err = s.RotateEpoch(ctx, nil)
 		case "epochs":
@@ -96,6 +103,12 @@ func obey(ctx context.Context, dir, conn, schema string) (err error) {
 			for n := 0; err == nil; n++ {
 				if err = s.Put(ctx, fmt.Appendf(nil, "%s %02d", word[1], n%50), fmt.Append(nil, n)); err == nil {
 					fmt.Println("put", n)
+				} else if errors.Is(err, block.ErrStale) { // ByKEK, and the KEK was changed: once more
+					err = nil
+				}
+				if len(word) > 2 { // so that eight of them leave the machine something
+					pause, _ := time.ParseDuration(word[2])
+					time.Sleep(pause)
 				}
 			}
 		case "rotate-until-killed":
@@ -105,13 +118,34 @@ func obey(ctx context.Context, dir, conn, schema string) (err error) {
 				}
 			}
 		}
-		if err != nil {
+		if errors.Is(err, block.ErrOutcomeUnknown) {
+			fmt.Println("unknown", strings.ReplaceAll(err.Error(), "\n", " "))
+		} else if err != nil {
 			fmt.Println("error", strings.ReplaceAll(err.Error(), "\n", " "))
 		} else {
 			fmt.Println("ok", out)
 		}
 	}
 	return in.Err()
+}
+
+// fileClock is the system's clock, put forward by as much as a file says, and without timers: that of a
+// process which was stopped, whose timers have not rung yet.
+type fileClock struct {
+	vault.Clock
+	file string
+}
+
+func (c fileClock) ahead() time.Duration {
+	b, _ := os.ReadFile(c.file)
+	d, _ := time.ParseDuration(string(b))
+	return d
+}
+
+func (c fileClock) Now() time.Time         { return c.Clock.Now().Add(c.ahead()) }
+func (c fileClock) Elapsed() time.Duration { return c.Clock.Elapsed() + c.ahead() }
+func (c fileClock) AfterFunc(time.Duration, func()) (stop func() bool) {
+	return func() bool { return true }
 }
 
 // process is another one.
@@ -126,10 +160,11 @@ type process struct {
 type processes struct {
 	*rig
 	dir string
+	own *local.Vault // the vault, which takes effect in every process
 }
 
 func newProcesses(t *testing.T) *processes {
-	g := &processes{newRig(t), t.TempDir()}
+	g := &processes{rig: newRig(t), dir: t.TempDir()}
 	v, err := local.Create(filepath.Join(g.dir, "vault"), []byte(passphrase), &local.Options{InsecureKDF: true})
 	require.NoError(t, err)
 	_, err = v.CreateKey(g.ctx, "customer", nil)
@@ -138,7 +173,7 @@ func newProcesses(t *testing.T) *processes {
 	own, k, err := fileVault(g.dir)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, own.Close()) })
-	g.kek, g.store, g.clock = k, block.Options{}, nil
+	g.own, g.kek, g.store, g.clock = own, k, block.Options{}, nil
 	return g
 }
 
@@ -151,12 +186,13 @@ func (g *processes) here() *block.DB {
 	return db
 }
 
-func (g *processes) start() *process {
+func (g *processes) start(env ...string) *process {
 	g.t.Helper()
 	exe, err := os.Executable()
 	require.NoError(g.t, err)
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), childOf+"="+g.dir, childOf+"_CONN="+g.server.Conn("program", "pool_max_conns=6"), childOf+"_SCHEMA="+g.schema)
+	cmd.Env = append(os.Environ(), childOf+"="+g.dir, childOf+"_SCHEMA="+g.schema, childOf+"_CONN="+g.server.Conn("program", "pool_max_conns=6"))
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = os.Stderr
 	to, err := cmd.StdinPipe()
 	require.NoError(g.t, err)

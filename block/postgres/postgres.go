@@ -72,6 +72,11 @@ type Options struct {
 	// ViewLife is how long a snapshot or a scan can be read. For as long the server keeps all that is
 	// overwritten and deleted, in every table of its database. Default: 10 minutes.
 	ViewLife time.Duration
+	// NoListen has the DB hear no notices of other processes. Else it has one connection beside the
+	// pool for them, made as the pool's are, from when the first store is opened. What the others do
+	// to keys it takes up at once then, and not at its next check. Set it where a pooler stands between:
+	// in transaction mode it gives a notice to nobody for certain. Nothing that is promised rests on notices.
+	NoListen bool
 	// DB configures what is not the database's. Its field Pebble means nothing. With ReadOnly
 	// nothing is written, and the schema must have been opened for writing once.
 	DB block.DBOptions
@@ -109,7 +114,8 @@ func Open(ctx context.Context, pool *pgxpool.Pool, opts *Options) (*block.DB, er
 	if c.MaxConns < minConns {
 		return nil, fmt.Errorf("block: open %s: the pool has %d connections at most, want %d or more", name, c.MaxConns, minConns)
 	}
-	e, err := postgres.New(ctx, pool, &postgres.Options{Schema: o.Schema, NoCreate: o.NoCreate || o.DB.ReadOnly, ViewLife: o.ViewLife})
+	e, err := postgres.New(ctx, pool, &postgres.Options{Schema: o.Schema, NoCreate: o.NoCreate, ViewLife: o.ViewLife,
+		NoListen: o.NoListen, ReadOnly: o.DB.ReadOnly, Logger: o.DB.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("block: open %s: %w", name, row.Damage(err))
 	}

@@ -56,9 +56,14 @@ func server(t testing.TB) *pgserver.Server {
 	}
 	require.NoError(t, err)
 	if first {
-		sql(t, s, "postgres", `CREATE ROLE owner LOGIN; CREATE ROLE program LOGIN; GRANT CREATE ON DATABASE postgres TO owner`)
+		roles(t, s)
 	}
 	return s
+}
+
+func roles(t testing.TB, s *pgserver.Server) {
+	t.Helper()
+	sql(t, s, "postgres", `CREATE ROLE owner LOGIN; CREATE ROLE program LOGIN; GRANT CREATE ON DATABASE postgres TO owner`)
 }
 
 // sql runs statements as a user.
@@ -97,11 +102,16 @@ type rig struct {
 	key    vault.KeyID // the first version of the key "customer"
 	kek    *kek.KEK    // that key, without a version
 	store  block.Options
+	deaf   bool // its DBs hear nothing of each other
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	s := server(t)
+	return newRigOn(t, server(t))
+}
+
+func newRigOn(t *testing.T, s *pgserver.Server) *rig {
+	t.Helper()
 	schema := fmt.Sprint("s", schemas.Add(1))
 	sql(t, s, "owner", `CREATE SCHEMA `+schema+`; `+postgres.SchemaSQL(schema)+postgres.GrantSQL(schema, "program"))
 	clock := vaulttest.NewClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))
@@ -129,14 +139,19 @@ func newPool(t testing.TB, conn string) *pgxpool.Pool {
 
 // options are those of a DB, which no role but the owner's may make.
 func (g *rig) options() *postgres.Options {
-	return &postgres.Options{Schema: g.schema, NoCreate: true, DB: block.DBOptions{Clock: g.clock, RecordCache: 1 << 16, RowCache: 1 << 20,
+	return &postgres.Options{Schema: g.schema, NoCreate: true, NoListen: g.deaf, DB: block.DBOptions{Clock: g.clock, RecordCache: 1 << 16, RowCache: 1 << 20,
 		Resolve: func(context.Context, string) (*kek.KEK, *block.Options, error) { return g.kek, &g.store, nil }}}
 }
 
 // db returns what another process has: a DB with a pool and an engine of its own.
 func (g *rig) db() *block.DB {
 	g.t.Helper()
-	db, err := postgres.Open(g.ctx, g.pool("program", "pool_max_conns=8"), g.options())
+	return g.dbOf(g.pool("program", "pool_max_conns=8"))
+}
+
+func (g *rig) dbOf(pool *pgxpool.Pool) *block.DB {
+	g.t.Helper()
+	db, err := postgres.Open(g.ctx, pool, g.options())
 	require.NoError(g.t, err)
 	g.t.Cleanup(func() { require.NoError(g.t, db.Close()) })
 	return db

@@ -22,7 +22,8 @@ type Meta interface {
 	// SwapMeta does all swaps if each record has the revision that its swap names; else it does
 	// none and returns ErrConflict. When it returns nil the swaps are durable, as is all that was
 	// applied before. It returns the new revisions, in the order of the swaps. No two swaps may
-	// name one record. With ErrOutcomeUnknown all swaps may have been done, or none.
+	// name one record. With ErrOutcomeUnknown all swaps may have been done, or
+	// none; the revisions are what they have then.
 	SwapMeta(ctx context.Context, swaps ...Swap) (revisions []uint64, err error)
 }
 
@@ -31,6 +32,9 @@ type Swap struct {
 	Name     string
 	Revision uint64 // the present one; 0 if there must be no record; or AnyRevision
 	Value    []byte // nil: delete the record
+
+	Tell   bool // other processes are told of it, as a [Hearer] hears; else it is for them to find out
+	Turned bool // it is of who has the turn, as Replace is; see [Turner]
 }
 
 // AnyRevision is for callers that replace whatever is there.

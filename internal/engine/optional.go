@@ -53,10 +53,21 @@ type Sharer interface {
 // operations.
 type Turner interface {
 	// Turn waits until nobody has the turn, in this process or another, or until ctx ends. The turn
-	// of a process that died passes on. While it is had, until release is called, Replace and RefuseKEKs
-	// of this Partition return ErrTurnLost if it was lost meanwhile. So what was given to them by whoever had
+	// of a process that died passes on. While it is had, until release is called, Replace, RefuseKEKs, and
+	// a swap that says Turned, of this Partition return ErrTurnLost if it was lost meanwhile. So what was given to them by whoever had
 	// the turn before is applied, and seen by all that begins now, or is refused.
 	Turn(ctx context.Context) (release func(), err error)
+}
+
+// Hearer is a [Partition] of a [Sharer] that may be told of what other processes change, sooner than
+// they would find out by looking.
+type Hearer interface {
+	// Hear has f called when another process has, or may have, changed the floor, or a meta record by a
+	// swap that says Tell: soon, or never. f returns at once, and calls nothing of the engine's.
+	// The caller calls stop when it has heard enough, and before Close.
+	Hear(f func()) (stop func())
+	// LookAtFloor returns the floor as it is now, which Floor returns from then on.
+	LookAtFloor(ctx context.Context) (Floor, error)
 }
 
 // Meter is an [Engine] that counts.

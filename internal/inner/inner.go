@@ -52,6 +52,9 @@ type Opened struct {
 	Tag        func(purpose string, data []byte) [TagSize]byte // that of a hold
 	Generation uint64
 	Instance   InstanceID // that the document is of
+	// Counts says of a document that is about to be saved that others with a keyring on it may as well
+	// take it up later: it says nothing new but how many DEKs are reserved, and what work is under way.
+	Counts bool
 }
 
 // InstanceID tells a keyring from its copies: 16 random bytes. The zero InstanceID names

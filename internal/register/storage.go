@@ -158,7 +158,7 @@ func (m *Storage) SwapTagged(ctx context.Context, was keyring.Revision, document
 		m.short.Lock()
 		m.pending = bytes.Clone(document)
 		m.short.Unlock()
-	} else if err := m.save(ctx, in, now, document, beside); err != nil {
+	} else if err := m.save(ctx, in, now, document, beside, !is.Counts); err != nil {
 		return "", err
 	}
 	m.reg, m.staged, m.known = next, nil, true
@@ -177,7 +177,7 @@ func (m *Storage) Attach(ctx context.Context, part engine.Partition) error {
 	if m.pending != nil {
 		in, err := keyring.Inspect(m.pending)
 		if err == nil {
-			err = m.save(ctx, in, nil, m.pending, m.tagged)
+			err = m.save(ctx, in, nil, m.pending, m.tagged, true)
 		}
 		return err
 	}
@@ -192,8 +192,9 @@ func (m *Storage) Attach(ctx context.Context, part engine.Partition) error {
 	return m.loadRegister(ctx, document)
 }
 
-// save writes, and lets Load know meanwhile. before is the document that is replaced. m.mu is held.
-func (m *Storage) save(ctx context.Context, in keyring.Info, before, document, tagged []byte) error {
+// save writes, and lets Load know meanwhile. before is the document that is replaced; tell says that
+// other processes are told. m.mu is held.
+func (m *Storage) save(ctx context.Context, in keyring.Info, before, document, tagged []byte, tell bool) error {
 	set := func(s *saving) {
 		m.short.Lock()
 		defer m.short.Unlock()
@@ -201,15 +202,34 @@ func (m *Storage) save(ctx context.Context, in keyring.Info, before, document, t
 	}
 	set(&saving{before: before, document: document})
 	defer set(nil)
-	return m.write(ctx, in, document, tagged)
+	return m.write(ctx, in, document, tagged, tell, drops(before, in))
+}
+
+// drops reports whether a KEK that is in the document before is not in the next one. That is of who
+// has the turn of rewriting operations, who has had the floor refuse it and has found no record of it:
+// the next one who has the turn takes the refusal back.
+func drops(before []byte, next keyring.Info) bool {
+	if before == nil {
+		return false
+	}
+	in, err := keyring.Inspect(before)
+	if err != nil {
+		return false // it was looked at before
+	}
+	for id := range in.KEKs {
+		if _, stays := next.KEKs[id]; !stays {
+			return true
+		}
+	}
+	return false
 }
 
 // write replaces the document, if its meta record still has m.revision, and what belongs to it.
 // m.mu is held.
-func (m *Storage) write(ctx context.Context, in keyring.Info, document, tagged []byte) error {
+func (m *Storage) write(ctx context.Context, in keyring.Info, document, tagged []byte, tell, turned bool) error {
 	record := append([]byte{storeRecordVersion}, in.StoreID[:]...)
 	swaps := []engine.Swap{
-		{Name: DocumentName, Revision: m.revision, Value: document},
+		{Name: DocumentName, Revision: m.revision, Value: document, Tell: tell, Turned: turned},
 		{Name: storeName, Revision: engine.AnyRevision, Value: record},
 		{Name: Name, Revision: engine.AnyRevision, Value: tagged},
 	}

@@ -149,6 +149,24 @@ func (t *Table) lookAtDocument(ctx context.Context, h *keyring.Hold, floor engin
 	return nil
 }
 
+// Follow takes up what another process has told of, without waiting for a commit or a check that
+// would find it: the floor first, as lookAtDocument has it.
+func (t *Table) Follow(ctx context.Context, h *keyring.Hold) error {
+	p, ok := t.Part.(engine.Hearer)
+	if !ok {
+		return nil
+	}
+	ctx, end := within(ctx, h)
+	floor, err := p.LookAtFloor(ctx)
+	if err == nil {
+		err = h.For(inner.Block{}).Reload(ctx)
+	}
+	if err == nil {
+		t.judged.Store(floor.Revision)
+	}
+	return end(Damage(err))
+}
+
 // checkKEKs refuses a batch with a DEK record under a KEK that has left the keyring's table or is
 // leaving it: nobody could open it again. The caller has read floor before, and applies the batch
 // by it.

@@ -17,6 +17,9 @@ const tries = 30
 // errUnfit says that a connection's settings do not permit what an engine promises.
 var errUnfit = errors.New("engine: the settings of the connection")
 
+// errNotReplicated says of a commit that was made that a standby may not have it.
+var errNotReplicated = errors.New("engine: the server did not wait until a synchronous standby has it")
+
 // Keys of what is noted with a connection.
 const (
 	isFit         = "blockseal: fit"
@@ -52,13 +55,16 @@ func (e *Engine) keepOn(ctx context.Context, f func(c *pgxpool.Conn) (keep bool,
 		if err != nil {
 			return notSent{err: err, final: true}
 		}
-		if !alive(c.Conn().PgConn().Conn()) {
+		if e.ofBefore(c.Conn()) || !alive(c.Conn().PgConn().Conn()) {
 			_ = c.Conn().Close(ctx) // so that the pool lets go of it: there are finitely many
 			c.Release()
 			continue
 		}
 		keep := false
-		if err = fit(ctx, c); err != nil {
+		if err = e.fit(ctx, c); err != nil {
+			if errors.Is(err, errElsewhere) {
+				_ = c.Conn().Close(ctx) // the next one may be to where it should
+			}
 			err = notSent{err: err}
 		} else {
 			keep, err = f(c)
@@ -70,11 +76,12 @@ func (e *Engine) keepOn(ctx context.Context, f func(c *pgxpool.Conn) (keep bool,
 	}
 }
 
-// fit looks at the settings of a connection once, when it is first used.
-func fit(ctx context.Context, c *pgxpool.Conn) error {
+// fit looks at the settings of a connection, and which server it is of, once, when it is first used:
+// a primary stays on its timeline.
+func (e *Engine) fit(ctx context.Context, c *pgxpool.Conn) error {
 	noted := c.Conn().PgConn().CustomData()
-	if noted[isFit] == true {
-		return nil
+	if of, ok := noted[isFit].(server); ok {
+		return e.admit(of)
 	}
 	var synchronous, isolation string
 	var standby bool
@@ -90,7 +97,14 @@ func fit(ctx context.Context, c *pgxpool.Conn) error {
 	case isolation != "read committed":
 		return fmt.Errorf("%w: default_transaction_isolation is %q, and the floor needs read committed: set that, for the role or the database", errUnfit, isolation)
 	}
-	noted[isFit] = true
+	of, err := identify(ctx, c)
+	if err == nil {
+		err = e.admit(of)
+	}
+	if err != nil {
+		return err
+	}
+	noted[isFit] = of
 	return nil
 }
 
@@ -124,7 +138,7 @@ func (e *Engine) write(ctx context.Context, f func(c *pgxpool.Conn) error) error
 				return err
 			}
 			if noted[notReplicated] == true {
-				return fmt.Errorf("%w: the server did not wait until a synchronous standby has it", engine.ErrOutcomeUnknown)
+				return fmt.Errorf("%w: %w", engine.ErrOutcomeUnknown, errNotReplicated)
 			}
 			return nil
 		})

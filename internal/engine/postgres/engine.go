@@ -10,7 +10,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -30,6 +33,14 @@ type Options struct {
 	// server keeps all that is overwritten and deleted, in every table of its database. Default:
 	// 10 minutes.
 	ViewLife time.Duration
+	// NoListen has the engine hear no notices of other processes, for which it has a connection of its
+	// own, beside the pool, from the first Hear until Close: for a pooler that has none to give to one
+	// client. It tells others all the same.
+	NoListen bool
+	// ReadOnly has New write nothing.
+	ReadOnly bool
+	// Logger is told when the database turns out to be on another server than before. Default: nobody is.
+	Logger *slog.Logger
 	// AfterFunc calls f after d, unless stop is called before. Default: time.AfterFunc.
 	AfterFunc func(d time.Duration, f func()) (stop func() bool)
 }
@@ -50,6 +61,11 @@ type Engine struct {
 	views     chan struct{} // has one element for each snapshot
 	schema    string
 	turns     turns
+	notices   notices
+	noListen  bool
+	noNote    bool // nothing is noted of the server
+	logger    *slog.Logger
+	server    atomic.Pointer[server] // of the latest timeline that was seen; nil: none says
 	closed    atomic.Bool
 }
 
@@ -93,15 +109,17 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts *Options) (*Engine, error
 		return nil, fmt.Errorf("engine: the pool has %d connection at most, want 2 or more: a view has one for itself", most)
 	}
 	e := &Engine{pool: pool, sql: newStatements(o.Schema), viewLife: o.ViewLife, afterFunc: o.AfterFunc, views: make(chan struct{}, most/2),
-		schema: o.Schema, turns: newTurns()}
+		schema: o.Schema, turns: newTurns(), noListen: o.NoListen, noNote: o.ReadOnly, logger: o.Logger}
+	e.notices.sender = strconv.FormatUint(rand.Uint64(), 36)
 	if err := e.read(ctx, func(c *pgxpool.Conn) error {
 		if err := checkServer(ctx, c); err != nil {
 			return err
 		}
-		return ensureSchema(ctx, c, o.Schema, !o.NoCreate)
+		return ensureSchema(ctx, c, o.Schema, !o.NoCreate && !o.ReadOnly)
 	}); err != nil {
 		return nil, err
 	}
+	e.tellOfAnother(ctx)
 	return e, nil
 }
 
@@ -127,6 +145,7 @@ func (e *Engine) Close() error {
 	if e.closed.Swap(true) {
 		return engine.ErrClosed
 	}
+	e.notices.close()
 	return nil
 }
 

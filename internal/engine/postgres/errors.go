@@ -78,7 +78,7 @@ func again(err error) bool {
 // ours reports whether an error is what this package makes of an answer, and of no connection's.
 func ours(err error) bool {
 	for _, e := range []error{engine.ErrFloor, engine.ErrChanged, engine.ErrConflict, engine.ErrNotFound, engine.ErrCorrupt,
-		engine.ErrClosed, engine.ErrViewEnded, engine.ErrTurnLost, engine.ErrOutcomeUnknown, errUnfit, pgx.ErrNoRows} {
+		engine.ErrClosed, engine.ErrViewEnded, engine.ErrTurnLost, engine.ErrOutcomeUnknown, errUnfit, errElsewhere, pgx.ErrNoRows} {
 		if errors.Is(err, e) {
 			return true
 		}

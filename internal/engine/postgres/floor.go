@@ -26,7 +26,7 @@ func (p *partition) Floor() engine.Floor { return *p.floor.Load() }
 func scanFloor(r pgx.Row) (*engine.Floor, error) {
 	var rev, epoch int64
 	var keks []int64
-	if err := r.Scan(&rev, &epoch, &keks); err != nil {
+	if err := r.Scan(&rev, &epoch, &keks, nil); err != nil { // the last is that it was told of
 		return nil, err
 	}
 	f := &engine.Floor{Revision: revision(rev), Epoch: uint32(epoch)}
@@ -43,6 +43,11 @@ func scanFloor(r pgx.Row) (*engine.Floor, error) {
 
 // seeFloor looks at the floor, and makes it if there is none.
 func (p *partition) seeFloor(ctx context.Context) (engine.Floor, error) {
+	return p.lookAtFloor(ctx, true)
+}
+
+// lookAtFloor is seeFloor for who may not want it to be made.
+func (p *partition) lookAtFloor(ctx context.Context, make bool) (engine.Floor, error) {
 	before := p.floor.Load()
 	var f *engine.Floor
 	look := func(c *pgxpool.Conn) (err error) {
@@ -50,6 +55,9 @@ func (p *partition) seeFloor(ctx context.Context) (engine.Floor, error) {
 		return err
 	}
 	err := p.e.read(ctx, look)
+	if errors.Is(err, pgx.ErrNoRows) && !make {
+		return *before, nil
+	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		if err = p.e.writeAgain(ctx, func(c *pgxpool.Conn) error {
 			_, err := c.Exec(ctx, p.e.sql.makeFloor, p.number)
@@ -116,7 +124,7 @@ func (p *partition) raise(ctx context.Context, sql string, args ...any) error {
 
 // raising is the arguments of a statement that changes the floor.
 func (p *partition) raising(args []any) []any {
-	return append([]any{p.number, rand.Int64N(1 << randomBits)}, args...)
+	return append([]any{p.number, rand.Int64N(1 << randomBits), p.notice()}, args...)
 }
 
 func (p *partition) raiseBy(ctx context.Context, change func(c *pgxpool.Conn) (*engine.Floor, error)) error {
@@ -139,7 +147,7 @@ func (p *partition) raiseBy(ctx context.Context, change func(c *pgxpool.Conn) (*
 func (t *transaction) raise(sql string, args ...any) (f *engine.Floor, err error) {
 	b := begin()
 	b.Queue(t.p.e.sql.lockTable)
-	b.Queue(t.p.e.sql.hasTurn, t.turn.key, t.turn.pid)
+	b.Queue(t.p.e.sql.hasTurn, t.turn.key, t.turn.session)
 	b.Queue(sql, t.p.raising(args)...)
 	r := t.c.SendBatch(t.ctx, b)
 	for i := 0; err == nil && i < begins+1; i++ {

@@ -137,7 +137,7 @@ func TestIsolationIsReadCommitted(t *testing.T) {
 	r.e.pool.Reset()
 	c, err := r.e.pool.Acquire(r.ctx)
 	require.NoError(t, err)
-	require.NoError(t, fit(r.ctx, c)) // it is not looked at again
+	require.NoError(t, r.e.fit(r.ctx, c)) // it is not looked at again
 	_, err = c.Exec(r.ctx, `set default_transaction_isolation = 'repeatable read'`)
 	require.NoError(t, err)
 	g := r.guard()

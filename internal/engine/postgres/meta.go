@@ -114,7 +114,8 @@ func (p *partition) swap(at int, c engine.Swap) swap {
 	return s
 }
 
-// SwapMeta implements [engine.Meta]: a single change is one statement, several are a transaction.
+// SwapMeta implements [engine.Meta]. It is a transaction of two round trips, whose number is asked for
+// with the first: if the answer to the commit is lost, the server says afterwards what became of it.
 func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) (given []uint64, err error) {
 	if err := p.e.ready(ctx); err != nil {
 		return nil, err
@@ -128,24 +129,33 @@ func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) (given
 		swaps[i] = p.swap(i, c)
 		given[i] = revision(swaps[i].given)
 	}
-	switch len(swaps) {
-	case 0:
+	if len(swaps) == 0 {
 		return nil, nil
-	case 1:
-		s := swaps[0]
+	}
+	// In the order of their names, as others do, so that none waits for another for ever.
+	slices.SortFunc(swaps, func(a, b swap) int { return strings.Compare(a.Name, b.Name) })
+	for try := 0; ; try++ {
+		var x xact
 		err = p.e.write(ctx, func(c *pgxpool.Conn) error {
-			tag, err := c.Exec(ctx, s.sql, s.args...)
-			if err == nil && tag.RowsAffected() == 0 && !s.any {
-				err = s.conflict()
-			}
-			return err
+			return p.transact(ctx, c, func(t *transaction) (err error) {
+				x = xact{}
+				x, err = t.swapAll(swaps)
+				return err
+			})
 		})
-	default:
-		// In the order of their names, as others do, so that none waits for another for ever.
-		slices.SortFunc(swaps, func(a, b swap) int { return strings.Compare(a.Name, b.Name) })
-		err = p.e.write(ctx, func(c *pgxpool.Conn) error {
-			return p.transact(ctx, c, func(t *transaction) error { return t.swapAll(swaps) })
-		})
+		if err == nil || !errors.Is(err, engine.ErrOutcomeUnknown) {
+			break
+		}
+		made, known := p.e.became(ctx, x, err)
+		if !known {
+			return given, err
+		}
+		if err = nil; made {
+			break
+		}
+		if try >= tries {
+			return nil, fmt.Errorf("engine: the server has undone a change of %d meta records %d times: its connections are lost", len(swaps), try)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -157,16 +167,36 @@ func (s swap) conflict() error {
 	return fmt.Errorf("%w: meta record %s has another revision than %d, which was read; read it again", engine.ErrConflict, s.Name, s.Revision)
 }
 
-// swapAll makes all changes, or none.
-func (t *transaction) swapAll(swaps []swap) error {
+// swapAll makes all changes, or none. What it returns tells the transaction when it may have been
+// committed.
+func (t *transaction) swapAll(swaps []swap) (x xact, err error) {
+	s, tell := t.p.e.sql, false
+	for i := range swaps {
+		tell = tell || swaps[i].Tell
+		if swaps[i].Turned {
+			t.turn = t.p.turn.Load()
+		}
+	}
 	b := begin()
-	for _, s := range swaps {
-		b.Queue(s.sql, s.args...)
+	b.Queue(s.xact)
+	if t.turn != nil { // the lock is what the next owner of the turn waits for: see Turn
+		b.Queue(s.lockTable)
+		b.Queue(s.hasTurn, t.turn.key, t.turn.session)
+	}
+	for i := range swaps {
+		b.Queue(swaps[i].sql, swaps[i].args...)
 	}
 	r := t.c.SendBatch(t.ctx, b)
-	var err error
 	for i := 0; err == nil && i < begins; i++ {
 		_, err = r.Exec()
+	}
+	if err == nil {
+		err = r.QueryRow().Scan(&x.id)
+	}
+	if err == nil && t.turn != nil {
+		if _, err = r.Exec(); err == nil {
+			err = hasTurn(r.QueryRow())
+		}
 	}
 	var lost *swap
 	for i := 0; err == nil && i < len(swaps); i++ {
@@ -176,13 +206,17 @@ func (t *transaction) swapAll(swaps []swap) error {
 		}
 	}
 	if closeBatch(r, &err); err != nil {
-		return err
+		return xact{}, err
 	}
 	if lost != nil {
-		return lost.conflict()
+		return xact{}, lost.conflict()
 	}
+	x.of, _ = t.c.Conn().PgConn().CustomData()[isFit].(server)
 	t.decided = true
 	var end pgx.Batch
+	if tell {
+		end.Queue(s.tell, t.p.notice())
+	}
 	end.Queue(`commit`)
-	return sendCommit(t.ctx, t.c, &end)
+	return x, sendCommit(t.ctx, t.c, &end)
 }

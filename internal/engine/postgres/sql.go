@@ -23,6 +23,8 @@ type statements struct {
 	raise, refuse, clear          string
 	lockers, running              string
 	turn, hasTurn, endTurn        string // Advisory locks.
+	tell, listen                  string // Notices.
+	xact, status, flush           string // What became of a transaction.
 	load, list                    string // Meta records.
 	insert, update, upsert, erase string
 	eraseAny, absent              string
@@ -42,6 +44,7 @@ func newStatements(schema string) *statements {
 	fragments := strings.NewReplacer(
 		"{guard}", `FROM {s}.floor f WHERE f.part = $1 AND f.revision = $2 AND (f.epoch <= $3 OR $4::boolean) AND `+readCommitted,
 		"{row}", `part = $1 AND id = $2 AND long = $3`,
+		"{told}", `revision, epoch, keks, pg_notify('`+channel(schema)+`', $3::text)::text`,
 		"{next}", `(((f.revision >> 24) + 1) << 24) | $2::bigint`)
 	name := pgx.Identifier{schema}.Sanitize()
 	// In an E string a backslash is one whatever standard_conforming_strings is.
@@ -91,27 +94,39 @@ func newStatements(schema string) *statements {
 		clearRange: q(`DELETE FROM {s}.rows WHERE part = $1 AND id >= $2 AND id < $3`),
 		clearEnd:   q(`DELETE FROM {s}.rows WHERE part = $1 AND id >= $2`),
 
-		seeFloor:  q(`SELECT revision, epoch, keks FROM {s}.floor WHERE part = $1`),
+		seeFloor:  q(`SELECT revision, epoch, keks, NULL FROM {s}.floor WHERE part = $1`),
 		makeFloor: q(`INSERT INTO {s}.floor (part, revision, epoch, keks) VALUES ($1, 1, 0, '{}') ON CONFLICT (part) DO NOTHING`),
-		raise: q(`INSERT INTO {s}.floor AS f (part, revision, epoch, keks) VALUES ($1, (1::bigint << 24) | $2::bigint, $3, '{}')
-			ON CONFLICT (part) DO UPDATE SET revision = {next}, epoch = greatest(f.epoch, excluded.epoch) RETURNING revision, epoch, keks`),
-		refuse: q(`INSERT INTO {s}.floor AS f (part, revision, epoch, keks) VALUES ($1, (1::bigint << 24) | $2::bigint, 0, $3)
-			ON CONFLICT (part) DO UPDATE SET revision = {next}, keks = excluded.keks RETURNING revision, epoch, keks`),
+		// Who changes a floor tells of it ($3) in the same statement.
+		raise: q(`INSERT INTO {s}.floor AS f (part, revision, epoch, keks) VALUES ($1, (1::bigint << 24) | $2::bigint, $4, '{}')
+			ON CONFLICT (part) DO UPDATE SET revision = {next}, epoch = greatest(f.epoch, excluded.epoch) RETURNING {told}`),
+		refuse: q(`INSERT INTO {s}.floor AS f (part, revision, epoch, keks) VALUES ($1, (1::bigint << 24) | $2::bigint, 0, $4)
+			ON CONFLICT (part) DO UPDATE SET revision = {next}, keks = excluded.keks RETURNING {told}`),
 		clear: q(`WITH m AS (DELETE FROM {s}.meta WHERE part = $1)
 			INSERT INTO {s}.floor AS f (part, revision, epoch, keks) VALUES ($1, (1::bigint << 24) | $2::bigint, 0, '{}')
-			ON CONFLICT (part) DO UPDATE SET revision = {next}, epoch = 0, keks = '{}' RETURNING revision, epoch, keks`),
+			ON CONFLICT (part) DO UPDATE SET revision = {next}, epoch = 0, keks = '{}' RETURNING {told}`),
 		lockers: q(`SELECT DISTINCT virtualtransaction FROM pg_locks WHERE locktype = 'relation'
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND relation = {table}
 			AND mode = 'RowExclusiveLock'`),
 		running: q(`SELECT count(*) FROM pg_locks WHERE virtualtransaction = ANY($1::text[])
 			AND (locktype = 'virtualxid' OR locktype = 'relation' AND relation = {table} AND virtualtransaction LIKE '-1/%')`),
 
-		turn: q(`SELECT pg_try_advisory_lock($1::bigint), pg_backend_pid()`),
+		// The second lock, whose number is random, says that it is this session, and not a later one
+		// that was given the number of its process.
+		turn: q(`SELECT CASE WHEN pg_try_advisory_lock($1::bigint) THEN pg_advisory_lock($2::bigint)::text IS NOT NULL ELSE false END`),
 		// The two halves of its number are what pg_locks has of an advisory lock.
-		hasTurn: q(`SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND pid = $2::int
+		hasTurn: q(`SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-			AND classid = (($1::bigint >> 32) & 4294967295)::oid AND objid = ($1::bigint & 4294967295)::oid)`),
-		endTurn: q(`SELECT pg_advisory_unlock($1::bigint)`),
+			AND (classid, objid) IN (((($1::bigint >> 32) & 4294967295)::oid, ($1::bigint & 4294967295)::oid),
+				((($2::bigint >> 32) & 4294967295)::oid, ($2::bigint & 4294967295)::oid))
+			GROUP BY pid HAVING count(*) = 2`),
+		endTurn: q(`SELECT pg_advisory_unlock($1::bigint) AND pg_advisory_unlock($2::bigint)`),
+
+		tell:   q(`SELECT pg_notify('` + channel(schema) + `', $1::text)`),
+		listen: `LISTEN ` + channel(schema),
+		xact:   q(`SELECT pg_current_xact_id()::text`),
+		status: q(`SELECT coalesce(pg_xact_status($1::text::xid8), '')`),
+		// It writes to the log, so that its commit waits for whom commits wait for.
+		flush: q(`SELECT pg_logical_emit_message(true, 'blockseal', '')`),
 
 		load: q(`SELECT value, revision FROM {s}.meta WHERE part = $1 AND name = $2`),
 		list: q(`SELECT name, value FROM {s}.meta WHERE part = $1 AND name >= $2 AND substring(name FROM 1 FOR $3::int) = $2 ORDER BY name`),

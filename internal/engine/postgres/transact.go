@@ -132,7 +132,7 @@ func (t *transaction) hold(changes []change, was []engine.Was) (floor *engine.Fl
 	b.Queue(s.lockTable)
 	b.Queue(s.seeFloor, part)
 	if t.turn != nil {
-		b.Queue(s.hasTurn, t.turn.key, t.turn.pid)
+		b.Queue(s.hasTurn, t.turn.key, t.turn.session)
 	}
 	if len(was) > 0 { // else the changes come in this order anyway
 		heads, longs, _ := columns(splitAll(all))

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -27,7 +29,10 @@ func newTurns() turns {
 // turn is one that is had.
 type turn struct {
 	key int64 // of the lock
-	pid int32 // of the server's process that has it
+	// session is the number, which is random, of another lock that is taken with it. The session that has both
+	// is the one that took them. The number of the server's process would not say that: it is given again; and
+	// when a process began a role sees of its own sessions alone.
+	session int64
 }
 
 // turnKey is the number of the lock for a partition's turn: 8 bytes of a SHA-256 of what it is of.
@@ -75,7 +80,7 @@ func (p *partition) Turn(ctx context.Context) (release func(), err error) {
 // hasTurn scans the answer to whether a turn is still had.
 func hasTurn(r pgx.Row) error {
 	var had bool
-	if err := r.Scan(&had); err != nil {
+	if err := r.Scan(&had); err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
 	if !had {
@@ -96,9 +101,9 @@ func (e *Engine) tryTurn(ctx context.Context, part int64) (*turn, error) {
 	if s.held[part] != nil {
 		return nil, nil
 	}
-	t := &turn{key: turnKey(e.schema, part)}
+	t := &turn{key: turnKey(e.schema, part), session: rand.Int64()}
 	try := func(ctx context.Context, c *pgxpool.Conn) (got bool, err error) {
-		err = c.QueryRow(ctx, e.sql.turn, t.key).Scan(&got, &t.pid)
+		err = c.QueryRow(ctx, e.sql.turn, t.key, t.session).Scan(&got)
 		return got, err
 	}
 	var got bool
@@ -147,7 +152,7 @@ func (e *Engine) endTurn(part int64, t *turn) {
 	ctx, cancel := context.WithTimeout(context.Background(), rollbackTime)
 	defer cancel()
 	var had bool
-	if err := s.c.QueryRow(ctx, e.sql.endTurn, t.key).Scan(&had); err != nil || !had {
+	if err := s.c.QueryRow(ctx, e.sql.endTurn, t.key, t.session).Scan(&had); err != nil || !had {
 		s.lose(ctx)
 		return
 	}

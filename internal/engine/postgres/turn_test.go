@@ -36,7 +36,7 @@ func (r *rig) replace(text, was string, ids ...string) error {
 // terminate ends the connection that has the turn, as a network or an administrator does.
 func (r *rig) terminate() {
 	r.Helper()
-	pid := r.p.(*partition).turn.Load().pid
+	pid := r.e.turns.c.Conn().PgConn().PID()
 	c := r.session()
 	require.True(r, one[bool](r, c, `select pg_terminate_backend($1)`, pid))
 	require.Eventually(r, func() bool {

@@ -77,21 +77,15 @@ func Start(settings ...string) (s *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(base(), "pg")
-	if err != nil {
+	if s, err = prepare(bin, settings); s == nil {
 		return nil, err
 	}
-	s = &Server{bin: bin, dir: dir, settings: append([]string{"fsync=off", "listen_addresses=", "unix_socket_directories=" + dir,
-		"shared_buffers=64MB", "min_wal_size=32MB", "max_wal_size=128MB", "logging_collector=off", "max_connections=100"}, settings...)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Stop())
 		}
 	}()
-	if err := giveAway(dir); err != nil {
-		return nil, err
-	}
-	if s.log, err = os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	initdb := s.command("initdb", "-D", s.data(), "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
@@ -99,6 +93,22 @@ func Start(settings ...string) (s *Server, err error) {
 		return nil, fmt.Errorf("initdb: %w: %s", err, out)
 	}
 	return s, s.Restart()
+}
+
+// prepare makes the directory of a server that has no data yet. With an error it returns what is to
+// be stopped, if anything.
+func prepare(bin string, settings []string) (*Server, error) {
+	dir, err := os.MkdirTemp(base(), "pg")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{bin: bin, dir: dir, settings: append([]string{"fsync=off", "listen_addresses=", "unix_socket_directories=" + dir,
+		"shared_buffers=64MB", "min_wal_size=32MB", "max_wal_size=128MB", "logging_collector=off", "max_connections=100"}, settings...)}
+	if err := giveAway(dir); err != nil {
+		return s, err
+	}
+	s.log, err = os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	return s, err
 }
 
 // longest is that of the directory's path: that of a socket has 103 bytes at most, on every system.
