@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -115,10 +116,10 @@ func migrate(ctx context.Context, under vfs.FS, dir string, r *keyring.Keyring, 
 	if m.on == nil {
 		m.on = func(string, int64) {}
 	}
-	// Before the lock, which makes a file.
-	if listed, err := m.list(); err != nil {
+	// Before the lock, which makes a file. Whoever has the database open removes others meanwhile.
+	if names, err := under.List(dir); err != nil {
 		return Migrated{}, err
-	} else if !listed.database {
+	} else if !slices.ContainsFunc(names, isManifest) {
 		return Migrated{}, fmt.Errorf("there is no database of Pebble's, as it has no manifest: %w", fs.ErrNotExist)
 	}
 	lock, err := under.Lock(under.PathJoin(dir, "LOCK"))

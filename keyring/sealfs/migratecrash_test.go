@@ -143,4 +143,3 @@ func TestMigrationEveryIOFails(t *testing.T) {
 		})
 	}
 }
-

@@ -13,10 +13,9 @@ import (
 
 // listing is what the directories of a database have.
 type listing struct {
-	files    []string // with content, to be migrated
-	left     []string // what a crash left of one that was to take another's place
-	marks    []string
-	database bool // there is a manifest
+	files []string // with content, to be migrated
+	left  []string // what a crash left of one that was to take another's place
+	marks []string
 }
 
 // list lists the directories, and refuses what is not Pebble's. It opens neither LOCK nor markers: a
@@ -60,7 +59,6 @@ func (m *migration) list() (listing, error) {
 				}
 			case ofPebble(name):
 				out.files = append(out.files, path)
-				out.database = out.database || dir == m.dirs[0] && isManifest(name)
 			default:
 				is, err := m.isDocument(path)
 				if err != nil {
