@@ -126,7 +126,7 @@ func newRoot(a *app) *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write the result as JSON, and an error as {\"error\", \"exit\"}")
 	root.PersistentFlags().BoolVar(&a.whole, "whole", false, "write ids whole in tables; with --json they are")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "write what stores and vaults report to standard error")
-	root.AddCommand(a.vaultCommand(), a.keyCommand(), a.grantCommand(), a.auditCommand(), a.storeCommand(), a.anchorCommand(), a.manCommand(),
+	root.AddCommand(a.vaultCommand(), a.keyCommand(), a.grantCommand(), a.auditCommand(), a.storeCommand(), a.filesCommand(), a.anchorCommand(), a.manCommand(),
 		&cobra.Command{Use: "flow", Short: "in which order the commands are used", Long: flow}, // two help topics
 		&cobra.Command{Use: "keyvault", Short: "what differs with an Azure Key Vault or managed HSM", Long: aboutKeyVault},
 	)
