@@ -91,6 +91,7 @@ func (t Trouble) MarshalJSON() ([]byte, error) {
 type DBStats struct {
 	Time     time.Time `json:"time"` // by DBOptions.Clock
 	Instance string    `json:"instance"`
+	Shared   bool      `json:"shared"` // as Stats.Shared
 	Closed   bool      `json:"closed"` // Close was called
 
 	// Stores is how many there are, open or not, without those that are being dropped, and
@@ -149,7 +150,7 @@ func (d *DB) Stats(ctx context.Context) (DBStats, error) {
 	all, open := d.openNow()
 	blocks := all.blocks.Sums()
 	st := DBStats{
-		Time: d.opts.Clock.Now(), Instance: d.place.Instance().String(), Open: len(open), MaxOpen: d.opts.MaxOpen,
+		Time: d.opts.Clock.Now(), Instance: d.place.Instance().String(), Shared: d.shared, Open: len(open), MaxOpen: d.opts.MaxOpen,
 		States: map[string]int{}, TroubleCounts: map[TroubleKind]int{}, Troubles: []Trouble{},
 		Gets: blocks.Gets, ReadBytes: blocks.ReadBytes, NotFound: blocks.NotFound, Scanned: blocks.Scanned, ScannedBytes: blocks.ScannedBytes,
 		Puts: blocks.Puts, WrittenBytes: blocks.WrittenBytes, Deletes: blocks.Deletes, Commits: blocks.Commits, Failures: blocks.Failures,

@@ -20,6 +20,9 @@ type Stats struct {
 	Time     time.Time       `json:"time"` // by the keyring's clock
 	StoreID  keyring.StoreID `json:"storeID"`
 	Instance string          `json:"instance"` // as Store.Instance
+	// Shared says that other processes may have the store open as well. Then State, Keys and what is
+	// counted are this process's alone: each has a lease and checks of its own.
+	Shared bool `json:"shared"`
 
 	// State is Store.State: status, cause, since when, last check, KEK version, epoch, dropped
 	// events. Keys is what the keyring has counted, and how much of the lease is left.
@@ -131,7 +134,7 @@ type EngineStats struct {
 func (s *Store) Stats() Stats {
 	n := s.counts.Sums()
 	st := Stats{
-		Time: s.keys.For(inner.Block{}).Now(), StoreID: s.StoreID(), Instance: s.Instance(), State: s.State(), Keys: s.keys.Stats(),
+		Time: s.keys.For(inner.Block{}).Now(), StoreID: s.StoreID(), Instance: s.Instance(), Shared: s.db.shared, State: s.State(), Keys: s.keys.Stats(),
 		Gets: n.Gets, ReadBytes: n.ReadBytes, NotFound: n.NotFound, Scanned: n.Scanned, ScannedBytes: n.ScannedBytes,
 		Puts: n.Puts, WrittenBytes: n.WrittenBytes, Deletes: n.Deletes, Commits: n.Commits, Failures: n.Failures,
 	}

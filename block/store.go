@@ -193,6 +193,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 	s.storage.Own = place.StoreInstance(d.place.Instance(), number)
 	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
 	s.opts.Keyring.For(inner.Block{}).Spread = !d.one
+	s.opts.Keyring.For(inner.Block{}).Many = d.shared
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
 	s.watchKEK()

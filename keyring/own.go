@@ -130,7 +130,7 @@ func (r *Keyring) own(ctx context.Context, h *Hold) error {
 	if err := r.ownBody(b); err != nil {
 		return err
 	}
-	b.current().reserved = b.policy.reserveStep()
+	b.current().reserved = r.reserveStep(&b.policy, 0)
 	next := r.header.clone()
 	next.generation++
 	if _, err := r.seal(ctx, next, b, &h.s.secret); err != nil {

@@ -3,6 +3,8 @@ package keyring
 import (
 	"context"
 	"fmt"
+
+	"github.com/blockseal/blockseal/internal/inner"
 )
 
 // How many DEKs an epoch has wrapped must survive a crash, and must not cost a save for
@@ -14,8 +16,24 @@ import (
 // know whether its swap was saved, counts what it reserved as used: the sum is never too
 // small.
 
-// reserveStep is how many DEKs are reserved at a time: 1/64 of an epoch.
-func (p *policy) reserveStep() uint64 { return max(p.maxDEKs/64, 1) }
+// slicesOfEpoch is how many slices an epoch has, and firstSlices how many of those that are taken
+// first where any number of keyrings may have the document.
+const (
+	slicesOfEpoch = 64
+	firstSlices   = 1 << 16
+)
+
+// reserveStep is how many DEKs are reserved at a time by a keyring that has taken so many of the epoch
+// already: 1/64 of an epoch. Where many keyrings have the document, each begins with 1/65,536 and takes as
+// much again as it has taken: what they reserve and do not use is no more than what they use and the
+// first slices, and a busy one still saves seldom.
+func (r *Keyring) reserveStep(p *policy, took uint64) uint64 {
+	most := max(p.maxDEKs/slicesOfEpoch, 1)
+	if !r.opts.For(inner.Block{}).Many {
+		return most
+	}
+	return min(most, max(p.maxDEKs/firstSlices, took, 1))
+}
 
 // epochForUse returns the current epoch with one more DEK counted against the slice
 // that this keyring has reserved of it.
@@ -63,7 +81,7 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 			}
 		}
 		if cur.reserved < limits.maxDEKs && (full || !shared) {
-			slice = min(limits.reserveStep(), limits.maxDEKs-cur.reserved)
+			slice = min(r.reserveStep(&limits, e.took), limits.maxDEKs-cur.reserved)
 			cur.reserved += slice
 			return nil
 		}
@@ -72,7 +90,7 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 				"rotate epochs so that old ones are dropped: %w", len(b.epochs), ErrLimit)
 		}
 		b.addEpoch(r.wallNow())
-		b.current().reserved = b.policy.reserveStep()
+		b.current().reserved = r.reserveStep(&b.policy, 0)
 		if started = b.current().id; shared {
 			why = "a copy has the key of the epoch before"
 		}
@@ -80,6 +98,7 @@ func (r *Keyring) reserve(ctx context.Context, h *Hold, e *epoch) error {
 	}, func(b *body) error {
 		if started == 0 {
 			e.shared.Store(false)
+			e.took += slice
 			e.left.Store(int64(slice))
 			return nil
 		}
@@ -102,6 +121,7 @@ func (h *Hold) publishEpoch(b *body) error {
 	if err != nil {
 		return err
 	}
+	e.took = k.reserved
 	e.left.Store(int64(k.reserved))
 	h.s.epochs.Store(h.s.epochs.Load().with(e))
 	return nil

@@ -38,7 +38,7 @@ func (r *Keyring) beginEpoch(ctx context.Context, why string, due func(*body) bo
 			return fmt.Errorf("keyring: begin epoch: there are %d epochs already; drop those that nothing names: %w", len(b.epochs), ErrLimit)
 		}
 		b.addEpoch(r.wallNow())
-		b.current().reserved = b.policy.reserveStep()
+		b.current().reserved = r.reserveStep(&b.policy, 0)
 		started = b.current().id
 		return nil
 	}, h.publishEpoch)

@@ -59,6 +59,7 @@ type epoch struct {
 	created time.Time
 	aead    dek.AEAD
 	sum     [sha256.Size]byte // of the key: that it is the same in every document
+	took    uint64            // all that this keyring has reserved; docMu or, of one that is not published, its maker's
 	left    atomic.Int64      // how many DEKs this keyring may wrap of what it has reserved; 0 or less: none
 	idle    atomic.Int64      // what it has reserved and will not use
 	counted atomic.Uint64     // what the document that was taken last says that all keyrings have reserved

@@ -23,7 +23,8 @@ const countWithin = 5 * time.Second
 // DBHandler returns a page about a DB for the people who operate it: how many stores are in which
 // state, those that need a person, by name and with what to do about each (at most
 // [block.MaxTroubles]; the others are counted), and what all stores have done together. A page about
-// one store is by [Handler].
+// one store is by [Handler]. On a database that other processes may have open as well it is of this
+// process alone, and says which that is.
 //
 // It answers as Handler does, and JSON has the same. It asks no vault; it reads the catalogue every 10
 // seconds at the most, and waits 5 seconds for that. It authenticates nobody, and shows the names of
@@ -59,6 +60,8 @@ type dbView struct {
 	Time     time.Time `json:"time"`
 	Name     string    `json:"name"`
 	Instance string    `json:"instance"`
+
+	Process processView `json:"process"`
 
 	State    dbStateView   `json:"state"`
 	Stores   storesView    `json:"stores"`
@@ -133,7 +136,7 @@ func (h *dbHandler) look(ctx context.Context) dbView {
 	defer cancel()
 	st, err := h.d.Stats(ctx)
 	v := dbView{
-		Time: utc(st.Time), Name: h.name, Instance: st.Instance,
+		Time: utc(st.Time), Name: h.name, Instance: st.Instance, Process: viewProcess(st.Shared),
 		Stores: storesView{Total: st.Stores, Counted: utc(st.Counted), Unreadable: st.Unreadable, Open: st.Open, Available: st.States["available"],
 			Degraded: st.States["degraded"], Inaccessible: st.States["inaccessible"], NotOpen: max(0, st.Stores-st.Open),
 			Opening: st.Opening, Waiting: st.Waiting, Dropping: st.Dropping, MaxOpen: st.MaxOpen},

@@ -46,7 +46,8 @@ type AuditStatus struct {
 // Handler returns a page about a store for the people who operate it: the state and what to do
 // about it, lease, key, checks, epochs, long operations, counters and recent events. It is
 // read-only, shows no secrets, contents or block ids, and asks neither vault nor disk, so that it
-// can be loaded as often as one likes.
+// can be loaded as often as one likes. Of a store that other processes may have open as well, which
+// have leases of their own, it says that it is of this process alone, and which one that is.
 //
 // It answers GET and HEAD with HTML that reloads every 10 seconds, unless the query has "still". It
 // answers with JSON at a path that ends with "/status.json", with "?format=json", or to a client

@@ -18,6 +18,8 @@ type view struct {
 	Store    string    `json:"store"`
 	Instance string    `json:"instance"`
 
+	Process processView `json:"process"`
+
 	State  stateView   `json:"state"`
 	Lease  leaseView   `json:"lease"`
 	Key    keyView     `json:"key"`
@@ -173,7 +175,7 @@ func (e epochsView) Used() *float64 {
 func (h *handler) look() view {
 	st := h.s.Stats()
 	v := view{
-		Time: utc(st.Time), Name: h.name, Store: st.StoreID.String(), Instance: st.Instance, Dropped: st.State.DroppedEvents,
+		Time: utc(st.Time), Name: h.name, Store: st.StoreID.String(), Instance: st.Instance, Process: viewProcess(st.Shared), Dropped: st.State.DroppedEvents,
 		State: stateView{Status: st.State.Status.String(), Since: utc(st.State.Since), For: max(0, st.Time.Sub(st.State.Since).Seconds()),
 			Cause: text(st.State.Cause), Short: shortened(text(st.State.Cause), st.State.KEK.Vault)},
 		Lease: leaseView{Left: st.Keys.LeaseLeft.Seconds(), Length: st.Keys.Lease.Seconds(), End: utc(st.State.LeaseEnd)},

@@ -36,6 +36,10 @@ type Options struct {
 	// CheckEvery, and not at its end: keyrings of one process that are opened together then
 	// ask at different times from the start.
 	Spread bool
+	// Many says that any number of keyrings may have the document at once, so that each reserves little
+	// of an epoch at first: a 64th, as one of a few reserves, would leave nothing for the 65th, which would have to
+	// begin another epoch, of which all others reserve a 64th again when they take it up.
+	Many bool
 	// Admit, if not nil, is called whenever a document was opened, before any key of
 	// it can be used: at Open, when access comes back, and when what another keyring has
 	// saved is taken up; once at a time. It may refuse: for a store that has to look at
