@@ -60,7 +60,7 @@ func (s *Store) copies() (out []Copy, whole bool) {
 }
 
 // saveCopies saves a keyring document with other copies. Which copies there are changes only with
-// the document, so that nobody can bring an old list back.
+// the document, so that nobody can bring an old list back. It does not wait for the anchor.
 func (s *Store) saveCopies(ctx context.Context, f func(r register.Register) []register.Entry) error {
 	s.listing.Lock()
 	defer s.listing.Unlock()
@@ -88,6 +88,7 @@ func (s *Store) ForgetCopy(ctx context.Context, instance string) error {
 	if err != nil {
 		return fmt.Errorf("block: forget copy: %w", err)
 	}
+	s.keys.For(inner.Block{}).AwaitAnchor(ctx)
 	return nil
 }
 
@@ -123,15 +124,20 @@ func (s *Store) writeMeta(ctx context.Context, name string, value []byte) error 
 
 // announce remembers a copy that is about to be made, with the KEK versions that it may need. So
 // there is no copy, whole or not, that the store does not remember.
-func (s *Store) announce(ctx context.Context, dir string, instance inner.InstanceID) error {
-	keks, active := s.keys.KEKs()
-	c := s.newEntry(dir, instance)
-	c.KEK, c.Generation = keks[active], s.keys.State().Generation
-	c.Need(slices.Collect(maps.Values(keks))...)
+func (s *Store) announce(ctx context.Context, c register.Entry) error {
 	if r, _ := s.storage.View(); len(r.Copies) >= register.MaxCopies {
 		return tooManyCopies(len(r.Copies))
 	}
 	return s.remember(ctx, c)
+}
+
+// aboutToBe is a copy that is about to be made.
+func (s *Store) aboutToBe(dir string, instance inner.InstanceID) register.Entry {
+	keks, active := s.keys.KEKs()
+	c := s.newEntry(dir, instance)
+	c.KEK, c.Generation = keks[active], s.keys.State().Generation
+	c.Need(slices.Collect(maps.Values(keks))...)
+	return c
 }
 
 func tooManyCopies(n int) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/catalogue"
 	"github.com/blockseal/blockseal/internal/engine"
+	"github.com/blockseal/blockseal/internal/pool"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/kek"
@@ -16,9 +17,32 @@ import (
 
 // Create makes a store and opens it. Close closes it, as Store.Close does. If the vault refuses or
 // does not answer, there is none. Names have 1 to 255 bytes of UTF-8 and are compared byte by byte.
-// Errors: [ErrExists], [ErrName], and those of [Open].
+// It waits for a Drop of that name which is under way in this DB; one that is not finished is
+// [ErrExists], and its text says what to do. Of a name that somebody is just making or importing it is
+// [ErrLocked]. Errors: [ErrExists], whether that store is open or not, [ErrName], and those of [Open].
 func (d *DB) Create(ctx context.Context, name string, k *kek.KEK, opts *Options) (*Store, error) {
-	return d.own(ctx, name, k, opts, "create", d.createOrWithdraw)
+	return d.own(ctx, name, k, opts, "create", d.ownNew, d.createOrWithdraw)
+}
+
+// ownNew is pool.OwnNew that says of a name in use what that is.
+func (d *DB) ownNew(ctx context.Context, name string, opening func(context.Context) (*Store, error)) (*Store, error) {
+	s, err := d.stores.OwnNew(ctx, name, opening)
+	if errors.Is(err, pool.ErrInUse) {
+		err = d.taken(ctx, name, err)
+	}
+	return s, err
+}
+
+// taken says of a name that is in use whether there is a store of it: ErrExists, or err.
+func (d *DB) taken(ctx context.Context, name string, err error) error {
+	e, found := d.catalogue.Find(ctx, name)
+	if found == nil {
+		found = d.catalogue.Free(e, d.none(ctx))
+	}
+	if errors.Is(found, ErrExists) {
+		return found
+	}
+	return err
 }
 
 // createStore makes a store in an engine that is open. Its number is given first, because its
@@ -27,7 +51,7 @@ func (d *DB) createStore(ctx context.Context, name string, k *kek.KEK, o Options
 	if d.opts.ReadOnly || o.ReadOnly {
 		return nil, catalogue.Entry{}, ErrReadOnly
 	}
-	e, err := d.catalogue.Add(ctx, name, d.again(ctx))
+	e, err := d.enter(ctx, name)
 	if err != nil {
 		return nil, catalogue.Entry{}, row.Damage(err)
 	}
@@ -53,12 +77,39 @@ func (d *DB) createOrWithdraw(ctx context.Context, name string, k *kek.KEK, o Op
 	return s, err
 }
 
-// again permits another creation of a store whose first one was cut off before it was one.
-func (d *DB) again(ctx context.Context) func(catalogue.Entry) (bool, error) {
+// none permits another creation of a store whose first one was cut off before it was one.
+func (d *DB) none(ctx context.Context) func(catalogue.Entry) (bool, error) {
 	return func(e catalogue.Entry) (bool, error) {
 		there, err := d.there(ctx, e)
 		return !there, err
 	}
+}
+
+// enter gives a store that is made its entry. Where an earlier creation was cut off, or what it left
+// could not be removed, that has a partition of another number, which nobody finds once the entry has
+// this one: what is in it is removed.
+func (d *DB) enter(ctx context.Context, name string) (catalogue.Entry, error) {
+	var left []catalogue.Entry
+	e, err := d.catalogue.Add(ctx, name, func(e catalogue.Entry) (bool, error) {
+		none, err := d.none(ctx)(e)
+		if !none || err != nil || d.named(ctx, e) != nil { // an entry that somebody made: nothing is done for it
+			return none, err
+		}
+		if d.shared {
+			left = append(left, e) // whoever may still be at it loses the entry first
+			return true, nil
+		}
+		return true, d.empty(ctx, e) // a crash after this leaves the entry
+	})
+	if err == nil {
+		for _, e := range left {
+			err = errors.Join(err, d.empty(ctx, e))
+		}
+	}
+	if err != nil && e.Name != "" { // it is this one's by now
+		err = errors.Join(err, d.withdraw(context.WithoutCancel(ctx), e))
+	}
+	return e, err
 }
 
 // withdraw removes the entry of a store whose creation has failed, unless it is one all the same.
@@ -90,7 +141,7 @@ func (d *DB) withdraw(ctx context.Context, was catalogue.Entry) error {
 
 // add gives a store that has a keyring its entry, which has the number that the store was made for.
 func (s *Store) add(ctx context.Context, number uint32) error {
-	e, err := s.db.catalogue.Add(ctx, s.name, s.db.again(ctx))
+	e, err := s.db.enter(ctx, s.name)
 	if err == nil && e.Number != number {
 		err = fmt.Errorf("block: create %s: it has stores already: %w", s.db.place.Dir(), ErrLocked)
 	}
@@ -215,16 +266,22 @@ func (d *DB) document(ctx context.Context, number uint32) ([]byte, error) {
 	return d.engine.Peek(ctx, number, register.DocumentName)
 }
 
-// abandon removes the entry of a store whose creation has come to nothing.
+// abandon removes the entry of a store whose creation has come to nothing, and before it what that has
+// left: if that fails the entry stays, so that the next OpenDB, or Create, removes both.
 func (d *DB) abandon(ctx context.Context, e catalogue.Entry) error {
-	p := d.engine.Partition(e.Number)
-	defer p.Release()
-	if some, err := engine.HoldsAnything(ctx, p); err != nil {
+	if err := d.empty(ctx, e); err != nil {
 		return err
-	} else if some {
-		if err := p.Clear(ctx); err != nil {
-			return err
-		}
 	}
 	return d.catalogue.Remove(ctx, e)
+}
+
+// empty removes what is in the partition of an entry that is no store's.
+func (d *DB) empty(ctx context.Context, e catalogue.Entry) error {
+	p := d.engine.Partition(e.Number)
+	defer p.Release()
+	some, err := engine.HoldsAnything(ctx, p)
+	if err != nil || !some {
+		return err
+	}
+	return p.Clear(ctx)
 }

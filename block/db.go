@@ -248,8 +248,9 @@ func (d *DB) attach(e engine.Engine) {
 }
 
 // Close closes all stores that are open, and the DB. It waits for what is under way, as Store.Close
-// does, and ends a Checkpoint and a Drop that wait for a full disk. Everything after it returns
-// [ErrClosed]. Closing twice does nothing.
+// does, and ends an Export, an Import, and a Checkpoint and a Drop that wait for a full disk. It may be
+// called inside a walk over Stores or Dropped, which ends then, and not inside DBOptions.Resolve, whose
+// ctx ends. Everything after it returns [ErrClosed]. Closing twice does nothing.
 func (d *DB) Close() error {
 	d.tasks.cancel()
 	d.mu.Lock()

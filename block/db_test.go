@@ -113,7 +113,7 @@ func TestStoresOfADB(t *testing.T) {
 		require.NoError(t, stores[name].Put(g.ctx, []byte("id"), []byte("of "+name)))
 	}
 	_, err := g.db.Create(g.ctx, "a", g.kek("a"), nil)
-	require.ErrorIs(t, err, block.ErrLocked)
+	require.ErrorIs(t, err, block.ErrExists)
 	for _, bad := range []string{"", strings.Repeat("x", 256), "\xff"} {
 		_, err := g.db.Create(g.ctx, bad, g.kek("a"), nil)
 		require.ErrorIs(t, err, block.ErrName)

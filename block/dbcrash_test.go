@@ -305,3 +305,29 @@ func TestDropped(t *testing.T) {
 		require.ErrorIs(t, err, block.ErrClosed)
 	}
 }
+
+// What somebody puts in the place of a draft comes to no receipt: the drop that goes on makes another one, of
+// what is still there.
+func TestDropWithADamagedDraft(t *testing.T) {
+	for name, draft := range map[string]string{
+		"cut off":          `{"version":3,"na`,
+		"of another store": `{"version":3,"name":"b","dropped":true}`,
+		"of no version":    `{"version":9}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newDBRig(t)
+			a := g.create("a")
+			id := a.StoreID()
+			require.NoError(t, a.Close())
+			g.db.MarkDropping(t, "a", []byte(draft))
+			g.reopen()
+			g.requireGone("a")
+			all := g.receipts()
+			require.Len(t, all, 1)
+			require.Equal(t, "a", all[0].Name)
+			require.Equal(t, id, all[0].Store)
+			require.Equal(t, []block.KeyState{block.KeyUnknown}, states(all[0]))
+			require.True(t, all[0].Incomplete)
+		})
+	}
+}

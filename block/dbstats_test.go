@@ -284,7 +284,9 @@ func TestDropsThatNeedAPerson(t *testing.T) {
 	g.opts.Clock = clock
 	g.reopen()
 	for _, name := range []string{"a", "b"} {
-		require.NoError(t, g.create(name).Put(g.ctx, []byte("id"), make([]byte, 100)))
+		s := g.create(name)
+		require.NoError(t, s.Put(g.ctx, []byte("id"), make([]byte, 100)))
+		require.NoError(t, s.Close())
 	}
 	ctx, cancel := context.WithCancel(g.ctx)
 	cancel()
@@ -292,10 +294,16 @@ func TestDropsThatNeedAPerson(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.Empty(t, troubles(t, g.stats()), "nothing has happened")
 
+	g.clock.Advance(time.Hour) // for which that drop was not under way
 	ctx, cancel = context.WithCancel(g.ctx)
-	clock.asked, clock.stop = 1, cancel // when the engine is to forget what was deleted
+	meanwhile := []string{"not looked"}
+	clock.asked, clock.stop = 2, func() { // when the engine is to forget what was deleted
+		meanwhile = troubles(t, g.stats())
+		cancel()
+	}
 	_, err = g.db.Drop(ctx, "a")
 	require.ErrorIs(t, err, context.Canceled)
+	require.Empty(t, meanwhile)
 	st := g.stats()
 	require.Equal(t, []string{"drop_unfinished a"}, troubles(t, st))
 	require.Equal(t, 1, st.Dropping)

@@ -43,24 +43,23 @@ type StoreInfo struct {
 }
 
 // Stores walks the stores, in an order that means nothing, without a key or a vault. Of one that
-// cannot be read it gives an error, with the name where that is known, and goes on.
+// cannot be read it gives an error, with the name where that is known, and goes on. When the DB is closed
+// meanwhile, which may be inside the walk, it ends with [ErrClosed].
 func (d *DB) Stores(ctx context.Context) iter.Seq2[StoreInfo, error] {
 	return func(yield func(StoreInfo, error) bool) {
-		if err := d.use.Begin(); err != nil {
-			yield(StoreInfo{}, fmt.Errorf("block: stores: %w", ErrClosed))
-			return
-		}
-		defer d.use.End()
 		// No iterator of the engine is open while the caller has a turn, who may drop what is found: a
-		// Drop waits until nobody reads the files of before.
+		// Drop waits until nobody reads the files of before; nor is the engine kept open, for who closes
+		// the DB.
 		type found struct {
 			entry catalogue.Entry
 			err   error
 		}
 		var all []found
-		if err := d.catalogue.Each(ctx, func(e catalogue.Entry, err error) error {
-			all = append(all, found{e, err})
-			return ctx.Err()
+		if err := d.whileUsed(func() error {
+			return d.catalogue.Each(ctx, func(e catalogue.Entry, err error) error {
+				all = append(all, found{e, err})
+				return ctx.Err()
+			})
 		}); err != nil {
 			yield(StoreInfo{}, fmt.Errorf("block: stores: %w", row.Damage(err)))
 			return
@@ -72,10 +71,14 @@ func (d *DB) Stores(ctx context.Context) iter.Seq2[StoreInfo, error] {
 			}
 			info, err := StoreInfo{Name: f.entry.Name}, f.err
 			if err == nil {
-				err = d.look(ctx, f.entry, &info)
+				err = d.whileUsed(func() error { return d.look(ctx, f.entry, &info) })
 			}
-			if errors.Is(err, ErrNoStore) {
+			switch {
+			case errors.Is(err, ErrNoStore):
 				continue
+			case errors.Is(err, ErrClosed):
+				yield(StoreInfo{}, fmt.Errorf("block: stores: %w", err))
+				return
 			}
 			if err != nil {
 				err = fmt.Errorf("block: stores: %q: %w", info.Name, row.Damage(err))
@@ -85,6 +88,15 @@ func (d *DB) Stores(ctx context.Context) iter.Seq2[StoreInfo, error] {
 			}
 		}
 	}
+}
+
+// whileUsed calls f while the engine is kept open.
+func (d *DB) whileUsed(f func() error) error {
+	if err := d.use.Begin(); err != nil {
+		return ErrClosed
+	}
+	defer d.use.End()
+	return f()
 }
 
 // look describes the store of an entry that was found before, or returns ErrNoStore: it is none, or not
@@ -164,10 +176,11 @@ func (d *DB) vacant(ctx context.Context, e catalogue.Entry) error {
 // it opens all the same, as [Open] says. One that Acquire has open, and that somebody uses, is
 // [ErrLocked]. Errors: [ErrNoStore], [ErrName], and those of [Open].
 func (d *DB) Open(ctx context.Context, name string, k *kek.KEK, opts *Options) (*Store, error) {
-	return d.own(ctx, name, k, opts, "open", d.openStore)
+	return d.own(ctx, name, k, opts, "open", d.stores.Own, d.openStore)
 }
 
 func (d *DB) own(ctx context.Context, name string, k *kek.KEK, opts *Options, op string,
+	own func(ctx context.Context, name string, opening func(context.Context) (*Store, error)) (*Store, error),
 	f func(ctx context.Context, name string, k *kek.KEK, o Options) (*Store, error)) (*Store, error) {
 	o, err := opts.withDefaults()
 	if err == nil && k == nil {
@@ -183,7 +196,7 @@ func (d *DB) own(ctx context.Context, name string, k *kek.KEK, opts *Options, op
 		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), ErrClosed)
 	}
 	defer d.use.End()
-	s, err := d.stores.Own(ctx, name, func(ctx context.Context) (*Store, error) { return f(ctx, name, k, o) })
+	s, err := own(ctx, name, func(ctx context.Context) (*Store, error) { return f(ctx, name, k, o) })
 	if err != nil {
 		return nil, fmt.Errorf("block: %s store %s: %w", op, row.Shown([]byte(name)), inDB(err))
 	}

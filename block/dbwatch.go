@@ -17,7 +17,7 @@ import (
 // of it is under DB.mu.
 type watch struct {
 	failed   map[string]failedOpening // by name: stores that could not be opened the last time
-	drops    map[string]dropUnderWay  // by name: those of this DB that have begun and not succeeded
+	drops    map[string]dropUnderWay  // by name: those of this DB whose mark was made, and that have not succeeded
 	finished []Trouble                // drops that OpenDB has finished
 	past     totals                   // of the stores that were open and are not any more
 	census   census
@@ -72,31 +72,42 @@ func (d *DB) wasOpened(name string, err error) {
 	d.watch.failed[name] = f
 }
 
-// dropBegins remembers a drop until it has succeeded; ended is called with what became of it.
-func (d *DB) dropBegins(name string) (ended func(err error)) {
+// dropBegins remembers a drop that is about to be marked, or is, from when it was asked for: a try of
+// before that has failed counts on.
+func (d *DB) dropBegins(name string, since time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	u, again := d.watch.drops[name]
 	if !again {
-		u.since = d.opts.Clock.Now()
+		u.since = since
 	}
 	u.err = nil
 	if d.watch.drops == nil {
 		d.watch.drops = map[string]dropUnderWay{}
 	}
 	d.watch.drops[name] = u
-	return func(err error) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if err == nil {
-			delete(d.watch.failed, name)
-		}
-		for _, over := range []error{nil, ErrNoStore, ErrName, ErrReadOnly, ErrClosed, errors.ErrUnsupported} {
-			if errors.Is(err, over) {
-				delete(d.watch.drops, name)
-				return
-			}
-		}
+}
+
+// dropNotBegun forgets a drop whose mark was not made: nothing has happened. If nobody knows whether it
+// was, the catalogue says so, and the drop is told as one that somebody else has begun.
+func (d *DB) dropNotBegun(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.watch.drops, name)
+}
+
+// dropEnded notes what became of a call of Drop: one that has failed is remembered if its mark was made.
+func (d *DB) dropEnded(name string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil {
+		delete(d.watch.failed, name)
+	}
+	u, begun := d.watch.drops[name]
+	switch {
+	case err == nil, errors.Is(err, catalogue.ErrMoved): // somebody else has finished it
+		delete(d.watch.drops, name)
+	case begun:
 		u.err = err
 		d.watch.drops[name] = u
 	}

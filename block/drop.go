@@ -13,7 +13,6 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/place"
-	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -52,9 +51,7 @@ const KeptReceipts = 1024
 // Close end it, and it can be called again. Errors: [ErrNoStore], [ErrForeign],
 // [ErrReadOnly], [ErrClosed].
 func (d *DB) Drop(ctx context.Context, name string) (Receipt, error) {
-	ended := d.dropBegins(name)
 	r, err := d.drop(ctx, name)
-	ended(err)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("block: drop store %s: %w", row.Shown([]byte(name)), err)
 	}
@@ -78,6 +75,7 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 	if _, err := d.keeps(d.engine.Partition(catalogue.Partition)); err != nil {
 		return r, err
 	}
+	since := d.opts.Clock.Now()
 	keys := d.askForKEKsOf(ctx, name)
 	again, err := d.stores.Evict(ctx, name)
 	if err != nil {
@@ -105,10 +103,15 @@ func (d *DB) drop(ctx context.Context, name string) (r Receipt, err error) {
 		if err != nil {
 			return r, err
 		}
+		d.dropBegins(name, since)
 		if e, err = d.catalogue.Advance(ctx, e, catalogue.Dropping, engine.Swap{Name: receiptName(e.Number), Revision: engine.AnyRevision, Value: draft}); err != nil {
+			d.dropNotBegun(name)
 			return r, err
 		}
+	} else {
+		d.dropBegins(name, since)
 	}
+	defer func() { d.dropEnded(name, err) }()
 	r, err = d.finishDrop(ctx, e)
 	if errors.Is(err, catalogue.ErrMoved) {
 		return d.droppedByOther(ctx, e, err)
@@ -130,51 +133,11 @@ func (d *DB) askForKEKsOf(ctx context.Context, name string) (keys []ReceiptKey) 
 	return keys
 }
 
-// draft returns the receipt of a store that is there, with what is known before it is removed. What
-// cannot be read, of a store that is damaged, is missing in it.
-func (d *DB) draft(ctx context.Context, e catalogue.Entry, keys []ReceiptKey) ([]byte, error) {
-	p := d.engine.Partition(e.Number)
-	defer p.Release()
-	own := d.instanceOf(e.Number)
-	r := Receipt{Version: receiptVersion, Name: e.Name, Dropped: true, Instance: own.String(), Keys: keys, Incomplete: true, Copies: []Copy{}, Epochs: []uint32{}}
-	storage := &register.Storage{Own: own, StoreName: e.Name}
-	doc, err := register.Document(ctx, p)
-	if err == nil {
-		err = storage.Attach(ctx, p)
-	}
-	var in keyring.Info
-	if err == nil {
-		in, err = keyring.Inspect(doc)
-	}
-	if err == nil {
-		reg, _ := storage.View()
-		r.Store, r.Generation, r.Incomplete = in.StoreID, in.Generation, reg.Lost || reg.Past.Incomplete
-		for _, c := range reg.Copies {
-			r.Copies = append(r.Copies, Copy(c.Copy))
-		}
-		if keys == nil {
-			for _, id := range reg.Past.IDs() {
-				r.Keys = append(r.Keys, ReceiptKey{Key: id, State: KeyUnknown})
-			}
-		}
-	} else if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	return json.Marshal(r)
-}
-
 // finishDrop removes what is left of a store whose entry is marked.
 func (d *DB) finishDrop(ctx context.Context, e catalogue.Entry) (r Receipt, err error) {
 	meta := d.catalogue.Meta()
-	draft, err := engine.ReadMeta(ctx, meta, receiptName(e.Number))
-	if err != nil && !errors.Is(err, engine.ErrNotFound) && !errors.Is(err, engine.ErrCorrupt) {
-		return r, err // it is there, and has what nobody knows once the store is gone
-	}
-	if err == nil {
-		err = json.Unmarshal(draft, &r)
-	}
-	if err != nil { // it is damaged, and the store goes all the same
-		r = Receipt{Version: receiptVersion, Name: e.Name, Dropped: true, Instance: d.instanceOf(e.Number).String(), Incomplete: true, Copies: []Copy{}, Epochs: []uint32{}}
+	if r, err = d.readDraft(ctx, e); err != nil {
+		return r, err
 	}
 	p := d.engine.Partition(e.Number)
 	defer p.Release()
@@ -251,19 +214,16 @@ func receiptTime(b []byte) (when time.Time, draft bool) {
 // its source.
 func (d *DB) Dropped(ctx context.Context) iter.Seq2[Receipt, error] {
 	return func(yield func(Receipt, error) bool) {
-		if err := d.use.Begin(); err != nil {
-			yield(Receipt{}, fmt.Errorf("block: dropped: %w", ErrClosed))
-			return
-		}
-		defer d.use.End()
 		type kept struct {
 			name  string
 			value []byte
 		}
-		var all []kept // at once, so that no iterator of the engine is open while the caller has a turn
-		if err := d.catalogue.Meta().ListMeta(ctx, receiptPrefix, func(name string, value []byte) error {
-			all = append(all, kept{name, slices.Clone(value)})
-			return ctx.Err()
+		var all []kept // at once, so that nothing of the engine is in use while the caller has a turn
+		if err := d.whileUsed(func() error {
+			return d.catalogue.Meta().ListMeta(ctx, receiptPrefix, func(name string, value []byte) error {
+				all = append(all, kept{name, slices.Clone(value)})
+				return ctx.Err()
+			})
 		}); err != nil {
 			yield(Receipt{}, fmt.Errorf("block: dropped: %w", row.Damage(err)))
 			return

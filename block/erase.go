@@ -38,7 +38,8 @@ type Receipt struct {
 	// KeyUsage. A version that the vault has not found for a year is not listed.
 	Keys []ReceiptKey `json:"keys"`
 	// Incomplete says that versions may be missing from Keys, or copies from Copies: there were
-	// more than 1,024 versions, or the store's register of both was once missing or not authentic.
+	// more than 1,024 versions, or the store's register of both was once missing or not authentic, or
+	// full when a DB.Checkpoint was made.
 	Incomplete bool `json:"incomplete,omitempty"`
 	// Copies are the registered checkpoints, which still hold what they held. One with a Doubt may
 	// not be the store's.

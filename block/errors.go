@@ -53,7 +53,8 @@ var (
 	// ErrPinned says that open snapshots, scans or batches keep what Erase should erase.
 	ErrPinned = errors.New("snapshots, scans or batches are open")
 	// ErrIncomplete says that the store may have copies that it does not know: its register was
-	// missing or not authentic, or nobody can tell because the keys were not accessible yet.
+	// missing or not authentic, or full when a DB.Checkpoint was made, or nobody can tell because the
+	// keys were not accessible yet.
 	// Something that it does not list may still be needed.
 	ErrIncomplete = register.ErrIncomplete
 	// ErrOutcomeUnknown says that a database did not answer whether a write was made: the connection

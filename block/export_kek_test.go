@@ -15,5 +15,5 @@ func (s *Store) DroppingKEKs() bool { return len(s.part.Floor().KEKs) > 0 }
 // AnnounceCopy does what a Checkpoint does before its first file is there, and no more.
 func (s *Store) AnnounceCopy(t testing.TB, ctx context.Context, dir string) {
 	t.Helper()
-	require.NoError(t, s.announce(ctx, dir, place.NewInstance()))
+	require.NoError(t, s.announce(ctx, s.aboutToBe(dir, place.NewInstance())))
 }

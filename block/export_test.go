@@ -3,13 +3,16 @@ package block
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/catalogue"
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/pebble"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
 	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/kek"
@@ -152,4 +155,63 @@ func (d *DB) DamageDocument(t testing.TB, name string) {
 	p := d.engine.Partition(e.Number)
 	defer p.Release()
 	require.NoError(t, engine.SetMeta(t.Context(), p, register.DocumentName, []byte("damaged")))
+}
+
+// Closing reports whether the store has begun to close.
+func (s *Store) Closing() bool { return s.ctx.Err() != nil }
+
+// HasCopied reports whether a Checkpoint has begun.
+func (d *DB) HasCopied() bool { return d.copies.Load() > 0 }
+
+// LeaveUnfinished leaves what an Import leaves that was cut off after some rows and could not be taken back,
+// and returns the number of its partition.
+func (d *DB) LeaveUnfinished(t testing.TB, name string) uint32 {
+	t.Helper()
+	e, err := d.catalogue.Add(t.Context(), name, nil)
+	require.NoError(t, err)
+	p := d.engine.Partition(e.Number)
+	defer p.Release()
+	b := p.NewBatch()
+	room, err := b.Put([]byte("id"), []byte("record"), 100)
+	require.NoError(t, err)
+	copy(room, "sealed")
+	require.NoError(t, p.Apply(t.Context(), b, engine.Guard{Floor: p.Floor().Revision}, false))
+	require.NoError(t, b.Close())
+	require.NoError(t, p.Sync(t.Context()))
+	return e.Number
+}
+
+// HoldsAnything reports whether a partition that nobody has open holds anything.
+func (d *DB) HoldsAnything(t testing.TB, number uint32) bool {
+	t.Helper()
+	p := d.engine.Partition(number)
+	defer p.Release()
+	some, err := engine.HoldsAnything(t.Context(), p)
+	require.NoError(t, err)
+	return some
+}
+
+// FillRegister has the store remember copies until it remembers no more.
+func (s *Store) FillRegister(t testing.TB) {
+	t.Helper()
+	require.NoError(t, s.saveCopies(t.Context(), func(r register.Register) []register.Entry {
+		for n := len(r.Copies); n < register.MaxCopies; n++ {
+			var instance inner.InstanceID
+			binary.BigEndian.PutUint32(instance[:], uint32(n+1))
+			r.Copies = append(r.Copies, s.aboutToBe("gone", instance)) // in their order
+		}
+		return r.Copies
+	}))
+}
+
+// EpochIDs returns the ids of the epochs.
+func (s *Store) EpochIDs() ([]uint32, error) { return s.keys.Epochs() }
+
+// MarkDropping begins a drop of a store that is not open, with something in the place of the draft.
+func (d *DB) MarkDropping(t testing.TB, name string, draft []byte) {
+	t.Helper()
+	e, err := d.catalogue.Find(t.Context(), name)
+	require.NoError(t, err)
+	_, err = d.catalogue.Advance(t.Context(), e, catalogue.Dropping, engine.Swap{Name: receiptName(e.Number), Revision: engine.AnyRevision, Value: draft})
+	require.NoError(t, err)
 }

@@ -29,7 +29,11 @@ type Moved struct {
 //
 // To move a store, write nothing to it any more, export it, import it elsewhere, open it there and
 // call Revalidate, and then [DB.Drop] it here. Its checkpoints stay where they are: the receipt names
-// them. Errors: [ErrNoStore], [ErrForeign], [ErrCorrupt] for a store of which a block is half there.
+// them.
+//
+// The end of ctx and Close of the DB end it, also while w does not take what it is given: then a Write may be
+// under way when Export returns. Errors: [ErrNoStore], [ErrForeign], [ErrCorrupt] for a store of
+// which a block is half there.
 func (d *DB) Export(ctx context.Context, name string, w io.Writer) (m Moved, err error) {
 	defer func() {
 		if err != nil {
@@ -43,6 +47,9 @@ func (d *DB) Export(ctx context.Context, name string, w io.Writer) (m Moved, err
 		return m, ErrClosed
 	}
 	defer d.use.End()
+	ctx, cancel := d.tasks.whileOpen(ctx)
+	defer cancel()
+	defer func() { err = d.tasks.ending(err) }()
 	p, number, done, err := d.borrow(ctx, name)
 	if err != nil {
 		return m, err
@@ -94,7 +101,9 @@ func (d *DB) borrow(ctx context.Context, name string) (p engine.Partition, numbe
 // Import reads a store that Export wrote. It takes no key. The store has the name that it had, which
 // must be free, and no store of the DB may have its id: a store is in a DB once. It is a copy, and
 // opens Inaccessible until it is revalidated. What was cut off or damaged on the way is no store, and
-// [ErrCorrupt]. Errors: [ErrExists], [ErrVersion], [ErrReadOnly].
+// [ErrCorrupt]. The end of ctx and Close end it, also while r has nothing: then a Read may be under way when
+// Import returns. Of a name that somebody is just making or importing it is [ErrLocked]. Errors: [ErrExists],
+// whether the store of that name is open or not, [ErrVersion], [ErrReadOnly].
 func (d *DB) Import(ctx context.Context, r io.Reader) (m Moved, err error) {
 	defer func() {
 		if err != nil {
@@ -108,7 +117,10 @@ func (d *DB) Import(ctx context.Context, r io.Reader) (m Moved, err error) {
 	if d.opts.ReadOnly {
 		return m, ErrReadOnly
 	}
-	a, err := transfer.Read(r)
+	ctx, cancel := d.tasks.whileOpen(ctx)
+	defer cancel()
+	defer func() { err = d.tasks.ending(err) }()
+	a, err := transfer.Read(ctx, r)
 	if err != nil {
 		return m, err
 	}
@@ -129,11 +141,14 @@ func (d *DB) Import(ctx context.Context, r io.Reader) (m Moved, err error) {
 	}
 	m.ID, m.KEK, m.Generation = in.StoreID, in.KEK, in.Generation
 	again, err := d.stores.Reserve(m.Name)
+	if errors.Is(err, pool.ErrInUse) {
+		err = d.taken(ctx, m.Name, err)
+	}
 	if err != nil {
 		return m, fmt.Errorf("store %s: %w", row.Shown([]byte(m.Name)), inDB(err))
 	}
 	defer again()
-	e, err := d.catalogue.Add(ctx, m.Name, d.again(ctx))
+	e, err := d.enter(ctx, m.Name)
 	if err != nil {
 		return m, err
 	}

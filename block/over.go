@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/hmac"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -92,9 +91,9 @@ func (d *DB) present(ctx context.Context, e catalogue.Entry) error {
 func (d *DB) droppedByOther(ctx context.Context, e catalogue.Entry, err error) (r Receipt, _ error) {
 	b, again := engine.ReadMeta(ctx, d.catalogue.Meta(), receiptName(e.Number))
 	if again == nil {
-		again = json.Unmarshal(b, &r)
+		r, again = readReceipt(b)
 	}
-	if again != nil || r.Hash == "" {
+	if again != nil || r.Name != e.Name || !r.Dropped {
 		return Receipt{}, err
 	}
 	return r, nil

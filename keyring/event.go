@@ -23,7 +23,7 @@ const (
 	KEKChanged                             // Key wraps the keyring now; of a version that was picked up, Duration says how old that news may be
 	KEKNotChanged                          // Key was to wrap the keyring, and Err says why it does not
 	KeyNearExpiry                          // Key expires in Left; once at 30, 7 and 1 days
-	CopyMade                               // Detail names the copy
+	CopyMade                               // Detail names the copy; with Err the store does not remember it
 	CopyDue                                // Key is to wrap the copy that Detail names; told of all of them before the first is moved
 	CopyKEKChanged                         // Key wraps the copy that Detail names now
 	CopyKEKNotChanged                      // Key wraps the copy that Detail names still, and Err says why

@@ -166,11 +166,12 @@ func (r *Keyring) ownBody(b *body) error {
 // calls no vault. Errors: [ErrInaccessible], [ErrReadOnly], [ErrLimit], the storage's own.
 func (f *forBlock) Own(ctx context.Context) error {
 	r := (*Keyring)(f)
-	return r.change(ctx, func(*body) error { return errUnchanged })
+	return r.thenAnchor(ctx, r.change(ctx, func(*body) error { return errUnchanged }))
 }
 
 // Save saves the document again, as the next generation, for a taggingStorage that keeps
-// more with it. Errors: as those of Own.
+// more with it. It does not wait for the anchor, which may be long in answering: who tells somebody
+// of the change calls AwaitAnchor first, when nobody waits for what it holds. Errors: as those of Own.
 func (f *forBlock) Save(ctx context.Context) error {
 	r := (*Keyring)(f)
 	return r.change(ctx, func(*body) error { return nil })
@@ -181,10 +182,12 @@ func (r *Keyring) change(ctx context.Context, f func(*body) error) error {
 	if err != nil {
 		return err
 	}
-	err = r.mutate(ctx, &h, f, nil)
-	h.Release()
-	return r.thenAnchor(ctx, err)
+	defer h.Release()
+	return r.mutate(ctx, &h, f, nil)
 }
+
+// AwaitAnchor waits until the anchor has followed the document, or has told why not.
+func (f *forBlock) AwaitAnchor(ctx context.Context) { _ = (*Keyring)(f).anchorNow(ctx) }
 
 // EpochIsShared reports whether Share was called in this stretch of access and another epoch
 // begins with the next DEK. After that it reports false, also if there were too many epochs.

@@ -119,14 +119,10 @@ func (c *Catalogue) Add(ctx context.Context, name string, again func(Entry) (boo
 			e = Entry{Name: name}
 		case err != nil:
 			return Entry{}, err
-		case e.State == Creating:
-			if ok, err := again(e); err != nil {
-				return Entry{}, err
-			} else if !ok {
-				return Entry{}, fmt.Errorf("%w: %q", ErrExists, name)
-			}
 		default:
-			return Entry{}, fmt.Errorf("%w: %q", ErrExists, name)
+			if err := c.Free(e, again); err != nil {
+				return Entry{}, err
+			}
 		}
 		next, revision, err := c.next(ctx)
 		if err != nil {
@@ -149,6 +145,20 @@ func (c *Catalogue) Add(ctx context.Context, name string, again func(Entry) (boo
 		e.revision = given[0]
 		return e, nil
 	}
+}
+
+// Free refuses an entry whose name is not free for another store, unless it is in state Creating and
+// again permits that. Errors: [ErrExists], those of again.
+func (c *Catalogue) Free(e Entry, again func(Entry) (bool, error)) error {
+	switch e.State {
+	case Creating:
+		if ok, err := again(e); ok || err != nil {
+			return err
+		}
+	case Dropping:
+		return fmt.Errorf("%w: %q is being dropped, and its drop is not finished: drop it again, which goes on with that, or wait for whoever is at it", ErrExists, e.Name)
+	}
+	return fmt.Errorf("%w: %q", ErrExists, e.Name)
 }
 
 // Advance moves an entry to its next state, and with it sets other meta records of the catalogue's

@@ -160,6 +160,15 @@ func (p *Pool[T]) Acquire(ctx context.Context, name string) (value T, release fu
 // does not count for Most. Others who ask for it share it. If it is open and nobody uses it, it is
 // closed first; ErrInUse says that it is used, or is being opened.
 func (p *Pool[T]) Own(ctx context.Context, name string, opening func(ctx context.Context) (T, error)) (value T, err error) {
+	return p.own(ctx, name, true, opening)
+}
+
+// OwnNew is Own for what is not there before: what is open stays open, used or not, and is ErrInUse.
+func (p *Pool[T]) OwnNew(ctx context.Context, name string, opening func(ctx context.Context) (T, error)) (value T, err error) {
+	return p.own(ctx, name, false, opening)
+}
+
+func (p *Pool[T]) own(ctx context.Context, name string, closeIdle bool, opening func(ctx context.Context) (T, error)) (value T, err error) {
 	for {
 		p.mu.Lock()
 		e := p.entries[name]
@@ -180,7 +189,7 @@ func (p *Pool[T]) Own(ctx context.Context, name string, opening func(ctx context
 				return none, err
 			}
 			return value, nil
-		case e.is == open && e.users == 0 && !e.owned:
+		case closeIdle && e.is == open && e.users == 0 && !e.owned:
 			p.beginClosing(e)
 		case e.is != closing:
 			p.mu.Unlock()

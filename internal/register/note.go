@@ -15,7 +15,7 @@ import (
 )
 
 // Announce saves a copy in a meta record without a tag, which cannot show who wrote it. The next
-// document's register adopts the copy.
+// document's register adopts the copy; one that is full has it that copies are missing.
 func (m *Storage) Announce(ctx context.Context, c Entry) error {
 	name := announcementName(m.Own, c.Instance)
 	m.short.Lock()
@@ -28,6 +28,10 @@ func (m *Storage) Announce(ctx context.Context, c Entry) error {
 	defer m.mu.Unlock()
 	if !slices.Contains(m.announced, name) {
 		m.announced = append(m.announced, name)
+	}
+	if len(m.reg.Copies) >= MaxCopies && !m.reg.Has(c.Instance) {
+		m.reg.Lost = true
+		return nil
 	}
 	m.reg.Copies = m.reg.With(c)
 	return nil

@@ -27,6 +27,19 @@ func (u *Use) Begin() error {
 	return nil
 }
 
+// TryBegin is Begin, but does not wait: it reports false if Close was called, which may be waiting for
+// others.
+func (u *Use) TryBegin() bool {
+	if !u.engine.TryRLock() { // which fails for Close alone
+		return false
+	}
+	if u.closed {
+		u.engine.RUnlock()
+		return false
+	}
+	return true
+}
+
 // End ends what Begin began.
 func (u *Use) End() { u.engine.RUnlock() }
 

@@ -24,14 +24,15 @@ const tries = 100
 
 // Export writes a partition to w. document names the meta record that says which epochs the rows
 // may name: its value is the same before and after the moment that the rows are of. What else is
-// changed meanwhile is in the export or is not.
+// changed meanwhile is in the export or is not. When ctx ends it does not wait for w, in which a Write may
+// be under way then.
 func Export(ctx context.Context, w io.Writer, p engine.Partition, document string) (c Counts, err error) {
 	meta, v, err := moment(ctx, p, document)
 	if err != nil {
 		return c, err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	out, err := newWriter(w)
+	out, err := newWriter(&writeWithin{ctx: ctx, w: w})
 	if err != nil {
 		return c, err
 	}
@@ -140,9 +141,10 @@ type Arrival struct {
 	first frame // the first row, or the end
 }
 
-// Read reads an export up to its rows.
-func Read(r io.Reader) (*Arrival, error) {
-	in, err := newReader(r)
+// Read reads an export up to its rows. ctx is for the rows, too: when it ends nobody waits for r, in
+// which a Read may be under way then.
+func Read(ctx context.Context, r io.Reader) (*Arrival, error) {
+	in, err := newReader(&readWithin{ctx: ctx, r: r})
 	if err != nil {
 		return nil, err
 	}

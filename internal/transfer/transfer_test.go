@@ -56,7 +56,7 @@ func export(t *testing.T, p engine.Partition) []byte {
 
 // arrive imports an export whole.
 func arrive(ctx context.Context, r io.Reader, p engine.Partition) (Counts, error) {
-	a, err := Read(r)
+	a, err := Read(context.Background(), r)
 	if err != nil {
 		return Counts{}, err
 	}
@@ -90,7 +90,7 @@ func TestWhatArrivesIsWhatLeft(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			to := memory.New().Partition(9)
 			var seen []string
-			a, err := Read(read(bytes.NewReader(export(t, from))))
+			a, err := Read(context.Background(), read(bytes.NewReader(export(t, from))))
 			require.NoError(t, err)
 			for _, m := range a.Meta {
 				seen = append(seen, m.Name)
