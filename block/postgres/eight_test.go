@@ -33,7 +33,7 @@ func TestEightProcessesWriteWhileEachLevelRotates(t *testing.T) {
 	}
 	for w, p := range procs {
 		require.Contains(t, p.answer(), "ok")
-		p.tell("write w%d 20ms", w)
+		p.tell("write w%d 60ms", w)
 		all.Go(func() {
 			for p.from.Scan() {
 				n, err := strconv.ParseInt(strings.TrimPrefix(p.from.Text(), "put "), 10, 64)

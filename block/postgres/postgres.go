@@ -11,8 +11,8 @@
 //     winner among all processes.
 //   - A write whose answer was lost on the way is [block.ErrOutcomeUnknown].
 //   - A snapshot or scan can be read for Options.ViewLife; then it is [block.ErrViewEnded].
-//   - What one process does to a store's keys the others take up: a new epoch or KEK version when they
-//     meet it, and at each check in any case. A key that was destroyed is gone there at the next check, and
+//   - What one process does to a store's keys the others take up at once, if they hear of it
+//     (Options.NoListen); else when they meet it, and at each check in any case. A key that was destroyed is gone there at the next check, and
 //     when none succeeds, with the lease.
 //   - RotateEpoch, Rekey, RewrapDEKs, Erase and renewals of one store take turns among all processes.
 //   - A block that is in this process's cache is looked at before it is served: if the server has
@@ -31,8 +31,10 @@
 //     and its archive, in standbys, backups and dumps. Whoever has that, and one of the KEK versions in
 //     Receipt.Keys, reads it: destroy those versions.
 //   - Checkpoint is errors.ErrUnsupported: copies are the database's. A database that was restored
-//     from one is not known to be a copy, and goes on with the keys of its source; an anchor
-//     (keyring.Options.Anchor) refuses one that is older. DB.Export and DB.Import move one store.
+//     from one is not known to be a copy, and goes on with the keys of its source: DBOptions.Logger is told
+//     that it is on another server or timeline than before, as after a failover. An anchor
+//     (keyring.Options.Anchor) refuses one that is older. A process that has seen a failover uses no
+//     server of before it. DB.Export and DB.Import move one store.
 //   - Nothing is known of the disk: Stats.Engine is zero.
 //
 // # Rights

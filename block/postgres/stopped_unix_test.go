@@ -16,9 +16,20 @@ import (
 	"github.com/blockseal/blockseal/vault/local"
 )
 
-func (p *process) signal(s os.Signal) {
+// stop returns when it has stopped, which is a while after the signal.
+func (p *process) stop() {
 	p.t.Helper()
-	require.NoError(p.t, p.cmd.Process.Signal(s))
+	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGSTOP))
+	var is syscall.WaitStatus
+	for !is.Stopped() {
+		_, err := syscall.Wait4(p.cmd.Process.Pid, &is, syscall.WUNTRACED, nil)
+		require.True(p.t, err == nil || err == syscall.EINTR, "%v", err)
+	}
+}
+
+func (p *process) goOn() {
+	p.t.Helper()
+	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGCONT))
 }
 
 // A process that is stopped (SIGSTOP) in the middle of a rotation, and whose session the server has given
@@ -42,11 +53,11 @@ func TestStoppedRotatorIsOvertaken(t *testing.T) {
 		p.tell("rotate-until-killed")
 		require.Contains(t, p.answer(), "rotated")
 		for {
-			p.signal(syscall.SIGSTOP)
+			p.stop()
 			if ask[int](g.rig, `select count(*)`+had) > 0 {
 				break // it has the turn
 			}
-			p.signal(syscall.SIGCONT)
+			p.goOn()
 			require.Contains(t, p.answer(), "rotated")
 		}
 		require.Positive(t, ask[int](g.rig, `select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'stopped'`))
@@ -54,7 +65,7 @@ func TestStoppedRotatorIsOvertaken(t *testing.T) {
 		put(t, s, "between", "data")
 		require.Equal(t, 1, s.State().Epochs)
 		rows := blocksOf(g.content(g.server))
-		p.signal(syscall.SIGCONT)
+		p.goOn()
 		// What it has said before is read first. It may have been about to give the turn back, and then has
 		// begun anew: once more.
 		for range 3 {
@@ -93,7 +104,7 @@ func TestStoppedForLongerThanItsLease(t *testing.T) {
 	p.do("open store")
 	require.Equal(t, "data", p.do("get id"))
 	p.do("put mine 1")
-	p.signal(syscall.SIGSTOP)
+	p.stop()
 	p.tell("put mine 2")
 	p.tell("get id")
 	p.tell("rotate")
@@ -102,7 +113,7 @@ func TestStoppedForLongerThanItsLease(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(clock, []byte(keyring.DefaultLease.String()), 0o600))
 	was := g.content(g.server)
-	p.signal(syscall.SIGCONT)
+	p.goOn()
 	for range 3 {
 		said := p.answer()
 		require.Contains(t, said, "error")

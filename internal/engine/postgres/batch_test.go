@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -67,7 +66,7 @@ func TestChangesOfOneRowAreFolded(t *testing.T) {
 
 // Ids are ordered as their heads are, and what is left of them; and what differs has another key.
 func TestKeysAreOrderedAsIDs(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
+	seed := *seedFlag
 	rng := rand.New(rand.NewPCG(seed, 0))
 	id := func() []byte {
 		out := bytes.Repeat([]byte{'x'}, []int{0, headSize - 2, headSize - 1, headSize, headSize + 1}[rng.IntN(5)])

@@ -30,7 +30,7 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 	own := newRig(t, newServer(t))
 	proxy := newProxy(t, own.s)
 	r := own.through(proxy, "pool_max_conns=8", "connect_timeout=5")
-	seed := uint64(time.Now().UnixNano())
+	seed := *seedFlag
 	t.Logf("seed %d", seed)
 	var mu sync.Mutex
 	rng := rand.New(rand.NewPCG(seed, 0))

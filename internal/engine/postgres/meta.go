@@ -82,15 +82,14 @@ func (p *partition) ListMeta(ctx context.Context, prefix string, f func(name str
 // has another revision.
 type swap struct {
 	engine.Swap
-	at    int // among the changes that were asked for
 	given int64
 	sql   string
 	args  []any
 	any   bool // it may change none
 }
 
-func (p *partition) swap(at int, c engine.Swap) swap {
-	s, n := swap{Swap: c, at: at}, []byte(c.Name)
+func (p *partition) swap(c engine.Swap) swap {
+	s, n := swap{Swap: c}, []byte(c.Name)
 	if c.Value == nil {
 		switch c.Revision {
 		case engine.AnyRevision:
@@ -127,7 +126,7 @@ func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) (given
 	given = make([]uint64, len(changes))
 	swaps := make([]swap, len(changes))
 	for i, c := range changes {
-		swaps[i] = p.swap(i, c)
+		swaps[i] = p.swap(c)
 		given[i] = revision(swaps[i].given)
 	}
 	if len(swaps) == 0 {

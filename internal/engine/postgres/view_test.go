@@ -235,7 +235,7 @@ func TestStoppedProcessesAreEnded(t *testing.T) {
 func TestCursorsGoAsInMemory(t *testing.T) {
 	r := newRig(t, shared(t))
 	m := memory.New().Partition(7)
-	seed := uint64(time.Now().UnixNano())
+	seed := *seedFlag
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	head := strings.Repeat("h", headSize-2)
