@@ -25,6 +25,7 @@ import (
 // compared is what a row with a record, and the floor, cost the server and the network.
 type onPostgres struct {
 	pool *pgxpool.Pool // of plain pgx
+	e    *postgres.Engine
 	p    engine.Partition
 	ids  [][]byte
 	data []byte
@@ -49,7 +50,7 @@ const (
 // what the disk takes, in both alike.
 func newPostgres(b *testing.B, connections int) *onPostgres {
 	ctx := context.Background()
-	s := pgserver.Run(b)
+	s := pgserver.Run(b, fmt.Sprint("max_connections=", 100+connections))
 	connect := func() *pgxpool.Pool {
 		pool, err := pgxpool.New(ctx, s.Conn("postgres", fmt.Sprintf("pool_max_conns=%d", connections+2)))
 		if err != nil {
@@ -64,7 +65,7 @@ func newPostgres(b *testing.B, connections int) *onPostgres {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = e.Close() })
-	o.p = e.Partition(1)
+	o.e, o.p = e, e.Partition(1)
 	if err := o.p.RaiseFloor(ctx, 1); err != nil {
 		b.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -147,10 +148,34 @@ func (p *partition) SwapMeta(ctx context.Context, changes ...engine.Swap) (given
 			return p.transact(ctx, c, func(t *transaction) error { return t.swapAll(swaps) })
 		})
 	}
+	p.stepBack(ctx, err)
 	if err != nil {
 		return nil, err
 	}
 	return given, nil
+}
+
+// longestStep is the longest pause of stepBack, about what a thousand processes take to replace a
+// record one after the other: as a power of two, in milliseconds.
+const longestStep = 12
+
+// stepBack has a process that has lost a swap wait before it is told so, for a random time that doubles with
+// each one that it loses in a row. It reads the record again then, and without that all those
+// whose swaps were lost would do so at once, and all but one of them lose again.
+func (p *partition) stepBack(ctx context.Context, err error) {
+	if !errors.Is(err, engine.ErrConflict) {
+		if err == nil {
+			p.lost.Store(0)
+		}
+		return
+	}
+	unit := time.Millisecond << min(p.lost.Add(1), longestStep)
+	t := time.NewTimer(unit/4 + rand.N(unit*3/4))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done(): // what there is to say is that it was lost
+	}
 }
 
 func (s swap) conflict() error {

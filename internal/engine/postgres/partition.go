@@ -17,6 +17,7 @@ type partition struct {
 	number int64
 	floor  atomic.Pointer[engine.Floor] // as it was seen last
 	turn   atomic.Pointer[turn]         // nil: it is not had
+	lost   atomic.Int32                 // swaps of meta records, in a row
 }
 
 var (
