@@ -1,18 +1,24 @@
 package bench
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
 
 // turns measures op in turns with the baseline that it is compared with, and reports what
 // that took as name-ns/op: whatever else the machine or its disk does meanwhile, it does to
-// both. A turn is so many operations, enough of them that stopping the timer does not count.
+// both. A turn is so many operations, enough of them that stopping the timer does not count. It
+// also reports the rate of op in times of the baseline's, the median over the pairs of turns, as name-rate: one
+// pair that met something else on the machine is one of many there, and does not weigh what it took.
 // The baseline in turns with itself says how much of a ratio is noise.
 func turns(b *testing.B, turn int, op func() error, name string, base func() error) {
 	var took time.Duration
 	bases := 0
-	yield := func() {
+	var rates []float64
+	began := time.Now()
+	yield := func(ops int) {
+		own := time.Since(began).Seconds() / float64(ops)
 		b.StopTimer()
 		start := time.Now()
 		for range turn {
@@ -20,14 +26,17 @@ func turns(b *testing.B, turn int, op func() error, name string, base func() err
 				b.Fatal(err)
 			}
 		}
-		took += time.Since(start)
+		all := time.Since(start)
+		took += all
 		bases += turn
+		rates = append(rates, all.Seconds()/float64(turn)/own)
 		b.StartTimer()
+		began = time.Now()
 	}
 	n := 0
 	for b.Loop() {
 		if n == turn {
-			yield()
+			yield(turn)
 			n = 0
 		}
 		n++
@@ -36,7 +45,9 @@ func turns(b *testing.B, turn int, op func() error, name string, base func() err
 		}
 	}
 	if bases == 0 { // a run of a few operations, to see that all works
-		yield()
+		yield(max(n, 1))
 	}
+	slices.Sort(rates)
+	b.ReportMetric(rates[len(rates)/2], name+"-rate")
 	b.ReportMetric(float64(took.Nanoseconds())/float64(bases), name+"-ns/op")
 }

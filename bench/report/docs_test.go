@@ -18,7 +18,10 @@ var update = flag.Bool("update", false, "write the tables into the pages")
 func TestPagesHaveTheMeasuredTables(t *testing.T) {
 	r := newResults()
 	require.NoError(t, r.readFile(filepath.Join("..", "results", "latest", "raw.txt")))
+	onServer := newResults()
+	require.NoError(t, onServer.readFile(filepath.Join("..", "results", "postgres.txt")))
 	for _, c := range []struct{ page, table, want string }{
+		{"docs/performance.md", "postgres", postgresTable(onServer)},
 		{"docs/performance.md", "targets", targetsTable(r)},
 		{"README.md", "summary", summaryTable(r)},
 	} {
