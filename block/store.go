@@ -370,7 +370,7 @@ func (s *Store) release() error {
 	var errs []error
 	tagger := s.tagger()
 	if s.keys != nil {
-		err := s.keys.Close()
+		err := s.closeKeys()
 		if s.db.shared && errors.Is(err, keyring.ErrNoDocument) {
 			err = nil // it was dropped, and there is nothing left to write to
 		}
