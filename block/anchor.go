@@ -45,9 +45,10 @@ type sequence struct {
 	n atomic.Uint64 // writes applied
 	_ [56]byte      // to the end of the cache line, which every writer writes to
 
-	saving sync.Mutex // held while the number is saved; acquired before a hold
-	saved  uint64     // what the record holds; guarded by saving
-	unsure unsure     // guarded by saving
+	saving   sync.Mutex // held while the number is saved; acquired before a hold
+	saved    uint64     // what the record holds; guarded by saving
+	unsure   unsure     // guarded by saving
+	unsynced bool       // by saveSequenceBy: the record is not known to be durable; guarded by saving
 
 	found    []byte // the record as it was at Open; fixed once the keyring is opened
 	admitted atomic.Bool
@@ -252,6 +253,12 @@ func (s *Store) sequenceExpected(n uint64) error {
 // saveSequence saves the number, if it has grown, and returns it. It is durable then, and with it
 // every write that it counts.
 func (s *Store) saveSequence(ctx context.Context) (uint64, error) {
+	return s.saveSequenceBy(ctx, false)
+}
+
+// saveSequenceBy is saveSequence. With later it is durable no sooner than what is saved next: see
+// engine.SwapLater.
+func (s *Store) saveSequenceBy(ctx context.Context, later bool) (uint64, error) {
 	q := &s.sequence
 	q.saving.Lock()
 	defer q.saving.Unlock()
@@ -269,7 +276,12 @@ func (s *Store) saveSequence(ctx context.Context) (uint64, error) {
 	}
 	content := binary.BigEndian.AppendUint64([]byte{sequenceRecordVersion}, n)
 	value, err := tagged.Record(&h, metaSequence, content)
-	if err == nil {
+	switch {
+	case err != nil:
+	case later:
+		_, err = engine.SwapLater(context.WithoutCancel(ctx), s.part, engine.Swap{Name: metaSequence, Revision: engine.AnyRevision, Value: value})
+		q.unsynced = err == nil
+	default:
 		err = engine.SetMeta(ctx, s.part, metaSequence, value)
 	}
 	if err != nil {
@@ -322,7 +334,8 @@ func (s *Store) noteSequence(ctx context.Context) error {
 }
 
 // endSequence is advance for Close. It does nothing if the number cannot be saved, or the keyring
-// was not proven.
+// was not proven. Without an anchor the number need not be durable before the keyring is closed, which mostly
+// saves the document once more: one wait for the disk does for both; see closeKeys.
 func (s *Store) endSequence() error {
 	if !s.proven.Load() {
 		return nil
@@ -334,9 +347,30 @@ func (s *Store) endSequence() error {
 		defer cancel()
 		defer s.keys.For(inner.Block{}).AfterFunc(cmp.Or(s.opts.Keyring.VaultTimeout, keyring.DefaultVaultTimeout), cancel)()
 	}
-	err := s.advance(ctx)
+	var err error
+	if s.sequence.anchor == nil {
+		_, err = s.saveSequenceBy(ctx, true)
+	} else {
+		err = s.advance(ctx)
+	}
 	if cannotWrite(err) || errors.Is(err, ErrNoStore) || s.keys.State().AnchorErr != nil { // Close of the keyring returns AnchorErr
 		return nil
+	}
+	return err
+}
+
+// closeKeys closes the keyring, and makes what was written durable that its Close has not: nobody writes any
+// more.
+func (s *Store) closeKeys() error {
+	before := s.keys.State().Generation
+	err := s.keys.Close()
+	s.sequence.saving.Lock()
+	unsynced := s.sequence.unsynced
+	s.sequence.saving.Unlock()
+	if unsynced && (err != nil || s.keys.State().Generation == before) {
+		if again := s.part.Sync(context.Background()); again != nil {
+			err = errors.Join(err, row.Damage(again))
+		}
 	}
 	return err
 }

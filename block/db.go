@@ -97,9 +97,10 @@ type DB struct {
 	caches    *row.Caches
 	catalogue *catalogue.Catalogue
 	stores    *pool.Pool[*Store]
-	use       row.Use // by what is done to the directory, and not in a store
-	one       bool    // Open made it, for one store
-	tasks     tasks   // end when it begins to close
+	use       row.Use     // by what is done to the directory, and not in a store
+	one       bool        // Open made it, for one store
+	clock     inner.Clock // of the keyrings of its stores
+	tasks     tasks       // end when it begins to close
 
 	copying chan struct{} // admits one Checkpoint at a time
 	listing sync.RWMutex  // held for reading by who adds to opened, and for writing by a Checkpoint

@@ -203,7 +203,7 @@ func (s *Store) newRewriter() *rewrite.Rewriter {
 			s.counts.Fail(tally.Rewrite, err)
 		}
 	})
-	return rewrite.New(rewrite.Config{Table: s.table, Use: &s.use, Keys: s.keys, Board: s.board, Ctx: s.ctx,
+	return rewrite.New(rewrite.Config{Table: &s.table, Use: &s.use, Keys: s.keys, Board: s.board, Ctx: s.ctx,
 		MayWrite: s.mayWrite, Wrote: s.wrote, ReadOnly: s.opts.ReadOnly, VaultRate: s.opts.VaultRate, RewriteRate: s.opts.RewriteRate})
 }
 

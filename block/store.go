@@ -27,6 +27,16 @@ import (
 // Every use of the engine is inside a hold of the keyring or under use. Close ends both and then
 // finds the engine at rest.
 type Store struct {
+	// What each Get and Put looks at comes first, and together: of a thousand stores that are used in turns,
+	// none is in a core's cache when it is used next.
+	keys  *keyring.Keyring
+	table row.Table
+	// proven says that the keyring has opened records of this store. Anyone who has the KEK's
+	// public key can make a keyring document, which would open nothing here. Nothing may be written
+	// under it.
+	proven atomic.Bool
+	counts tally.Counts // for Stats
+
 	opts     Options
 	db       *DB
 	alone    bool // Open made db for this store: it is closed with it
@@ -35,25 +45,17 @@ type Store struct {
 	part     engine.Partition // the store's rows and meta records; nil: there is none yet
 	use      row.Use
 	gone     chan struct{} // closed when nothing of this store uses the partition any more
-	keys     *keyring.Keyring
 	storage  *register.Storage
-	table    *row.Table
 	rewriter *rewrite.Rewriter
 	board    *progress.Board // the long operations that are under way
 	made     bool            // its document is in the engine; one whose creation fails has none, and vouches for nothing
-
-	// proven says that the keyring has opened records of this store. Anyone who has the KEK's
-	// public key can make a keyring document, which would open nothing here. Nothing may be written
-	// under it.
-	proven atomic.Bool
 
 	tasks
 	copyTurns
 	upkeep   upkeep // what the store does by itself
 	sequence sequence
-	counts   tally.Counts // for Stats
-	recent   recent       // for RecentEvents
-	given    given        // the KEKs that Open and ChangeKEK were given
+	recent   recent // for RecentEvents
+	given    given  // the KEKs that Open and ChangeKEK were given
 }
 
 // Open opens the store in dir, with k as the KEK that wraps its keyring. It creates a store if dir
@@ -194,6 +196,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
 	s.opts.Keyring.For(inner.Block{}).Spread = !d.one
 	s.opts.Keyring.For(inner.Block{}).Many = d.shared
+	s.opts.Keyring.For(inner.Block{}).Clock = &d.clock
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
 	s.watchKEK()
@@ -204,7 +207,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 // equip gives a store that has a keyring and a partition what its operations need. That is before the
 // DB has it among its open ones, where others find it: a Drop, for one.
 func (s *Store) equip() {
-	s.table = row.New(row.Config{Part: s.part, Number: s.number, Keys: s.keys, Use: &s.use,
+	s.table.Init(row.Config{Part: s.part, Number: s.number, Keys: s.keys, Use: &s.use,
 		Caches: s.db.caches, NoSync: s.opts.NoSync, Shared: s.db.shared, Wrote: s.wrote})
 	s.rewriter = s.newRewriter()
 }
@@ -374,7 +377,7 @@ func (s *Store) release() error {
 	var errs []error
 	tagger := s.tagger()
 	if s.keys != nil {
-		err := s.keys.Close()
+		err := s.closeKeys()
 		if s.db.shared && errors.Is(err, keyring.ErrNoDocument) {
 			err = nil // it was dropped, and there is nothing left to write to
 		}

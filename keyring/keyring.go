@@ -27,9 +27,14 @@ func (id StoreID) String() string { return hex.EncodeToString(id[:]) }
 // Locks, in the order in which they are taken: checks, turn, changes, docMu, mu. No vault
 // is called under turn, changes, docMu or mu, and no storage under docMu or mu.
 type Keyring struct {
+	// What each operation looks at comes first, and together: of a thousand keyrings that are used in turns, none
+	// is in a core's cache when it is used next.
+	session  atomic.Pointer[session] // nil: locked or closed
+	clock    vault.Clock
+	inFlight [shards]shard
+
 	opts      Options
 	anchoring anchoring
-	clock     vault.Clock
 	storage   Storage
 	storeID   StoreID
 	events    events
@@ -38,10 +43,8 @@ type Keyring struct {
 	reloading reloading
 	admitting chan struct{} // admits one call of Admit (inner.Options) at a time; nothing else is held
 
-	session  atomic.Pointer[session] // nil: locked or closed
-	inFlight [shards]shard
-	locked   atomic.Pointer[lockedError] // why there is no session, or why the last one ended
-	closed   atomic.Bool
+	locked atomic.Pointer[lockedError] // why there is no session, or why the last one ended
+	closed atomic.Bool
 
 	pins atomic.Int64 // of all sessions that anything is open of
 	// forgetting is whether somebody waits to erase epochs that were dropped.

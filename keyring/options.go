@@ -156,10 +156,13 @@ func (o *Options) withDefaults() (Options, error) {
 	if c.MaxEpochs == 0 {
 		c.MaxEpochs = MaxEpochs
 	}
-	if c.Clock == nil {
-		c.Clock = newSystemClock()
-	} else {
+	switch several := c.For(inner.Block{}).Clock; {
+	case c.Clock != nil:
 		c.Clock = wallClock{c.Clock}
+	case several != nil:
+		c.Clock = several.Or(func() inner.Time { return newSystemClock() })
+	default:
+		c.Clock = newSystemClock()
 	}
 	switch {
 	case c.Wrapping > ByKEK:

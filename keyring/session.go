@@ -96,23 +96,37 @@ func (s *session) epoch(id uint32) *epoch {
 // secret.Do, so that it is erased when the session lets go of it. Nothing of what the
 // document says was reserved is this session's: the first DEK goes by reserve.
 func newEpoch(k *epochKey) (e *epoch, err error) {
-	e = &epoch{id: k.id, created: k.created}
+	e = new(epoch)
+	return e, e.begin(k)
+}
+
+func (e *epoch) begin(k *epochKey) (err error) {
+	e.id, e.created = k.id, k.created
 	secret.Do(func() { e.aead, err = dek.NewAEAD(k.key[:]) })
 	e.sum = k.sum()
 	e.counted.Store(k.reserved)
-	return e, err
+	return err
 }
 
+// newEpochSet returns the epochs of a body. The set and the current one lie together, because each
+// operation looks at both; see Keyring.
 func newEpochSet(b *body) (*epochSet, error) {
-	set := &epochSet{}
+	both := new(struct {
+		set     epochSet
+		current epoch
+	})
+	set := &both.set
 	for i := range b.epochs {
-		e, err := newEpoch(&b.epochs[i])
-		if err != nil {
+		e := &both.current
+		if i < len(b.epochs)-1 {
+			e = new(epoch)
+		}
+		if err := e.begin(&b.epochs[i]); err != nil {
 			return nil, err
 		}
 		set.all = append(set.all, e)
 	}
-	set.current = set.all[len(set.all)-1]
+	set.current = &both.current
 	return set, nil
 }
 

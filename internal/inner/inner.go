@@ -8,6 +8,7 @@ package inner
 import (
 	"encoding/hex"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -40,6 +41,10 @@ type Options struct {
 	// of an epoch at first: a 64th, as one of a few reserves, would leave nothing for the 65th, which would have to
 	// begin another epoch, of which all others reserve a 64th again when they take it up.
 	Many bool
+	// Clock, if not nil, is the system's clock of several keyrings, in the place of one for each, which
+	// would be looked at by each of its operations in memory of its own. It does nothing where the caller
+	// gave one. Default: none.
+	Clock *Clock
 	// Admit, if not nil, is called whenever a document was opened, before any key of
 	// it can be used: at Open, when access comes back, and when what another keyring has
 	// saved is taken up; once at a time. It may refuse: for a store that has to look at
@@ -48,6 +53,26 @@ type Options struct {
 	// keyring locked. It must not use the keyring. Once the keyring has locked or closed meanwhile,
 	// what it was given tags nothing any more: its Tag returns random bytes. Default: none.
 	Admit func(Opened) error
+}
+
+// Clock is one clock, which is made by whoever asks for it first. The zero Clock is ready; it is safe for
+// concurrent use.
+type Clock struct {
+	once  sync.Once
+	clock Time
+}
+
+// Time is what a clock has: it is vault.Clock, which this package does not know.
+type Time interface {
+	Now() time.Time
+	Elapsed() time.Duration
+	AfterFunc(d time.Duration, f func()) (stop func() bool)
+}
+
+// Or returns the clock, having made it with f if there is none yet.
+func (c *Clock) Or(f func() Time) Time {
+	c.once.Do(func() { c.clock = f() })
+	return c.clock
 }
 
 // Opened is what [Options].Admit, and a storage that has SwapTagged, are given of a document that

@@ -14,16 +14,17 @@ import (
 type Table struct {
 	Part engine.Partition
 
-	use     *Use
 	keys    *keyring.Keyring
+	store   keyring.StoreID
 	salt    uint64 // of the ids in the caches, which tables share
+	records *recordCache
+	rows    *rowCache
+	scratch *sync.Pool // of *scratch
 	noSync  bool
 	shared  bool
 	judged  atomic.Uint64 // the floor's revision that was last known before the document was looked at; see judge
 	wrote   func()
-	records *recordCache
-	rows    *rowCache
-	scratch *sync.Pool // of *scratch
+	use     *Use
 }
 
 // Config configures a Table.
@@ -40,12 +41,19 @@ type Config struct {
 
 // New returns the table of a store that has a keyring.
 func New(c Config) *Table {
+	t := new(Table)
+	t.Init(c)
+	return t
+}
+
+// Init makes a zero Table that of a store which has a keyring. So a store has its table in its own memory.
+func (t *Table) Init(c Config) {
 	if c.Caches == nil {
 		c.Caches = NewCaches(0, 0)
 	}
-	t := &Table{Part: c.Part, salt: c.Caches.salt(c.Number), keys: c.Keys, use: c.Use, noSync: c.NoSync, shared: c.Shared, wrote: c.Wrote,
-		records: c.Caches.records, rows: c.Caches.rows, scratch: &c.Caches.scratch}
-	return t
+	t.Part, t.salt, t.keys, t.store, t.use = c.Part, c.Caches.salt(c.Number), c.Keys, c.Keys.StoreID(), c.Use
+	t.noSync, t.shared, t.wrote = c.NoSync, c.Shared, c.Wrote
+	t.records, t.rows, t.scratch = c.Caches.records, c.Caches.rows, &c.Caches.scratch
 }
 
 // CacheStats counts the look-ups in a cache and what it holds.
@@ -69,12 +77,11 @@ type scratch struct {
 // borrow returns a scratch that is bound to a block.
 func (t *Table) borrow(id []byte) *scratch {
 	sc := t.scratch.Get().(*scratch)
-	store := t.keys.StoreID()
 	sc.aad = append(sc.aad[:0], blockVersion)
-	sc.aad = append(sc.aad, store[:]...)
+	sc.aad = append(sc.aad, t.store[:]...)
 	sc.aad = append(sc.aad, id...)
 	// The DEK record is bound to what follows the store id.
-	sc.binding.Set(sc.aad[1+len(store):])
+	sc.binding.Set(sc.aad[1+len(t.store):])
 	return sc
 }
 
