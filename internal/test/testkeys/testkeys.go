@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"encoding/pem"
 	"fmt"
+	"sync"
 )
 
 //go:embed testkeys.pem
@@ -16,9 +17,9 @@ var all string
 // PEM returns the text of all pairs, each PKCS #1.
 func PEM() []byte { return []byte(all) }
 
-// Pairs returns the pairs, RSA of 2048 bits, always in the same order and each time in new
-// memory: a test may alter or erase them.
-func Pairs() (keys []*rsa.PrivateKey, err error) {
+// Pairs returns the pairs, RSA of 2048 bits, always in the same order. They are not to be
+// changed.
+var Pairs = sync.OnceValues(func() (keys []*rsa.PrivateKey, err error) {
 	for rest := PEM(); ; {
 		var b *pem.Block
 		if b, rest = pem.Decode(rest); b == nil {
@@ -30,4 +31,4 @@ func Pairs() (keys []*rsa.PrivateKey, err error) {
 		}
 		keys = append(keys, k)
 	}
-}
+})
