@@ -82,7 +82,7 @@ func (c *dbCrashRig) see(at string, ended bool) {
 func (c *dbCrashRig) each(crashes []dbCrash, f func(g *dbRig, cr dbCrash)) {
 	c.t.Helper()
 	require.Greater(c.t, len(crashes), 3, "the operation was watched") // three are of its end
-	one := 1 + len(crashes)/61 // in so many
+	one := 1 + len(crashes)/61                                         // in so many
 	if *crashAll {
 		one = 1
 	}
