@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/internal/test/accesstest"
+	"github.com/blockseal/blockseal/internal/test/testkeys"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -81,8 +82,7 @@ func fileWorld(t *testing.T, clock *vaulttest.Clock) accesstest.World {
 		Clock: clock, InsecureKDF: true, KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 10}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, v.Close()) })
-	pool, err := os.ReadFile("../vault/vaulttest/testkeys.pem")
-	require.NoError(t, err)
+	pool := testkeys.PEM()
 	var opts local.KeyOptions
 	newVersion := func() vault.KeyID { // reading a key pair takes a thousandth of making one
 		first, rest := pem.Decode(pool)

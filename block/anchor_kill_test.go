@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/test/seed"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -39,6 +40,7 @@ func TestAnchorOutlivesKills(t *testing.T) {
 	dir, anchor := filepath.Join(root, "store"), filepath.Join(root, "anchor", "file")
 	require.NoError(t, os.Mkdir(filepath.Dir(anchor), 0o700))
 	acknowledged := -1
+	rng := rand.New(rand.NewPCG(seed.Of(t), 0))
 	var last keyring.Point
 	for round := range *anchorKills {
 		child := exec.Command(os.Args[0], "-test.run=^TestAnchorOutlivesKills$", "-test.v")
@@ -49,7 +51,7 @@ func TestAnchorOutlivesKills(t *testing.T) {
 		// After so many acknowledgements, whenever that is, it is killed in the middle of the next.
 		said := bufio.NewScanner(out)
 		var other []string
-		left := 1 + rand.IntN(300)
+		left := 1 + rng.IntN(300)
 		for left > 0 && said.Scan() {
 			if n, ok := strings.CutPrefix(said.Text(), "acknowledged "); ok {
 				acknowledged, err = strconv.Atoi(n)

@@ -21,7 +21,7 @@ import (
 )
 
 var crashAll = flag.Bool("crash.all", false,
-	"reopen the store as it was at every operation on its files during a rotation, not at a sample of them")
+	"reopen the store, or the DB, as it was at every operation on its files during what is cut off, not at a sample of them")
 
 // crashSample is how many crashes of each rotation are looked at without -crash.all.
 func crashSample() int {

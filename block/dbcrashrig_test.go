@@ -77,13 +77,21 @@ func (c *dbCrashRig) see(at string, ended bool) {
 	}
 }
 
-// each calls f with the DB that each crash left. Under the race detector it takes every tenth.
+// each calls f with the DB that each crash left, or some sixty of them if -crash.all is not
+// given. Under the race detector it takes every tenth.
 func (c *dbCrashRig) each(crashes []dbCrash, f func(g *dbRig, cr dbCrash)) {
 	c.t.Helper()
 	require.Greater(c.t, len(crashes), 3, "the operation was watched") // three are of its end
-	c.t.Logf("%d crashes", len(crashes))
+	one := 1 + len(crashes)/61                                         // in so many
+	if *crashAll {
+		one = 1
+	}
+	if race.Enabled {
+		one = 10
+	}
+	c.t.Logf("%d crashes, of which one in %d is looked at", len(crashes), one)
 	for i, cr := range crashes {
-		if race.Enabled && i%10 > 0 && !cr.ended {
+		if i%one > 0 && !cr.ended {
 			continue
 		}
 		ok := c.t.Run("", func(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/test/seed"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -37,6 +38,7 @@ func TestPrefix(t *testing.T) {
 		require.Equal(t, want.End, got.End, "%q", p)
 	}
 	some := rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 'a', 0xfe, 0xff}), 0, 4)
+	seed.Rapid(t)
 	rapid.Check(t, func(t *rapid.T) {
 		p, id := some.Draw(t, "prefix"), some.Draw(t, "id")
 		r := block.Prefix(p)

@@ -1,8 +1,6 @@
 package block_test
 
 import (
-	"crypto/rand"
-	"crypto/rsa"
 	"fmt"
 	"sync"
 	"testing"
@@ -13,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/test/testkeys"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -196,8 +195,9 @@ func bare(keys []block.ReceiptKey) (out []block.ReceiptKey) {
 // them together, and a receipt does not say that it is gone as long as one of them is
 // there.
 func TestOneKeyUnderManyNames(t *testing.T) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	pairs, err := testkeys.Pairs()
 	require.NoError(t, err)
+	key := pairs[len(pairs)-1] // the rig's vault begins with the first
 	g := newRig(t)
 	var mu sync.Mutex
 	var moved []string
@@ -266,8 +266,9 @@ func TestOneKeyUnderManyNames(t *testing.T) {
 // A version that the vault has and that is the same key is taken up by itself, because the
 // one before may not serve for long; the event says that it is no other key.
 func TestSameKeyIsTakenUpAndSaidToBe(t *testing.T) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	pairs, err := testkeys.Pairs()
 	require.NoError(t, err)
+	key := pairs[len(pairs)-1] // the rig's vault begins with the first
 	g := newRig(t)
 	told := make(chan string, 16)
 	g.opts.Keyring.OnEvent = func(e keyring.Event) {

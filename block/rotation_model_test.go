@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/test/seed"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -224,6 +225,7 @@ func checks(t *testing.T, n int) {
 
 func TestModelWithRotations(t *testing.T) {
 	checks(t, 40)
+	seed.Rapid(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		m := newModel(t, rt)
 		defer func() { m.s.Close() }()

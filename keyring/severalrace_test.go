@@ -22,6 +22,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/blockseal/blockseal/internal/inner"
+	"github.com/blockseal/blockseal/internal/test/seed"
 	"github.com/blockseal/blockseal/internal/test/testkeys"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
@@ -199,6 +200,7 @@ func (h *history) settled(t require.TestingT, most, lost uint64, rings []*keyrin
 // they wrap together is counted once, to the last DEK.
 func TestSeveralKeyringsAtRandom(t *testing.T) {
 	t.Parallel()
+	seed.Rapid(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		g := newRig(t)
 		g.opts.EpochMaxDEKs = 256 // slices of 4
@@ -329,10 +331,11 @@ func TestSeveralProcesses(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, r.Close())
 		h := &history{wrapped: map[uint32]uint64{}}
+		drawn := seed.Of(t)
 		var wg sync.WaitGroup
 		for process := range processes {
 			c := exec.Command(os.Args[0], "-test.run=^TestSeveralProcesses$", "-test.v")
-			c.Env = append(os.Environ(), "BLOCKSEAL_SEVERAL_CHILD="+path, "BLOCKSEAL_SEVERAL_SEED="+strconv.Itoa(process))
+			c.Env = append(os.Environ(), "BLOCKSEAL_SEVERAL_CHILD="+path, "BLOCKSEAL_SEVERAL_SEED="+strconv.FormatUint(drawn+uint64(process), 10))
 			dies := kill && process == 0
 			if dies {
 				c.Env = append(c.Env, "BLOCKSEAL_SEVERAL_DIES=1")

@@ -17,12 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/test/seed"
 )
 
-var (
-	histrounds = flag.Int("histories", 1, "histories of several processes to check")
-	histseed   = flag.Uint64("seed", 1, "of the operations and of what goes wrong; printed")
-)
+var histrounds = flag.Int("histories", 1, "histories of several processes to check")
 
 // Of the histories: how many blocks, processes, and operations of each process.
 const (
@@ -170,7 +168,8 @@ func (o op) parse(answer string) (d *done, known, failed bool) {
 // times at which it was asked for and given. So nothing that was acknowledged is lost, and nothing is read that
 // was replaced before.
 func TestProcessesAreLinearisable(t *testing.T) {
-	t.Logf("-seed %d -histories %d", *histseed, *histrounds)
+	drawn := seed.Of(t)
+	t.Logf("-histories %d", *histrounds)
 	for round := range *histrounds {
 		g := newProcesses(t)
 		own := g.create(g.here(), "store")
@@ -243,7 +242,7 @@ func TestProcessesAreLinearisable(t *testing.T) {
 			}
 			p.kill()
 		}
-		rng := rand.New(rand.NewPCG(*histseed, uint64(round)))
+		rng := rand.New(rand.NewPCG(drawn, uint64(round)))
 		var clients sync.WaitGroup
 		for c := range histClient {
 			rng := rand.New(rand.NewPCG(rng.Uint64(), uint64(c)))

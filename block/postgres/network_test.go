@@ -15,13 +15,13 @@ import (
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/internal/test/pgserver"
+	"github.com/blockseal/blockseal/internal/test/seed"
 )
 
 // Writers go on through a network that cuts connections, delays them and closes them halfway, at seeded
 // moments, within a commit too, while the epoch is rotated and the sequence number is saved. Each call ends; what
 // was acknowledged is there, what was refused is not, and only of what is ErrOutcomeUnknown it may be either.
 func TestNetworkThatCuts(t *testing.T) {
-	t.Logf("-seed %d", *histseed)
 	g := newRig(t)
 	g.store.AnchorEvery = time.Hour // it is saved when the test says so
 	proxy, err := pgserver.NewProxy(g.server)
@@ -30,7 +30,7 @@ func TestNetworkThatCuts(t *testing.T) {
 	db := g.dbOf(newPool(t, proxy.Conn("program", "pool_max_conns=8", "connect_timeout=5")))
 	s := g.create(db, "store")
 	var mu sync.Mutex
-	rng := rand.New(rand.NewPCG(*histseed, 0))
+	rng := rand.New(rand.NewPCG(seed.Of(t), 0))
 	dice := func(n int) int { mu.Lock(); defer mu.Unlock(); return rng.IntN(n) }
 	const writers, each = 6, 80
 	var unknown, refused atomic.Int64

@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/test/seed"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -111,6 +112,7 @@ func (g *rig) check(want map[string]string) {
 // Whatever transactions do, abort, and crash, the tables and indexes are those of a
 // map to which the committed ones were applied.
 func TestAgainstAMap(t *testing.T) {
+	seed.Rapid(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		g := newRig(t)
 		want := map[string]string{}

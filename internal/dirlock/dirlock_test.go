@@ -16,17 +16,16 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/internal/test/load"
+	"github.com/blockseal/blockseal/internal/test/seed"
 )
 
 var (
 	rounds = flag.Int("rounds", 20, "of two processes and two names in TestCampaign")
-	seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of TestCampaign; printed")
 )
 
 // spelling is a name of the store's directory, for a process whose working directory is
@@ -176,8 +175,8 @@ func TestReaders(t *testing.T) {
 // Two processes want one store at the same time, each under two names: one of the four
 // gets it, and what it was acknowledged is there afterwards, also if it was killed.
 func TestCampaign(t *testing.T) {
-	t.Logf("-seed %d -rounds %d", *seed, *rounds)
-	rng := rand.New(rand.NewPCG(*seed, 0))
+	t.Logf("-rounds %d", *rounds)
+	rng := rand.New(rand.NewPCG(seed.Of(t), 0))
 	u := prepare(t)
 	names, missing := spellings(t, u.dir)
 	t.Logf("%d names; cannot be had here: %v", len(names), missing)

@@ -27,7 +27,7 @@ func imports() map[string][]string {
 		"vault/local":     {"vault", "internal/secret", "internal/keyfile"},
 		"vault/azure":     {"vault", "internal/keyfile", "internal/quota"},
 		"vault/audit":     {"vault"},
-		"vault/vaulttest": {"vault"},
+		"vault/vaulttest": {"vault", "internal/test/testkeys"},
 		"kek":             {"vault"},
 		"dek":             {"internal/secret"},
 		"keyring":         {"vault", "kek", "dek", "internal/secret", "internal/inner"},

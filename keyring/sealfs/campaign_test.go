@@ -15,12 +15,12 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/test/seed"
 	"github.com/blockseal/blockseal/keyring/sealfs"
 )
 
 var (
-	crashes   = flag.Int("crashes", 30, "how many crashes of the machine TestModel looks at")
-	modelSeed = flag.Uint64("model.seed", 1, "the seed of TestModel")
+	crashes = flag.Int("crashes", 30, "how many crashes of the machine TestModel looks at")
 )
 
 // model is a database and what has to be in it.
@@ -66,8 +66,7 @@ func (m *model) check(db *pebble.DB, has map[string]uint64) {
 // of the machine, with none, half or all kept of what was not synced: what was acknowledged is there, in
 // checkpoints what was there then, and nothing else.
 func TestModel(t *testing.T) {
-	t.Logf("seed %d", *modelSeed)
-	rng := rand.New(rand.NewPCG(*modelSeed, 1))
+	rng := rand.New(rand.NewPCG(seed.Of(t), 1))
 	g := newRig(t, nil)
 	m := &model{t: t, g: g, rng: rng, mem: vfs.NewCrashableMem(), has: map[string]uint64{}}
 	m.open()

@@ -12,12 +12,13 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/metamorphic"
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/test/seed"
 )
 
 var (
 	metaRounds = flag.Int("metamorphic.rounds", 2, "how many random operations and options of Pebble's metamorphic test are compared")
 	metaOps    = flag.Uint64("metamorphic.ops", 1500, "how many operations each has")
-	metaSeed   = flag.Uint64("metamorphic.seed", 1, "the first seed")
 )
 
 // sealedOption seals the file system of a metamorphic test, also that which a simulated crash of the
@@ -55,7 +56,8 @@ func (h *history) bytes() []byte {
 // was synced has to be there.
 func TestMetamorphic(t *testing.T) {
 	kf := metamorphic.TestkeysKeyFormat
-	for seed := *metaSeed; seed < *metaSeed+uint64(*metaRounds); seed++ {
+	first := seed.Of(t)
+	for seed := first; seed < first+uint64(*metaRounds); seed++ {
 		t.Logf("seed %d", seed)
 		dir := t.TempDir()
 		var paths []string

@@ -1,27 +1,18 @@
 package local
 
 import (
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
-	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/test/testkeys"
 )
 
 // A sealed private key opens in its own place alone: not under another name, version
 // or vault, and not with another public key.
 func TestSealedKeysCannotBeExchanged(t *testing.T) {
-	rest, err := os.ReadFile("../vaulttest/testkeys.pem")
+	keys, err := testkeys.Pairs()
 	require.NoError(t, err)
-	var keys [2]*rsa.PrivateKey
-	for i := range keys {
-		var b *pem.Block
-		b, rest = pem.Decode(rest)
-		keys[i], err = x509.ParsePKCS1PrivateKey(b.Bytes)
-		require.NoError(t, err)
-	}
 	master, id := make([]byte, keySize), [idSize]byte{1}
 	v := version{ID: newVersion(), public: &keys[0].PublicKey}
 	v.Private, err = sealPrivate(master, id, "kek", v.ID, keys[0])

@@ -2,12 +2,12 @@ package vaulttest
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/rsa"
 	"errors"
 	"sync"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/test/testkeys"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -114,12 +114,13 @@ func (r *adminRun) succeeds(next func(context.Context, string) (vault.Key, error
 }
 
 func checkImport(r *adminRun) {
-	for _, newVersion := range []bool{false, true} {
-		// No test key: a vault for tests may have the same by itself.
-		private, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			r.T.Fatalf("generate an RSA-2048 key: %v", err)
-		}
+	pairs, err := testkeys.Pairs()
+	if err != nil {
+		r.T.Fatalf("%v", err)
+	}
+	for i, newVersion := range []bool{false, true} {
+		// The last ones: a vault for tests may have the first ones by itself.
+		private := pairs[len(pairs)-1-i]
 		k, err := r.Import(r.ctx(), "kek", private, newVersion)
 		r.did("import", "kek", err)
 		r.shows(vault.KeyID{Name: "kek"}, k)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/test/testkeys"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -22,9 +23,9 @@ func TestKeysAreDistinctAndAcceptable(t *testing.T) {
 	require.Equal(t, vaulttest.DefaultName, v.Name())
 	seen := map[[32]byte]bool{}
 	hexVersion := regexp.MustCompile(`^[0-9a-f]{32}$`)
-	pems, err := os.ReadFile("testkeys.pem")
+	pairs, err := testkeys.Pairs()
 	require.NoError(t, err)
-	pooled := len(regexp.MustCompile("BEGIN RSA PRIVATE KEY").FindAll(pems, -1))
+	pooled := len(pairs)
 	require.GreaterOrEqual(t, pooled, 16)
 	// One more than the pool has, so that the last is generated.
 	id := v.CreateKey("kek")

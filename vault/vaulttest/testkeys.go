@@ -4,24 +4,19 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	_ "embed"
 	"encoding/pem"
 	"fmt"
+
+	"github.com/blockseal/blockseal/internal/test/testkeys"
 )
 
-// testKeysPEM holds the pool of key pairs: making an RSA-2048 key takes up to a
-// second, reading one a millisecond.
-//
-//go:embed testkeys.pem
-var testKeysPEM []byte
-
 // keyPool hands out RSA-2048 key pairs, no two alike: first those of
-// testkeys.pem, then new ones.
+// testkeys, then new ones, which take up to a second each.
 type keyPool struct {
 	rest []byte // PEM not handed out yet
 }
 
-func newKeyPool() *keyPool { return &keyPool{rest: testKeysPEM} }
+func newKeyPool() *keyPool { return &keyPool{rest: testkeys.PEM()} }
 
 // next is not safe for concurrent use.
 func (p *keyPool) next() *rsa.PrivateKey {
@@ -36,7 +31,7 @@ func (p *keyPool) next() *rsa.PrivateKey {
 	}
 	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
 	if err != nil {
-		panic(fmt.Sprintf("vaulttest: testkeys.pem: %v", err))
+		panic(fmt.Sprintf("vaulttest: the key pairs for tests: %v", err))
 	}
 	return key
 }

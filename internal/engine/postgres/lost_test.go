@@ -15,6 +15,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/test/pgserver"
+	"github.com/blockseal/blockseal/internal/test/seed"
 )
 
 var ends = flag.Int("ends", 3, "how often the server is killed while there is a load on it")
@@ -30,10 +31,8 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 	own := newRig(t, newServer(t))
 	proxy := newProxy(t, own.s)
 	r := own.through(proxy, "pool_max_conns=8", "connect_timeout=5")
-	seed := *seedFlag
-	t.Logf("seed %d", seed)
 	var mu sync.Mutex
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng := rand.New(rand.NewPCG(seed.Of(t), 0))
 	dice := func(n int) int { mu.Lock(); defer mu.Unlock(); return rng.IntN(n) }
 	trouble := func(bool, []byte) pgserver.Verdict {
 		switch dice(100) {

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"sync"
@@ -18,8 +17,6 @@ import (
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/test/pgserver"
 )
-
-var seedFlag = flag.Uint64("seed", 1, "of what is random in these tests; printed")
 
 // The server of those tests that leave it as it is, each of which has a schema of its own in it.
 var (

@@ -17,6 +17,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/engine/memory"
+	"github.com/blockseal/blockseal/internal/test/seed"
 )
 
 // lives keeps what ends the views of an engine, for the test to do.
@@ -235,9 +236,7 @@ func TestStoppedProcessesAreEnded(t *testing.T) {
 func TestCursorsGoAsInMemory(t *testing.T) {
 	r := newRig(t, shared(t))
 	m := memory.New().Partition(7)
-	seed := *seedFlag
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng := rand.New(rand.NewPCG(seed.Of(t), 0))
 	head := strings.Repeat("h", headSize-2)
 	id := func() []byte {
 		out := []byte{}

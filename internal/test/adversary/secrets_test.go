@@ -8,11 +8,9 @@ import (
 	"crypto/pbkdf2"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"strings"
@@ -21,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/test/testkeys"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -197,21 +196,14 @@ func (s *secrets) addVault(t testing.TB, path string, passphrase []byte) {
 
 // testKeys returns RSA keys that are made for tests, and adds their private halves.
 func (s *secrets) testKeys(t testing.TB, n int) []*rsa.PrivateKey {
-	rest, err := os.ReadFile("../../../vault/vaulttest/testkeys.pem")
+	pairs, err := testkeys.Pairs()
 	require.NoError(t, err)
-	var out []*rsa.PrivateKey
-	for len(out) < n {
-		var b *pem.Block
-		b, rest = pem.Decode(rest)
-		require.NotNil(t, b)
-		k, err := x509.ParsePKCS1PrivateKey(b.Bytes)
-		require.NoError(t, err)
+	for _, k := range pairs[:n] {
 		s.add("RSA private exponent", k.D.Bytes())
 		s.add("RSA prime", k.Primes[0].Bytes())
 		s.add("RSA prime", k.Primes[1].Bytes())
-		out = append(out, k)
 	}
-	return out
+	return pairs[:n]
 }
 
 // The search finds what it is to find: a test of the test.

@@ -4,7 +4,7 @@
 //
 //	go test ./internal/test/crash -run Campaign -v                      # a hundred crashes
 //	go test ./internal/test/crash -run Campaign -v -clones 5000 -timeout 2h
-//	go test ./internal/test/crash -run Campaign -v -seed 7              # the same load again
+//	BLOCKSEAL_SEED=7 go test ./internal/test/crash -run Campaign -v     # the same load again
 package crash
 
 import (
@@ -25,6 +25,7 @@ import (
 
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/internal/test/ledger"
+	"github.com/blockseal/blockseal/internal/test/seed"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -32,7 +33,6 @@ import (
 
 var (
 	clones = flag.Int("clones", 100, "crashes to look at")
-	seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the load and of the moments; printed")
 )
 
 const (
@@ -240,8 +240,8 @@ func (w *world) check(c crash) {
 }
 
 func TestCampaign(t *testing.T) {
-	t.Logf("-seed %d -clones %d", *seed, *clones)
-	rng := rand.New(rand.NewPCG(*seed, 0))
+	t.Logf("-clones %d", *clones)
+	rng := rand.New(rand.NewPCG(seed.Of(t), 0))
 	looked, versions := 0, uint64(0)
 	total := map[string]int64{}
 	for looked < *clones {

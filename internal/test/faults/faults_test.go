@@ -46,12 +46,12 @@ import (
 
 	"github.com/blockseal/blockseal/internal/test/ledger"
 	"github.com/blockseal/blockseal/internal/test/load"
+	"github.com/blockseal/blockseal/internal/test/seed"
 	"github.com/blockseal/blockseal/internal/test/seldom"
 )
 
 var (
 	every = flag.Bool("every", false, "fail at every operation, not at a sample of them")
-	seed  = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the load and of the sample; printed")
 )
 
 const (
@@ -119,8 +119,8 @@ func run(t *testing.T, d load.Dir, index int, kind string, seed uint64) (status 
 }
 
 func TestCampaign(t *testing.T) {
-	t.Logf("-seed %d -every %t", *seed, *every)
-	rng := rand.New(rand.NewPCG(*seed, 0))
+	t.Logf("-every %t", *every)
+	rng := rand.New(rand.NewPCG(seed.Of(t), 0))
 	d, err := load.Prepare(context.Background(), t.TempDir())
 	require.NoError(t, err)
 	status, stderr := run(t, d, -1, "", rng.Uint64())

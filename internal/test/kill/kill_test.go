@@ -18,11 +18,11 @@ import (
 
 	"github.com/blockseal/blockseal/internal/test/ledger"
 	"github.com/blockseal/blockseal/internal/test/load"
+	"github.com/blockseal/blockseal/internal/test/seed"
 )
 
 var (
 	kills = flag.Int("kills", 5, "processes to kill")
-	seed  = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the load and of the moments; printed")
 )
 
 func TestMain(m *testing.M) {
@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 
 func TestCampaign(t *testing.T) {
 	ctx := context.Background()
-	t.Logf("-seed %d -kills %d", *seed, *kills)
-	rng := rand.New(rand.NewPCG(*seed, 0))
+	t.Logf("-kills %d", *kills)
+	rng := rand.New(rand.NewPCG(seed.Of(t), 0))
 	d, err := load.Prepare(ctx, t.TempDir())
 	require.NoError(t, err)
 	l := ledger.New(nil)

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/internal/test/seed"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault/vaulttest"
@@ -30,7 +31,6 @@ import (
 
 var (
 	rounds = flag.Int("rounds", 200, "histories to check")
-	seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the operations; printed")
 )
 
 const (
@@ -166,9 +166,9 @@ func history(t *testing.T, ctx context.Context, s *block.Store, rng *rand.Rand) 
 }
 
 func TestLinearisable(t *testing.T) {
-	t.Logf("-seed %d -rounds %d", *seed, *rounds)
+	t.Logf("-rounds %d", *rounds)
 	ctx := context.Background()
-	rng := rand.New(rand.NewPCG(*seed, 0))
+	rng := rand.New(rand.NewPCG(seed.Of(t), 0))
 	checked, rotations := 0, 0
 	for _, rows := range []int64{0, -1} { // with the row cache, and without
 		v := vaulttest.New(nil)
@@ -195,7 +195,7 @@ func TestLinearisable(t *testing.T) {
 		}()
 		for range *rounds / 2 {
 			ops := history(t, ctx, s, rng)
-			require.True(t, porcupine.CheckOperations(model, ops), "no order explains the answers; -seed %d: %v", *seed, ops)
+			require.True(t, porcupine.CheckOperations(model, ops), "no order explains the answers: %v", ops)
 			checked += len(ops)
 		}
 		close(stop)

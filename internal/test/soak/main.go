@@ -24,6 +24,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/test/ledger"
 	"github.com/blockseal/blockseal/internal/test/load"
+	"github.com/blockseal/blockseal/internal/test/seed"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault/local"
 )
@@ -77,10 +78,13 @@ var errTooShort = errors.New("nothing was written: give it longer")
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
 	length := flags.Duration("for", 2*time.Minute, "how long")
-	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "of what happens, and when")
 	file := flags.String("o", "", "write the result to this `file` too")
 	dir := flags.String("dir", "", "where the store is made and kept (default: a temporary directory)")
 	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	drawn, err := seed.Parse(os.Getenv(seed.Variable)) // of what happens, and when
+	if err != nil {
 		return err
 	}
 	if *dir == "" {
@@ -91,9 +95,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		defer os.RemoveAll(tmp)
 		*dir = tmp
 	}
-	r := result{seed: *seed}
+	r := result{seed: drawn}
 	start := time.Now()
-	r.loss = r.soak(ctx, *dir, *length, rand.New(rand.NewPCG(*seed, 0)))
+	r.loss = r.soak(ctx, *dir, *length, rand.New(rand.NewPCG(drawn, 0)))
 	r.took = time.Since(start)
 	page := r.page()
 	fmt.Fprint(out, page)

@@ -1,31 +1,34 @@
-// Package testkeys reads the public key pairs of vault/vaulttest for tests of other packages:
-// making a pair takes up to a second.
+// Package testkeys has key pairs for tests, which protect nothing: making a pair takes up to
+// a second, reading one a millisecond.
 package testkeys
 
 import (
 	"crypto/rsa"
 	"crypto/x509"
+	_ "embed"
 	"encoding/pem"
-	"os"
-	"path/filepath"
-	"runtime"
+	"fmt"
 	"sync"
 )
+
+//go:embed testkeys.pem
+var all string
+
+// PEM returns the text of all pairs, each PKCS #1.
+func PEM() []byte { return []byte(all) }
 
 // Pairs returns the pairs, RSA of 2048 bits, always in the same order. They are not to be
 // changed.
 var Pairs = sync.OnceValues(func() (keys []*rsa.PrivateKey, err error) {
-	_, here, _, _ := runtime.Caller(0)
-	rest, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../../../vault/vaulttest/testkeys.pem"))
-	for err == nil {
+	for rest := PEM(); ; {
 		var b *pem.Block
 		if b, rest = pem.Decode(rest); b == nil {
-			break
+			return keys, nil
 		}
-		var k *rsa.PrivateKey
-		if k, err = x509.ParsePKCS1PrivateKey(b.Bytes); err == nil {
-			keys = append(keys, k)
+		k, err := x509.ParsePKCS1PrivateKey(b.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("testkeys.pem: %w", err)
 		}
+		keys = append(keys, k)
 	}
-	return keys, err
 })
