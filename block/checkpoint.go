@@ -339,6 +339,9 @@ func (c *copyOfAll) register(ctx context.Context) error {
 		return err
 	}
 	defer lock.Close()
+	if files := c.db.files; files != nil {
+		fsys = files.present()
+	}
 	e, err := pebble.Open(c.dir, lock, pebble.Options{FS: fsys, ReadOnly: true, Fatal: c.db.opts.Pebble.Fatal})
 	if err != nil {
 		return err
@@ -368,6 +371,11 @@ func (c *copyOfAll) leave() error {
 		t := s.tagger()
 		defer t.Destroy()
 		taggers[s.number] = t
+	}
+	if files := c.db.files; files != nil {
+		if err := files.copyTo(c.dir); err != nil {
+			return err
+		}
 	}
 	return c.db.place.LeaveCopy(c.dir, c.directory, taggers)
 }

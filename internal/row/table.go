@@ -21,6 +21,7 @@ type Table struct {
 	shared  bool
 	judged  atomic.Uint64 // the floor's revision that was last known before the document was looked at; see judge
 	wrote   func()
+	ready   func() error // nil: always
 	records *recordCache
 	rows    *rowCache
 	scratch *sync.Pool // of *scratch
@@ -36,6 +37,9 @@ type Config struct {
 	NoSync bool    // commits need not be durable
 	Shared bool    // other processes have the rows too, and the document; see engine.Sharer
 	Wrote  func()  // is called after each write that was applied
+	// Ready, if not nil, refuses reads with its error, also of what is in a cache: the engine does so for
+	// its own part.
+	Ready func() error
 }
 
 // New returns the table of a store that has a keyring.
@@ -43,7 +47,7 @@ func New(c Config) *Table {
 	if c.Caches == nil {
 		c.Caches = NewCaches(0, 0)
 	}
-	t := &Table{Part: c.Part, salt: c.Caches.salt(c.Number), keys: c.Keys, use: c.Use, noSync: c.NoSync, shared: c.Shared, wrote: c.Wrote,
+	t := &Table{Part: c.Part, salt: c.Caches.salt(c.Number), keys: c.Keys, use: c.Use, noSync: c.NoSync, shared: c.Shared, wrote: c.Wrote, ready: c.Ready,
 		records: c.Caches.records, rows: c.Caches.rows, scratch: &c.Caches.scratch}
 	return t
 }
