@@ -39,6 +39,7 @@ type sealedFiles struct {
 	failed  error        // why it could not be opened the last time
 	retry   time.Duration
 	wait    time.Duration
+	begun   bool // OpenDB has tried to open it: later on the watch does
 	settled bool // what an earlier DB left unfinished was finished
 }
 
@@ -79,6 +80,14 @@ func (e *fileKEKError) Unwrap() error {
 	return nil
 }
 
+// explainFiles says of an error of the engine that its files had no access.
+func explainFiles(err error) error {
+	if errors.Is(err, ErrInaccessible) && !errors.Is(err, ErrFileKEK) {
+		return &fileKEKError{err}
+	}
+	return err
+}
+
 // withoutFiles is the error of closing a store: that the engine is closed already is none, because
 // everything that was acknowledged is on disk.
 func withoutFiles(err error) error {
@@ -110,11 +119,15 @@ func (d *DB) openSealed(ctx context.Context, found bool) error {
 		}
 		return err
 	}
-	f.engine = pause.New(&fileKEKError{errors.New("it is being opened")}, f.ready)
+	f.engine = pause.New(&fileKEKError{errors.New("it is being opened")}, f.ready, explainFiles)
 	d.files = f
 	d.attach(f.engine)
 	f.running.Go(f.watch)
-	if err := f.open(ctx); err != nil && f.ready() == nil {
+	err = f.open(ctx)
+	f.mu.Lock()
+	f.begun = true
+	f.mu.Unlock()
+	if err != nil && f.ready() == nil {
 		return err
 	}
 	if err := f.ready(); err != nil {
@@ -243,7 +256,7 @@ func (f *sealedFiles) watch() {
 func (f *sealedFiles) due() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.session == nil && f.ctx.Err() == nil && (f.failed == nil || f.keys.For(inner.Block{}).Elapsed() >= f.retry)
+	return f.begun && f.session == nil && f.ctx.Err() == nil && (f.failed == nil || f.keys.For(inner.Block{}).Elapsed() >= f.retry)
 }
 
 // lose closes the engine, cut off from its files, because access was lost.
@@ -251,6 +264,7 @@ func (f *sealedFiles) lose(why error) {
 	f.mu.Lock()
 	s := f.session
 	if s == nil {
+		f.failed, f.wait = nil, 0 // it is tried as soon as access is back
 		f.mu.Unlock()
 		f.engine.Because(why)
 		return
@@ -291,6 +305,9 @@ const (
 
 // open opens the engine, if nobody does and none is open.
 func (f *sealedFiles) open(ctx context.Context) error {
+	if err := f.ready(); err != nil {
+		return err
+	}
 	sealed, err := sealfs.New(f.db.place.Beneath(), f.keys, nil)
 	if err != nil {
 		return err
@@ -316,6 +333,9 @@ func (f *sealedFiles) open(ctx context.Context) error {
 	}
 	lost := s.lost
 	f.mu.Unlock()
+	if lost == nil {
+		lost = f.ready() // what was refused for that is no failure, also if the watch did not see it yet
+	}
 	if lost != nil {
 		err = lost
 	}

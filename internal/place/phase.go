@@ -134,6 +134,9 @@ func (p *Place) list(i *identity, dir string, taggers map[uint32]*inner.Tagger) 
 	if err := syncDir(p.fs, dir); err != nil {
 		return err
 	}
+	if err := p.syncLogs(dir); err != nil {
+		return err
+	}
 	e := &i.engine
 	if e.Log, err = pebble.Survey(dir, p.engineFS(), *e); err != nil {
 		return err

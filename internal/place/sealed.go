@@ -15,6 +15,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/keyring/sealfs"
 )
 
 // FilesDocument is the name of the keyring document of a directory whose engine's files are sealed. It
@@ -74,6 +75,31 @@ func (p *Place) checkSealed(id identity) error {
 		return fmt.Errorf("%w: it is not set, and the files are sealed: open the directory by OpenDB with their KEK; or unseal them first, with blockseal's operator: files unseal; nothing was changed", ErrFileKEK)
 	case !sealed && p.sealed && begun:
 		return fmt.Errorf("%w: it is set, and there is no %s: if the files are not sealed, seal them first, with blockseal's operator: files seal; if they are, put that file back from a checkpoint, without which nothing opens them; nothing was changed", ErrFileKEK, FilesDocument)
+	}
+	return nil
+}
+
+// syncLogs makes durable how sealed logs end, before they are listed: the frame that says so is written
+// when they are closed, after the engine has synced them.
+func (p *Place) syncLogs(dir string) error {
+	if !p.sealed {
+		return nil
+	}
+	names, err := p.fs.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if sealfs.PebbleLayout(name) != sealfs.Log {
+			continue
+		}
+		f, err := p.fs.OpenReadWrite(p.fs.PathJoin(dir, name), vfs.WriteCategoryUnspecified)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
 	}
 	return nil
 }

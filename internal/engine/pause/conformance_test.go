@@ -38,7 +38,7 @@ var errPaused = errors.New("it is paused")
 func openOn(t enginetest.T, fs *vfs.MemFS, dir string, o pebble.Options) onFS {
 	lock, err := pebble.LockDir(dir, fs, o.ReadOnly)
 	require.NoError(t, err)
-	e := pause.New(errPaused, nil)
+	e := pause.New(errPaused, nil, nil)
 	for range 2 {
 		require.NoError(t, e.Pause(errPaused, func() {}))
 		o.FS = pebble.NewSeverFS(fs)

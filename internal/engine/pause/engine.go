@@ -20,7 +20,8 @@ import (
 // Engine is an engine that can be paused. Its partitions stay the same from one session to the next, with
 // the floors that they had.
 type Engine struct {
-	ready func() error
+	ready   func() error
+	explain func(error) error
 
 	changing sync.Mutex // held by Resume, Pause and Close
 	closed   bool
@@ -39,10 +40,11 @@ var (
 )
 
 // New returns an engine that is paused, for the reason why. ready, if not nil, is asked before each
-// call, and refuses it with its error: it knows of a pause sooner than whoever calls Pause.
-func New(why error, ready func() error) *Engine {
-	e := &Engine{ready: ready, batches: sync.Pool{New: func() any { return new(batch) }}}
-	s := newSession(0, nil)
+// call, and refuses it with its error: it knows of a pause sooner than whoever calls Pause. explain, if not
+// nil, returns what is said of an error of the engine beneath.
+func New(why error, ready func() error, explain func(error) error) *Engine {
+	e := &Engine{ready: ready, explain: explain, batches: sync.Pool{New: func() any { return new(batch) }}}
+	s := newSession(0, nil, nil)
 	s.end(why)
 	s.closed = true
 	e.now.Store(s)
@@ -57,7 +59,7 @@ func (e *Engine) Resume(beneath engine.Engine) error {
 		return engine.ErrClosed
 	}
 	e.sessions++
-	e.now.Store(newSession(e.sessions, beneath))
+	e.now.Store(newSession(e.sessions, beneath, e.explain))
 	return nil
 }
 
@@ -137,7 +139,8 @@ func (e *Engine) Peek(ctx context.Context, number uint32, name string) ([]byte, 
 		return nil, err
 	}
 	defer s.done()
-	return s.engine.Peek(ctx, number, name)
+	value, err := s.engine.Peek(ctx, number, name)
+	return value, s.read(err)
 }
 
 // Checkpoint implements [engine.Checkpointer].
@@ -171,11 +174,12 @@ func (e *Engine) Stats() engine.Stats {
 
 // session is one stretch of an engine that is open.
 type session struct {
-	number uint64
-	engine engine.Engine
-	closed bool            // the engine is; guarded by Engine.changing
-	ctx    context.Context // ends with it
-	cancel context.CancelFunc
+	number  uint64
+	engine  engine.Engine
+	explain func(error) error
+	closed  bool            // the engine is; guarded by Engine.changing
+	ctx     context.Context // ends with it
+	cancel  context.CancelFunc
 
 	calls atomic.Int64          // under way, and rows that pin something
 	ended atomic.Pointer[error] // why it ended; nil: it has not
@@ -185,8 +189,8 @@ type session struct {
 	open map[io.Closer]struct{} // views and cursors
 }
 
-func newSession(number uint64, beneath engine.Engine) *session {
-	s := &session{number: number, engine: beneath, rest: make(chan struct{}, 1), open: map[io.Closer]struct{}{}}
+func newSession(number uint64, beneath engine.Engine, explain func(error) error) *session {
+	s := &session{number: number, engine: beneath, explain: explain, rest: make(chan struct{}, 1), open: map[io.Closer]struct{}{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -231,7 +235,25 @@ func (s *session) wrote(err error) error {
 	if why := s.reason(); why != nil {
 		return fmt.Errorf("%w; it is not known whether it was written", why)
 	}
-	return err
+	return s.say(err)
+}
+
+// read replaces the error of a read that failed because the session has ended meanwhile.
+func (s *session) read(err error) error {
+	if err == nil {
+		return nil
+	}
+	if why := s.reason(); why != nil {
+		return overtaken(why)
+	}
+	return s.say(err)
+}
+
+func (s *session) say(err error) error {
+	if err == nil || s.explain == nil {
+		return err
+	}
+	return s.explain(err)
 }
 
 // within returns a context that ends with the session as well.

@@ -182,7 +182,7 @@ func (p *partition) LoadMeta(ctx context.Context, name string) ([]byte, uint64, 
 	}
 	defer s.done()
 	value, revision, err := in.LoadMeta(ctx, name)
-	return value, outer(s, revision), err
+	return value, outer(s, revision), s.read(err)
 }
 
 // ListMeta implements [engine.Meta].
@@ -192,7 +192,15 @@ func (p *partition) ListMeta(ctx context.Context, prefix string, f func(name str
 		return err
 	}
 	defer s.done()
-	return in.ListMeta(ctx, prefix, f)
+	var own error
+	err = in.ListMeta(ctx, prefix, func(name string, value []byte) error {
+		own = f(name, value)
+		return own
+	})
+	if own != nil {
+		return own
+	}
+	return s.read(err)
 }
 
 // SwapMeta implements [engine.Meta].

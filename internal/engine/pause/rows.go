@@ -36,6 +36,7 @@ func get(ctx context.Context, s *session, r engine.Reader, id []byte, want engin
 	row.Has, row.Record, row.Sealed = h.row.Has, h.row.Record, h.row.Sealed
 	if err != nil {
 		row.Sealed = nil
+		err = s.read(err)
 		s.done()
 		return err
 	}
@@ -81,7 +82,7 @@ func (p *partition) View(ctx context.Context) (engine.View, error) {
 	defer s.done()
 	v, err := in.View(ctx)
 	if err != nil {
-		return nil, err
+		return nil, s.read(err)
 	}
 	s.keep(v)
 	return &view{s: s, v: v, p: p}, nil
@@ -145,7 +146,7 @@ type cursor struct {
 
 func newCursor(s *session, c engine.Cursor, err error) (engine.Cursor, error) {
 	if err != nil {
-		return nil, err
+		return nil, s.read(err)
 	}
 	s.keep(c)
 	return &cursor{s: s, c: c}, nil
@@ -200,7 +201,7 @@ func (c *cursor) Value() ([]byte, error) {
 	defer c.s.done()
 	v, err := c.c.Value()
 	if err != nil {
-		return nil, err
+		return nil, c.s.read(err)
 	}
 	c.value = append(c.value[:0], v...)
 	return c.value, nil
@@ -224,7 +225,7 @@ func (c *cursor) Err() error {
 		return c.err
 	}
 	defer c.s.done()
-	return c.c.Err()
+	return c.s.read(c.c.Err())
 }
 
 // Clone implements [engine.Cursor].
