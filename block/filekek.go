@@ -383,12 +383,16 @@ func (f *sealedFiles) beneath(ctx context.Context, s *fileSession) (engine.Engin
 	return e, nil
 }
 
-// present is the file system of the engine's files.
-func (f *sealedFiles) present() vfs.FS {
+// engineFS is the file system of the engine's files.
+func (d *DB) engineFS() vfs.FS {
+	f := d.files
+	if f == nil {
+		return d.opts.Pebble.FS
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.session == nil {
-		none := pebble.NewSeverFS(f.db.opts.Pebble.FS)
+		none := pebble.NewSeverFS(d.opts.Pebble.FS)
 		none.Sever()
 		return none
 	}

@@ -93,8 +93,11 @@ func (d *DB) onFiles(what string, op func(f *sealedFiles) error) error {
 
 // copyTo puts the document into a checkpoint that is being made. Both go on from it: the copy has an
 // instance of its own, and so an epoch of its own before it seals anything; here one begins with the
-// next file, as with the next block of a store.
+// next file, as with the next block of a store. Where the files are not sealed there is none.
 func (f *sealedFiles) copyTo(dir string) error {
+	if f == nil {
+		return nil
+	}
 	f.keys.For(inner.Block{}).Share()
 	return f.storage.CopyTo(dir)
 }
