@@ -271,6 +271,7 @@ func (d *DB) engineOptions() pebble.Options {
 	p := d.opts.Pebble
 	return pebble.Options{
 		Logger: d.opts.Logger, CacheBytes: p.BlockCache, MemTableBytes: p.MemTable, ValueSeparation: p.ValueSeparation, Fatal: p.Fatal,
+		NoTableStats: d.files != nil,
 	}
 }
 
