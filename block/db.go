@@ -20,6 +20,7 @@ import (
 	"github.com/blockseal/blockseal/internal/pool"
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -53,6 +54,24 @@ type DBOptions struct {
 	// Opening is how many stores Acquire opens at once. Of those, half at the most are of one vault,
 	// and one of a vault that did not answer the last time. Default: 16.
 	Opening int
+
+	// FileKEK seals the engine's files ([sealfs]) under a KEK of the operator's, beneath the KEKs of the
+	// stores: ids of blocks, sizes, logs and the list of stores are then hidden as well, and to read a
+	// block takes both keys. Its keyring document lies beside the files (BLOCKSEAL.keyring), in clear as
+	// every document. OpenDB asks its vault. It is chosen when the directory is made; the files of one that
+	// there is are sealed and unsealed by blockseal's operator (files seal, files unseal), and the wrong
+	// choice is [ErrFileKEK].
+	//
+	// When access is lost, the DB closes its engine, and all stores are Inaccessible ([ErrInaccessible],
+	// [ErrFileKEK]) until access is back, when it opens the engine again: the program does nothing.
+	// Calls under way return that error, and of a write then nobody knows whether it was made; batches,
+	// snapshots and scans that were begun before fail. With Options.NoSync the last writes may be
+	// lost, as in a crash. A directory that exists opens without access too, as [Open] says of a
+	// store; stores can then be opened when access is back. Default: none.
+	FileKEK *kek.KEK
+	// FileKeyring configures the keyring of FileKEK, as Options.Keyring that of a store. Its Wrapping is
+	// ByKeyring.
+	FileKeyring keyring.Options
 
 	// ReadOnly opens an existing directory and all its stores as Options.ReadOnly does one.
 	ReadOnly bool
@@ -93,7 +112,8 @@ type DB struct {
 	opts      DBOptions
 	place     *place.Place
 	engine    engine.Engine
-	shared    bool // other processes may have the engine too
+	files     *sealedFiles // nil: they are not sealed
+	shared    bool         // other processes may have the engine too
 	caches    *row.Caches
 	catalogue *catalogue.Catalogue
 	stores    *pool.Pool[*Store]
@@ -115,11 +135,11 @@ type DB struct {
 }
 
 // OpenDB opens the directory dir, which becomes one if it does not exist or is empty. It asks no
-// vault: stores are opened by Open, Create and Acquire. A directory that [Open] made is one with a
+// vault, but for DBOptions.FileKEK: stores are opened by Open, Create and Acquire. A directory that [Open] made is one with a
 // store in it. What an earlier DB left unfinished, such as a Drop, is finished first.
 //
 // One DB that writes, or any number that are read only, have a directory open. Errors:
-// [ErrNotStore], [ErrLocked], [ErrVersion], [ErrCorrupt].
+// [ErrNotStore], [ErrLocked], [ErrVersion], [ErrCorrupt], [ErrFileKEK].
 func OpenDB(ctx context.Context, dir string, opts *DBOptions) (*DB, error) {
 	o, err := opts.withDefaults()
 	if err != nil {
@@ -129,12 +149,15 @@ func OpenDB(ctx context.Context, dir string, opts *DBOptions) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if found {
+	switch {
+	case o.FileKEK != nil:
+		err = d.openSealed(ctx, found)
+	case found:
 		err = d.open()
-	} else {
+	default:
 		err = d.create()
 	}
-	if err == nil {
+	if err == nil && d.files == nil {
 		err = d.finish(ctx)
 	}
 	if err != nil {
@@ -168,8 +191,19 @@ func unopenedDB(o DBOptions) *DB {
 	return d
 }
 
-// create makes the directory.
+// create makes the directory, and its engine.
 func (d *DB) create() error {
+	if err := d.createDir(); err != nil {
+		return err
+	}
+	if err := d.openEngine(); err != nil {
+		return err
+	}
+	return d.place.Enter(pebble.Opened)
+}
+
+// createDir makes the directory, which has no engine yet.
+func (d *DB) createDir() error {
 	dir := d.place.Dir()
 	if d.opts.ReadOnly {
 		return fmt.Errorf("block: there is no store in %s, and a read-only one cannot be created: %w", dir, ErrReadOnly)
@@ -186,13 +220,7 @@ func (d *DB) create() error {
 	} else if found {
 		return fmt.Errorf("block: create %s: %w: somebody else just created it; open it again", dir, ErrLocked)
 	}
-	if err := d.place.Enter(pebble.Creating); err != nil {
-		return err
-	}
-	if err := d.openEngine(); err != nil {
-		return err
-	}
-	return d.place.Enter(pebble.Opened)
+	return d.place.Enter(pebble.Creating)
 }
 
 // open opens a directory that there is.
@@ -200,27 +228,37 @@ func (d *DB) open() error {
 	if err := d.place.Lock(); err != nil {
 		return err
 	}
+	e, err := d.beneath()
+	if e != nil {
+		d.attach(e)
+	}
+	return err
+}
+
+// beneath opens the engine of a directory that there is. With an error it may return one to be closed.
+func (d *DB) beneath() (engine.Engine, error) {
 	if err := d.place.Survey(); err != nil {
-		return err
+		return nil, err
 	}
 	if d.place.Phase() != pebble.Creating {
 		if err := d.place.Enter(pebble.Opening); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if err := d.openEngine(); err != nil {
-		return d.place.NotFinished(err)
+	e, err := d.place.OpenEngine(d.engineOptions())
+	if err != nil {
+		return nil, d.place.NotFinished(err)
 	}
-	if err := d.checkCatalogue(context.Background()); err != nil {
-		return err
+	if err := d.checkCatalogue(context.Background(), catalogue.Of(e)); err != nil {
+		return e, err
 	}
-	return d.place.Enter(pebble.Opened)
+	return e, d.place.Enter(pebble.Opened)
 }
 
 // checkCatalogue refuses an engine that has fewer stores than were made: what it has lost of the
 // catalogue it may have lost of them.
-func (d *DB) checkCatalogue(ctx context.Context) error {
-	given, err := d.catalogue.Given(ctx)
+func (d *DB) checkCatalogue(ctx context.Context, c *catalogue.Catalogue) error {
+	given, err := c.Given(ctx)
 	if err != nil {
 		return fmt.Errorf("block: open %s: %w", d.place.Dir(), row.Damage(err))
 	}
@@ -230,11 +268,16 @@ func (d *DB) checkCatalogue(ctx context.Context) error {
 	return nil
 }
 
-func (d *DB) openEngine() error {
+func (d *DB) engineOptions() pebble.Options {
 	p := d.opts.Pebble
-	e, err := d.place.OpenEngine(pebble.Options{
+	return pebble.Options{
 		Logger: d.opts.Logger, CacheBytes: p.BlockCache, MemTableBytes: p.MemTable, ValueSeparation: p.ValueSeparation, Fatal: p.Fatal,
-	})
+		NoTableStats: d.files != nil,
+	}
+}
+
+func (d *DB) openEngine() error {
+	e, err := d.place.OpenEngine(d.engineOptions())
 	if err != nil {
 		return err
 	}
@@ -334,7 +377,13 @@ func (d *DB) release() error {
 		if err == nil {
 			err = d.place.Leave(given, taggers)
 		}
+		if d.files != nil {
+			err = d.files.left(err)
+		}
 		errs = append(errs, err)
+	}
+	if d.files != nil {
+		errs = append(errs, d.files.close())
 	}
 	return errors.Join(append(errs, d.place.Unlock())...)
 }

@@ -252,13 +252,12 @@ func (c *copyOfAll) apart(raise func(partition, epoch uint32)) {
 
 // register has each open store remember what its copy has, by what is read from there.
 func (c *copyOfAll) register(ctx context.Context) error {
-	fsys := c.db.opts.Pebble.FS
-	lock, err := pebble.LockDir(c.dir, fsys, true)
+	lock, err := pebble.LockDir(c.dir, c.db.opts.Pebble.FS, true)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	e, err := pebble.Open(c.dir, lock, pebble.Options{FS: fsys, ReadOnly: true, Fatal: c.db.opts.Pebble.Fatal})
+	e, err := pebble.Open(c.dir, lock, pebble.Options{FS: c.db.engineFS(), ReadOnly: true, Fatal: c.db.opts.Pebble.Fatal})
 	if err != nil {
 		return err
 	}
@@ -290,6 +289,9 @@ func (c *copyOfAll) leave() error {
 		t := s.tagger()
 		defer t.Destroy()
 		taggers[s.number] = t
+	}
+	if err := c.db.files.copyTo(c.dir); err != nil {
+		return err
 	}
 	return c.db.place.LeaveCopy(c.dir, c.directory, taggers)
 }

@@ -37,6 +37,10 @@ type TroubleKind string
 // The kinds of troubles, the gravest first. All but those of drops are of a store that is open, or
 // that could not be opened the last time that it was tried in this process.
 const (
+	// TroubleFilesClosed says that access to DBOptions.FileKEK is lost, or that the engine could not be
+	// opened again since, so that all stores are Inaccessible. It has no name of a store; of the stores that
+	// are Inaccessible for that alone there is no trouble.
+	TroubleFilesClosed TroubleKind = "files_closed"
 	// TroubleDamaged says that something of the store is not what it wrote: blocks that did not
 	// authenticate since it was opened, a document or register that is damaged, older than it may
 	// be, or another store's. Without a name it is an entry of the catalogue.
@@ -50,6 +54,7 @@ const (
 	// store would be accepted.
 	TroubleAnchorLags TroubleKind = "anchor_lags"
 	// TroubleKeyNearExpiry says that the KEK version expires within 30 days. The store still serves.
+	// Without a name it is DBOptions.FileKEK's; of anchor_lags likewise.
 	TroubleKeyNearExpiry TroubleKind = "key_near_expiry"
 	// TroubleDropUnfinished says that a Drop has begun and failed, takes more than 10 minutes, or
 	// was begun by another process. Nobody opens the store. Drop, and OpenDB, go on with it.
@@ -61,7 +66,7 @@ const (
 
 // TroubleKinds returns all kinds, the gravest first.
 func TroubleKinds() []TroubleKind {
-	return []TroubleKind{TroubleDamaged, TroubleNotOpened, TroubleInaccessible, TroubleAnchorLags, TroubleKeyNearExpiry, TroubleDropUnfinished, TroubleDropFinished}
+	return []TroubleKind{TroubleFilesClosed, TroubleDamaged, TroubleNotOpened, TroubleInaccessible, TroubleAnchorLags, TroubleKeyNearExpiry, TroubleDropUnfinished, TroubleDropFinished}
 }
 
 // Trouble is what is wrong with a store of a DB.
@@ -136,6 +141,9 @@ type DBStats struct {
 	InFlight int `json:"inFlight"`
 	Stuck    int `json:"stuck"`
 
+	// Files is what is known of DBOptions.FileKEK; nil: the files are not sealed.
+	Files *FilesStats `json:"files,omitempty"`
+
 	// RecordCache and Rows are the caches that the stores share, and Engine is the engine beneath
 	// them; it is zero when the DB is closed.
 	RecordCache CacheStats  `json:"recordCache"`
@@ -173,6 +181,10 @@ func (d *DB) Stats(ctx context.Context) (DBStats, error) {
 			troubles = append(troubles, Trouble{Store: name, Kind: kindOfOpening(f.err), Since: f.since, Err: f.err})
 		}
 	}
+	if d.files != nil {
+		st.Files = new(d.FileKEK())
+		troubles = append(troubles, troublesOfFiles(*st.Files, st.Time)...)
+	}
 	st.Opening, st.Waiting = d.stores.Waiting()
 	more, err := d.statsBeneath(ctx, &st)
 	if err != nil {
@@ -199,6 +211,9 @@ func (d *DB) statsBeneath(ctx context.Context, st *DBStats) (troubles []Trouble,
 	records, rows := d.caches.Stats()
 	st.RecordCache, st.Rows = CacheStats(records), CacheStats(rows)
 	c, err := d.takeCensus(ctx)
+	if errors.Is(err, ErrFileKEK) {
+		err = nil // Files says why the count is old
+	}
 	st.Stores, st.Unreadable, st.Counted = c.stores, c.unreadable, c.counted
 	for range c.unreadable {
 		troubles = append(troubles, Trouble{Kind: TroubleDamaged, Err: fmt.Errorf("an entry of the list of stores: %w", row.Damage(c.err))})
@@ -206,6 +221,9 @@ func (d *DB) statsBeneath(ctx context.Context, st *DBStats) (troubles []Trouble,
 	drops, finished := d.dropsNow()
 	troubles = append(troubles, finished...)
 	left, unread := d.catalogue.Unfinished(ctx)
+	if errors.Is(unread, ErrFileKEK) {
+		unread = nil
+	}
 	for _, e := range left {
 		if e.State != catalogue.Dropping {
 			continue
@@ -224,6 +242,9 @@ func troublesOf(s openNow, now time.Time) (out []Trouble) {
 	st := s.state
 	add := func(kind TroubleKind, since time.Time, err error) {
 		out = append(out, Trouble{Store: s.name, Kind: kind, Since: since, Err: err, State: st})
+	}
+	if errors.Is(st.Cause, ErrFileKEK) {
+		return nil
 	}
 	locked := st.Status == keyring.Inaccessible
 	switch {

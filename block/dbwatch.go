@@ -47,9 +47,9 @@ type census struct {
 
 // wasOpened remembers that a store could not be opened, and forgets it when it could.
 func (d *DB) wasOpened(name string, err error) {
-	for _, no := range []error{ErrNoStore, ErrName, ErrClosed, ErrLocked, ErrReadOnly, context.Canceled, context.DeadlineExceeded} {
+	for _, no := range []error{ErrNoStore, ErrName, ErrClosed, ErrLocked, ErrReadOnly, ErrFileKEK, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, no) {
-			return // that is about the call, and not about the store
+			return // that is about the call or the DB, and not about the store
 		}
 	}
 	d.mu.Lock()

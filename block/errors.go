@@ -57,6 +57,10 @@ var (
 	// keys were not accessible yet.
 	// Something that it does not list may still be needed.
 	ErrIncomplete = register.ErrIncomplete
+	// ErrFileKEK says that the reason is the KEK of the engine's files (DBOptions.FileKEK): together with
+	// ErrInaccessible, that access to it is lost, so that all stores of the DB are Inaccessible; alone,
+	// that it is set for a directory whose files are not sealed, or not set for one whose files are.
+	ErrFileKEK = place.ErrFileKEK
 	// ErrOutcomeUnknown says that a database did not answer whether a write was made: the connection
 	// was lost, or ctx ended, after it was sent. It was made as a whole, now or in a moment, or not at
 	// all. Who reads finds out; to put the same again is right in both cases.

@@ -208,7 +208,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 // DB has it among its open ones, where others find it: a Drop, for one.
 func (s *Store) equip() {
 	s.table.Init(row.Config{Part: s.part, Number: s.number, Keys: s.keys, Use: &s.use,
-		Caches: s.db.caches, NoSync: s.opts.NoSync, Shared: s.db.shared, Wrote: s.wrote})
+		Caches: s.db.caches, NoSync: s.opts.NoSync, Shared: s.db.shared, Wrote: s.wrote, Ready: s.db.filesReady()})
 	s.rewriter = s.newRewriter()
 }
 
@@ -357,8 +357,16 @@ func (s *Store) Fingerprint() string { return s.keys.Fingerprint() }
 // VaultCalls returns the number of calls to the vault since Open.
 func (s *Store) VaultCalls() keyring.Calls { return s.keys.VaultCalls() }
 
-// State returns whether the store serves, and why not. It calls no vault.
-func (s *Store) State() keyring.State { return s.keys.State() }
+// State returns whether the store serves, and why not. It calls no vault. While the engine's files are
+// closed for want of their KEK (DBOptions.FileKEK), a store whose own keys are accessible is Inaccessible
+// with a Cause that matches [ErrFileKEK].
+func (s *Store) State() keyring.State {
+	st := s.keys.State()
+	if s.db.files != nil {
+		s.db.files.overlay(&st)
+	}
+	return st
+}
 
 // Close waits for the operations in flight, closes open snapshots and scans, and closes the store.
 // Their next use, and everything else, then returns [ErrClosed]. Closing twice does nothing. Close
@@ -369,7 +377,7 @@ func (s *Store) Close() error {
 	}
 	s.end()
 	err := s.endSequence()
-	return s.use.Close(func() error { return errors.Join(err, s.release()) })
+	return s.use.Close(func() error { return withoutFiles(errors.Join(err, s.release())) })
 }
 
 // release closes what is open, in the order that makes each step safe.

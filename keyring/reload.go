@@ -140,6 +140,9 @@ func (r *Keyring) laterDocument(ctx context.Context) (*stored, error) {
 	known, takes := r.revision, r.reloading.takes
 	r.docMu.Unlock()
 	document, revision, err := r.load(ctx)
+	if errors.Is(err, inner.ErrUnchanged) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, &reloadError{err}
 	}

@@ -213,6 +213,8 @@ func dbState(st block.DBStats, err error) dbStateView {
 // troubleSays is what is known of a kind of trouble alone.
 func troubleSays(kind block.TroubleKind) advice {
 	switch kind {
+	case block.TroubleFilesClosed:
+		return advice{says: "the engine's files are closed, and all stores are Inaccessible", do: "Have access to the KEK of the files (DBOptions.FileKEK) restored; the DB opens them by itself", runbook: "The file KEK is lost"}
 	case block.TroubleDamaged:
 		return advice{says: "something of it is damaged, or not what it wrote", do: "Keep the files as they are, have Verify name what is damaged, and restore the store", runbook: "Restore from a checkpoint"}
 	case block.TroubleNotOpened:
@@ -234,8 +236,12 @@ func troubleSays(kind block.TroubleKind) advice {
 func (h *dbHandler) viewTrouble(t block.Trouble, now time.Time) troubleView {
 	a := troubleSays(t.Kind)
 	v := troubleView{Store: t.Store, Shown: storename.Shown(t.Store), Kind: string(t.Kind), Since: utc(t.Since), Grade: "error"}
-	if t.Store == "" {
+	switch {
+	case t.Store != "":
+	case t.Kind == block.TroubleDamaged:
 		v.Shown, a.says = "an entry of the list of stores", "it cannot be read"
+	default:
+		v.Shown = "the engine's files"
 	}
 	if !grave(t.Kind) {
 		v.Grade = "warning"

@@ -7,6 +7,7 @@ package inner
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -16,6 +17,10 @@ import (
 // do for nobody: struct{}{} can be assigned to it, which anybody can write. Field names that are
 // not exported differ from package to package.
 type Block struct{ _ struct{} }
+
+// ErrUnchanged is the error of a storage that cannot be read for a while, and that holds what its only
+// keyring knows: nobody else writes it. A check goes on without a look at it.
+var ErrUnchanged = errors.New("what is stored cannot be read for a while, and nobody has changed it")
 
 // Options are a keyring's for a store, beside those that everybody has.
 type Options struct {

@@ -22,22 +22,45 @@ import (
 // in use. No engine is made where there is none, except while creating: what Pebble takes for an
 // empty directory may be one that has lost a file.
 
-// Survey reads the identity file and checks the engine's files against it, before the engine sees
-// them. The directory is locked.
-func (p *Place) Survey() error {
+// Read reads the identity file of a locked directory, and refuses one whose files are sealed, unless
+// SealFiles was called; or the other way round.
+func (p *Place) Read() error {
 	id, err := readIdentity(p.fs, p.dir)
 	if err != nil {
 		return err
 	}
-	log, err := pebble.Survey(p.dir, p.fs, id.engine)
-	if err != nil {
-		return fmt.Errorf("block: open %s: %w", p.dir, row.Damage(err))
-	}
-	p.found = id
-	id.engine.Log = log
+	found := id
 	if copiedByHand(p.fs, p.dir, id) {
 		id.instance = NewInstance() // so that its stores are copies
 	}
+	if err := p.checkSealed(id); err != nil {
+		return fmt.Errorf("block: open %s: %w", p.dir, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.found, p.id = &found, id
+	return nil
+}
+
+// Survey reads the identity file, unless Read has, and checks the engine's files against it, before the
+// engine sees them. The directory is locked.
+func (p *Place) Survey() error {
+	p.mu.Lock()
+	read := p.found != nil
+	p.mu.Unlock()
+	if !read {
+		if err := p.Read(); err != nil {
+			return err
+		}
+	}
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	id := p.identity()
+	log, err := pebble.Survey(p.dir, p.engineFS(), id.engine)
+	if err != nil {
+		return fmt.Errorf("block: open %s: %w", p.dir, row.Damage(err))
+	}
+	id.engine.Log = log
 	p.set(id)
 	return nil
 }
@@ -51,7 +74,7 @@ func (p *Place) Enter(phase pebble.Phase) (err error) {
 	defer p.writing.Unlock()
 	id := p.identity()
 	if phase == pebble.Opened {
-		if id.engine.Log, id.engine.Manifest, err = pebble.Position(p.dir, p.fs); err != nil {
+		if id.engine.Log, id.engine.Manifest, err = pebble.Position(p.dir, p.engineFS()); err != nil {
 			return fmt.Errorf("block: open %s: %w", p.dir, row.Damage(err))
 		}
 	}
@@ -78,7 +101,7 @@ func (p *Place) Leave(stores uint32, taggers map[uint32]*inner.Tagger) error {
 	// A tag that was refused is left, so that the next Open refuses it too.
 	p.mu.Lock()
 	for _, number := range p.refused {
-		id.tag(number, p.found.tags[number])
+		id.tag(number, p.found.tags[number]) // it was found there
 	}
 	p.mu.Unlock()
 	if err := writeIdentity(p.fs, p.dir, id); err != nil {
@@ -111,14 +134,17 @@ func (p *Place) list(i *identity, dir string, taggers map[uint32]*inner.Tagger) 
 	if err := syncDir(p.fs, dir); err != nil {
 		return err
 	}
+	if err := p.syncLogs(dir); err != nil {
+		return err
+	}
 	e := &i.engine
-	if e.Log, err = pebble.Survey(dir, p.fs, *e); err != nil {
+	if e.Log, err = pebble.Survey(dir, p.engineFS(), *e); err != nil {
 		return err
 	}
-	if _, e.Manifest, err = pebble.Position(dir, p.fs); err != nil {
+	if _, e.Manifest, err = pebble.Position(dir, p.engineFS()); err != nil {
 		return err
 	}
-	if e.Files, err = pebble.Inventory(dir, p.fs); err != nil {
+	if e.Files, err = pebble.Inventory(dir, p.engineFS()); err != nil {
 		return err
 	}
 	e.Phase = pebble.Closed
@@ -138,11 +164,17 @@ const TagPurpose = "identity"
 // CheckTag checks that the list of files that was found is as the store in a partition tagged it, if
 // it did.
 func (p *Place) CheckTag(number uint32, tag func(purpose string, data []byte) [inner.TagSize]byte) error {
-	found, ok := p.found.tags[number]
+	p.mu.Lock()
+	all := p.found
+	p.mu.Unlock()
+	if all == nil {
+		return nil
+	}
+	found, ok := all.tags[number]
 	if !ok {
 		return nil
 	}
-	if want := tag(TagPurpose, p.found.untagged()); !hmac.Equal(want[:], found[:]) {
+	if want := tag(TagPurpose, all.untagged()); !hmac.Equal(want[:], found[:]) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.refused = append(p.refused, number)

@@ -31,10 +31,12 @@ type Place struct {
 	readOnly bool
 	lock     *pebble.Lock // nil: not locked
 
-	found identity // what Survey found
+	sealed bool // see SealFiles
 
 	writing sync.Mutex // held while the present identity is written
 	mu      sync.Mutex // guards what follows; held for short, so that readers wait for no disk
+	files   vfs.FS     // that the engine's files are in; nil: fs
+	found   *identity  // what Read found; nil: nothing yet
 	id      identity   // the present identity
 	refused []uint32   // partitions whose store has not made its tag in found; see CheckTag
 }
@@ -73,7 +75,7 @@ func (p *Place) Unlock() error {
 
 // OpenEngine opens the engine of a locked directory. It sets FS, ReadOnly and Create of o.
 func (p *Place) OpenEngine(o pebble.Options) (*pebble.DB, error) {
-	o.FS, o.ReadOnly, o.Create = p.fs, p.readOnly, p.Phase() == pebble.Creating
+	o.FS, o.ReadOnly, o.Create = p.engineFS(), p.readOnly, p.Phase() == pebble.Creating
 	db, err := pebble.Open(p.dir, p.lock, o)
 	if err != nil {
 		return nil, fmt.Errorf("block: open %s: %w", p.dir, row.Damage(err))

@@ -34,3 +34,8 @@ func (c *Caches) salt(partition uint32) uint64 {
 
 // Stats returns the counters of the record cache and of the row cache.
 func (c *Caches) Stats() (records, rows CacheStats) { return c.records.stats(), c.rows.stats() }
+
+// Clear forgets the rows, because the engine was closed without a word on what it has made durable: they
+// may be none that it has when it is opened again. Nobody reads the engine meanwhile. DEK records stay:
+// they are trusted by nobody.
+func (c *Caches) Clear() { c.rows.clear() }

@@ -20,6 +20,11 @@ var errMismatch = errors.New("the DEK record and the block do not fit together")
 // cache that does not open proves nothing. Where other processes write too, it is taken only if the
 // engine still has its record.
 func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
+	if t.ready != nil {
+		if err := t.ready(); err != nil {
+			return nil, err
+		}
+	}
 	if !t.shared {
 		return t.getNow(ctx, h, id, dst)
 	}

@@ -166,6 +166,23 @@ func (c *rowCache) drop(r *row) {
 	}
 }
 
+// clear removes all rows, and what is being read is not added any more.
+func (c *rowCache) clear() {
+	if c == nil {
+		return
+	}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.writes++
+		for len(s.ring) > 0 {
+			s.remove(s.ring[0])
+		}
+		s.hand = 0
+		s.mu.Unlock()
+	}
+}
+
 // announce removes the row of a block that is about to be written. report follows with the hash
 // that it returns, when the write was applied or has failed.
 func (c *rowCache) announce(salt uint64, id []byte) uint64 {

@@ -19,7 +19,8 @@ type Table struct {
 	salt    uint64 // of the ids in the caches, which tables share
 	records *recordCache
 	rows    *rowCache
-	scratch *sync.Pool // of *scratch
+	scratch *sync.Pool   // of *scratch
+	ready   func() error // nil: always
 	noSync  bool
 	shared  bool
 	judged  atomic.Uint64 // the floor's revision that was last known before the document was looked at; see judge
@@ -37,6 +38,9 @@ type Config struct {
 	NoSync bool    // commits need not be durable
 	Shared bool    // other processes have the rows too, and the document; see engine.Sharer
 	Wrote  func()  // is called after each write that was applied
+	// Ready, if not nil, refuses reads with its error, also of what is in a cache: the engine does so for
+	// its own part.
+	Ready func() error
 }
 
 // New returns the table of a store that has a keyring.
@@ -52,7 +56,7 @@ func (t *Table) Init(c Config) {
 		c.Caches = NewCaches(0, 0)
 	}
 	t.Part, t.salt, t.keys, t.store, t.use = c.Part, c.Caches.salt(c.Number), c.Keys, c.Keys.StoreID(), c.Use
-	t.noSync, t.shared, t.wrote = c.NoSync, c.Shared, c.Wrote
+	t.noSync, t.shared, t.wrote, t.ready = c.NoSync, c.Shared, c.Wrote, c.Ready
 	t.records, t.rows, t.scratch = c.Caches.records, c.Caches.rows, &c.Caches.scratch
 }
 

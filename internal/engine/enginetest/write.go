@@ -86,7 +86,10 @@ func writeParts() []part {
 			again := r.p.NewBatch()
 			require.True(t, again.Empty(), "the memory of the one before")
 			require.NoError(t, again.Close())
-			require.NoError(t, r.p.Apply(r.ctx, r.p.NewBatch(), r.guard(0), true), "an empty one")
+			again = r.p.NewBatch()
+			require.NoError(t, r.p.Apply(r.ctx, again, r.guard(0), true), "an empty one")
+			require.NoError(t, again.Wait())
+			require.NoError(t, again.Close())
 		}},
 		{"a batch that is not applied changes nothing", func(t T, s Subject) {
 			r := newRig(t, s)

@@ -41,6 +41,11 @@ type Options struct {
 	// ValueSeparation is the least size of a value that lies in a blob file, apart from its key.
 	// Default: 1,024 bytes; negative: never.
 	ValueSeparation int
+	// NoTableStats is for files that may be cut off while the engine is opened. Where Pebble v2.1 has
+	// written out a log that it replays, and Open fails after that, the goroutine that looks at the new
+	// tables for Pebble's plans goes on, meets a cache that is closed, and panics. Compactions then are
+	// planned without counts of what they would remove, and Stats has no Tombstones.
+	NoTableStats bool
 	// Fatal is called with a message when the engine cannot go on. It must not return. Default: log
 	// the message and end the process.
 	Fatal func(msg string)

@@ -31,7 +31,9 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, ru
 	p := &pebble.Options{
 		FS:       fs,
 		ReadOnly: o.ReadOnly,
-		Logger:   log,
+
+		DisableTableStats: o.NoTableStats,
+		Logger:            log,
 		// Otherwise Pebble takes a directory that has lost one empty file for a new one.
 		ErrorIfNotExists: !o.Create,
 		// Damage in a file is an error to whoever reads it, and the rest of the store stays in use.
