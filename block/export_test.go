@@ -153,3 +153,6 @@ func (d *DB) DamageDocument(t testing.TB, name string) {
 	defer p.Release()
 	require.NoError(t, engine.SetMeta(t.Context(), p, register.DocumentName, []byte("damaged")))
 }
+
+// Helpers returns how many goroutines seal for batches.
+func (s *Store) Helpers() int { return s.table.Helpers() }

@@ -23,7 +23,8 @@ type Table struct {
 	wrote   func()
 	records *recordCache
 	rows    *rowCache
-	scratch *sync.Pool // of *scratch
+	scratch *sync.Pool    // of *scratch
+	helpers chan struct{} // has one for each helper that seals for a batch; see Lent
 }
 
 // Config configures a Table.
@@ -44,7 +45,7 @@ func New(c Config) *Table {
 		c.Caches = NewCaches(0, 0)
 	}
 	t := &Table{Part: c.Part, salt: c.Caches.salt(c.Number), keys: c.Keys, use: c.Use, noSync: c.NoSync, shared: c.Shared, wrote: c.Wrote,
-		records: c.Caches.records, rows: c.Caches.rows, scratch: &c.Caches.scratch}
+		records: c.Caches.records, rows: c.Caches.rows, scratch: &c.Caches.scratch, helpers: c.Caches.helpers}
 	return t
 }
 
@@ -69,13 +70,18 @@ type scratch struct {
 // borrow returns a scratch that is bound to a block.
 func (t *Table) borrow(id []byte) *scratch {
 	sc := t.scratch.Get().(*scratch)
+	t.bind(sc, id)
+	return sc
+}
+
+// bind binds a scratch to a block.
+func (t *Table) bind(sc *scratch, id []byte) {
 	store := t.keys.StoreID()
 	sc.aad = append(sc.aad[:0], blockVersion)
 	sc.aad = append(sc.aad, store[:]...)
 	sc.aad = append(sc.aad, id...)
 	// The DEK record is bound to what follows the store id.
 	sc.binding.Set(sc.aad[1+len(store):])
-	return sc
 }
 
 // giveBack destroys the scratch's key and returns it to the pool.
@@ -93,3 +99,6 @@ func (t *Table) WatchDEKs(watch func(*dek.Key)) {
 		return sc
 	}}
 }
+
+// Helpers returns how many helpers seal for batches, in all tables of the engine.
+func (t *Table) Helpers() int { return len(t.helpers) }
