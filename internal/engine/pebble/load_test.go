@@ -1,0 +1,92 @@
+package pebble
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/engine"
+)
+
+// The floor refuses a load, which can be mended and applied then; one that is closed leaves nothing.
+func TestLoadAndTheFloor(t *testing.T) {
+	fs := vfs.NewMem()
+	require.NoError(t, fs.MkdirAll("db", 0o755))
+	e := openOn(t, fs, "db", Options{Create: true})
+	p := e.Partition(7)
+	fill := func() engine.Load {
+		l, err := p.(engine.Loader).NewLoad(t.Context())
+		require.NoError(t, err)
+		for i := range 50_000 { // several tables of records
+			require.NoError(t, l.Put(fmt.Appendf(nil, "%06d", i), fmt.Appendf(nil, "%0600d", i), []byte("sealed")))
+		}
+		return l
+	}
+	l := fill()
+	old := p.Floor()
+	require.NoError(t, p.RaiseFloor(t.Context(), 5))
+	require.ErrorIs(t, l.Apply(t.Context(), engine.Guard{Floor: old.Revision, Epoch: 5}), engine.ErrFloor)
+	require.ErrorIs(t, l.Apply(t.Context(), engine.Guard{Floor: p.Floor().Revision, Epoch: 4}), engine.ErrFloor)
+	var row engine.Row
+	require.ErrorIs(t, p.Get(t.Context(), []byte("000001"), engine.Both, &row), engine.ErrNotFound)
+	n := 0
+	require.NoError(t, l.Rewrite(t.Context(), func(id, record []byte) ([]byte, error) {
+		require.Equal(t, fmt.Sprintf("%06d", n), string(id))
+		require.Equal(t, fmt.Sprintf("%0600d", n), string(record))
+		n++
+		return append([]byte("again "), id...), nil
+	}))
+	require.Equal(t, 50_000, n)
+	require.NoError(t, l.Apply(t.Context(), engine.Guard{Floor: p.Floor().Revision, Epoch: 5}))
+	require.NoError(t, l.Close())
+	require.NoError(t, p.Get(t.Context(), []byte("049999"), engine.Both, &row))
+	require.Equal(t, "again 049999", string(row.Record))
+	require.Equal(t, "sealed", string(row.Sealed))
+	row.Release()
+
+	l = fill()
+	failed := errors.New("failed")
+	require.ErrorIs(t, l.Rewrite(t.Context(), func(id, _ []byte) ([]byte, error) {
+		if string(id) == "040000" {
+			return nil, failed
+		}
+		return id, nil
+	}), failed)
+	require.NoError(t, l.Close())
+	require.NoError(t, l.Close())
+	require.NoError(t, e.Close())
+	names, err := fs.List("db")
+	require.NoError(t, err)
+	for _, name := range names {
+		require.NotContains(t, name, loadPrefix)
+	}
+}
+
+// Open removes what loads have left, and nothing whose name is only like theirs.
+func TestOpenRemovesWhatLoadsLeft(t *testing.T) {
+	fs := vfs.NewMem()
+	require.NoError(t, fs.MkdirAll("db", 0o755))
+	require.NoError(t, openOn(t, fs, "db", Options{Create: true}).Close())
+	for _, name := range []string{loadName(1, 0), loadName(12, 345), loadPrefix + "1.sst", loadPrefix + "a-b.sst", "x" + loadName(1, 0), loadName(1, 0) + ".old"} {
+		f, err := fs.Create("db/"+name, vfs.WriteCategoryUnspecified)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+	}
+	left := func() (n int) {
+		names, err := fs.List("db")
+		require.NoError(t, err)
+		for _, name := range names {
+			if _, err := fs.Stat("db/" + name); err == nil && len(name) > len(loadPrefix) && (name[:len(loadPrefix)] == loadPrefix || name[0] == 'x') {
+				n++
+			}
+		}
+		return n
+	}
+	require.NoError(t, openOn(t, fs, "db", Options{ReadOnly: true}).Close())
+	require.Equal(t, 6, left(), "who only reads changes nothing")
+	require.NoError(t, openOn(t, fs, "db", Options{}).Close())
+	require.Equal(t, 4, left())
+}
