@@ -147,23 +147,25 @@ const ingestedPrefix = "blockseal ingested "
 
 func ingested(tables int) []byte { return strconv.AppendInt([]byte(ingestedPrefix), int64(tables), 10) }
 
-// ingestedBefore returns how many sequence numbers were given to tables before an entry of the log:
-// 0 if the entry does not say so.
+// ingestedBefore returns how many numbers were given to tables before an entry of the log: 0 if the
+// entry, a batch of Pebble's, does not begin by saying so. Pebble's own reader of batches does not look
+// for the end of what it is given.
 func ingestedBefore(entry []byte) uint64 {
-	r := batchrepr.Read(entry)
-	kind, data, _, ok, err := r.Next()
-	if err != nil || !ok || kind != pebble.InternalKeyKindLogData {
+	const kind, size = batchrepr.HeaderLen, batchrepr.HeaderLen + 1 // a varint, of one byte here
+	if len(entry) <= size || entry[kind] != byte(pebble.InternalKeyKindLogData) {
 		return 0
 	}
-	digits, ok := bytes.CutPrefix(data, []byte(ingestedPrefix))
-	if !ok {
+	data := entry[size+1:]
+	n := int(entry[size])
+	if n > 127 || n > len(data) {
 		return 0
 	}
-	n, err := strconv.ParseUint(string(digits), 10, 32)
-	if err != nil {
+	digits, ok := bytes.CutPrefix(data[:n], []byte(ingestedPrefix))
+	tables, err := strconv.ParseUint(string(digits), 10, 32)
+	if !ok || err != nil {
 		return 0
 	}
-	return n
+	return tables
 }
 
 // Close implements [engine.Load].
