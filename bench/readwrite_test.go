@@ -96,6 +96,40 @@ func BenchmarkPutSync(b *testing.B) {
 	}
 }
 
+// BenchmarkPutLent is a batch that is durable when it is committed, whose blocks the caller lends
+// (Batch.PutLent) so that other cores seal some of them; in turns with plain Pebble.
+func BenchmarkPutLent(b *testing.B) {
+	warm := 10_000
+	if testing.Short() {
+		warm = 100
+	}
+	lent := func(dir string, sync bool) (kv, error) {
+		s, err := blockseal(nil)(dir, sync)
+		if err != nil {
+			return nil, err
+		}
+		return lending{s.(*sealed)}, nil
+	}
+	for _, n := range []struct{ size, batch int }{{4 << 10, 16}, {4 << 10, 64}, {64 << 10, 16}} {
+		for _, im := range []struct {
+			name string
+			open opener
+		}{{"blockseal", lent}, {"pebble", openPebble}} {
+			b.Run(fmt.Sprintf("size=%d/batch=%d/impl=%s", n.size, n.batch, im.name), func(b *testing.B) {
+				warmed := func(o opener) func() error {
+					s := open(b, o, true)
+					fill(b, s, warm, 4<<10)
+					return putter(s, n.size, n.batch)
+				}
+				op, plain := warmed(im.open), warmed(openPebble)
+				b.SetBytes(int64(n.size * n.batch))
+				b.ReportAllocs()
+				turns(b, max(2, 1<<20/(n.size*n.batch)), op, "pebble", plain)
+			})
+		}
+	}
+}
+
 // BenchmarkPutNoSync is a Put whose durability is left to the system, into a store that has
 // been written to before. It is not measured in turns: while one has its turn, what the
 // other has left to the background would be done for nothing.

@@ -19,17 +19,19 @@ const MaxBatch = engine.MaxBatch
 // Batch is puts and deletions that are applied together or not at all. It belongs to one goroutine.
 // Of several on one block the last wins.
 //
-// Blocks are sealed as they are put, so that a batch holds no plaintext. A batch ends with the
+// Blocks are sealed as they are put, so that a batch holds no plaintext, but for those that
+// [Batch.PutLent] is lent. A batch ends with the
 // session in which it was first used: if the store went Inaccessible since, Put, Delete and Commit
 // return [ErrInaccessible], and the batch has to be made again.
 type Batch struct {
 	s       *Store
 	b       engine.Batch
 	state   batchState
-	session uint64 // of the first use; 0: not used yet
-	oldest  uint32 // the least epoch that a DEK record of the batch names
-	unpin   func() // releases the epochs that the batch was sealed under
-	err     error  // what spoiled the batch
+	session uint64    // of the first use; 0: not used yet
+	oldest  uint32    // the least epoch that a DEK record of the batch names
+	unpin   func()    // releases the epochs that the batch was sealed under
+	err     error     // what spoiled the batch
+	lent    *row.Lent // nil: no block was lent
 	tally   tally.Batch
 }
 
@@ -94,6 +96,9 @@ func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 		return b.spoil(tally.Put, id, err)
 	}
 	defer func() { h.Release() }()
+	if err := b.settleFor(ctx, &h, 2*len(id)+len(data)+maxRowOverhead); err != nil {
+		return b.spoil(tally.Put, id, err)
+	}
 	if err := b.room(id, len(data)); err != nil {
 		return b.spoil(tally.Put, id, err)
 	}
@@ -106,10 +111,81 @@ func (b *Batch) Put(ctx context.Context, id, data []byte) error {
 	return nil
 }
 
-// room refuses what would make the batch larger than MaxBatch. Both keys of a row have the id; 512
-// bytes are more than all else that one op has.
+// PutLent is Put for a caller who lends data: it is the batch's to read until Commit has returned nil
+// or Close has returned, and must not be changed until then. So the block is sealed later, on other
+// cores too, while the caller goes on, and a batch of many blocks is committed sooner. id is the
+// caller's again when PutLent returns. Put and PutLent may be mixed.
+//
+// At most 4 goroutines seal for one batch, beside the one that has it, and at most 16 for a directory,
+// and always fewer than GOMAXPROCS. They end when there is nothing to seal, also if the batch is
+// neither committed nor closed. For a block that is not sealed yet a batch has its id and 100 bytes.
+// ctx bounds PutLent itself, and not the sealing, which Commit waits for.
+//
+// The errors are those of Put; what goes wrong later is an error of a later call, of Commit at the
+// latest, and names the block. The batch cannot be committed then.
+func (b *Batch) PutLent(ctx context.Context, id, data []byte) error {
+	if err := row.CheckBlock(id, data); err != nil {
+		return b.spoil(tally.Put, id, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return b.spoil(tally.Put, id, err)
+	}
+	h, err := b.hold(ctx)
+	if err != nil {
+		return b.spoil(tally.Put, id, err)
+	}
+	if b.lent == nil {
+		b.lent = b.s.table.Lend(ctx, b.b, b.session)
+	}
+	full := false
+	if err = b.room(id, len(data)); err == nil {
+		full, err = b.lent.Put(&h, id, data)
+	}
+	h.Release()
+	if err == nil && full {
+		err = b.settle(ctx)
+	}
+	if err != nil {
+		return b.spoil(tally.Put, id, err)
+	}
+	b.tally.Put(len(data))
+	return nil
+}
+
+// settle has all lent blocks sealed. The caller has no hold.
+func (b *Batch) settle(ctx context.Context) error {
+	if b.lent == nil {
+		return nil
+	}
+	oldest, err := b.lent.Settle(ctx)
+	b.oldest = min(b.oldest, oldest)
+	return err
+}
+
+// settleFor is settle if the batch could not take n bytes otherwise. The hold is let go meanwhile.
+func (b *Batch) settleFor(ctx context.Context, h *keyring.Hold, n int) (err error) {
+	if b.lent == nil || b.lent.Quiet(n) {
+		return nil
+	}
+	h.Release()
+	*h = keyring.Hold{}
+	if err := b.settle(ctx); err != nil {
+		return err
+	}
+	*h, err = b.hold(ctx)
+	return err
+}
+
+// maxRowOverhead is more than all that one op has besides its ids and its data.
+const maxRowOverhead = 512
+
+// room refuses what would make the batch larger than MaxBatch. Both keys of a row have the id.
 func (b *Batch) room(id []byte, size int) error {
-	if grown := b.b.Size() + 2*len(id) + size + 512; grown > MaxBatch {
+	grown := b.b.Size() + 2*len(id) + size + maxRowOverhead
+	if b.lent != nil {
+		grown += b.lent.Waiting()
+	}
+	if grown > MaxBatch {
 		return fmt.Errorf("the batch would have %d bytes, the most is %d: %w", grown, MaxBatch, ErrTooLarge)
 	}
 	return nil
@@ -128,7 +204,10 @@ func (b *Batch) Delete(ctx context.Context, id []byte) error {
 	if err != nil {
 		return b.spoil(tally.Delete, id, err)
 	}
-	defer h.Release()
+	defer func() { h.Release() }()
+	if err := b.settleFor(ctx, &h, 2*len(id)+maxRowOverhead); err != nil {
+		return b.spoil(tally.Delete, id, err)
+	}
 	if err := b.room(id, 0); err != nil {
 		return b.spoil(tally.Delete, id, err)
 	}
@@ -145,6 +224,14 @@ func (b *Batch) Commit(ctx context.Context) error {
 	if err := b.s.counts.Fail(tally.Commit, ctx.Err()); err != nil {
 		return fmt.Errorf("block: commit: %w", err)
 	}
+	if b.state == batchOpen && b.err == nil {
+		if err := b.settle(ctx); err != nil && ctx.Err() == nil {
+			b.err = err
+		}
+		if err := b.s.counts.Fail(tally.Commit, ctx.Err()); err != nil {
+			return fmt.Errorf("block: commit: %w", err)
+		}
+	}
 	h, err := b.hold(ctx)
 	if err != nil {
 		b.s.counts.Fail(tally.Commit, err)
@@ -154,6 +241,9 @@ func (b *Batch) Commit(ctx context.Context) error {
 	b.state = batchCommitted
 	defer b.unpin()
 	defer b.s.use.Finish(b.b)
+	if b.lent != nil {
+		b.lent.End()
+	}
 	if b.b.Empty() {
 		return nil
 	}
@@ -173,6 +263,9 @@ func (b *Batch) Close() error {
 	b.state = batchClosed
 	if b.session == 0 {
 		return nil
+	}
+	if b.lent != nil {
+		b.lent.End()
 	}
 	defer b.unpin()
 	return b.s.use.Finish(b.b)

@@ -317,3 +317,52 @@ func ExampleStore_Erase() {
 	// 1 1 false
 	// 1 exists
 }
+
+// Blocks in the order of their ids, here those of another store, are loaded faster than they are put,
+// and all at once.
+func ExampleStore_Load() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	from := p.store()
+	defer from.Close()
+	for _, id := range []string{"a", "b", "c"} {
+		if err := from.Put(ctx, []byte(id), []byte("data of "+id)); err != nil {
+			log.Fatal(err)
+		}
+	}
+	q, remove := newSite() // under another KEK
+	defer remove()
+	to := q.store()
+	defer to.Close()
+
+	n, err := to.Load(ctx, from.Blocks(ctx, block.Range{}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	data, err := to.Get(ctx, []byte("b"), nil)
+	fmt.Println(n, string(data), err)
+	// Output: 3 data of b <nil>
+}
+
+// The data of a batch's blocks may be lent, so that other cores seal them meanwhile.
+func ExampleBatch_PutLent() {
+	ctx := context.Background()
+	p, remove := newSite()
+	defer remove()
+	s := p.store()
+	defer s.Close()
+	b := s.NewBatch()
+	defer b.Close()
+	pages := [][]byte{[]byte("one"), []byte("two")}
+	for i, page := range pages {
+		if err := b.PutLent(ctx, []byte{byte(i)}, page); err != nil {
+			log.Fatal(err)
+		}
+	}
+	err := b.Commit(ctx)
+	clear(pages[0]) // the caller's again
+	data, _ := s.Get(ctx, []byte{0}, nil)
+	fmt.Println(string(data), err)
+	// Output: one <nil>
+}

@@ -215,3 +215,6 @@ func (d *DB) MarkDropping(t testing.TB, name string, draft []byte) {
 	_, err = d.catalogue.Advance(t.Context(), e, catalogue.Dropping, engine.Swap{Name: receiptName(e.Number), Revision: engine.AnyRevision, Value: draft})
 	require.NoError(t, err)
 }
+
+// Helpers returns how many goroutines seal for batches.
+func (s *Store) Helpers() int { return s.table.Helpers() }

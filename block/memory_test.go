@@ -114,6 +114,26 @@ func memorySteps(ctx context.Context, v *local.Vault, s *block.Store, clock *vau
 				return errors.Join(b.Put(ctx, []byte("batch 1"), data), b.Put(ctx, []byte("batch 2"), data), b.Commit(ctx))
 			})
 		}},
+		{"batch of what is lent", func() error {
+			return get(memoryBlocks-2, func(data []byte) error {
+				b := s.NewBatch()
+				var errs []error
+				for i := range 20 { // helpers have some to seal
+					errs = append(errs, b.PutLent(ctx, fmt.Appendf(nil, "lent %d", i), data))
+				}
+				return errors.Join(append(errs, b.Commit(ctx))...)
+			})
+		}},
+		{"batch of what is lent that is closed", func() error {
+			return get(memoryBlocks-2, func(data []byte) error {
+				b := s.NewBatch()
+				var errs []error
+				for i := range 20 {
+					errs = append(errs, b.PutLent(ctx, fmt.Appendf(nil, "lent %d", i), data))
+				}
+				return errors.Join(append(errs, b.Close())...)
+			})
+		}},
 		{"batch that is closed", func() error {
 			return get(memoryBlocks-2, func(data []byte) error {
 				b := s.NewBatch()

@@ -70,6 +70,15 @@ type Batch interface {
 	// The caller fills it in before the next call of the batch. So the block is sealed into the
 	// batch's own memory and not copied.
 	Put(id, record []byte, size int) (sealed []byte, err error)
+	// PutLater is Put for a caller who fills in the record as well, and both later: before the
+	// batch is applied, on any goroutine, and before a call of the batch that takes more bytes than
+	// Spare has, which moves what was filled in and what was not.
+	PutLater(id []byte, record, size int) (rec, sealed []byte, err error)
+	// Spare returns how many more bytes the batch takes without moving what it has. A row takes at
+	// most the bytes of its record and sealed block, twice those of its id, and RowOverhead. Grow
+	// makes room for n bytes more; it may move what the batch has.
+	Spare() int
+	Grow(n int) error
 	// PutRecord replaces the record of an existing row.
 	PutRecord(id, record []byte) error
 	// Delete deletes a row, if there is one.
@@ -86,6 +95,9 @@ type Batch interface {
 	Wait() error
 	io.Closer
 }
+
+// RowOverhead is the most bytes that a batch has for a row beyond its ids, record and sealed block.
+const RowOverhead = 64
 
 // Op deletes a row or gives it a record. ID and Record are the batch's memory.
 type Op struct {

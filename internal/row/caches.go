@@ -15,11 +15,12 @@ type Caches struct {
 	records *recordCache
 	rows    *rowCache
 	scratch sync.Pool // of *scratch
+	helpers chan struct{}
 }
 
 // NewCaches returns caches of the given sizes in bytes; one that is not positive is no cache.
 func NewCaches(records, rows int64) *Caches {
-	c := &Caches{seed: maphash.MakeSeed(), records: newRecordCache(records), rows: newRowCache(rows)}
+	c := &Caches{seed: maphash.MakeSeed(), records: newRecordCache(records), rows: newRowCache(rows), helpers: make(chan struct{}, helperRoom())}
 	c.scratch.New = func() any { return new(scratch) }
 	return c
 }

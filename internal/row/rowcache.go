@@ -2,6 +2,7 @@ package row
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync"
 
 	"github.com/blockseal/blockseal/keyring"
@@ -54,7 +55,8 @@ type rowShard struct {
 type row struct {
 	data []byte // record | sealed block
 	hash uint64
-	at   int // index in the ring
+	salt uint64 // of its table
+	at   int    // index in the ring
 	used bool
 }
 
@@ -81,6 +83,7 @@ func newRowCache(bytes int64) *rowCache {
 // zero ticket grants nothing.
 type ticket struct {
 	hash   uint64
+	salt   uint64
 	writes uint64
 	valid  bool
 }
@@ -107,7 +110,7 @@ func (c *rowCache) get(salt uint64, id []byte) (*row, ticket) {
 	seen := &s.seen[hash%uint64(len(s.seen))]
 	again := *seen == uint32(hash>>24)
 	*seen = uint32(hash >> 24)
-	return nil, ticket{hash, s.writes, again && s.underWay == 0}
+	return nil, ticket{hash, salt, s.writes, again && s.underWay == 0}
 }
 
 // add keeps a block that was read from the engine after get returned the ticket.
@@ -127,7 +130,7 @@ func (c *rowCache) add(t ticket, record, sealed []byte) {
 	for s.bytes+size+rowOverhead > c.limit {
 		s.evict()
 	}
-	r := &row{data: data, hash: t.hash, at: len(s.ring)}
+	r := &row{data: data, hash: t.hash, salt: t.salt, at: len(s.ring)}
 	s.rows[t.hash] = r
 	s.ring = append(s.ring, r)
 	s.bytes += size + rowOverhead
@@ -209,6 +212,34 @@ func (c *rowCache) report(hash uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.underWay--
+}
+
+// announceAll is announce for a write of any number of blocks of one table, and reported reports it.
+// Meanwhile no table adds rows.
+func (c *rowCache) announceAll(salt uint64) (reported func()) {
+	if c == nil {
+		return func() {}
+	}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.underWay++
+		s.writes++
+		for _, r := range slices.Clone(s.ring) {
+			if r.salt == salt {
+				s.remove(r)
+			}
+		}
+		s.mu.Unlock()
+	}
+	return func() {
+		for i := range c.shards {
+			s := &c.shards[i]
+			s.mu.Lock()
+			s.underWay--
+			s.mu.Unlock()
+		}
+	}
 }
 
 func (c *rowCache) stats() (t CacheStats) {

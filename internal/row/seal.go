@@ -143,6 +143,11 @@ func (t *Table) seal(ctx context.Context, h *keyring.Hold, b engine.Batch, sc *s
 	if err != nil {
 		return err
 	}
+	return sealBlock(sc, value, data)
+}
+
+// sealBlock seals data with the scratch's key into value, the block's place in a batch.
+func sealBlock(sc *scratch, value, data []byte) error {
 	value[0] = blockVersion
 	sealed := sc.key.Seal(value[1:1], data, sc.aad)
 	if len(sealed) != len(value)-1 || &sealed[0] != &value[1] {

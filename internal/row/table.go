@@ -26,6 +26,7 @@ type Table struct {
 	judged  atomic.Uint64 // the floor's revision that was last known before the document was looked at; see judge
 	wrote   func()
 	use     *Use
+	helpers chan struct{} // has one for each helper that seals for a batch; see Lent
 }
 
 // Config configures a Table.
@@ -57,7 +58,7 @@ func (t *Table) Init(c Config) {
 	}
 	t.Part, t.salt, t.keys, t.store, t.use = c.Part, c.Caches.salt(c.Number), c.Keys, c.Keys.StoreID(), c.Use
 	t.noSync, t.shared, t.wrote, t.ready = c.NoSync, c.Shared, c.Wrote, c.Ready
-	t.records, t.rows, t.scratch = c.Caches.records, c.Caches.rows, &c.Caches.scratch
+	t.records, t.rows, t.scratch, t.helpers = c.Caches.records, c.Caches.rows, &c.Caches.scratch, c.Caches.helpers
 }
 
 // CacheStats counts the look-ups in a cache and what it holds.
@@ -81,12 +82,17 @@ type scratch struct {
 // borrow returns a scratch that is bound to a block.
 func (t *Table) borrow(id []byte) *scratch {
 	sc := t.scratch.Get().(*scratch)
+	t.bind(sc, id)
+	return sc
+}
+
+// bind binds a scratch to a block.
+func (t *Table) bind(sc *scratch, id []byte) {
 	sc.aad = append(sc.aad[:0], blockVersion)
 	sc.aad = append(sc.aad, t.store[:]...)
 	sc.aad = append(sc.aad, id...)
 	// The DEK record is bound to what follows the store id.
 	sc.binding.Set(sc.aad[1+len(t.store):])
-	return sc
 }
 
 // giveBack destroys the scratch's key and returns it to the pool.
@@ -104,3 +110,6 @@ func (t *Table) WatchDEKs(watch func(*dek.Key)) {
 		return sc
 	}}
 }
+
+// Helpers returns how many helpers seal for batches, in all tables of the engine.
+func (t *Table) Helpers() int { return len(t.helpers) }

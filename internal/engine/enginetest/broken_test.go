@@ -214,6 +214,20 @@ var brokenRows = []brokenCase{
 			return p.Partition.Apply(ctx, b, g, sync)
 		}
 	}},
+	{"what is put later moves with the next call", "what is put later is filled in while the batch goes on", func(p *brokenPartition) {
+		p.batch = func(b *brokenBatch) {
+			var move func()
+			b.putLater = func(id []byte, record, size int) ([]byte, []byte, error) {
+				if move != nil {
+					move()
+				}
+				rec, sealed, err := b.Batch.PutLater(id, record, size)
+				former := bytes.Clone(sealed)
+				move = func() { copy(sealed, former) }
+				return rec, former, err
+			}
+		}
+	}},
 	{"the first change of a row wins", "the last change of a row in a batch wins", func(p *brokenPartition) {
 		p.batch = func(b *brokenBatch) {
 			seen := map[string]bool{}

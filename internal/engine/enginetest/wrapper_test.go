@@ -132,6 +132,7 @@ func (p *brokenPartition) SwapMeta(ctx context.Context, changes ...engine.Swap) 
 type brokenBatch struct {
 	engine.Batch
 	put       func(id, record []byte, size int) ([]byte, error)
+	putLater  func(id []byte, record, size int) (rec, sealed []byte, err error)
 	putRecord func(id, record []byte) error
 	delete    func(id []byte) error
 	change    func(at int) (engine.Op, int, error)
@@ -139,6 +140,10 @@ type brokenBatch struct {
 
 func (b *brokenBatch) Put(id, record []byte, size int) ([]byte, error) {
 	return or(b.put, b.Batch.Put, b.put != nil)(id, record, size)
+}
+
+func (b *brokenBatch) PutLater(id []byte, record, size int) (rec, sealed []byte, err error) {
+	return or(b.putLater, b.Batch.PutLater, b.putLater != nil)(id, record, size)
 }
 
 func (b *brokenBatch) PutRecord(id, record []byte) error {

@@ -1,9 +1,11 @@
 package enginetest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"github.com/stretchr/testify/require"
@@ -44,6 +46,41 @@ func writeParts() []part {
 				for i := 1; i < len(got); i += 2 {
 					require.Equal(t, got[1], got[i], "half of a batch: %v", got)
 				}
+			}
+		}},
+		{"what is put later is filled in while the batch goes on", func(t T, s Subject) {
+			r := newRig(t, s)
+			r.put("b", "0", "zero")
+			r.apply(func(b engine.Batch) {
+				r.fill(b, "before", "1", "one")
+				for _, first := range []int{0, 100, 200} { // in an empty batch, and in one that has some
+					const n, record, size = 100, 7, 3000
+					require.NoError(t, b.Grow(n*(2*len("000")+record+size+engine.RowOverhead)))
+					type place struct{ record, sealed []byte }
+					var places []place
+					for i := first; i < first+n; i++ {
+						require.GreaterOrEqual(t, b.Spare(), 2*len("000")+record+size+engine.RowOverhead)
+						rec, sealed, err := b.PutLater(fmt.Appendf(nil, "%03d", i), record, size)
+						require.NoError(t, err)
+						require.Len(t, rec, record)
+						require.Len(t, sealed, size)
+						places = append(places, place{rec, sealed})
+					}
+					for i, p := range places {
+						copy(p.record, fmt.Appendf(nil, "%07d", first+i))
+						copy(p.sealed, bytes.Repeat([]byte{byte(first + i)}, size))
+					}
+				}
+				require.NoError(t, b.Delete([]byte("b")))
+				r.fill(b, "after", "2", "two")
+				require.NoError(t, b.PutRecord([]byte("000"), []byte("another")))
+			})
+			r.is(r.p, "before", "1", "one")
+			r.absent(r.p, "b")
+			r.is(r.p, "after", "2", "two")
+			r.is(r.p, "000", "another", string(make([]byte, 3000)))
+			for i := 1; i < 300; i++ {
+				r.is(r.p, fmt.Sprintf("%03d", i), fmt.Sprintf("%07d", i), strings.Repeat(string([]byte{byte(i)}), 3000))
 			}
 		}},
 		{"the last change of a row in a batch wins", func(t T, s Subject) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/blockseal/blockseal/internal/engine"
@@ -29,6 +30,19 @@ func (b *batch) Put(id, record []byte, size int) ([]byte, error) {
 	b.ops = append(b.ops, op{row: r})
 	return r.sealed, nil
 }
+
+// PutLater implements [engine.Batch].
+func (b *batch) PutLater(id []byte, record, size int) (rec, sealed []byte, err error) {
+	r := row{id: bytes.Clone(id), record: make([]byte, record), sealed: make([]byte, size), has: engine.Both}
+	b.ops = append(b.ops, op{row: r})
+	return r.record, r.sealed, nil
+}
+
+// Spare implements [engine.Batch]: each row has memory of its own.
+func (b *batch) Spare() int { return math.MaxInt }
+
+// Grow implements [engine.Batch].
+func (b *batch) Grow(int) error { return nil }
 
 // PutRecord implements [engine.Batch].
 func (b *batch) PutRecord(id, record []byte) error {

@@ -40,6 +40,30 @@ func (b *batch) Put(id, record []byte, size int) ([]byte, error) {
 	return b.b.Put(id, record, size)
 }
 
+// PutLater implements [engine.Batch].
+func (b *batch) PutLater(id []byte, record, size int) (rec, sealed []byte, err error) {
+	if b.b == nil {
+		return nil, nil, b.err
+	}
+	return b.b.PutLater(id, record, size)
+}
+
+// Spare implements [engine.Batch].
+func (b *batch) Spare() int {
+	if b.b == nil {
+		return 0
+	}
+	return b.b.Spare()
+}
+
+// Grow implements [engine.Batch].
+func (b *batch) Grow(n int) error {
+	if b.b == nil {
+		return b.err
+	}
+	return b.b.Grow(n)
+}
+
 // PutRecord implements [engine.Batch].
 func (b *batch) PutRecord(id, record []byte) error {
 	if b.b == nil {

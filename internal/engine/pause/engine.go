@@ -37,6 +37,7 @@ var (
 	_ engine.Meter        = (*Engine)(nil)
 	_ engine.Purger       = (*partition)(nil)
 	_ engine.Deferrer     = (*partition)(nil)
+	_ engine.Loader       = (*partition)(nil)
 )
 
 // New returns an engine that is paused, for the reason why. ready, if not nil, is asked before each

@@ -61,6 +61,10 @@ type DB struct {
 	log     *logger
 	room    *room
 	running *running
+	dir     string
+	fs      vfs.FS
+	options func() *pebble.Options // with the defaults filled in
+	loads   atomic.Uint64          // that were begun
 
 	snapshots  snapshots
 	quiet      sync.RWMutex // locked while nothing may be written to the log
@@ -84,12 +88,22 @@ func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
 	}()
 	files := purgeFS{FS: o.fs(), purging: new(atomic.Bool)}
 	log, room, run := &logger{log: o.Logger, fatal: o.Fatal}, newRoom(o), newRunning()
+	if !o.ReadOnly {
+		if err := removeLoads(dir, files); err != nil {
+			log.Errorf("what is left of a load could not be removed: %v", err)
+		}
+	}
+	options := sync.OnceValue(func() *pebble.Options {
+		p := pebbleOptions(o, lock, files, log, room, run)
+		p.EnsureDefaults()
+		return p
+	})
 	p, err := pebble.Open(dir, pebbleOptions(o, lock, files, log, room, run))
 	if err != nil {
 		return nil, translateOpen(err)
 	}
 	g := new(guard)
-	return &DB{p: p, purges: make(chan struct{}, 1), purging: files.purging, guard: g, lookups: newLookups(p, g), log: log, room: room, running: run,
+	return &DB{p: p, purges: make(chan struct{}, 1), purging: files.purging, guard: g, lookups: newLookups(p, g), log: log, room: room, running: run, dir: dir, fs: files, options: options,
 		partitions: partitions{of: map[uint32]*partition{}}, batches: sync.Pool{New: func() any { return new(batch) }}}, nil
 }
 

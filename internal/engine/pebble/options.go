@@ -79,6 +79,8 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, ru
 	p.Experimental.SpanPolicyFunc = pebble.MakeStaticSpanPolicyFunc(pebble.DefaultComparer.Compare,
 		pebble.KeyRange{Start: []byte{}, End: []byte{spaceData}},
 		pebble.SpanPolicy{ValueStoragePolicy: pebble.ValueStorageLowReadLatency})
+	// A load is in the MANIFEST at once, which Survey reads, and not in the log first.
+	p.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	// Ciphertext does not compress.
 	p.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 

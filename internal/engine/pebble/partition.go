@@ -17,6 +17,7 @@ var (
 	_ engine.Meter        = (*DB)(nil)
 	_ engine.Purger       = (*partition)(nil)
 	_ engine.Deferrer     = (*partition)(nil)
+	_ engine.Loader       = (*partition)(nil)
 )
 
 type partitions struct {

@@ -35,6 +35,39 @@ func (b *batch) Put(id, record []byte, size int) ([]byte, error) {
 	return sealed, nil
 }
 
+// PutLater implements [engine.Batch].
+func (b *batch) PutLater(id []byte, record, size int) (rec, sealed []byte, err error) {
+	key, rec := b.b.Reserve(prefixSize+len(id), record)
+	putKey(key, spaceDEK, b.p.number, id)
+	key, sealed = b.b.Reserve(prefixSize+len(id), size)
+	putKey(key, spaceData, b.p.number, id)
+	return rec[:record:record], sealed[:size:size], nil
+}
+
+// Spare implements [engine.Batch].
+func (b *batch) Spare() int {
+	all := b.b.b.Repr()
+	return cap(all) - len(all)
+}
+
+// batchHead is more than Pebble has at the beginning of a batch.
+const batchHead = 64
+
+// Grow implements [engine.Batch]. Pebble's batches double, and those above 1 MiB begin small each
+// time: what a batch of some MiB is asked for at once is not copied, nor allocated several times.
+func (b *batch) Grow(n int) error {
+	if b.Spare() >= n {
+		return nil
+	}
+	if b.Empty() {
+		before := b.b
+		b.b = Batch{b.p.db.p.NewBatchWithSize(batchHead + n)}
+		return before.Close()
+	}
+	all := b.b.b.Repr()
+	return translate(b.b.b.SetRepr(append(make([]byte, 0, len(all)+max(n, len(all))), all...)))
+}
+
 // PutRecord implements [engine.Batch].
 func (b *batch) PutRecord(id, record []byte) error {
 	key, value := b.b.Reserve(prefixSize+len(id), len(record))

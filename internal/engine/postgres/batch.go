@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/blockseal/blockseal/internal/engine"
@@ -34,12 +35,11 @@ const (
 // NewBatch implements [engine.Rows].
 func (p *partition) NewBatch() engine.Batch { return &batch{p: p} }
 
-// add takes a copy of what is given, in one piece of memory.
-func (b *batch) add(id, record []byte, size int, k kind) *change {
-	all := make([]byte, len(id)+len(record)+size)
-	n, m := len(id), len(id)+len(record)
+// add adds a change with a copy of id, and with room for the rest in the same piece of memory.
+func (b *batch) add(id []byte, record, size int, k kind) *change {
+	all := make([]byte, len(id)+record+size)
+	n, m := len(id), len(id)+record
 	copy(all, id)
-	copy(all[n:], record)
 	c := change{id: all[:n:n], record: all[n:m:m], kind: k}
 	if k == wholeRow {
 		c.sealed = all[m:]
@@ -51,18 +51,32 @@ func (b *batch) add(id, record []byte, size int, k kind) *change {
 
 // Put implements [engine.Batch].
 func (b *batch) Put(id, record []byte, size int) ([]byte, error) {
-	return b.add(id, record, size, wholeRow).sealed, nil
+	c := b.add(id, len(record), size, wholeRow)
+	copy(c.record, record)
+	return c.sealed, nil
 }
+
+// PutLater implements [engine.Batch].
+func (b *batch) PutLater(id []byte, record, size int) (rec, sealed []byte, err error) {
+	c := b.add(id, record, size, wholeRow)
+	return c.record, c.sealed, nil
+}
+
+// Spare implements [engine.Batch]: each row has memory of its own.
+func (b *batch) Spare() int { return math.MaxInt }
+
+// Grow implements [engine.Batch].
+func (b *batch) Grow(int) error { return nil }
 
 // PutRecord implements [engine.Batch].
 func (b *batch) PutRecord(id, record []byte) error {
-	b.add(id, record, 0, recordOnly)
+	copy(b.add(id, len(record), 0, recordOnly).record, record)
 	return nil
 }
 
 // Delete implements [engine.Batch].
 func (b *batch) Delete(id []byte) error {
-	b.add(id, nil, 0, deletion)
+	b.add(id, 0, 0, deletion)
 	return nil
 }
 
