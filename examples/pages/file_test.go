@@ -4,16 +4,20 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/keyring/sealfs"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
@@ -46,22 +50,15 @@ func (g *rig) reopen() {
 	g.open()
 }
 
-// sealed is a change of one page.
-func (g *rig) sealed(n uint32, b byte) []slot {
-	h, err := g.f.keys.Acquire()
-	require.NoError(g.t, err)
-	defer func() { h.Release() }()
-	s, err := seal(g.ctx, &h, n, page(b))
-	require.NoError(g.t, err)
-	return []slot{s}
-}
+// written is a change of one page.
+func written(n uint32, b byte) []slot { return []slot{{n, page(b)}} }
 
 func page(b byte) []byte { return bytes.Repeat([]byte{b}, PageSize) }
 
 func (g *rig) check(want map[uint32]byte) {
 	g.t.Helper()
 	for n := range uint32(20) {
-		got, err := g.f.Read(g.ctx, n, []byte("before"))
+		got, err := g.f.Read(n, []byte("before"))
 		require.NoError(g.t, err)
 		require.True(g.t, bytes.Equal(append([]byte("before"), page(want[n])...), got), "page %d", n)
 	}
@@ -86,7 +83,7 @@ func TestAgainstAMap(t *testing.T) {
 				n, b := uint32(rnd.IntN(20)), byte(1+rnd.IntN(255))
 				change[n], want[n] = page(b), b
 			}
-			require.NoError(t, g.f.Write(g.ctx, change))
+			require.NoError(t, g.f.Write(change))
 		}
 	}
 	g.check(want)
@@ -95,31 +92,35 @@ func TestAgainstAMap(t *testing.T) {
 	require.Len(t, epochs, 1)
 }
 
-// A change that is whole in the journal is made, however much of it is in the files;
+// A change that is whole in the journal is made, however much of it is in the file;
 // one that is not is as if it had not begun.
 func TestCrash(t *testing.T) {
 	g := newRig(t)
 	was := map[uint32]byte{1: 'a', 2: 'b'}
-	require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('a'), 2: page('b')}))
-	change := append(g.sealed(2, 'B'), g.sealed(3, 'C')...)
+	require.NoError(t, g.f.Write(map[uint32][]byte{1: page('a'), 2: page('b')}))
+	change := append(written(2, 'B'), written(3, 'C')...)
 	require.NoError(t, g.f.journal.write(change))
-	path := filepath.Join(g.dir, "journal")
-	whole, err := os.ReadFile(path)
+	whole, err := io.ReadAll(io.NewSectionReader(g.f.journal.file, 0, 1<<40))
 	require.NoError(t, err)
+	put := func(b []byte) {
+		require.NoError(t, g.f.journal.clear())
+		_, err := g.f.journal.file.WriteAt(b, 0)
+		require.NoError(t, errors.Join(err, g.f.journal.file.Sync()))
+	}
 
 	for _, n := range []int{0, 1, 31, 32, 33, 39, 40, 41, 44, 45, 200, len(whole) / 2, len(whole) - 1} {
-		require.NoError(t, os.WriteFile(path, whole[:n], 0o600))
+		put(whole[:n])
 		g.reopen()
 		g.check(was)
 	}
 	bad := bytes.Clone(whole)
 	bad[len(bad)-1] ^= 1
-	require.NoError(t, os.WriteFile(path, bad, 0o600))
+	put(bad)
 	g.reopen()
 	g.check(was)
 
 	require.NoError(t, g.f.apply(change[:1])) // the crash came in the middle
-	require.NoError(t, os.WriteFile(path, whole, 0o600))
+	put(whole)
 	g.reopen()
 	is := map[uint32]byte{1: 'a', 2: 'B', 3: 'C'}
 	g.check(is)
@@ -127,8 +128,8 @@ func TestCrash(t *testing.T) {
 	g.check(is)
 
 	// What an earlier, longer change has left behind is not of the change.
-	require.NoError(t, g.f.journal.write(append(g.sealed(1, 'x'), g.sealed(2, 'x')...)))
-	require.NoError(t, g.f.journal.write(g.sealed(1, 'A')))
+	require.NoError(t, g.f.journal.write(append(written(1, 'x'), written(2, 'x')...)))
+	require.NoError(t, g.f.journal.write(written(1, 'A')))
 	g.reopen()
 	is[1] = 'A'
 	g.check(is)
@@ -146,11 +147,11 @@ func TestCrash(t *testing.T) {
 		disk := &faulty{storage: g.f.journal.file}
 		c.fails(disk)
 		g.f.journal.file = disk
-		require.ErrorIs(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('y'), 2: page('y')}), errDisk)
+		require.ErrorIs(t, g.f.Write(map[uint32][]byte{1: page('y'), 2: page('y')}), errDisk)
 		*disk = faulty{storage: disk.storage}
-		require.ErrorIs(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('z')}), errDisk)
+		require.ErrorIs(t, g.f.Write(map[uint32][]byte{1: page('z')}), errDisk)
 		require.ErrorIs(t, g.f.RotateEpoch(g.ctx), errDisk)
-		_, err := g.f.Read(g.ctx, 1, nil)
+		_, err := g.f.Read(1, nil)
 		require.ErrorIs(t, err, errDisk)
 		g.reopen()
 		if c.made {
@@ -158,7 +159,7 @@ func TestCrash(t *testing.T) {
 		}
 		g.check(is)
 		is[1], is[2] = 'm', 'n'
-		require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('m'), 2: page('n')}))
+		require.NoError(t, g.f.Write(map[uint32][]byte{1: page('m'), 2: page('n')}))
 		g.check(is)
 	}
 }
@@ -167,12 +168,16 @@ func TestCrash(t *testing.T) {
 // it was done.
 type faulty struct {
 	storage
-	write, sync, truncate error
+	write, sync, truncate  error
+	beforeWrite, afterSync func()
 }
 
 var errDisk = errors.New("the disk failed")
 
 func (f *faulty) WriteAt(p []byte, off int64) (int, error) {
+	if f.beforeWrite != nil {
+		f.beforeWrite()
+	}
 	if f.write != nil {
 		n, err := f.storage.WriteAt(p[:len(p)/2], off)
 		return n, errors.Join(f.write, err)
@@ -187,143 +192,120 @@ func (f *faulty) Truncate(size int64) error {
 	return f.storage.Truncate(size)
 }
 
-func (f *faulty) Sync() error { return errors.Join(f.storage.Sync(), f.sync) }
+func (f *faulty) Sync() error {
+	err := errors.Join(f.storage.Sync(), f.sync)
+	if f.afterSync != nil {
+		f.afterSync()
+	}
+	return err
+}
 
-// Pages, and their records, cannot be altered, moved or cut, and neither can be taken
-// away alone.
+// The machine may stop before any operation on the disk, with none, half or all kept of what was not
+// synced, pages torn included: a change is there as a whole or not at all, and one that was acknowledged is.
+func TestCrashOfTheMachine(t *testing.T) {
+	g := newRig(t)
+	mem := vfs.NewCrashableMem()
+	type crash struct {
+		done byte
+		left *vfs.MemFS
+	}
+	var crashes []crash
+	done, n := byte(0), uint64(0)
+	on := func(under vfs.FS) *File {
+		fs, err := sealfs.New(under, g.f.Keys(), nil)
+		require.NoError(t, err)
+		f := &File{keys: g.f.Keys(), fs: fs, dir: "/"}
+		require.NoError(t, f.ready())
+		return f
+	}
+	f := on(errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if n++; op.Kind.ReadOrWrite() == errorfs.OpIsWrite && n > 20 {
+			crashes = append(crashes, crash{done, mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 50, 100}[len(crashes)%3], RNG: rand.New(rand.NewPCG(n, 1))})})
+		}
+		return nil
+	})))
+	for i := byte(1); i <= 12; i++ {
+		require.NoError(t, f.Write(map[uint32][]byte{0: page(i), 3: page(i), uint32(i): page(i)}))
+		done = i
+	}
+	require.Greater(t, len(crashes), 50)
+	for i, c := range crashes {
+		after := on(c.left)
+		first, err := after.Read(0, nil)
+		require.NoError(t, err, i)
+		require.GreaterOrEqual(t, first[0], c.done, i)
+		require.LessOrEqual(t, first[0], c.done+1, i)
+		for n, want := range map[uint32]byte{0: first[0], 3: first[0], uint32(first[0]): first[0]} {
+			got, err := after.Read(n, nil)
+			require.NoError(t, err, i)
+			require.True(t, bytes.Equal(page(want), got), "crash %d, page %d", i, n)
+		}
+		require.NoError(t, errors.Join(after.pages.Close(), after.journal.file.Close()))
+	}
+	require.NoError(t, errors.Join(f.pages.Close(), f.journal.file.Close()))
+}
+
+// Pages cannot be altered, moved or cut off.
 func TestDamage(t *testing.T) {
 	g := newRig(t)
-	require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('a'), 2: page('b')}))
-	for name, size := range map[string]int{"pages": pageSlot, "records": recordSlot} {
-		path := filepath.Join(g.dir, name)
-		good, err := os.ReadFile(path)
-		require.NoError(t, err)
-		try := func(what string, damage func(b []byte) []byte) {
-			require.NoError(t, os.WriteFile(path, damage(bytes.Clone(good)), 0o600))
-			got, err := g.f.Read(g.ctx, 1, nil)
-			require.True(t, errors.Is(err, ErrDamaged) || errors.Is(err, keyring.ErrCorrupt) || errors.Is(err, keyring.ErrVersion), "%s: %v", what, err)
-			require.Nil(t, got)
-		}
-		try("moved", func(b []byte) []byte { copy(b[size:2*size], b[2*size:]); return b })
-		for i := 0; i < size; i += max(size/50, 1) {
-			try("altered", func(b []byte) []byte { b[size+i] ^= 1; return b })
-		}
-		try("zeroed", func(b []byte) []byte { clear(b[size : 2*size]); return b })
-		for _, end := range []int{size, size + 1, 2*size - 1} {
-			try("cut", func(b []byte) []byte { return b[:end] })
-		}
-		require.NoError(t, os.WriteFile(path, good, 0o600))
-	}
-	g.check(map[uint32]byte{1: 'a', 2: 'b'})
-
-	// A record that was cut does not lose its epoch.
-	path := filepath.Join(g.dir, "records")
+	require.NoError(t, g.f.Write(map[uint32][]byte{0: page('z'), 1: page('a'), 2: page('b')}))
+	path := filepath.Join(g.dir, "pages")
 	good, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.NoError(t, os.Truncate(path, int64(len(good)-1)))
-	require.ErrorIs(t, g.f.RotateEpoch(g.ctx), ErrDamaged)
+	const head, stored = 4096, PageSize + 44
+	at := func(n int) int { return head + n*stored }
+	require.Len(t, good, at(3))
+	try := func(what string, damage func(b []byte) []byte) {
+		require.NoError(t, os.WriteFile(path, damage(bytes.Clone(good)), 0o600))
+		got, err := g.f.Read(1, nil)
+		require.ErrorIs(t, err, keyring.ErrCorrupt, what)
+		require.Nil(t, got)
+	}
+	try("moved", func(b []byte) []byte { copy(b[at(1):at(2)], b[at(2):]); return b })
+	for i := 0; i < stored; i += stored / 50 {
+		try("altered", func(b []byte) []byte { b[at(1)+i] ^= 1; return b })
+	}
+	try("zeroed", func(b []byte) []byte { clear(b[at(1):at(2)]); return b })
+	for _, end := range []int{at(1), at(1) + 1, at(2) - 1} {
+		try("cut", func(b []byte) []byte { return b[:end] })
+	}
+	require.NoError(t, os.WriteFile(path, good[:at(2)], 0o600))
+	require.NoError(t, g.f.Close())
+	_, err = OpenFile(g.ctx, g.dir, g.k, nil)
+	require.ErrorIs(t, err, keyring.ErrCorrupt, "it was cut off")
 	require.NoError(t, os.WriteFile(path, good, 0o600))
-	g.check(map[uint32]byte{1: 'a', 2: 'b'})
+	g.open()
+	g.check(map[uint32]byte{0: 'z', 1: 'a', 2: 'b'})
 }
 
-// What is not noticed, as the top of file.go says, and how long.
+// What is not noticed, as the top of file.go says: a page as it was before.
 func TestRollback(t *testing.T) {
 	g := newRig(t)
-	files := func() (b [2][]byte) {
-		for i, name := range []string{"pages", "records"} {
-			var err error
-			b[i], err = os.ReadFile(filepath.Join(g.dir, name))
-			require.NoError(t, err)
-		}
-		return b
-	}
-	putBack := func(b [2][]byte) {
-		for i, name := range []string{"pages", "records"} {
-			require.NoError(t, os.WriteFile(filepath.Join(g.dir, name), b[i], 0o600))
-		}
-	}
-	require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('a')}))
-	before := files()
-	require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('b')}))
-	now := files()
-	putBack(before)
-	g.check(map[uint32]byte{1: 'a'})
-	putBack([2][]byte{make([]byte, len(now[0])), make([]byte, len(now[1]))})
-	g.check(nil)
-
-	putBack(now)
+	path := filepath.Join(g.dir, "pages")
+	require.NoError(t, g.f.Write(map[uint32][]byte{0: page('a')}))
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, g.f.Write(map[uint32][]byte{0: page('b')}))
 	require.NoError(t, g.f.RotateEpoch(g.ctx))
-	g.check(map[uint32]byte{1: 'b'})
-	putBack(before)
-	_, err := g.f.Read(g.ctx, 1, nil)
-	require.ErrorIs(t, err, keyring.ErrCorrupt)
-}
-
-// A record that was wrapped ByKEK is larger than its slot, and would lie over its
-// neighbours.
-// An epoch that begins by itself while the epoch is rotated takes no page along: those that were
-// rewrapped before it name the one that the rotation began.
-func TestAnEpochBeginsWhileTheEpochIsRotated(t *testing.T) {
-	g := newRig(t)
-	require.NoError(t, g.f.Close())
-	var err error
-	g.f, err = OpenFile(g.ctx, g.dir, g.k, &keyring.Options{EpochMaxDEKs: 5})
+	now, err := os.ReadFile(path)
 	require.NoError(t, err)
-	want := map[uint32]byte{}
-	for n := range uint32(20) {
-		want[n] = 'a' + byte(n)
-		require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{n: page(want[n])}))
-	}
-	before := g.f.Keys().State().Epoch
-	require.NoError(t, g.f.RotateEpoch(g.ctx))
-	require.Greater(t, g.f.Keys().State().Epoch, before+1, "some have begun by themselves")
-	g.check(want)
-	g.reopen()
-	g.check(want)
-}
-
-func TestByKEKIsRefused(t *testing.T) {
-	g := newRig(t)
-	byKEK := &keyring.Options{Wrapping: keyring.ByKEK}
-	dir := filepath.Join(t.TempDir(), "new")
-	_, err := OpenFile(g.ctx, dir, g.k, byKEK)
-	require.ErrorIs(t, err, ErrWrapping)
-	require.NoDirExists(t, dir)
-
-	// The document says so.
-	dir = t.TempDir()
-	keys, err := keyring.Create(g.ctx, keyring.FileStorage(filepath.Join(dir, "keyring")), g.k, byKEK)
-	require.NoError(t, err)
-	require.NoError(t, keys.Close())
-	_, err = OpenFile(g.ctx, dir, g.k, nil)
-	require.ErrorIs(t, err, ErrWrapping)
-
-	// Opened locked, it is known only later.
-	g.v.Revoke()
-	f, err := OpenFile(g.ctx, dir, g.k, nil)
-	require.NoError(t, err)
-	defer f.Close()
-	g.v.Restore()
-	require.NoError(t, f.Keys().Revalidate(g.ctx))
-	require.ErrorIs(t, f.Write(g.ctx, map[uint32][]byte{0: page('a')}), ErrWrapping)
-	got, err := f.Read(g.ctx, 0, nil) // nothing was written, and the file is not broken
-	require.NoError(t, err)
-	require.Equal(t, page(0), got)
+	require.NoError(t, os.WriteFile(path, append(now[:4096:4096], before[4096:]...), 0o600))
+	g.check(map[uint32]byte{0: 'a'})
 }
 
 func TestWithoutTheKey(t *testing.T) {
 	g := newRig(t)
-	require.NoError(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('a')}))
+	require.NoError(t, g.f.Write(map[uint32][]byte{1: page('a')}))
 	g.v.Revoke()
 	require.Error(t, g.f.Keys().Revalidate(g.ctx))
-	_, err := g.f.Read(g.ctx, 1, nil)
+	_, err := g.f.Read(1, nil)
 	require.ErrorIs(t, err, keyring.ErrInaccessible)
-	require.ErrorIs(t, g.f.Write(g.ctx, map[uint32][]byte{1: page('b')}), keyring.ErrInaccessible)
+	require.ErrorIs(t, g.f.Write(map[uint32][]byte{1: page('b')}), keyring.ErrInaccessible)
 	require.ErrorIs(t, g.f.RotateEpoch(g.ctx), keyring.ErrInaccessible)
 
 	// It opens without the key, unless that is to be an error; a new one does not.
 	g.reopen()
-	_, err = g.f.Read(g.ctx, 1, nil)
+	_, err = g.f.Read(1, nil)
 	require.ErrorIs(t, err, keyring.ErrInaccessible)
 	require.NoError(t, g.f.Close())
 	_, err = OpenFile(g.ctx, g.dir, g.k, &keyring.Options{RequireAccess: true})
@@ -335,7 +317,44 @@ func TestWithoutTheKey(t *testing.T) {
 	g.v.Restore()
 	require.NoError(t, g.f.Keys().Revalidate(g.ctx))
 	g.check(map[uint32]byte{1: 'a'})
-	require.ErrorContains(t, g.f.Write(g.ctx, map[uint32][]byte{1: {1}}), "has 1 bytes")
+	require.ErrorContains(t, g.f.Write(map[uint32][]byte{1: {1}}), "has 1 bytes")
+}
+
+// A key that is taken away in the middle of a change leaves it to be made, or not, when the key is back: as a
+// whole, and without opening the file again.
+func TestAccessEndsInAChange(t *testing.T) {
+	g := newRig(t)
+	want := map[uint32]byte{1: 'a', 2: 'b'}
+	require.NoError(t, g.f.Write(map[uint32][]byte{1: page('a'), 2: page('b')}))
+	for _, c := range []struct {
+		name string
+		made bool
+		end  func(f *faulty, deny func())
+	}{
+		{"before the journal is durable", false, func(f *faulty, deny func()) { f.beforeWrite = deny }},
+		{"after it", true, func(f *faulty, deny func()) { f.afterSync = deny }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			disk := &faulty{storage: g.f.journal.file}
+			c.end(disk, func() {
+				g.v.Revoke()
+				require.Error(t, g.f.Keys().Revalidate(g.ctx))
+			})
+			g.f.journal.file = disk
+			require.ErrorIs(t, g.f.Write(map[uint32][]byte{1: page('A'), 2: page('B')}), keyring.ErrInaccessible)
+			_, err := g.f.Read(1, nil)
+			require.ErrorIs(t, err, keyring.ErrInaccessible)
+			g.v.Restore()
+			require.NoError(t, g.f.Keys().Revalidate(g.ctx))
+			if c.made {
+				want[1], want[2] = 'A', 'B'
+			}
+			g.check(want)
+			want[3] = 'c'
+			require.NoError(t, g.f.Write(map[uint32][]byte{3: page('c')}))
+			g.check(want)
+		})
+	}
 }
 
 func TestDemonstration(t *testing.T) {
@@ -349,7 +368,7 @@ func TestDemonstration(t *testing.T) {
 
 func FuzzJournal(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0})
-	f.Add(append([]byte{0, 0, 0, 1, 0, 0, 0, 7, 0}, make([]byte, recordSlot)...))
+	f.Add(append([]byte{0, 0, 0, 1, 0, 0, 0, 7}, make([]byte, PageSize)...))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		change, ok := decodeJournal(body)
 		if !ok {
@@ -357,7 +376,7 @@ func FuzzJournal(f *testing.F) {
 			return
 		}
 		for _, s := range change {
-			require.Len(t, s.record, recordSlot)
+			require.Len(t, s.page, PageSize)
 		}
 	})
 }

@@ -6,30 +6,27 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"os"
+
+	"github.com/blockseal/blockseal/keyring"
 )
 
-// slot is what a change writes for one page. Sealed is nil if only the record
-// changes.
+// slot is what a change writes: a page.
 type slot struct {
-	n      uint32
-	record []byte
-	sealed []byte
+	n    uint32
+	page []byte
 }
 
-// journal holds one change from when it is decided until it is in the files, so that
-// a crash in between leaves either all of it or none. It holds what the files hold,
-// and nothing in clear.
+// journal holds one change from when it is decided until it is in the file, so that
+// a crash in between leaves either all of it or none. It is sealed as the file is.
 //
 //	SHA-256 of size and change, 32 | size of the change, 8 | change
-//	change: count, 4 | count x (page, 4 | 1 or 0 | record | sealed page, if 1)
+//	change: count, 4 | count x (number, 4 | page)
 //
-// The hash tells a change that was written whole from one that was not; who could
-// forge it could as well write the files. The size leaves out what an earlier, longer
-// change may have left behind.
+// The hash tells a change that was written whole from one that a crash cut off, of which any part may be
+// there. The size leaves out what an earlier, longer change may have left behind.
 type journal struct{ file storage }
 
-// storage is what a journal needs of an os.File.
+// storage is what a journal needs of a sealfs.File.
 type storage interface {
 	io.ReaderAt
 	io.WriterAt
@@ -40,25 +37,12 @@ type storage interface {
 
 const journalHead = sha256.Size + 8
 
-func openJournal(path string) (*journal, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	return &journal{file}, nil
-}
-
 // write makes a change durable. After an error all of it, a part or nothing may be
 // there.
 func (j *journal) write(change []slot) error {
 	body := binary.BigEndian.AppendUint32(nil, uint32(len(change)))
 	for _, s := range change {
-		body = binary.BigEndian.AppendUint32(body, s.n)
-		whole := byte(0)
-		if s.sealed != nil {
-			whole = 1
-		}
-		body = append(append(append(body, whole), s.record...), s.sealed...)
+		body = append(binary.BigEndian.AppendUint32(body, s.n), s.page...)
 	}
 	rest := append(binary.BigEndian.AppendUint64(nil, uint64(len(body))), body...)
 	sum := sha256.Sum256(rest)
@@ -68,11 +52,16 @@ func (j *journal) write(change []slot) error {
 	return j.file.Sync()
 }
 
-func (j *journal) clear() error { return errors.Join(j.file.Truncate(0), j.file.Sync()) }
+// clear is durable when it returns, as a Truncate of sealfs is.
+func (j *journal) clear() error { return j.file.Truncate(0) }
 
 // replay gives the change that is in the journal, if it is whole, to apply.
 func (j *journal) replay(apply func([]slot) error) error {
 	all, err := io.ReadAll(io.NewSectionReader(j.file, 0, 1<<40))
+	if errors.Is(err, keyring.ErrCorrupt) {
+		// Torn: it was never synced, so that nothing of it is in the file.
+		all, err = nil, nil
+	}
 	if err != nil {
 		return err
 	}
@@ -102,32 +91,16 @@ func wholeChange(all []byte) []byte {
 
 // decodeJournal reads a change.
 func decodeJournal(body []byte) (change []slot, ok bool) {
-	take := func(n int) []byte {
-		if len(body) < n {
-			ok = false
-			return make([]byte, n)
-		}
-		var b []byte
-		b, body = body[:n:n], body[n:]
-		return b
-	}
-	ok = true
-	for range binary.BigEndian.Uint32(take(4)) {
-		s := slot{n: binary.BigEndian.Uint32(take(4))}
-		whole := take(1)[0] == 1
-		s.record = take(recordSlot)
-		if whole {
-			s.sealed = take(pageSlot)
-		}
-		if !ok {
-			return nil, false
-		}
-		change = append(change, s)
-	}
-	if !ok || len(body) != 0 {
+	if len(body) < 4 {
 		return nil, false
+	}
+	count := binary.BigEndian.Uint32(body)
+	body = body[4:]
+	if uint64(len(body)) != uint64(count)*(4+PageSize) {
+		return nil, false
+	}
+	for ; len(body) > 0; body = body[4+PageSize:] {
+		change = append(change, slot{binary.BigEndian.Uint32(body), body[4 : 4+PageSize : 4+PageSize]})
 	}
 	return change, true
 }
-
-func (j *journal) close() error { return j.file.Close() }

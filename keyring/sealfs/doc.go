@@ -3,7 +3,8 @@
 // pages for everything else that reads and writes at random places.
 //
 // Start with [New], and give the [FS] to Pebble as Options.FS; or open one file of pages with
-// [FS.OpenFile]. Beneath is any other vfs.FS, such as vfs.Default.
+// [FS.OpenFile]. Beneath is any other vfs.FS, such as vfs.Default. [SealDir] seals the directory of a Pebble
+// that is there already.
 //
 //	vault     KEK         wraps the keyring document
 //	keyring   epoch key   wraps the DEK of each file

@@ -16,7 +16,9 @@ func (f *File) batch() int64 { return max(1, readWindow/(f.shared.page+pageOverh
 func (f *File) readPages(dst []byte, i, n int64) ([]byte, error) {
 	p := f.shared
 	stored := p.page + pageOverhead
-	sealed := make([]byte, n*stored)
+	s := f.fs.borrow()
+	defer f.fs.scratch.Put(s)
+	sealed := s.room(int(n * stored))
 	if k, err := f.under.ReadAt(sealed, f.pageAt(i)); k < len(sealed) {
 		if err == nil || errors.Is(err, io.EOF) {
 			return dst, corrupt(f.name, "page %d is missing", i+int64(k)/stored)
@@ -25,7 +27,7 @@ func (f *File) readPages(dst []byte, i, n int64) ([]byte, error) {
 	}
 	return dst, ofFile(f.name, p.key.useAlone(func() error {
 		for j := range n {
-			out, err := p.key.openRun(dst, sealed[j*stored:(j+1)*stored], pageAAD(i+j))
+			out, err := p.key.openRun(dst, sealed[j*stored:(j+1)*stored], putPageAAD(&s.aad, i+j))
 			if err != nil {
 				return fmt.Errorf("page %d does not open: it was altered or exchanged, or its writing was cut off by a crash: %w", i+j, keyring.ErrCorrupt)
 			}
@@ -53,6 +55,14 @@ func (f *File) ReadAt(b []byte, off int64) (int, error) {
 		first := off / p.page
 		last := (min(off+int64(len(b)-n), p.sizes.size) - 1) / p.page
 		count := min(last-first+1, f.batch())
+		if whole := f.whole(b[n:], off, p.sizes.size); whole > 0 {
+			if _, err := f.readPages(b[n:n], first, whole); err != nil {
+				return n, err
+			}
+			k := whole * p.page
+			n, off = n+int(k), off+k
+			continue
+		}
 		if plain, err = f.readPages(plain[:0], first, count); err != nil {
 			return n, err
 		}
@@ -64,6 +74,16 @@ func (f *File) ReadAt(b []byte, off int64) (int, error) {
 		return n, io.EOF
 	}
 	return n, nil
+}
+
+// whole is how many pages, of one batch, are whole in b, which begins at an offset of the content, and all in
+// front of an end: those are opened, and sealed, where they are.
+func (f *File) whole(b []byte, off, end int64) int64 {
+	p := f.shared
+	if off%p.page != 0 {
+		return 0
+	}
+	return min(min(int64(len(b)), end-off)/p.page, f.batch())
 }
 
 // WriteAt implements io.WriterAt. A write behind the end puts zeros in between, all of which it
@@ -115,13 +135,21 @@ func (f *File) write(b []byte, off int64) (n int, err error) {
 		last := (off + int64(len(b)-n) - 1) / p.page
 		count := min(last-first+1, f.batch())
 		stop := min((first+count)*p.page, off+int64(len(b)-n)) // of this batch, in the content
-		if plain, err = f.around(plain[:0], off, stop, first, count); err != nil {
+		var pages []byte
+		if whole := f.whole(b[n:], off, maxSize); whole > 0 {
+			count, stop = whole, off+whole*p.page
+			pages = b[n : n+int(whole*p.page)]
+		} else {
+			if plain, err = f.around(plain[:0], off, stop, first, count); err != nil {
+				return n, err
+			}
+			copy(plain[off-first*p.page:stop-first*p.page], b[n:])
+			pages = plain
+		}
+		if err := f.writePages(pages, first, count); err != nil {
 			return n, err
 		}
-		k := copy(plain[off-first*p.page:stop-first*p.page], b[n:])
-		if err := f.writePages(plain, first, count); err != nil {
-			return n, err
-		}
+		k := int(stop - off)
 		if stop > p.sizes.size {
 			if err := f.resize(stop); err != nil {
 				return n, err
@@ -155,10 +183,12 @@ func (f *File) around(dst []byte, off, stop, first, count int64) ([]byte, error)
 // writePages seals pages and writes them.
 func (f *File) writePages(plain []byte, first, count int64) error {
 	p := f.shared
-	sealed := make([]byte, 0, count*(p.page+pageOverhead))
+	s := f.fs.borrow()
+	defer f.fs.scratch.Put(s)
+	sealed := s.room(int(count * (p.page + pageOverhead)))[:0]
 	if err := p.key.useAlone(func() (err error) {
 		for j := range count {
-			if sealed, err = p.seal(sealed, plain[j*p.page:(j+1)*p.page], pageAAD(first+j)); err != nil {
+			if sealed, err = p.seal(sealed, plain[j*p.page:(j+1)*p.page], putPageAAD(&s.aad, first+j)); err != nil {
 				return err
 			}
 		}

@@ -38,8 +38,25 @@ var _ vfs.File = (*onceReader)(nil)
 
 // scratch is memory for one read, shared by all files of an FS.
 type scratch struct {
-	sealed, plain []byte
+	sealed, plain []byte // of a window at most
+	one           []byte // content of a chunk
 	aad           [chunkAAD]byte
+}
+
+func (f *FS) borrow() *scratch {
+	s, ok := f.scratch.Get().(*scratch)
+	if !ok {
+		s = new(scratch)
+	}
+	return s
+}
+
+// room returns n bytes for what is on disk.
+func (s *scratch) room(n int) []byte {
+	if cap(s.sealed) < n {
+		s.sealed = make([]byte, n)
+	}
+	return s.sealed[:n]
 }
 
 // newOnceReader opens the last chunk, which authenticates the size.
@@ -113,28 +130,22 @@ func (r *onceReader) fromKept(p []byte, off int64) (n int, err error) {
 // read reads the chunks from first to end, at most a window, and puts their content from the
 // offset at into p, as far as there is room. It keeps the last of them, or all of them in a window.
 func (r *onceReader) read(p []byte, at, first, end int64) error {
-	s, ok := r.key.fs.scratch.Get().(*scratch)
-	if !ok {
-		s = new(scratch)
-	}
+	s := r.key.fs.borrow()
 	defer r.key.fs.scratch.Put(s)
 	from := headSize + first*int64(r.chunk)
 	size := (end - first) * int64(r.chunk)
 	if end == r.chunks {
 		size = int64(r.payload)*(end-first-1) + (r.size - (end-1)*int64(r.payload)) + (end-first)*sealedOverhead
 	}
-	if cap(s.sealed) < int(size) {
-		s.sealed = make([]byte, size)
-	}
-	s.sealed = s.sealed[:size]
-	if n, err := r.under.ReadAt(s.sealed, from); n < int(size) {
+	stored := s.room(int(size))
+	if n, err := r.under.ReadAt(stored, from); n < int(size) {
 		if err == nil || errors.Is(err, io.EOF) {
 			return corrupt(r.name, "it was cut off while it was open, at %d", from+int64(n))
 		}
 		return err
 	}
 	err := r.key.use(func(a *dek.AEAD) error {
-		sealed, whole := s.sealed, r.window > 1
+		sealed, whole := stored, r.window > 1
 		if room := int(end-first) * r.payload; whole && cap(s.plain) < room {
 			s.plain = make([]byte, 0, room)
 		}
@@ -149,15 +160,22 @@ func (r *onceReader) read(p []byte, at, first, end int64) error {
 					return r.damaged(i)
 				}
 			} else {
-				if !whole {
-					s.plain = s.plain[:0]
-				}
-				was := len(s.plain)
+				var opened []byte
 				var err error
-				if s.plain, err = a.Open(s.plain, sealed[:n], aad); err != nil {
+				if whole {
+					was := len(s.plain)
+					s.plain, err = a.Open(s.plain, sealed[:n], aad)
+					opened = s.plain[min(was, len(s.plain)):]
+				} else {
+					opened, err = a.Open(s.one[:0], sealed[:n], aad)
+				}
+				if err != nil {
 					return r.damaged(i)
 				}
-				if opened := s.plain[was:]; to >= 0 && to < int64(len(p)) {
+				if !whole {
+					s.one = opened
+				}
+				if to >= 0 && to < int64(len(p)) {
 					copy(p[to:], opened)
 				} else if to < 0 && -to < int64(len(opened)) {
 					copy(p, opened[-to:])
@@ -175,10 +193,11 @@ func (r *onceReader) read(p []byte, at, first, end int64) error {
 	if r.closed {
 		return nil
 	}
-	// The last chunk went through s.plain always, and in a window all of them. There are many handles
-	// without a window, so that those keep a chunk and no more.
+	// The last chunk went through s.one always, and in a window all of them through s.plain. There are many
+	// handles without a window, so that those keep a chunk and no more.
 	if r.window == 1 {
-		r.first, r.kept = end-1, append(r.kept[:0], s.plain...)
+		r.first = end - 1
+		r.kept, s.one = s.one, r.kept
 		return nil
 	}
 	r.first = first

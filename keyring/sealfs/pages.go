@@ -93,8 +93,11 @@ func decodeSizes(b []byte) (sizes, error) {
 
 func sizeAAD(slot int) []byte { return []byte{ofSize, byte(slot)} }
 
-func pageAAD(number int64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{ofPage}, uint64(number))
+// putPageAAD puts a page's AAD into b.
+func putPageAAD(b *[chunkAAD]byte, number int64) []byte {
+	b[0] = ofPage
+	binary.BigEndian.PutUint64(b[1:], uint64(number))
+	return b[:9]
 }
 
 // openRun opens what a run has sealed. k.mu is held for writing, as in useAlone.
