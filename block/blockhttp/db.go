@@ -252,6 +252,8 @@ func (h *dbHandler) viewTrouble(t block.Trouble, now time.Time) troubleView {
 	case t.Kind == block.TroubleKeyNearExpiry:
 		a.says = "its key expires in " + span(max(0, t.State.KEKExpires.Sub(now)).Seconds())
 		v.Since = time.Time{}
+	case t.Kind == block.TroubleFilesClosed && on.kind != "":
+		a.kind, a.says = on.kind, on.says // what to do is about the key of the files, and no store's
 	case t.Kind == block.TroubleNotOpened && on.kind != "", t.Kind == block.TroubleDamaged && errors.Is(t.Err, keyring.ErrUnexpected):
 		a = on
 	}

@@ -42,7 +42,7 @@ func TestTroublesInWords(t *testing.T) {
 		{block.Trouble{Kind: block.TroubleInaccessible, State: keyring.State{Status: keyring.Inaccessible}}, "error", "it waits to be revalidated, as a copy of a store does.", "awaits_revalidate"},
 		{block.Trouble{Kind: block.TroubleAnchorLags, Err: errors.New("no space")}, "warning", "its anchor lags, so that an older copy of it would be accepted.", ""},
 		{block.Trouble{Kind: block.TroubleKeyNearExpiry, State: keyring.State{KEKExpires: now.Add(time.Hour)}}, "warning", "its key expires in 1 h 00 min.", ""},
-		{block.Trouble{Kind: block.TroubleFilesClosed, State: keyring.State{Status: keyring.Inaccessible, Cause: vault.ErrKeyDisabled}}, "error", "the key is disabled.", "key_disabled"},
+		{block.Trouble{Kind: block.TroubleFilesClosed, Err: vault.ErrKeyDisabled}, "error", "the key is disabled.", "key_disabled"},
 		{block.Trouble{Kind: block.TroubleFilesClosed, Err: errors.New("the disk is gone")}, "error", "the engine's files are closed, and all stores are Inaccessible.", ""},
 		{block.Trouble{Kind: block.TroubleDropUnfinished}, "error", "its drop is not finished.", ""},
 		{block.Trouble{Kind: block.TroubleDropFinished}, "warning", "its drop was cut off, and was finished when the DB was opened.", ""},

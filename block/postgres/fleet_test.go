@@ -85,13 +85,15 @@ func TestPageIsOfOneProcess(t *testing.T) {
 }
 
 // What a process asks the vault is its own, and does not depend on how many blocks there are: to open,
-// to check, and to rotate the epoch, the KEK and the DEKs.
+// to check, and to rotate the epoch, the KEK and the DEKs. No process hears notices here: who hears that
+// the KEK has changed unwraps once, sooner than its check would.
 func TestVaultCallsAreFlatInBlocksAndPerProcess(t *testing.T) {
 	type calls struct{ open, check, epoch, deks, kek, follow uint64 }
 	var all []calls
 	total := func(s *block.Store) uint64 { c := s.VaultCalls(); return c.Get + c.Wrap + c.Unwrap }
 	for _, blocks := range []int{1, 100, 3000} {
 		g := newRig(t)
+		g.deaf = true
 		a := g.create(g.db(), "store")
 		made := total(a)
 		b := a.NewBatch()
