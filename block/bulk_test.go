@@ -193,9 +193,20 @@ func TestLoadRefuses(t *testing.T) {
 				panic("the source")
 			})
 		})
+		require.Zero(t, s.Stats().Puts, "none was put")
 		isWhole(t, g, s, nil)
 		require.Empty(t, leftOfLoads(t, g.opts.Pebble.FS, g.dir))
 		require.NoError(t, second(s.Erase(g.ctx, nil)), "nothing is pinned")
+	})
+	t.Run("a context that ends for a cause of the caller's", func(t *testing.T) {
+		g := newRig(t)
+		ctx, cancel := context.WithCancelCause(g.ctx)
+		_, err := g.open().Load(ctx, inOrder(someBlocks("", 5000, 1), func(n int) {
+			if n == 2500 {
+				cancel(sentinel)
+			}
+		}))
+		require.ErrorIs(t, err, context.Canceled)
 	})
 	t.Run("a context that ends", func(t *testing.T) {
 		g := newRig(t)

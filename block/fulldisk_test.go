@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -129,4 +130,49 @@ func TestFullDiskRefusesChanges(t *testing.T) {
 	rep, err := s.Verify(g.ctx, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, put+2, rep.Blocks, "and nothing is lost")
+}
+
+// A load that waits for the memtables to be written out, on a full disk, holds up nobody: not who
+// writes, and not a lock. It ends with its context and with Close, and says why it waited.
+func TestFullDiskDuringALoad(t *testing.T) {
+	for _, end := range []string{"ctx", "close"} {
+		t.Run("ended by "+end, func(t *testing.T) {
+			g := newRig(t)
+			fs := g.fillable()
+			s := g.open()
+			loaded := someBlocks("", 3000, 8)
+			require.NoError(t, s.Put(g.ctx, []byte("01000"), []byte("among them"))) // in a memtable
+			ctx, cancel := context.WithCancel(g.ctx)
+			defer cancel()
+			done := make(chan error, 1)
+			go func() {
+				_, err := s.Load(ctx, inOrder(loaded, func(n int) {
+					if n == len(loaded)-1 { // its tables are there, and take all that comes
+						for len(leftOfLoads(t, fs, g.dir)) < 2 {
+							runtime.Gosched()
+						}
+						fs.full.Store(true)
+					}
+				}))
+				done <- err
+			}()
+			<-fs.refused
+			<-fs.refused // the first refusal has come through
+			require.NoError(t, s.Put(g.ctx, []byte("x"), []byte("beside it")))
+			if end == "close" {
+				require.NoError(t, s.Close(), "Close does not wait for room")
+			} else {
+				cancel()
+			}
+			err := <-done
+			require.ErrorIs(t, err, map[string]error{"ctx": context.Canceled, "close": block.ErrClosed}[end])
+			require.ErrorIs(t, err, syscall.ENOSPC)
+			require.NoError(t, s.Close())
+			require.Empty(t, leftOfLoads(t, fs, g.dir))
+			fs.full.Store(false)
+			s = g.open()
+			isWhole(t, g, s, map[string][]byte{"01000": []byte("among them"), "x": []byte("beside it")})
+			require.NoError(t, second(s.Load(g.ctx, inOrder(loaded, nil))))
+		})
+	}
 }

@@ -2,6 +2,7 @@ package block
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 
@@ -9,6 +10,9 @@ import (
 	"github.com/blockseal/blockseal/internal/row"
 	"github.com/blockseal/blockseal/internal/tally"
 )
+
+// errUnwound is what a load is counted as that ends with a panic of where the blocks come from.
+var errUnwound = errors.New("what the blocks come from has panicked")
 
 // Load puts many blocks at once: all of them or, if it returns an error, none. Their ids ascend in
 // byte order, each comes once, and an error that comes with a block ends the load. So what
@@ -26,7 +30,9 @@ import (
 // rotation goes on beside it.
 //
 // Memory is bounded: some MiB, and the largest block a few times. A load ends with the session in which
-// it began, with [ErrInaccessible] or [ErrClosed]. With ByKEK, and on engines without tables
+// it began, with [ErrInaccessible] or [ErrClosed]. On a full disk ctx and Close end it. Where the engine's
+// files are closed just when the blocks become visible (DBOptions.FileKEK), the error says that it is not
+// known whether they are: all or none. With ByKEK, and on engines without tables
 // (PostgreSQL), it returns [errors.ErrUnsupported]: put the blocks in batches there. Other errors are
 // those of [Store.Put]. At most 5 goroutines work beside the caller's.
 func (s *Store) Load(ctx context.Context, blocks iter.Seq2[Block, error]) (n uint64, err error) {
@@ -47,6 +53,9 @@ func (s *Store) Load(ctx context.Context, blocks iter.Seq2[Block, error]) (n uin
 	session := h.For(inner.Block{}).Session()
 	defer h.Pin()() // what is sealed under an epoch is rewrapped when it is applied
 	h.Release()
+	ctx, cancel := s.whileOpen(ctx)
+	defer cancel()
+	defer func() { err = s.ending(err) }()
 	pairs := func(yield func(row.Pair, error) bool) {
 		for b, err := range blocks {
 			if !yield(row.Pair{ID: b.ID, Value: b.Data}, err) {
@@ -54,6 +63,7 @@ func (s *Store) Load(ctx context.Context, blocks iter.Seq2[Block, error]) (n uin
 			}
 		}
 	}
+	err = errUnwound
 	err = s.table.Load(ctx, session, pairs, func(size int) {
 		n++
 		t.Put(size)

@@ -80,6 +80,9 @@ func (t *Table) Load(ctx context.Context, session uint64, blocks iter.Seq2[Pair,
 	return l.apply(ctx)
 }
 
+// loadFailed tells what failed in a load from the cause of a context that its caller has ended.
+type loadFailed struct{ error }
+
 // errUnwound ends a load whose blocks come from what panics, or ends its goroutine.
 var errUnwound = errors.New("what the blocks come from has ended without an error")
 
@@ -167,7 +170,7 @@ func (l *loader) hand(r *loadRun) {
 // end waits for what was handed on, or, after an error, gives it up. It returns what failed first.
 func (l *loader) end(err error) error {
 	if err != nil {
-		l.cancel(err)
+		l.cancel(loadFailed{err})
 	}
 	close(l.order)
 	close(l.work)
@@ -176,7 +179,11 @@ func (l *loader) end(err error) error {
 		clear(r.plain[:cap(r.plain)])
 	}
 	if cause := context.Cause(l.ctx); cause != nil {
-		return cause
+		var failed loadFailed
+		if errors.As(cause, &failed) {
+			return failed.error
+		}
+		return l.ctx.Err() // and not the caller's cause, which need not say that a context has ended
 	}
 	l.cancel(nil)
 	return nil
@@ -250,7 +257,7 @@ func (l *loader) write() {
 			err = l.writeRun(r)
 		}
 		if err != nil {
-			l.cancel(err)
+			l.cancel(loadFailed{err})
 		}
 		l.free <- r
 	}
@@ -276,6 +283,9 @@ func (l *loader) writeRun(r *loadRun) error {
 // apply has the engine take up what was loaded. Records that name an epoch below the floor are
 // rewrapped first: RotateEpoch has raised it since they were made.
 func (l *loader) apply(ctx context.Context) error {
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
 	for {
 		floor := l.t.Part.Floor()
 		g := engine.Guard{Floor: floor.Revision, Epoch: l.least}
@@ -290,6 +300,15 @@ func (l *loader) apply(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// prepare waits for the disk without a hold, so that a lock does not wait with it.
+func (l *loader) prepare(ctx context.Context) error {
+	if err := l.t.use.Begin(); err != nil {
+		return err
+	}
+	defer l.t.use.End()
+	return l.to.Prepare(ctx)
 }
 
 func (l *loader) applyOnce(ctx context.Context, g engine.Guard) error {

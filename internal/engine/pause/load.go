@@ -55,6 +55,17 @@ func (l *load) Rewrite(ctx context.Context, f func(id, record []byte) ([]byte, e
 	return l.s.wrote(l.l.Rewrite(ctx, f))
 }
 
+// Prepare implements [engine.Load].
+func (l *load) Prepare(ctx context.Context) error {
+	if err := begin(ctx, l.s, l.e); err != nil {
+		return err
+	}
+	defer l.s.done()
+	ctx, cancel := l.s.within(ctx)
+	defer cancel()
+	return l.s.wrote(l.l.Prepare(ctx))
+}
+
 // Apply implements [engine.Load].
 func (l *load) Apply(ctx context.Context, g engine.Guard) error {
 	if err := begin(ctx, l.s, l.e); err != nil {

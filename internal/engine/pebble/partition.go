@@ -30,8 +30,8 @@ type partition struct {
 	number uint32
 
 	// gate is read-locked while a batch is applied, and locked while the floor is raised, or while
-	// rows are compared with what was read and then written. Nobody waits for the disk's sync under
-	// it.
+	// rows are compared with what was read and then written. Nobody but a load
+	// that is applied waits for the disk's sync under it.
 	gate  sync.RWMutex
 	floor atomic.Pointer[engine.Floor] // stored under gate
 	meta  revisions
