@@ -230,6 +230,42 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// Pages that would share a sealed one are refused, when a database is made and by VACUUM: of a sealed page that a
+// crash tore the journal could not restore a part. Larger ones are as good as the default.
+func TestPageSizes(t *testing.T) {
+	for _, mode := range modes {
+		for _, size := range []int{512, 1024, 2048, 4096, 8192, 65536} {
+			t.Run(fmt.Sprint(mode.name, "/", size), func(t *testing.T) {
+				g := newRig(t)
+				uri := URI(g.vfs(vfs.Default), filepath.Join(t.TempDir(), "db"), append([]string{fmt.Sprintf("page_size(%d)", size)}, mode.pragmas...)...)
+				db, err := sqlite3.Open(uri) // a WAL has a page written at once
+				if err == nil {
+					err = db.Exec(`CREATE TABLE t (id INTEGER PRIMARY KEY)`)
+					require.NoError(t, db.Close())
+				}
+				if size >= pageSize {
+					require.NoError(t, err)
+					require.NoError(t, check(open(t, uri)))
+				} else {
+					require.ErrorContains(t, err, "I/O error")
+				}
+			})
+		}
+	}
+	g := newRig(t)
+	uri := URI(g.vfs(vfs.Default), filepath.Join(t.TempDir(), "db"))
+	db := open(t, uri)
+	require.NoError(t, db.Exec(strings.Replace(fill, "FROM s;", "FROM "+series(300)+";", 1)))
+	err := db.Exec(`PRAGMA page_size = 1024; VACUUM;`)
+	require.ErrorIs(t, err, sqlite3.IOERR_WRITE)
+	require.NoError(t, db.Close())
+	db = open(t, uri)
+	n, err := query(db, `SELECT count(*) FROM t WHERE row LIKE '`+secret+`%'`)
+	require.NoError(t, err)
+	require.Equal(t, 300, n)
+	require.NoError(t, check(db))
+}
+
 // Connections of one process lock each other out as SQLite wants it, and another process, or another FS, is
 // kept out.
 func TestConnections(t *testing.T) {

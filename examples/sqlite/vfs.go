@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -67,8 +68,10 @@ func URI(vfsName, path string, pragmas ...string) string {
 }
 
 // pageSize is how many bytes of a database are sealed at once: the size of a page that SQLite has by default,
-// so that one is written without reading. Smaller pages share one, which SectorSize tells SQLite; larger ones
-// are several. A page that a crash tore is restored from the journal or the WAL, as a plain one is.
+// so that one is written without reading. Larger pages are several. A page that a crash tore is restored from the
+// journal or the WAL, as a plain one is, because it is written over as a whole. With smaller ones, which
+// would share one, it could not be: to write a part of it the rest is read, which does not open. So those
+// are refused (WriteAt).
 const pageSize = 4096
 
 // Open implements vfs.VFS. A journal or a WAL has pages of sealfs.DefaultPageSize, which are 4,096 bytes on
@@ -184,8 +187,18 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	return n, failed(err, sqlite3.IOERR_READ)
 }
 
-// WriteAt implements vfs.File.
+// WriteAt implements vfs.File. SQLite writes whole pages to a database, and the first one has their size.
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
+	if f.db != nil {
+		size := len(p)
+		if off == 0 && size >= 18 {
+			size = int(binary.BigEndian.Uint16(p[16:])) // 1 is 65,536; VACUUM writes new small pages as old large ones
+		}
+		if off%pageSize != 0 || len(p)%pageSize != 0 || size > 1 && size < pageSize {
+			return 0, sqlite.SystemError(fmt.Errorf("%s: a sealed database has pages of %d bytes or more, and not of %d: set no smaller page_size: %w",
+				f.name, pageSize, size, errors.ErrUnsupported), sqlite3.IOERR_WRITE)
+		}
+	}
 	n, err := f.File.WriteAt(p, off)
 	return n, failed(err, sqlite3.IOERR_WRITE)
 }
@@ -229,7 +242,7 @@ func (f *file) Close() error {
 // SharedMemory implements vfs.FileSharedMemory.
 func (f *file) SharedMemory() sqlite.SharedMemory { return f.index }
 
-// SectorSize implements vfs.File: what a write may touch besides what it writes.
+// SectorSize implements vfs.File: what is sealed at once, which a crash tears as a whole.
 func (f *file) SectorSize() int { return pageSize }
 
 // DeviceCharacteristics implements vfs.File: nothing is promised of what a crash leaves.

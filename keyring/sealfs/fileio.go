@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/blockseal/blockseal/keyring"
 )
@@ -25,7 +26,8 @@ func (f *File) readPages(dst []byte, i, n int64) ([]byte, error) {
 		}
 		return dst, err
 	}
-	return dst, ofFile(f.name, p.key.useAlone(func() error {
+	dst = slices.Grow(dst, int(n*p.page)) // so that no copy of the content is left behind where it was not cleared
+	err := p.key.useAlone(func() error {
 		for j := range n {
 			out, err := p.key.openRun(dst, sealed[j*stored:(j+1)*stored], putPageAAD(&s.aad, i+j))
 			if err != nil {
@@ -34,7 +36,8 @@ func (f *File) readPages(dst []byte, i, n int64) ([]byte, error) {
 			dst = out
 		}
 		return nil
-	}))
+	})
+	return dst, ofFile(f.name, err) // dst as it is after that
 }
 
 // ReadAt implements io.ReaderAt.

@@ -62,3 +62,40 @@ func TestNoKeyOnTheHeapAfterClose(t *testing.T) {
 	require.True(t, zero(k.raw[:]))
 	require.Equal(t, [3]int{}, count(), "copies of the DEK, and of it as inner and as outer pad")
 }
+
+// What was read of a table is, when its handle is closed, in no memory that the FS keeps for the next read.
+func TestNoContentIsKeptAfterClose(t *testing.T) {
+	v := vaulttest.New(nil)
+	r, err := keyring.Create(t.Context(), new(keyring.MemStorage), kek.New(v, v.CreateKey("operator").Versionless()), nil)
+	require.NoError(t, err)
+	defer r.Close()
+	fs, err := New(vfs.NewMem(), r, nil)
+	require.NoError(t, err)
+	var all []*scratch
+	fs.scratch.New = func() any { all = append(all, new(scratch)); return all[len(all)-1] }
+	w, err := fs.Create("000001.sst", vfs.WriteCategoryUnspecified)
+	require.NoError(t, err)
+	_, err = w.Write(bytes.Repeat([]byte("content "), 40_000))
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	for _, opts := range [][]vfs.OpenOption{nil, {vfs.SequentialReadsOption}} {
+		f, err := fs.Open("000001.sst", opts...)
+		require.NoError(t, err)
+		b := make([]byte, 1000)
+		for off := int64(0); off < 300_000; off += 9_000 {
+			_, err = f.ReadAt(b, off)
+			require.NoError(t, err)
+		}
+		once := f.(*onceReader)
+		require.NotEmpty(t, once.kept)
+		require.NoError(t, f.Close())
+		require.Nil(t, once.kept)
+	}
+	had := 0
+	for _, s := range all {
+		had += cap(s.one) + cap(s.plain)
+		require.True(t, zero(s.one[:cap(s.one)]))
+		require.True(t, zero(s.plain[:cap(s.plain)]))
+	}
+	require.Positive(t, had)
+}

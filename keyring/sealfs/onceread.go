@@ -51,6 +51,13 @@ func (f *FS) borrow() *scratch {
 	return s
 }
 
+// giveBack returns memory without the content that was in it, which belongs to no handle any more.
+func (f *FS) giveBack(s *scratch) {
+	clear(s.plain[:cap(s.plain)])
+	clear(s.one[:cap(s.one)])
+	f.scratch.Put(s)
+}
+
 // room returns n bytes for what is on disk.
 func (s *scratch) room(n int) []byte {
 	if cap(s.sealed) < n {
@@ -131,7 +138,7 @@ func (r *onceReader) fromKept(p []byte, off int64) (n int, err error) {
 // offset at into p, as far as there is room. It keeps the last of them, or all of them in a window.
 func (r *onceReader) read(p []byte, at, first, end int64) error {
 	s := r.key.fs.borrow()
-	defer r.key.fs.scratch.Put(s)
+	defer r.key.fs.giveBack(s)
 	from := headSize + first*int64(r.chunk)
 	size := (end - first) * int64(r.chunk)
 	if end == r.chunks {

@@ -34,7 +34,7 @@ func (e *Engine) became(ctx context.Context, x xact, unknown error) (made, known
 		case status == "aborted":
 			return false, true
 		case status == "committed":
-			return true, e.flush(ctx) == nil
+			return true, e.flush(ctx, x.of) == nil
 		case status != "in progress": // too long ago
 			return false, false
 		}
@@ -44,10 +44,14 @@ func (e *Engine) became(ctx context.Context, x xact, unknown error) (made, known
 	}
 }
 
-// flush returns when all that was committed before is as durable as a commit that was waited for is:
-// of one whose connection was lost a synchronous standby may not have heard.
-func (e *Engine) flush(ctx context.Context) error {
+// flush returns when all that was committed before on a server is as durable as a commit that was waited for
+// is: of one whose connection was lost a synchronous standby may not have heard. That another server answers, or
+// a later timeline, says nothing: the standby that has become the primary meanwhile may be the one that had not.
+func (e *Engine) flush(ctx context.Context, of server) error {
 	return e.writeAgain(ctx, func(c *pgxpool.Conn) error {
+		if now, _ := c.Conn().PgConn().CustomData()[isFit].(server); now != of {
+			return errElsewhere
+		}
 		_, err := c.Exec(ctx, e.sql.flush)
 		return err
 	})

@@ -146,6 +146,16 @@ func TestWhatBecameOfATransaction(t *testing.T) {
 	require.True(t, <-got)
 }
 
+// A commit that a server told of before it was lost is not made durable by the one that came after it.
+func TestWhatBecameIsOfOneServer(t *testing.T) {
+	r := newRig(t, shared(t))
+	of := *r.e.server.Load()
+	require.NoError(t, r.e.flush(r.ctx, of))
+	for _, before := range []server{{of.system, of.timeline - 1}, {of.system, of.timeline + 1}, {"7", of.timeline}, {}} {
+		require.ErrorIs(t, r.e.flush(r.ctx, before), errElsewhere, before)
+	}
+}
+
 // A swap that is of who has the turn is refused once that was lost, like a replacement.
 func TestSwapIsOfWhoHasTheTurn(t *testing.T) {
 	a := newRig(t, shared(t))
