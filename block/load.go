@@ -26,9 +26,11 @@ import (
 // rotation goes on beside it.
 //
 // Memory is bounded: some MiB, and the largest block a few times. A load ends with the session in which
-// it began, with [ErrInaccessible] or [ErrClosed]. With ByKEK, and on engines without tables
-// (PostgreSQL), it returns [errors.ErrUnsupported]: put the blocks in batches there. Other errors are
-// those of [Store.Put]. At most 5 goroutines work beside the caller's.
+// it began, with [ErrInaccessible] or [ErrClosed]; if access to DBOptions.FileKEK is lost while the
+// tables are taken up, all blocks may be there all the same, and the error says that it is not known.
+// With ByKEK, and on engines without tables (PostgreSQL), it returns [errors.ErrUnsupported]: put the
+// blocks in batches there. Other errors are those of [Store.Put]. At most 5 goroutines work beside the
+// caller's.
 func (s *Store) Load(ctx context.Context, blocks iter.Seq2[Block, error]) (n uint64, err error) {
 	var t tally.Batch
 	defer func() {
