@@ -376,7 +376,13 @@ func (f *sealedFiles) beneath(ctx context.Context, s *fileSession) (engine.Engin
 	if err = errors.Join(err, first.stores.Close()); err != nil {
 		return e, err
 	}
-	f.settled = true
+	f.mu.Lock()
+	lost := s.lost // it is set before the files are cut off, after which a write that is none succeeds
+	f.settled = lost == nil
+	f.mu.Unlock()
+	if lost != nil {
+		return e, lost
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.watch.finished = append(d.watch.finished, first.watch.finished...)

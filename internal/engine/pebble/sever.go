@@ -15,7 +15,7 @@ import (
 // the process had died at that moment: nothing is changed any more. To the engine it is as if all went
 // on well, so that it can be closed: Pebble ends the process when a write of its log or of its MANIFEST
 // fails (docs/adr/0006-wal-failure-ends-the-process.md), and leaves its goroutines behind when one waits.
-// Reads fail, which Pebble survives.
+// Reads of files fail, which Pebble survives.
 //
 // What the engine acknowledged before Sever was called is on disk. What it says of a write afterwards
 // means nothing: whoever severs it has to see to that nobody believes it.
@@ -134,11 +134,10 @@ func (f *SeverFS) MkdirAll(dir string, perm os.FileMode) error {
 // Lock implements vfs.FS.
 func (f *SeverFS) Lock(name string) (io.Closer, error) { return f.under.Lock(name) }
 
-// List implements vfs.FS.
+// List implements vfs.FS. It goes on after Sever: Pebble's Open looks at last for files that are obsolete,
+// when it may have begun a compaction. If it failed then, that compaction would meet a cache of files that
+// is closed, and panic.
 func (f *SeverFS) List(dir string) ([]string, error) {
-	if f.severed.Load() {
-		return nil, ErrSevered
-	}
 	names, err := f.under.List(dir)
 	return names, f.read(err)
 }
