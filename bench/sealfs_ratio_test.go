@@ -1,8 +1,6 @@
 package bench
 
 import (
-	"fmt"
-	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -48,31 +46,10 @@ func rounds(b *testing.B, turn int, op, base func() error) {
 //	go -C bench test -run '^$' -bench FilesRatio -benchtime 101x .
 func BenchmarkFilesRatio(b *testing.B) {
 	const n = 20_000
-	for _, c := range []struct {
-		name string
-		filesCase
-	}{
-		{"get/files", filesCase{size: 4096, blockCache: 1 << 20}},
-		{"get/files", filesCase{size: 400, compress: true, blockCache: 1 << 20}},
-		{"get/files", filesCase{size: 4096, blobs: true, blockCache: 1 << 20}},
-		{"get/cache", filesCase{size: 4096, blockCache: 512 << 20}},
-	} {
-		b.Run(c.name+"/"+c.String(), func(b *testing.B) {
+	for _, c := range fileGets() {
+		b.Run("get/"+c.name+"/"+c.String(), func(b *testing.B) {
 			sealed, plain := c.pair(b, n)
-			get := func(db *pebble.DB) func() error {
-				rng := rand.New(rand.NewPCG(1, 2))
-				return func() error {
-					v, closer, err := db.Get(fileKey(rng.IntN(n)))
-					if err != nil {
-						return err
-					}
-					if len(v) != c.size {
-						return fmt.Errorf("%d bytes", len(v))
-					}
-					return closer.Close()
-				}
-			}
-			rounds(b, 1000, get(sealed), get(plain))
+			rounds(b, 1000, c.get(sealed, n), c.get(plain, n))
 		})
 	}
 	for _, c := range []filesCase{{size: 4096, blockCache: 1 << 20}, {size: 400, compress: true, blockCache: 1 << 20}} {

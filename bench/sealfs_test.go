@@ -200,36 +200,46 @@ func onDisk(b *testing.B, dir string) (size int64) {
 	return size
 }
 
-// BenchmarkFilesGet reads one value at a time: from tables and from blob files through a block cache of
-// 1 MiB, and from a block cache that holds everything.
-func BenchmarkFilesGet(b *testing.B) {
-	const n = 20_000
-	for _, c := range []struct {
-		name string
-		filesCase
-	}{
+// fileGet is what is read one value at a time, and from where.
+type fileGet struct {
+	name string
+	filesCase
+}
+
+// fileGets are: from tables and from blob files through a block cache of 1 MiB, and from a block cache that
+// holds everything.
+func fileGets() []fileGet {
+	return []fileGet{
 		{"files", filesCase{size: 4096, blockCache: 1 << 20}},
 		{"files", filesCase{size: 400, compress: true, blockCache: 1 << 20}},
 		{"files", filesCase{size: 4096, blobs: true, blockCache: 1 << 20}},
 		{"cache", filesCase{size: 4096, blockCache: 512 << 20}},
-	} {
+	}
+}
+
+// get returns what reads one of n values of a database.
+func (c filesCase) get(db *pebble.DB, n int) func() error {
+	rng := rand.New(rand.NewPCG(1, 2))
+	return func() error {
+		v, closer, err := db.Get(fileKey(rng.IntN(n)))
+		if err != nil {
+			return err
+		}
+		if len(v) != c.size {
+			return fmt.Errorf("%d bytes", len(v))
+		}
+		return closer.Close()
+	}
+}
+
+// BenchmarkFilesGet has each of fileGets in turns.
+func BenchmarkFilesGet(b *testing.B) {
+	const n = 20_000
+	for _, c := range fileGets() {
 		b.Run(c.name+"/"+c.String(), func(b *testing.B) {
 			sealed, plain := c.pair(b, n)
-			get := func(db *pebble.DB) func() error {
-				rng := rand.New(rand.NewPCG(1, 2))
-				return func() error {
-					v, closer, err := db.Get(fileKey(rng.IntN(n)))
-					if err != nil {
-						return err
-					}
-					if len(v) != c.size {
-						return fmt.Errorf("%d bytes", len(v))
-					}
-					return closer.Close()
-				}
-			}
 			b.SetBytes(int64(c.size))
-			turns(b, 256, get(sealed), "pebble", get(plain))
+			turns(b, 256, c.get(sealed, n), "pebble", c.get(plain, n))
 		})
 	}
 }
