@@ -192,3 +192,67 @@ func TestOpenedAfterTheClose(t *testing.T) {
 		require.Zero(t, sum(w.open))
 	})
 }
+
+// Whoever waits for an opening that the pool's Close has ended is told that the pool was closed: their
+// own context goes on. So is the owner of one.
+func TestClosedWhileBeingOpened(t *testing.T) {
+	in(t, 10, 4, time.Hour, func(t *testing.T, w *world) {
+		prepared := make(chan struct{})
+		w.pool.o.Prepare = func(ctx context.Context, name string) (Way[*thing], error) {
+			switch name {
+			case "answers late": // whatever its context says
+				<-prepared
+			case "gives up":
+				<-ctx.Done()
+				return Way[*thing]{}, ctx.Err()
+			}
+			return w.way(name), nil
+		}
+		w.gate["opening"] = make(chan struct{})
+		late, gaveUp, opening := w.get(t.Context(), "answers late"), w.get(t.Context(), "gives up"), w.get(t.Context(), "opening")
+		owned, closed := make(chan error, 1), make(chan error, 1)
+		go func() {
+			_, err := w.pool.Own(t.Context(), "owned", func(ctx context.Context) (*thing, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+			owned <- err
+		}()
+		synctest.Wait()
+		require.False(t, late.over() || gaveUp.over() || opening.over())
+		go func() { closed <- w.pool.Close() }()
+		synctest.Wait()
+		close(prepared)
+		require.NoError(t, <-closed)
+		require.ErrorIs(t, <-owned, ErrClosed)
+		synctest.Wait()
+		require.ErrorIs(t, late.err, ErrClosed)
+		require.ErrorIs(t, gaveUp.err, ErrClosed)
+		require.ErrorIs(t, opening.err, ErrClosed)
+		require.Zero(t, w.opens["answers late"], "it is not opened any more")
+	})
+}
+
+// One is closed for each who waits for room, however often others come and go while it is being closed.
+func TestOneIsClosedForEachWhoWaits(t *testing.T) {
+	in(t, 3, 4, time.Hour, func(t *testing.T, w *world) {
+		inner, goOn := w.pool.o.Close, make(chan struct{})
+		w.pool.o.Close = func(v *thing) error {
+			<-goOn
+			return inner(v)
+		}
+		a, b, used := w.must("a"), w.must("b"), w.must("used")
+		a.release()
+		b.release()
+		c := w.get(t.Context(), "c")
+		require.False(t, c.over(), "a is being closed for it")
+		used.release()
+		require.Same(t, b.value, w.must("b").value)
+		close(goOn)
+		synctest.Wait()
+		require.NoError(t, c.err)
+		require.EqualValues(t, 1, a.value.closed.Load())
+		require.Zero(t, used.value.closed.Load()+b.value.closed.Load(), "nobody needed their places")
+		c.release()
+	})
+}
