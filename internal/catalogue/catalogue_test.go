@@ -1,6 +1,7 @@
 package catalogue
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -229,4 +230,110 @@ func FuzzEntry(f *testing.F) {
 		require.Equal(t, b, e.Encode())
 		require.NoError(t, CheckName(e.Name))
 	})
+}
+
+// A mark is only where to look: one of nothing, of no name, of a damaged entry or of one that is
+// present names no store that is unfinished, and keeps none from being found.
+func TestMarksOfNothing(t *testing.T) {
+	ctx := t.Context()
+	c := Of(memory.New())
+	set := func(name string, value []byte) {
+		t.Helper()
+		require.NoError(t, engine.SetMeta(ctx, c.meta, name, value))
+	}
+	for _, name := range []string{"whole", "present", "damaged"} {
+		_, err := c.Add(ctx, name, never)
+		require.NoError(t, err)
+	}
+	present, err := c.Find(ctx, "present")
+	require.NoError(t, err)
+	_, err = c.Advance(ctx, present, Present)
+	require.NoError(t, err)
+	set(markPrefix+"left", []byte("present"))
+	set(markPrefix+"none", []byte("no such store"))
+	set(markPrefix+"noname", []byte("\xff"))
+	set(key("damaged"), []byte{entryVersion})
+	unfinished, err := c.Unfinished(ctx)
+	require.NoError(t, err)
+	require.Len(t, unfinished, 1)
+	require.Equal(t, "whole", unfinished[0].Name)
+
+	// What a newer version wrote is not nothing.
+	set(key("damaged"), []byte{entryVersion + 1})
+	_, err = c.Unfinished(ctx)
+	require.ErrorIs(t, err, engine.ErrVersion)
+}
+
+// An entry in another one's place is given without a name: nobody is to act on it.
+func TestEachGivesNoNameOfABadEntry(t *testing.T) {
+	ctx := t.Context()
+	c := Of(memory.New())
+	require.NoError(t, engine.SetMeta(ctx, c.meta, key("a"), Entry{Name: "b", Number: 1, State: Present}.Encode()))
+	calls := 0
+	stop := errors.New("stop")
+	require.ErrorIs(t, c.Each(ctx, func(e Entry, err error) error {
+		calls++
+		require.ErrorIs(t, err, engine.ErrCorrupt)
+		require.Zero(t, e)
+		return stop
+	}), stop)
+	require.Equal(t, 1, calls)
+}
+
+// Whether a name is free in state Creating is what again says, and its error is the caller's; in
+// another state it is not asked.
+func TestFree(t *testing.T) {
+	broken := errors.New("broken")
+	fails := func(Entry) (bool, error) { return false, broken }
+	ctx := t.Context()
+	c := Of(memory.New())
+	a, err := c.Add(ctx, "a", fails)
+	require.NoError(t, err, "there is nothing to ask about")
+	_, err = c.Add(ctx, "a", fails)
+	require.ErrorIs(t, err, broken)
+	require.NotErrorIs(t, err, ErrExists)
+	given, err := c.Given(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, given, "no number was taken for it")
+
+	_, err = c.Advance(ctx, a, Dropping+1)
+	require.ErrorContains(t, err, "no way from state 1 to 4")
+	_, err = c.Advance(ctx, a, Creating)
+	require.ErrorContains(t, err, "no way from state 1 to 1")
+	a, err = c.Advance(ctx, a, Dropping, engine.Swap{Name: "besides", Revision: engine.AnyRevision, Value: []byte("said")})
+	require.NoError(t, err)
+	said, err := engine.ReadMeta(ctx, c.Meta(), "besides")
+	require.NoError(t, err)
+	require.Equal(t, "said", string(said))
+	_, err = c.Add(ctx, "a", fails)
+	require.ErrorIs(t, err, ErrExists)
+	require.NotErrorIs(t, err, broken)
+	require.ErrorContains(t, err, "drop it again")
+	require.NoError(t, c.Remove(ctx, a))
+}
+
+// failing is a partition whose meta records cannot be read.
+type failing struct {
+	engine.Partition
+	err error
+}
+
+func (f failing) LoadMeta(context.Context, string) ([]byte, uint64, error) { return nil, 0, f.err }
+
+// A record that cannot be read is not one that is missing.
+func TestErrorsOfTheEngine(t *testing.T) {
+	ctx := t.Context()
+	broken := errors.New("broken")
+	c := Of(memory.New())
+	_, err := c.Add(ctx, "a", never)
+	require.NoError(t, err)
+	c = &Catalogue{failing{c.meta, broken}}
+	_, err = c.Find(ctx, "a")
+	require.ErrorIs(t, err, broken)
+	_, err = c.Add(ctx, "b", always)
+	require.ErrorIs(t, err, broken)
+	_, err = c.Given(ctx)
+	require.ErrorIs(t, err, broken)
+	_, err = c.Unfinished(ctx)
+	require.ErrorIs(t, err, broken)
 }

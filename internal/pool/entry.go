@@ -1,6 +1,10 @@
 package pool
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+)
 
 // enter makes an entry. p.mu is held here, and in what follows where it is not said otherwise.
 func (p *Pool[T]) enter(name string) *entry[T] {
@@ -14,11 +18,8 @@ func (p *Pool[T]) prepare(ctx context.Context, e *entry[T]) {
 	way, err := p.o.Prepare(ctx, e.name)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed && err == nil {
-		err = ErrClosed
-	}
 	if err == nil {
-		err = ctx.Err()
+		err = ctx.Err() // also where Close has ended it
 	}
 	if err != nil {
 		p.fail(e, err)
@@ -108,7 +109,7 @@ func (p *Pool[T]) opened(e *entry[T], value T, silent bool, err error) error {
 	if err != nil {
 		p.fail(e, err)
 		p.pump()
-		return err
+		return e.err
 	}
 	e.value = value
 	e.is = open
@@ -128,9 +129,13 @@ func (p *Pool[T]) opened(e *entry[T], value T, silent bool, err error) error {
 	return nil
 }
 
-// fail ends an entry that is not going to be open.
+// fail ends an entry that is not going to be open. Once the pool is closed it is Close that has ended
+// the context of an opening, and who waits, whose own context goes on, is told so; other errors are
+// what they are.
 func (p *Pool[T]) fail(e *entry[T], err error) {
-	e.err = err
+	if e.err = err; p.closed && errors.Is(err, context.Canceled) {
+		e.err = fmt.Errorf("%w: %w", ErrClosed, err)
+	}
 	e.cancel()
 	p.remove(e)
 	close(e.ready)
