@@ -97,7 +97,8 @@ func BenchmarkPutSync(b *testing.B) {
 }
 
 // BenchmarkPutLent is a batch that is durable when it is committed, whose blocks the caller lends
-// (Batch.PutLent) so that other cores seal some of them; in turns with plain Pebble.
+// (Batch.PutLent) so that other cores seal some of them; in turns with plain Pebble. What the promises
+// take is done by one goroutine beside it.
 func BenchmarkPutLent(b *testing.B) {
 	warm := 10_000
 	if testing.Short() {
@@ -114,7 +115,7 @@ func BenchmarkPutLent(b *testing.B) {
 		for _, im := range []struct {
 			name string
 			open opener
-		}{{"blockseal", lent}, {"pebble", openPebble}} {
+		}{{"blockseal", lent}, {"pebble", openPebble}, {"promised", openPromised(random(32))}} {
 			b.Run(fmt.Sprintf("size=%d/batch=%d/impl=%s", n.size, n.batch, im.name), func(b *testing.B) {
 				warmed := func(o opener) func() error {
 					s := open(b, o, true)

@@ -114,5 +114,5 @@ func TestInputErrors(t *testing.T) {
 	require.NoError(t, os.WriteFile(empty, []byte("PASS\n"), 0o644))
 	page, _, err := report(t, empty)
 	require.ErrorContains(t, err, "no results")
-	require.Contains(t, page, "0 targets met, 0 not met, 57 without data")
+	require.Contains(t, page, "0 targets met, 0 not met, 70 without data")
 }

@@ -139,9 +139,9 @@ func (r *runner) one(ctx context.Context, name string) error {
 }
 
 // timeFor is how long a benchmark runs: one that waits for the disk at each operation has
-// few of them, and takes five times as long.
+// few of them, and takes five times as long; so does one that is to see tails and collections.
 func (r *runner) timeFor(name string) string {
-	if d, err := time.ParseDuration(r.benchtime); err == nil && name == "BenchmarkPutSync" && !r.quick {
+	if d, err := time.ParseDuration(r.benchtime); err == nil && (name == "BenchmarkPutSync" || name == "BenchmarkMixed") && !r.quick {
 		return (5 * d).String()
 	}
 	return r.benchtime

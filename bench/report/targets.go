@@ -126,6 +126,7 @@ func (r *results) counts(bench string) (out []int) {
 const (
 	floorTitle  = "Beside the floor: time, in times of the standard library's with a fresh key"
 	pebbleTitle = "Beside plain Pebble: rate, in times of Pebble's"
+	bulkTitle   = "Batches, loads, walks and tails"
 	growthTitle = "With cores and blocks"
 	peerTitle   = "Beside other envelope encryption: rate, in times of theirs"
 	badgerTitle = "Beside Badger with its encryption: rate, in times of Badger's"
@@ -137,6 +138,7 @@ func allTargets() []group {
 	return []group{
 		{floorTitle, floorTargets()},
 		{pebbleTitle, pebbleTargets()},
+		{bulkTitle, bulkTargets()},
 		{growthTitle, growthTargets()},
 		{peerTitle, peerTargets()},
 		{badgerTitle, badgerTargets()},
@@ -187,6 +189,35 @@ func pebbleTargets() (t []target) {
 		t = append(t, atLeast(op.limit, op.label, op.name, "pebble").limitedBy("promised"))
 	}
 	return append(t, atMost(1.05, "write amplification, in times of Pebble's", "WriteAmplification/size=4096", "pebble", "writeamp").limitedBy("promised"))
+}
+
+// bulkTargets are all measured in turns with what they are compared with.
+func bulkTargets() (t []target) {
+	for _, n := range []struct {
+		size, batch int
+		limit       float64
+	}{{4096, 16, 0.90}, {4096, 64, 0.95}, {65536, 16, 0.95}} {
+		t = append(t, atLeast(n.limit, fmt.Sprintf("lent batch of %d blocks of %s, synced, rate in times of plain Pebble's", n.batch, size(n.size)),
+			fmt.Sprintf("PutLent/size=%d/batch=%d", n.size, n.batch), "pebble").limitedBy("promised"))
+	}
+	for _, n := range []int{4096, 65536} {
+		t = append(t, atLeast(0.80, fmt.Sprintf("load of blocks of %s, rate in times of plain Pebble's", size(n)), fmt.Sprintf("Load/size=%d", n), "pebble"))
+	}
+	for _, order := range []string{"forward", "reverse"} {
+		t = append(t, atLeast(0.95, "scan, 4 KiB, "+order+", rate in times of as many goroutines' that only open", "ScanBound/size=4096/order="+order, "bound"))
+	}
+	for _, order := range []string{"forward", "reverse"} {
+		t = append(t, atMost(1, "scan that stops after 10 blocks, "+order+", time in times of 10 Gets'", "ScanStart/order="+order, "gets", seconds))
+	}
+	for _, op := range []struct{ label, unit string }{{"Get", "get"}, {"Put", "put"}} {
+		for _, q := range []string{"p99", "p99.9"} {
+			t = append(t, target{label: fmt.Sprintf("%s 4 KiB among 8 goroutines' beside 1 GiB of heap, %s in times of plain Pebble's", op.label, q), atMost: true, limit: 1.3,
+				measure: func(r *results) ([]float64, string) {
+					return values(r.get("Mixed/size=4096", ours, op.unit+"-"+q+"-times")), ""
+				}})
+		}
+	}
+	return t
 }
 
 // limitedBy names a third implementation, which has a part of blockseal's work to do: what it

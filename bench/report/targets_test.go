@@ -41,7 +41,7 @@ func TestJudgeWithoutData(t *testing.T) {
 	groups := judge(r)
 	require.Equal(t, verdict{Label: "seal 512 B", Want: "≤ 1.25", Measured: "1.35", Range: "1.20 to 1.50", Verdict: notMet}, find(t, groups, "Beside the floor", "seal 512 B"))
 	require.Equal(t, verdict{Label: "scan, 4 KiB", Want: "≥ 0.75", Measured: "–", Verdict: noData}, find(t, groups, "Beside plain Pebble", "scan, 4 KiB"))
-	require.Equal(t, "0 targets met, 1 not met, 56 without data", newPage(r, "").Tally)
+	require.Equal(t, "0 targets met, 1 not met, 69 without data", newPage(r, "").Tally)
 }
 
 // What is just beyond a target is a miss, and can be seen to be one.
