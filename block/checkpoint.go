@@ -111,7 +111,8 @@ func (d *DB) isFree(dir string) error {
 // HoldCheckpoint keeps the files of a copy, or of any store that is closed, unchanged until release
 // is called, while somebody copies them elsewhere. Meanwhile nobody can open it for writing. A
 // store that would move the copy to another KEK gets [ErrLocked], and tries again later. Other
-// readers are not affected. Of opts only FS matters.
+// readers are not affected. Of opts only FS matters, and FileKEK, as in [InspectKeyring], where the files are
+// sealed: what says how they must be is sealed too. A copy of a sealed directory has its BLOCKSEAL.keyring.
 //
 // It refuses a copy that is not whole. So what arrives elsewhere is whole if every file but LOCK
 // was copied; Open, [Inspect] and [InspectKeyring] check that. Copy the identity file, BLOCKSEAL,
@@ -124,22 +125,23 @@ func HoldCheckpoint(dir string, opts *Options) (release func() error, err error)
 	if err != nil {
 		return nil, err
 	}
-	found, err := place.Has(o.Pebble.FS, dir)
+	do, err := o.alone().withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	do.ReadOnly = true
+	d, found, err := newDB(dir, do)
 	if err == nil && !found {
 		err = fmt.Errorf("block: hold %s: there is no store: %w", dir, ErrNotStore)
 	}
 	if err != nil {
 		return nil, err
 	}
-	p := place.New(o.Pebble.FS, dir, true)
-	if err := p.Lock(); err != nil {
-		return nil, err
-	}
-	if err = p.Survey(); err == nil && p.Phase() != pebble.Closed {
+	if err = d.survey(context.Background()); err == nil && d.place.Phase() != pebble.Closed {
 		err = fmt.Errorf("block: hold %s: it was not closed; open it and close it again", dir)
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.Unlock())
+		return nil, errors.Join(err, d.release())
 	}
-	return sync.OnceValue(p.Unlock), nil
+	return sync.OnceValue(d.release), nil
 }

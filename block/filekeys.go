@@ -10,6 +10,7 @@ import (
 	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
+	"github.com/blockseal/blockseal/keyring/sealfs"
 )
 
 // errNoFileKEK is why there is nothing to do for a DB whose files are not sealed.
@@ -72,6 +73,31 @@ func (d *DB) RotateFileEpoch(ctx context.Context) (dropped []uint32, err error) 
 		})
 	})
 	return dropped, err
+}
+
+// survey locks a directory and checks its files, of which none is opened for good.
+func (d *DB) survey(ctx context.Context) error {
+	if d.opts.FileKEK == nil {
+		if err := d.place.Lock(); err != nil {
+			return err
+		}
+		return d.place.Survey()
+	}
+	d.place.SealFiles()
+	f := &sealedFiles{db: d, look: make(chan struct{}, 1)}
+	if err := f.openKeyring(ctx); err != nil {
+		return err
+	}
+	err := f.ready()
+	if err == nil {
+		var sealed *sealfs.FS
+		if sealed, err = sealfs.New(d.place.Beneath(), f.keys, nil); err == nil {
+			d.place.SetFiles(sealed)
+			err = d.place.Survey()
+			sealed.Stop(ErrClosed)
+		}
+	}
+	return errors.Join(err, f.keys.Close())
 }
 
 // onFiles calls op, unless the DB is closed or its files are not sealed.

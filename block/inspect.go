@@ -15,7 +15,7 @@ import (
 	"github.com/blockseal/blockseal/vault"
 )
 
-// Inspection is what a store's files say without any key. Nothing of it is authenticated; that
+// Inspection is what a store's files say without any of its keys. Nothing of it is authenticated; that
 // would take opening the keyring document and the DEK records.
 type Inspection struct {
 	Instance string `json:"instance"` // tells the store from its copies, 32 hexadecimal digits
@@ -54,13 +54,14 @@ type Inspection struct {
 
 // Inspect reads what the store in dir says in clear, without a key or a vault and in every state.
 // It reads every DEK record and no block. It changes nothing, but makes the file LOCK if that is
-// missing. Of opts only FS and Fatal matter.
+// missing. Of opts only Name, FS, Fatal and FileKEK matter, and with FileKEK what Keyring has for that: where
+// the files are sealed nothing is in clear until that has opened them, and an error is [ErrFileKEK].
 //
 // The store may be open elsewhere if that is read only (see [Options].ReadOnly). A store that is
 // open for writing says more itself ([Store.KeyUsage], [Store.State]). Errors: [ErrNotStore],
 // [ErrLocked], [ErrVersion], [ErrForeign], [ErrCorrupt].
 func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err error) {
-	s, info, err := openClear(dir, opts)
+	s, info, err := openClear(ctx, dir, opts)
 	if err != nil {
 		return in, err
 	}
@@ -95,9 +96,10 @@ func Inspect(ctx context.Context, dir string, opts *Options) (in Inspection, err
 }
 
 // InspectKeyring reads what the keyring document of the store in dir says in clear, such as which
-// KEK opens the store. It is [Inspect] without the walk over the DEK records.
+// KEK opens the store. It is [Inspect] without the walk over the DEK records. With FileKEK it waits for
+// the vault, at the most as long as Keyring.VaultTimeout for each of two calls.
 func InspectKeyring(dir string, opts *Options) (keyring.Info, error) {
-	s, info, err := openClear(dir, opts)
+	s, info, err := openClear(context.Background(), dir, opts)
 	if err != nil {
 		return keyring.Info{}, err
 	}
@@ -109,7 +111,7 @@ func InspectKeyring(dir string, opts *Options) (keyring.Info, error) {
 
 // openClear opens an existing store's engine for reading, without a keyring. The caller releases
 // the store and calls nothing that needs a keyring.
-func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
+func openClear(ctx context.Context, dir string, opts *Options) (*Store, keyring.Info, error) {
 	o, err := opts.withDefaults()
 	if err != nil {
 		return nil, keyring.Info{}, err
@@ -127,7 +129,7 @@ func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 	if err != nil {
 		return nil, keyring.Info{}, err
 	}
-	s, info, err := d.openClear(context.Background(), o)
+	s, info, err := d.openClear(ctx, o)
 	if err != nil {
 		return nil, keyring.Info{}, errors.Join(err, d.release())
 	}
@@ -136,15 +138,9 @@ func openClear(dir string, opts *Options) (*Store, keyring.Info, error) {
 
 // openClear opens the engine, and of the only store, or that of the name in o, what is in clear.
 func (d *DB) openClear(ctx context.Context, o Options) (s *Store, info keyring.Info, err error) {
-	if err := d.place.Lock(); err != nil {
-		return nil, info, err
-	}
-	if err := d.place.Survey(); err != nil {
-		return nil, info, err
-	}
 	dir := d.place.Dir()
 	cutOff := fmt.Errorf("block: inspect %s: the creation of the store was cut off: %w", dir, keyring.ErrNoDocument)
-	if err := d.openEngine(); d.place.Phase() == pebble.Creating && errors.Is(err, pebble.ErrNone) {
+	if err := d.openToInspect(ctx); d.place.Phase() == pebble.Creating && errors.Is(err, pebble.ErrNone) {
 		return nil, info, cutOff
 	} else if err != nil {
 		return nil, info, fmt.Errorf("block: inspect %s: %w", dir, row.Damage(err))
@@ -178,6 +174,23 @@ func (d *DB) openClear(ctx context.Context, o Options) (s *Store, info keyring.I
 	}
 	info, err = keyring.Inspect(doc)
 	return s, info, err
+}
+
+// openToInspect opens the engine of a directory that there is, for reading.
+func (d *DB) openToInspect(ctx context.Context) error {
+	if d.opts.FileKEK != nil {
+		if err := d.openSealed(ctx, true); err != nil {
+			return err
+		}
+		return d.files.why()
+	}
+	if err := d.place.Lock(); err != nil {
+		return err
+	}
+	if err := d.place.Survey(); err != nil {
+		return err
+	}
+	return d.openEngine()
 }
 
 // count walks the DEK records and the registered copies.

@@ -308,7 +308,7 @@ func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) 
 
 // copyOptions returns the options to open a copy with.
 func (s *Store) copyOptions() Options {
-	return Options{Name: s.name, Pebble: PebbleOptions{FS: s.opts.Pebble.FS, Fatal: s.opts.Pebble.Fatal, MemTable: 1 << 20}, RecordCache: -1}
+	return Options{Name: s.name, Pebble: PebbleOptions{FS: s.opts.Pebble.FS, Fatal: s.opts.Pebble.Fatal, MemTable: 1 << 20}, RecordCache: -1, FileKEK: s.db.opts.FileKEK}
 }
 
 // inspectCopy returns what is in clear at a copy's path, if its ids are the copy's.

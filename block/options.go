@@ -9,6 +9,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/register"
+	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -69,6 +70,13 @@ type Options struct {
 	// Pebble configures the storage engine of the directory. For a store in a DB it means nothing:
 	// DBOptions.Pebble does.
 	Pebble PebbleOptions
+
+	// FileKEK opens a directory whose engine's files are sealed; see DBOptions.FileKEK, which it is for a store
+	// that has its directory for itself, for [Inspect], [Relocate], [ChangeCheckpointKEK] and
+	// [HoldCheckpoint]. Each of them asks its vault, and fails without access. Its keyring has Keyring's
+	// Clock, Logger, Lease, CheckEvery, VaultTimeout, ManualRevalidation and PinVersion. For a store in a
+	// DB it means nothing. Default: the files are not sealed.
+	FileKEK *kek.KEK
 
 	// atRest is for a copy that is moved to another KEK: the store does nothing by itself. Renewals
 	// and rewraps that are due wait until somebody opens the copy to use it.

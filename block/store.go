@@ -99,7 +99,10 @@ func Open(ctx context.Context, dir string, k *kek.KEK, opts *Options) (*Store, e
 
 // alone returns the options of a DB that a store has for itself.
 func (o *Options) alone() *DBOptions {
-	return &DBOptions{ReadOnly: o.ReadOnly, RecordCache: o.RecordCache, RowCache: o.RowCache, Pebble: o.Pebble, Logger: o.Keyring.Logger}
+	k := o.Keyring
+	return &DBOptions{ReadOnly: o.ReadOnly, RecordCache: o.RecordCache, RowCache: o.RowCache, Pebble: o.Pebble, Logger: k.Logger, FileKEK: o.FileKEK,
+		FileKeyring: keyring.Options{Clock: k.Clock, Logger: k.Logger, Lease: k.Lease, AllowLongLease: k.AllowLongLease, CheckEvery: k.CheckEvery,
+			VaultTimeout: k.VaultTimeout, ManualRevalidation: k.ManualRevalidation, PinVersion: k.PinVersion}}
 }
 
 // openAlone opens or makes the only store of a directory.
@@ -114,11 +117,21 @@ func (d *DB) openAlone(ctx context.Context, found bool, k *kek.KEK, o Options) (
 			return nil, fmt.Errorf("block: create %s: %w", d.place.Dir(), err)
 		}
 		s.alone = true
-		if err = d.create(); err == nil {
+		if d.opts.FileKEK != nil {
+			err = d.openSealed(ctx, false)
+		} else {
+			err = d.create()
+		}
+		if err == nil {
 			err = s.add(ctx, 0)
 		}
 	} else {
-		if err := d.open(); err != nil {
+		if d.opts.FileKEK != nil {
+			err = d.openSealed(ctx, true)
+		} else {
+			err = d.open()
+		}
+		if err != nil {
 			return nil, err
 		}
 		s, err = d.openOnly(ctx, k, o)

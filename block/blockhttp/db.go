@@ -71,7 +71,35 @@ type dbView struct {
 	Blocks   blocksView    `json:"blocks"`
 	Calls    []callView    `json:"vaultCalls"`
 	Engine   engineView    `json:"engine"`
+	Files    *filesView    `json:"files,omitempty"` // nil: they are not sealed
 	Audit    *auditView    `json:"audit,omitempty"`
+}
+
+// filesView is what is known of the KEK of the engine's files.
+type filesView struct {
+	Status    string    `json:"status"` // as state.status of the page of a store
+	Open      bool      `json:"open"`   // the engine is
+	Since     time.Time `json:"since,omitzero"`
+	LeaseEnd  time.Time `json:"leaseEnd,omitzero"`
+	LastCheck time.Time `json:"lastCheck,omitzero"`
+	KEK       string    `json:"kek"`
+	Short     string    `json:"-"`
+	Expires   time.Time `json:"kekExpires,omitzero"`
+	Epoch     uint32    `json:"epoch"`
+	Error     string    `json:"error,omitempty"`
+}
+
+func viewFiles(s *block.FilesStats) *filesView {
+	if s == nil {
+		return nil
+	}
+	st := s.State
+	v := &filesView{Status: st.Status.String(), Open: s.Open, Since: utc(st.Since), LeaseEnd: utc(st.LeaseEnd), LastCheck: utc(st.LastCheck),
+		KEK: st.KEK.String(), Short: shortened(st.KEK.String(), ""), Expires: utc(st.KEKExpires), Epoch: st.Epoch, Error: text(st.Cause)}
+	if v.Error == "" {
+		v.Error = text(s.Err)
+	}
+	return v
 }
 
 type dbStateView struct {
@@ -144,7 +172,7 @@ func (h *dbHandler) look(ctx context.Context) dbView {
 		Check: dbCheckView(st.Checks),
 		Blocks: blocksView{Puts: st.Puts, Written: st.WrittenBytes, Deletes: st.Deletes, Gets: st.Gets, NotFound: st.NotFound,
 			Read: st.ReadBytes + st.ScannedBytes, Scanned: st.Scanned, Failed: failed(st.Failures)},
-		Engine: viewEngine(st.Engine),
+		Engine: viewEngine(st.Engine), Files: viewFiles(st.Files),
 	}
 	if v.Name == "" {
 		v.Name = cut(st.Instance)

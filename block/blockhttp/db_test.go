@@ -13,6 +13,8 @@ import (
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/block/blockhttp"
 	"github.com/blockseal/blockseal/internal/test/storerig"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -210,4 +212,44 @@ func TestDBStatusWhileStoresComeAndGo(t *testing.T) {
 	}
 	require.NoError(t, <-done)
 	require.Equal(t, 60, lookDB(t, h).Blocks.Puts)
+}
+
+// The page of a DB says how access to the KEK of its files is.
+func TestDBStatusOfTheFileKEK(t *testing.T) {
+	g := storerig.NewDB(t)
+	key := g.Vault.CreateKey("files")
+	g.Opts.FileKEK, g.Opts.FileKeyring = kek.New(g.Vault, key.Versionless()), keyring.Options{Clock: g.Clock}
+	h := blockhttp.DBHandler(g.Open(), nil)
+	look := func() (v struct {
+		Files *struct {
+			Status, KEK, Error, LeaseEnd, LastCheck string
+			Open                                    bool
+			Epoch                                   uint32
+		}
+	}) {
+		require.NoError(t, json.Unmarshal([]byte(body(t, fetch(h, "GET", "/status.json"))), &v))
+		require.NotNil(t, v.Files)
+		return v
+	}
+	v := look().Files
+	require.Equal(t, "Available", v.Status)
+	require.True(t, v.Open)
+	require.Equal(t, key.String(), v.KEK)
+	require.NotEmpty(t, v.LeaseEnd)
+	require.NotZero(t, v.Epoch)
+	require.Contains(t, body(t, fetch(h, "GET", "/", "text/html")), "Key of the files")
+
+	g.Vault.SetEnabled(key, false)
+	require.ErrorIs(t, g.DB.RevalidateFileKEK(g.Ctx), vault.ErrKeyDisabled)
+	require.Eventually(t, func() bool { return !g.DB.FileKEK().Open }, time.Minute, time.Millisecond)
+	v = look().Files
+	require.Equal(t, "Inaccessible", v.Status)
+	require.False(t, v.Open)
+	require.Empty(t, v.LeaseEnd)
+	require.Contains(t, v.Error, "key disabled")
+	require.Contains(t, body(t, fetch(h, "GET", "/", "text/html")), "Inaccessible, the engine is closed")
+
+	plain := storerig.NewDB(t)
+	h = blockhttp.DBHandler(plain.Open(), nil)
+	require.NotContains(t, body(t, fetch(h, "GET", "/", "text/html")), "Key of the files")
 }

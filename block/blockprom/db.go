@@ -3,11 +3,13 @@ package blockprom
 import (
 	"context"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/keyring"
 )
 
 // countWithin bounds how long a scrape waits for the catalogue to be read.
@@ -40,6 +42,12 @@ type dbCollector struct {
 	m *metrics
 
 	stores, opening, waiting, openLimit, counted, troubles, trouble *prometheus.Desc
+	files                                                           filesDescs
+}
+
+// filesDescs are of the KEK of the engine's files, where those are sealed.
+type filesDescs struct {
+	state, open, since, lease, check, success, kek, expires, generation, epoch *prometheus.Desc
 }
 
 func (c *dbCollector) describe() {
@@ -51,10 +59,44 @@ func (c *dbCollector) describe() {
 	c.counted = m.desc("counted_timestamp_seconds", "When the stores were counted last.")
 	c.troubles = m.desc("troubles", "Stores that need a person, by what is wrong.", "kind")
 	c.trouble = m.desc("store_trouble", "Always 1; the labels name some of the stores that need a person, and what is wrong.", "name", "kind")
+	c.files = filesDescs{
+		state:      m.desc("file_kek_state", "1 for the state that access to the KEK of the engine's files is in, 0 for the others.", "state"),
+		open:       m.desc("files_open", "1 while the engine is open, 0 while it is closed for want of the KEK of its files."),
+		since:      m.desc("file_kek_state_since_timestamp_seconds", "When that state began."),
+		lease:      m.desc("file_kek_lease_end_timestamp_seconds", "When the files are closed unless an unwrap succeeds before; not there while they are."),
+		check:      m.desc("file_kek_last_check_timestamp_seconds", "When the last check of access to the KEK of the files ended."),
+		success:    m.desc("file_kek_last_success_timestamp_seconds", "When the unwrap was sent that last renewed the lease."),
+		kek:        m.desc("file_kek_info", "Always 1; the labels name the KEK version that wraps the keyring of the files.", "vault", "key", "version"),
+		expires:    m.desc("file_kek_expiry_timestamp_seconds", "When that KEK version expires, if it does."),
+		generation: m.desc("file_keyring_generation", "The generation of the keyring document of the files."),
+		epoch:      m.desc("file_keyring_epoch", "The id of the current epoch of the files; 0 while they are closed."),
+	}
 	m.describeCalls()
 	m.describeCounts()
 	m.describeCaches()
 	m.describeEngine()
+}
+
+// sendFiles sends what is known of the KEK of the files. A time that is not known sends no metric.
+func (c *dbCollector) sendFiles(e emitter, f *block.FilesStats) {
+	if f == nil {
+		return
+	}
+	st := f.State
+	for _, s := range []keyring.Status{keyring.Available, keyring.Degraded, keyring.Inaccessible} {
+		e.gauge(c.files.state, yes(st.Status == s), strings.ToLower(s.String()))
+	}
+	e.gauge(c.files.open, yes(f.Open))
+	e.gauge(c.files.kek, 1, st.KEK.Vault, st.KEK.Name, st.KEK.Version)
+	e.gauge(c.files.generation, float64(st.Generation))
+	e.gauge(c.files.epoch, float64(st.Epoch))
+	for d, t := range map[*prometheus.Desc]time.Time{
+		c.files.since: st.Since, c.files.lease: st.LeaseEnd, c.files.check: st.LastCheck, c.files.success: st.LastSuccess, c.files.expires: st.KEKExpires,
+	} {
+		if !t.IsZero() {
+			e.gauge(d, seconds(t))
+		}
+	}
 }
 
 // Describe implements [prometheus.Collector].
@@ -73,6 +115,7 @@ func (c *dbCollector) Collect(ch chan<- prometheus.Metric) {
 	st, _ := c.d.Stats(ctx)
 	e := emitter{ch}
 	c.summary(e, st)
+	c.sendFiles(e, st.Files)
 	m := c.m
 	m.sendCalls(e, st.Calls, st.Checks)
 	e.gauge(m.vaultInFlight, float64(st.InFlight))

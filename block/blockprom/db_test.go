@@ -17,6 +17,8 @@ import (
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/block/blockprom"
 	"github.com/blockseal/blockseal/internal/test/storerig"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
 
@@ -207,4 +209,43 @@ func TestDBMetricsOfAStoreThatDoesNotOpen(t *testing.T) {
 	require.ErrorIs(t, err, vault.ErrKeyDisabled)
 	require.False(t, errors.Is(err, block.ErrNoStore))
 	require.Equal(t, "1", metric(exposeDB(t, g.DB), "db_store_trouble", instance(t, g)+`,kind="not_opened",name="a"`))
+}
+
+// The KEK of the files has metrics of its own, and a DB without one has none of them.
+func TestDBMetricsOfTheFileKEK(t *testing.T) {
+	g := storerig.NewDB(t)
+	key := g.Vault.CreateKey("files")
+	g.Opts.FileKEK, g.Opts.FileKeyring = kek.New(g.Vault, key.Versionless()), keyring.Options{Clock: g.Clock}
+	g.Vault.SetDates(key, time.Time{}, storerig.Start().Add(48*time.Hour))
+	g.Open()
+	db := instance(t, g)
+	text := exposeDB(t, g.DB)
+	is := func(want, name, labels string) {
+		t.Helper()
+		require.Equal(t, want, metric(text, "db_"+name, labels), "%s{%s}", name, labels)
+	}
+	st := g.DB.FileKEK().State
+	is("1", "file_kek_state", db+`,state="available"`)
+	is("0", "file_kek_state", db+`,state="inaccessible"`)
+	is("1", "files_open", db)
+	is("1", "file_kek_info", db+`,key="files",vault="`+key.Vault+`",version="`+key.Version+`"`)
+	is(fmt.Sprint(float64(st.LeaseEnd.UnixNano())/1e9), "file_kek_lease_end_timestamp_seconds", db)
+	is(fmt.Sprint(float64(st.KEKExpires.UnixNano())/1e9), "file_kek_expiry_timestamp_seconds", db)
+	is(fmt.Sprint(st.Epoch), "file_keyring_epoch", db)
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	require.NoError(t, err)
+	require.Empty(t, problems)
+
+	g.Vault.SetEnabled(key, false)
+	require.ErrorIs(t, g.DB.RevalidateFileKEK(g.Ctx), vault.ErrKeyDisabled)
+	require.Eventually(t, func() bool { return !g.DB.FileKEK().Open }, time.Minute, time.Millisecond)
+	text = exposeDB(t, g.DB)
+	is("1", "file_kek_state", db+`,state="inaccessible"`)
+	is("0", "files_open", db)
+	is("", "file_kek_lease_end_timestamp_seconds", db)
+	require.NotEmpty(t, metric(text, "db_file_kek_last_check_timestamp_seconds", db))
+
+	plain := storerig.NewDB(t)
+	plain.Open()
+	require.NotContains(t, exposeDB(t, plain.DB), "blockseal_db_file")
 }

@@ -17,11 +17,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/block/blockprom"
 	"github.com/blockseal/blockseal/examples/internal/cli"
 	"github.com/blockseal/blockseal/examples/internal/clitest"
+	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault/audit"
+	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
 // hook is a webhook that keeps what it gets.
@@ -131,6 +138,21 @@ func TestArguments(t *testing.T) {
 	require.Error(t, err)
 }
 
+// sealedMetrics are those of a DB whose files are sealed under a KEK that expires.
+func sealedMetrics(t *testing.T) string {
+	v := vaulttest.New(nil)
+	key := v.CreateKey("files")
+	v.SetDates(key, time.Time{}, time.Now().Add(240*time.Hour))
+	db, err := block.OpenDB(t.Context(), "db", &block.DBOptions{FileKEK: kek.New(v, key.Versionless()), Pebble: block.PebbleOptions{FS: vfs.NewMem()}})
+	require.NoError(t, err)
+	defer db.Close()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(blockprom.NewDB(db, nil))
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	return w.Body.String()
+}
+
 // Each metric that a rule names is one that the program has, so that no rule waits
 // for what never comes.
 func TestRulesNameMetricsThatExist(t *testing.T) {
@@ -142,6 +164,7 @@ func TestRulesNameMetricsThatExist(t *testing.T) {
 	require.NoError(t, m.store.Revalidate(t.Context())) // and a check
 	metrics, err := m.fetch(t.Context(), "/metrics")
 	require.NoError(t, err)
+	metrics += sealedMetrics(t)
 	rules, err := os.ReadFile("alerts.yml")
 	require.NoError(t, err)
 	exprs := regexp.MustCompile(`(?m)^\s+expr: (.+)$`).FindAllStringSubmatch(string(rules), -1)

@@ -37,6 +37,7 @@ func (a *app) anchorCommand() *cobra.Command {
 disk, what is the least acceptable of it: its fingerprint, the generation of its
 keyring, and its sequence number. It only moves forward.`)
 	a.vault.add(c, "", "the vault with the store's KEK")
+	a.addFileKEK(c)
 	a.audit.add(c)
 	f := &storeFlags{}
 	f.addStore(c)

@@ -33,6 +33,8 @@ type app struct {
 	verbose bool
 	vault   vaultFlags
 	audit   auditFlags
+	fileKEK fileKEKFlags
+	session *session // of the command, while one is open; see open
 }
 
 const about = `Operator works on both sides of a store's keys.
@@ -84,7 +86,7 @@ terminal, never from the command line:
   BLOCKSEAL_PASSPHRASE      of the vault
   BLOCKSEAL_NEW_PASSPHRASE  the new one, with vault passphrase
   BLOCKSEAL_ESCROW_PASSPHRASE, BLOCKSEAL_IMPORT_PASSWORD,
-  BLOCKSEAL_TO_PASSPHRASE, BLOCKSEAL_FROM_PASSPHRASE
+  BLOCKSEAL_TO_PASSPHRASE, BLOCKSEAL_FROM_PASSPHRASE, BLOCKSEAL_FILES_PASSPHRASE
                             as the commands that use them say`
 
 const aboutKeyVault = `With the URL of an Azure Key Vault or managed HSM for --vault, the commands key and store

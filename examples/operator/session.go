@@ -61,7 +61,9 @@ func (f *auditFlags) add(c *cobra.Command) {
 type session struct {
 	app    *app
 	ctx    context.Context // of the command, for what a vault does by itself
+	uses   int             // by a command and what it calls
 	vaults []*local.Vault
+	known  []*opened  // for who asks for one of them again
 	owner  sync.Once  // that a store is used as the owner is said once
 	log    *audit.Log // nil: none
 
@@ -69,8 +71,22 @@ type session struct {
 	unrecorded []error // of what a vault did by itself
 }
 
-// open returns a session with a's audit log, if there is one to be.
+// open returns a session with a's audit log, if there is one to be. Within a command there is one: the log
+// is open once. Each call has its close.
 func (a *app) open(ctx context.Context) (*session, error) {
+	if a.session != nil {
+		a.session.uses++
+		return a.session, nil
+	}
+	s, err := a.newSession(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.uses, a.session = 1, s
+	return s, nil
+}
+
+func (a *app) newSession(ctx context.Context) (*session, error) {
 	s := &session{app: a, ctx: ctx}
 	dir := a.audit.dir
 	if dir == "" {
@@ -102,12 +118,27 @@ func (a *app) vaultDir(f *vaultFlags) (string, error) {
 	return f.dir, nil
 }
 
-// vault opens a vault that the session closes.
+// vault opens a vault that the session closes, or returns it if it is open.
 func (s *session) vault(f *vaultFlags) (*opened, error) {
 	dir, err := s.app.vaultDir(f)
 	if err != nil {
 		return nil, err
 	}
+	for _, v := range s.known {
+		if v.given == dir && v.identity == f.identity {
+			return v, nil
+		}
+	}
+	v, err := s.openVault(f, dir)
+	if err != nil {
+		return nil, err
+	}
+	v.given = dir
+	s.known = append(s.known, v)
+	return v, nil
+}
+
+func (s *session) openVault(f *vaultFlags, dir string) (*opened, error) {
 	if isKeyVault(dir) {
 		return s.keyVault(f)
 	}
@@ -145,6 +176,10 @@ func (s *session) vaultOptions(identity string) *local.Options {
 }
 
 func (s *session) close() error {
+	if s.uses--; s.uses > 0 {
+		return nil
+	}
+	s.app.session = nil
 	var errs []error
 	for _, v := range s.vaults {
 		errs = append(errs, v.Close())
@@ -164,6 +199,7 @@ type opened struct {
 	session      *session
 	dir          string // of a file vault; what the known stores are beside
 	identity     string // "": the owner
+	given        string // as it was asked for
 }
 
 // ID is the vault's own name for itself: the KeyID.Vault of its keys.

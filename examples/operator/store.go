@@ -38,12 +38,14 @@ A directory has one store, or many, each on a KEK of its own: --store says which
 them, create makes one more, move carries one elsewhere, drop removes one.
 
 While another process has the directory open, all of these commands end with exit status
-5. list, inspect, usage, move and drop need no key.`)
+5. list, inspect, usage, move and drop need no key, but that of the files of a
+directory that is under one (store files).`)
 	f := &storeFlags{}
 	a.vault.add(c, "", "the vault with the store's KEK")
 	a.audit.add(c)
 	p := c.PersistentFlags()
 	f.addStore(c)
+	a.addFileKEK(c)
 	p.StringVar(&f.fingerprint, "expect-fingerprint", "", "refuse a store with another fingerprint (store state shows it), with exit status 4")
 	p.Uint64Var(&f.generation, "expect-generation", 0, "refuse a store whose keyring has a lesser generation: an old copy was put in its place")
 	f.addAnchor(c)
@@ -52,7 +54,7 @@ While another process has the directory open, all of these commands end with exi
 	f.other.add(c, "from-", "another vault, which holds keys that the store or its copies were on before")
 	c.AddCommand(a.storeInit(f), a.storeCreate(f), a.storeList(), a.storeDrop(f), a.storeDropped(), a.storeMove(f), a.storeInspect(f), a.storeState(f), a.storeRevalidate(f), a.storeVerify(f), a.storeUsage(f),
 		a.storePut(f), a.storeGet(f), a.storeDelete(f), a.storeBlocks(f),
-		a.storeRotate(f), a.storeRelocate(f), a.storeRekey(f), a.storeRewrap(f), a.storeErase(f), a.storeCheckpoint(f), a.storeCopies(f))
+		a.storeRotate(f), a.storeRelocate(f), a.storeRekey(f), a.storeRewrap(f), a.storeErase(f), a.storeCheckpoint(f), a.storeCopies(f), a.storeFiles())
 	return c
 }
 
@@ -127,6 +129,9 @@ func (a *app) prepareStore(ctx context.Context, f *storeFlags, session *session,
 		return nil, nil, nil, fmt.Errorf("the store %s is on %s, and the vault %s is %s: %w; if that has the same key now: store relocate", dir, info.KEK, a.vault.dir, s.vault.ID(), keyring.ErrWrongKEK)
 	}
 	opts = a.storeOptions(s)
+	if opts.FileKEK, _, err = session.fileKEKOf(dir); err != nil {
+		return nil, nil, nil, err
+	}
 	opts.VaultRate, opts.RewriteRate = f.vaultRate, f.rewriteRate
 	opts.Keyring.Anchor = f.kept()
 	var ids []vault.KeyID
@@ -134,7 +139,7 @@ func (a *app) prepareStore(ctx context.Context, f *storeFlags, session *session,
 		ids = append(ids, id)
 	}
 	if all {
-		in, err := block.Inspect(ctx, dir, named(f.name))
+		in, err := a.inspect(ctx, dir, f.name)
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -229,12 +234,13 @@ type creation struct {
 	maxAge        daysFlag
 }
 
-func (c *creation) add(cmd *cobra.Command) {
+func (c *creation) add(a *app, cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&c.key, "key", "", "the `KEY`; without a version, the current one")
 	f.StringVar(&c.wrapping, "wrapping", "keyring", "what wraps the DEKs: `keyring|kek`; kek costs a vault call for each block")
 	f.Uint64Var(&c.maxDEKs, "epoch-max-deks", 0, "begin a new epoch after so many DEKs (default 2^28)")
 	f.Var(&c.maxAge, "epoch-max-age", "begin a new epoch after so long (default 90d)")
+	f.StringVar(&a.fileKEK.key, "files-key", "", "the `KEY` that the files of a new DIR are sealed under, of --files-vault; a directory that there is has one or has none")
 	cmd.RegisterFlagCompletionFunc("wrapping", cobra.FixedCompletions([]string{"keyring", "kek"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -275,7 +281,7 @@ The identity that the store works as needs get, wrapKey and unwrapKey: --identit
 			if err != nil {
 				return err
 			}
-			if _, err := block.InspectKeyring(s.dir, nil); err == nil || errors.Is(err, block.ErrNoStore) {
+			if _, err := a.lookAt(ctx, s.dir, ""); err == nil || errors.Is(err, block.ErrNoStore) {
 				return fmt.Errorf("there is a store in %s already: %w; store create makes another one beside it", s.dir, keyring.ErrExists)
 			}
 			// Remembered first: a store that nobody knows of is what the list is against.
@@ -283,13 +289,16 @@ The identity that the store works as needs get, wrapKey and unwrapKey: --identit
 				return err
 			}
 			// The store has no id yet: in the audit log its directory stands for it.
-			s.Store, err = block.Open(ctx, args[0], kek.New(v.data(s.dir), id), opts)
+			opts.FileKEK, err = a.fileKEKFor(v.session, s.dir)
+			if err == nil {
+				s.Store, err = block.Open(ctx, args[0], kek.New(v.data(s.dir), id), opts)
+			}
 			if err != nil {
 				return errors.Join(err, a.forgetNone(v.dir, s.dir))
 			}
 			return errors.Join(a.showState(s), s.Close())
 		}))
-	made.add(c)
+	made.add(a, c)
 	return c
 }
 

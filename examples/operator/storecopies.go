@@ -40,7 +40,7 @@ of them is open meanwhile the copies are in doubt (store copies list): they are 
 along by themselves. To copy one store alone: store move export.`,
 		func(ctx context.Context, args []string) error {
 			if f.name == "" {
-				if _, err := block.InspectKeyring(args[0], nil); errors.Is(err, block.ErrNoStore) {
+				if _, err := a.lookAt(ctx, args[0], ""); errors.Is(err, block.ErrNoStore) {
 					return a.checkpointAll(ctx, args[0], args[1])
 				}
 			}
@@ -138,7 +138,7 @@ not move it to another KEK, which it does later.`,
 
 // copyCopy copies the files of an offline copy, its identity last.
 func (a *app) copyCopy(ctx context.Context, from, to string) (err error) {
-	release, err := block.HoldCheckpoint(from, nil)
+	release, err := looked(ctx, a, from, "", func(o *block.Options) (func() error, error) { return block.HoldCheckpoint(from, o) })
 	if err != nil {
 		return err
 	}
@@ -236,6 +236,9 @@ func (a *app) rewrapCopy(ctx context.Context, f *storeFlags, dir, key string) (e
 	s := &openStore{app: a, dir: abs, id: store, name: f.name, vault: to}
 	opts := a.storeOptions(s)
 	opts.VaultRate = f.vaultRate
+	if opts.FileKEK, _, err = session.fileKEKOf(dir); err != nil {
+		return err
+	}
 	err = block.ChangeCheckpointKEK(ctx, dir, kek.New(from.data(store), info.KEK.Versionless()), kek.New(to.data(store), id), opts)
 	if err != nil {
 		return err

@@ -93,7 +93,7 @@ is known only to whoever opened the store.`,
 			if _, err := a.inspectKeyring(ctx, args[0], f.name); err != nil {
 				return err
 			}
-			in, err := block.Inspect(ctx, args[0], named(f.name))
+			in, err := a.inspect(ctx, args[0], f.name)
 			if err != nil {
 				return err
 			}
@@ -167,7 +167,7 @@ with status 4: then a version that is not listed may be needed all the same.`,
 			if _, err := a.inspectKeyring(ctx, args[0], f.name); err != nil {
 				return err
 			}
-			in, err := block.Inspect(ctx, args[0], named(f.name))
+			in, err := a.inspect(ctx, args[0], f.name)
 			if err != nil {
 				return err
 			}

@@ -72,6 +72,9 @@ func (a *app) relocateStore(ctx context.Context, f *storeFlags, dir, key string)
 	}
 	opts := a.storeOptions(s)
 	opts.Keyring.Anchor = f.kept()
+	if opts.FileKEK, _, err = session.fileKEKOf(dir); err != nil {
+		return err
+	}
 	if f.other.dir != "" {
 		other, err := session.vault(&f.other)
 		if err != nil {

@@ -25,12 +25,9 @@ func (f *storeFlags) addStore(c *cobra.Command) {
 	c.PersistentFlags().StringVar(&f.name, "store", "", "the store's `NAME`, of several in the directory (default: the only one)")
 }
 
-// named are the options that name a store of a directory, for looking at it.
-func named(name string) *block.Options { return &block.Options{Name: name} }
-
 // inspectKeyring reads what the keyring document of a store says in clear.
 func (a *app) inspectKeyring(ctx context.Context, dir, name string) (keyring.Info, error) {
-	info, err := block.InspectKeyring(dir, named(name))
+	info, err := a.lookAt(ctx, dir, name)
 	if err == nil || !errors.Is(err, block.ErrNoStore) {
 		return info, err
 	}
@@ -61,11 +58,18 @@ func (a *app) dbOptions(readOnly bool) *block.DBOptions {
 // withDB runs do with a directory open, in which none of the stores is.
 func (a *app) withDB(ctx context.Context, dir string, readOnly bool, do func(db *block.DB) error) (err error) {
 	if readOnly {
-		if _, err := block.InspectKeyring(dir, nil); errors.Is(err, block.ErrNotStore) || errors.Is(err, block.ErrLocked) {
+		if _, err := a.lookAt(ctx, dir, ""); errors.Is(err, block.ErrNotStore) || errors.Is(err, block.ErrLocked) {
 			return err
 		}
 	}
-	db, err := block.OpenDB(ctx, dir, a.dbOptions(readOnly))
+	files, done, err := a.opening(ctx, dir, "")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	o := a.dbOptions(readOnly)
+	o.FileKEK, o.FileKeyring = files.FileKEK, keyring.Options{PinVersion: true, RequireAccess: true, Logger: o.Logger}
+	db, err := block.OpenDB(ctx, dir, o)
 	if err != nil {
 		return err
 	}
@@ -136,20 +140,23 @@ type inspected struct {
 
 // inspectAll looks at all stores of a directory.
 func (a *app) inspectAll(ctx context.Context, dir string) []inspected {
-	in, err := block.Inspect(ctx, dir, nil)
+	var out []inspected
+	if info, sealed, err := fileKeyring(dir); err != nil || sealed {
+		out = append(out, inspected{"of files in " + dir, block.Inspection{Keys: []block.KeyUse{{Key: info.KEK, Document: true}}}, err})
+	}
+	in, err := a.inspect(ctx, dir, "")
 	if !errors.Is(err, block.ErrNoStore) {
-		return []inspected{{dir, in, err}}
+		return append(out, inspected{dir, in, err})
 	}
 	rows, err := a.storesIn(ctx, dir)
 	if err != nil {
-		return []inspected{{dir, in, err}}
+		return append(out, inspected{dir, in, err})
 	}
-	var out []inspected
 	for _, r := range rows {
 		s := inspected{label: fmt.Sprintf("%s in %s", storename.Shown(r.Name), dir)}
 		switch r.State {
 		case statePresent:
-			s.in, s.err = block.Inspect(ctx, dir, named(r.Name))
+			s.in, s.err = a.inspect(ctx, dir, r.Name)
 		case stateDamaged:
 			s.err = errors.New(r.Error)
 		default:
@@ -214,6 +221,9 @@ The identity that the store works as needs get, wrapKey and unwrapKey: --identit
 			if err := a.remember(v.dir, s.dir); err != nil {
 				return err
 			}
+			if _, err := a.fileKEKFor(v.session, s.dir); err != nil {
+				return err
+			}
 			err = a.withDB(ctx, args[0], false, func(db *block.DB) error {
 				// The store has no id yet: in the audit log its directory and name stand for it.
 				s.Store, err = db.Create(ctx, s.name, kek.New(v.data(s.dir+" "+storename.Shown(s.name)), id), opts)
@@ -227,7 +237,7 @@ The identity that the store works as needs get, wrapKey and unwrapKey: --identit
 			}
 			return nil
 		}))
-	made.add(c)
+	made.add(a, c)
 	return c
 }
 

@@ -120,6 +120,13 @@ func TestTablesFit(t *testing.T) {
 	try(exitOK, "files", "unseal", g.path("db"))
 	try(exitOK, "audit", "show", log)
 	try(exitOK, "audit", "verify", log, "--save-head", g.path("head"))
+	sealed := g.path("sealed")
+	try(exitOK, "key", "create", "files")
+	try(exitOK, "store", "init", sealed, "--key", "a-name-of-some-length", "--files-key", "files")
+	try(exitOK, "store", "files", "state", sealed)
+	try(exitOK, "store", "files", "rotate-kek", sealed)
+	try(exitOK, "store", "files", "rotate-epoch", sealed)
+	try(exitOK, "store", "files", "change-kek", sealed, "--to-key", "a-name-of-some-length")
 	try(exitOK, "vault", "purge-protection")
 	try(exitOK, "vault", "passphrase")
 

@@ -24,6 +24,14 @@ type slot struct {
 //
 // The hash tells a change that was written whole from one that a crash cut off, of which any part may be
 // there. The size leaves out what an earlier, longer change may have left behind.
+//
+// What it does not tell apart is a change that was cut off before its sync, and one that was synced, is half in
+// the file because of a crash, and then rotted in the journal: both are a page of the journal that does not
+// authenticate. It takes both for the first, which a crash leaves every day, and drops the change. After the
+// second some pages of that change are new and others old, and each of them authenticates. Only a second
+// sync, of a mark that the journal is whole, before the first page is written, would tell them apart: it
+// doubles what a change waits for the disk. A program for which that is worth it writes the mark; one with a
+// checksum of its own over what must be consistent notices too.
 type journal struct{ file storage }
 
 // storage is what a journal needs of a sealfs.File.
@@ -59,7 +67,7 @@ func (j *journal) clear() error { return j.file.Truncate(0) }
 func (j *journal) replay(apply func([]slot) error) error {
 	all, err := io.ReadAll(io.NewSectionReader(j.file, 0, 1<<40))
 	if errors.Is(err, keyring.ErrCorrupt) {
-		// Torn: it was never synced, so that nothing of it is in the file.
+		// Torn: it was never synced, so that nothing of it is in the file. See journal for the other reading.
 		all, err = nil, nil
 	}
 	if err != nil {

@@ -72,7 +72,7 @@ func (p *Place) checkSealed(id identity) error {
 	}
 	switch {
 	case sealed && !p.sealed:
-		return fmt.Errorf("%w: it is not set, and the files are sealed: open the directory by OpenDB with their KEK; or unseal them first, with blockseal's operator: files unseal; nothing was changed", ErrFileKEK)
+		return fmt.Errorf("%w: it is not set, and the files are sealed: open the directory with their KEK; or unseal them first, with blockseal's operator: files unseal; nothing was changed", ErrFileKEK)
 	case !sealed && p.sealed && begun:
 		return fmt.Errorf("%w: it is set, and there is no %s: if the files are not sealed, seal them first, with blockseal's operator: files seal; if they are, put that file back from a checkpoint, without which nothing opens them; nothing was changed", ErrFileKEK, FilesDocument)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -46,8 +47,8 @@ const (
 // SealDir seals the database that a Pebble has in dir, on plain files, in place. Afterwards it opens
 // through an [FS] of the same keyring, and no more without. [UnsealDir] is the way back.
 //
-// The database has to be closed: SealDir holds Pebble's lock of the directory, and fails with [ErrInUse]
-// if another has it. How it was closed does not matter: a log with a torn tail is sealed as it is, byte
+// The database has to be closed: SealDir holds Pebble's lock of the directory, and one like it of each in
+// Also, where it leaves an empty file LOCK, and fails with [ErrInUse] if another has one. How it was closed does not matter: a log with a torn tail is sealed as it is, byte
 // for byte, for Pebble to judge.
 //
 // One file after the other is sealed beside, synced, and put into the place of the plain one, its name
@@ -122,18 +123,42 @@ func migrate(ctx context.Context, under vfs.FS, dir string, r *keyring.Keyring, 
 	} else if !slices.ContainsFunc(names, isManifest) {
 		return Migrated{}, fmt.Errorf("there is no database of Pebble's, as it has no manifest: %w", fs.ErrNotExist)
 	}
-	lock, err := under.Lock(under.PathJoin(dir, "LOCK"))
-	if path := (*fs.PathError)(nil); err != nil && !errors.As(err, &path) {
-		return Migrated{}, fmt.Errorf("%w: %w", ErrInUse, err)
-	} else if err != nil {
+	locks, err := m.lock()
+	defer func() {
+		for _, l := range locks {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	if err != nil {
 		return Migrated{}, err
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
 	err = m.run()
 	return m.done, err
 }
 
-// run migrates. The lock is held.
+// lock locks all directories: the first is Pebble's own lock, and by the others two migrations that share one
+// keep out each other. The caller closes what it returns, with an error too.
+func (m *migration) lock() (locks []io.Closer, err error) {
+	under := m.fs.under
+	var paths []string
+	for _, dir := range m.dirs {
+		path := under.PathJoin(dir, "LOCK")
+		if slices.Contains(paths, path) {
+			continue
+		}
+		paths = append(paths, path)
+		l, err := under.Lock(path)
+		if pathErr := (*fs.PathError)(nil); err != nil && !errors.As(err, &pathErr) {
+			return locks, fmt.Errorf("%s: %w: %w", dir, ErrInUse, err)
+		} else if err != nil {
+			return locks, err
+		}
+		locks = append(locks, l)
+	}
+	return locks, nil
+}
+
+// run migrates. The locks are held.
 func (m *migration) run() error {
 	found, err := m.list()
 	if err != nil {

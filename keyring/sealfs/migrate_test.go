@@ -236,6 +236,13 @@ func TestMigrationRefusals(t *testing.T) {
 		{name: "plain ones among sealed ones", unseal: true, spoil: func(mem *vfs.MemFS) error { return touch(mem, "db/000900.sst", strings.Repeat("x", 5000)) }, is: sealfs.ErrNotSealed},
 		{name: "a sealed one that was cut off", unseal: true, spoil: func(mem *vfs.MemFS) error { return touch(mem, "db/000900.sst", "") }, is: keyring.ErrCorrupt, says: "open the database once"},
 		{name: "another keyring", unseal: true, ring: other.ring, spoil: func(mem *vfs.MemFS) error { return nil }, is: keyring.ErrCorrupt},
+		{name: "another directory that is in use", spoil: func(mem *vfs.MemFS) error {
+			if err := mem.MkdirAll("wal", 0o755); err != nil {
+				return err
+			}
+			_, err := mem.Lock("wal/LOCK")
+			return err
+		}, also: []string{"wal"}, is: sealfs.ErrInUse, says: "wal"},
 		{name: "a database that is open", spoil: func(mem *vfs.MemFS) error { _, err := mem.Lock("db/LOCK"); return err }, is: sealfs.ErrInUse},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -87,21 +87,22 @@ func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
 		}
 	}()
 	files := purgeFS{FS: o.fs(), purging: new(atomic.Bool)}
-	log, room, run := &logger{log: o.Logger, fatal: o.Fatal}, newRoom(o), newRunning()
+	log, room, run, compactions := &logger{log: o.Logger, fatal: o.Fatal}, newRoom(o), newRunning(), newScheduler()
 	if !o.ReadOnly {
 		if err := removeLoads(dir, files); err != nil {
 			log.Errorf("what is left of a load could not be removed: %v", err)
 		}
 	}
 	options := sync.OnceValue(func() *pebble.Options {
-		p := pebbleOptions(o, lock, files, log, room, run)
+		p := pebbleOptions(o, lock, files, log, room, run, compactions)
 		p.EnsureDefaults()
 		return p
 	})
-	p, err := pebble.Open(dir, pebbleOptions(o, lock, files, log, room, run))
+	p, err := pebble.Open(dir, pebbleOptions(o, lock, files, log, room, run, compactions))
 	if err != nil {
 		return nil, translateOpen(err)
 	}
+	compactions.start()
 	g := new(guard)
 	return &DB{p: p, purges: make(chan struct{}, 1), purging: files.purging, guard: g, lookups: newLookups(p, g), log: log, room: room, running: run, dir: dir, fs: files, options: options,
 		partitions: partitions{of: map[uint32]*partition{}}, batches: sync.Pool{New: func() any { return new(batch) }}}, nil

@@ -27,7 +27,7 @@ const (
 
 // pebbleOptions were measured on sealed blocks of 512 B to 64 KiB, by bench_test.go of package
 // block. Against the defaults they make Put about five times as fast, for four memtables of memory.
-func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, run *running) *pebble.Options {
+func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, run *running, compactions *scheduler) *pebble.Options {
 	p := &pebble.Options{
 		FS:       fs,
 		ReadOnly: o.ReadOnly,
@@ -79,6 +79,7 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, ru
 	p.Experimental.SpanPolicyFunc = pebble.MakeStaticSpanPolicyFunc(pebble.DefaultComparer.Compare,
 		pebble.KeyRange{Start: []byte{}, End: []byte{spaceData}},
 		pebble.SpanPolicy{ValueStoragePolicy: pebble.ValueStorageLowReadLatency})
+	p.Experimental.CompactionScheduler = compactions
 	// A load is in the MANIFEST at once, which Survey reads, and not in the log first.
 	p.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	// Ciphertext does not compress.

@@ -135,8 +135,7 @@ func (f *SeverFS) MkdirAll(dir string, perm os.FileMode) error {
 func (f *SeverFS) Lock(name string) (io.Closer, error) { return f.under.Lock(name) }
 
 // List implements vfs.FS. It goes on after Sever: Pebble's Open looks at last for files that are obsolete,
-// when it may have begun a compaction. If it failed then, that compaction would meet a cache of files that
-// is closed, and panic.
+// and so comes to an engine that is closed as any other.
 func (f *SeverFS) List(dir string) ([]string, error) {
 	names, err := f.under.List(dir)
 	return names, f.read(err)
