@@ -55,14 +55,13 @@ type Options struct {
 type DB struct {
 	p       *pebble.DB
 	purges  chan struct{} // admits one purge at a time
-	purging *atomic.Bool  // see purgeFS
 	guard   *guard
 	lookups *lookups
 	log     *logger
 	room    *room
 	running *running
 	dir     string
-	fs      vfs.FS
+	files   purgeFS
 	options func() *pebble.Options // with the defaults filled in
 	loads   atomic.Uint64          // that were begun
 
@@ -86,7 +85,7 @@ func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
 			d, err = nil, fmt.Errorf("engine: open: %w", cause)
 		}
 	}()
-	files := purgeFS{FS: o.fs(), purging: new(atomic.Bool)}
+	files := purgeFS{FS: o.fs(), logs: &oldLogs{removed: map[string]bool{}}}
 	log, room, run, compactions := &logger{log: o.Logger, fatal: o.Fatal}, newRoom(o), newRunning(), newScheduler()
 	if !o.ReadOnly {
 		if err := removeLoads(dir, files); err != nil {
@@ -104,7 +103,7 @@ func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
 	}
 	compactions.start()
 	g := new(guard)
-	return &DB{p: p, purges: make(chan struct{}, 1), purging: files.purging, guard: g, lookups: newLookups(p, g), log: log, room: room, running: run, dir: dir, fs: files, options: options,
+	return &DB{p: p, purges: make(chan struct{}, 1), guard: g, lookups: newLookups(p, g), log: log, room: room, running: run, dir: dir, files: files, options: options,
 		partitions: partitions{of: map[uint32]*partition{}}, batches: sync.Pool{New: func() any { return new(batch) }}}, nil
 }
 

@@ -78,7 +78,7 @@ func (l *load) Rewrite(ctx context.Context, f func(id, record []byte) ([]byte, e
 			return l.records.set(key, again)
 		})
 		if err == nil {
-			err = l.p.db.fs.Remove(name)
+			err = l.p.db.files.Remove(name)
 		}
 		if err != nil {
 			l.records.names = append(l.records.names, former[i:]...) // for Close
@@ -193,7 +193,7 @@ func (l *load) Close() error {
 	var errs []error
 	if !l.ingested { // else Pebble has removed these names
 		for _, name := range slices.Concat(l.records.names, l.blocks.names) {
-			errs = append(errs, l.p.db.fs.Remove(name))
+			errs = append(errs, l.p.db.files.Remove(name))
 		}
 	}
 	return errors.Join(errs...)
@@ -225,9 +225,9 @@ func (t *tableWriter) set(key, value []byte) error {
 
 func (t *tableWriter) begin() error {
 	d := t.l.p.db
-	name := d.fs.PathJoin(d.dir, loadName(t.l.number, t.l.next))
+	name := d.files.PathJoin(d.dir, loadName(t.l.number, t.l.next))
 	t.l.next++
-	f, err := d.fs.Create(name, vfs.WriteCategoryUnspecified)
+	f, err := d.files.Create(name, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
@@ -303,7 +303,7 @@ func (b *buffered) Close() error { return errors.Join(b.flush(), b.File.Close())
 
 // eachOfTable calls f for the keys and values of a table of a load.
 func (d *DB) eachOfTable(ctx context.Context, name string, f func(key, value []byte) error) (err error) {
-	file, err := d.fs.Open(name)
+	file, err := d.files.Open(name)
 	if err != nil {
 		return err
 	}

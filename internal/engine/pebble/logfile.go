@@ -6,7 +6,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-const logStep = 4 << 20
+const (
+	logStep   = 4 << 20
+	logSuffix = ".log"
+)
 
 // logFile allocates a log's disk space in steps. Pebble allocates 1.1 times the size of a memtable
 // when a log begins, here about 70 MiB, so that a sync need not write the file's extents too. Each
@@ -18,7 +21,7 @@ type logFile struct {
 }
 
 func inSteps(f vfs.File, err error, name string) (vfs.File, error) {
-	if err != nil || !strings.HasSuffix(name, ".log") {
+	if err != nil || !strings.HasSuffix(name, logSuffix) {
 		return f, err
 	}
 	return &logFile{File: f}, nil

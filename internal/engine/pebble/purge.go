@@ -3,8 +3,11 @@ package pebble
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io/fs"
 	"slices"
-	"sync/atomic"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -16,13 +19,31 @@ import (
 // recycled log keeps bytes of the former one behind its end.
 type purgeFS struct {
 	vfs.FS
-	purging *atomic.Bool
+	logs *oldLogs
+}
+
+// oldLogs is what a purge and Pebble's recycling of logs know of each other.
+type oldLogs struct {
+	mu      sync.Mutex
+	purging bool
+	removed map[string]bool // names of those that a purge has, while Pebble believes that they are there
+}
+
+// setPurging returns when no log is being recycled that began before.
+func (l *oldLogs) setPurging(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.purging = on
 }
 
 // ReuseForWrite implements [vfs.FS]. By its contract it may remove the old file and create the new
 // one.
 func (f purgeFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if !f.purging.Load() {
+	f.logs.mu.Lock()
+	defer f.logs.mu.Unlock()
+	old := f.PathBase(oldname)
+	removed := f.logs.removed[old]
+	if !removed && !f.logs.purging {
 		file, err := f.FS.ReuseForWrite(oldname, newname, category)
 		return inSteps(file, err, newname)
 	}
@@ -30,16 +51,55 @@ func (f purgeFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCa
 	if err != nil {
 		return nil, err
 	}
-	if err := f.Remove(oldname); err != nil {
-		file.Close()
-		return nil, err
+	if !removed {
+		if err := f.FS.Remove(oldname); err != nil {
+			file.Close()
+			return nil, err
+		}
 	}
+	delete(f.logs.removed, old)
 	return file, nil
 }
 
-// purgeRounds is how often a purge begins the log anew: once for each log that Pebble keeps for
-// recycling (one more than its memtables), once for the one in use, and once more.
-const purgeRounds = memTables + 3
+// Remove implements [vfs.FS].
+func (f purgeFS) Remove(name string) error {
+	if !strings.HasSuffix(name, logSuffix) {
+		return f.FS.Remove(name)
+	}
+	f.logs.mu.Lock()
+	defer f.logs.mu.Unlock()
+	if base := f.PathBase(name); f.logs.removed[base] {
+		delete(f.logs.removed, base)
+		return nil
+	}
+	return f.FS.Remove(name)
+}
+
+// listLogs returns the names of the logs in a directory.
+func (f purgeFS) listLogs(dir string) (names []string, err error) {
+	names, err = f.List(dir)
+	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, logSuffix) }), err
+}
+
+// removeLogs removes logs that nobody needs, durably. Pebble has some of them for recycling, and may be
+// removing others itself.
+func (f purgeFS) removeLogs(dir string, names []string) error {
+	f.logs.mu.Lock()
+	defer f.logs.mu.Unlock()
+	for _, name := range names {
+		switch err := f.FS.Remove(f.PathJoin(dir, name)); {
+		case err == nil:
+			f.logs.removed[name] = true
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	d, err := f.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
 
 // purgeTries is how often a purge begins again because somebody opened a snapshot meanwhile and
 // closed it.
@@ -48,9 +108,9 @@ const purgeTries = 4
 type keyRange struct{ lower, upper []byte }
 
 // purge makes the files forget what was deleted or overwritten in ranges of keys whose values lie
-// in the tables. It begins the log anew and writes the memtables out until no earlier log is left,
-// compacts the ranges, and waits until the earlier files are removed. Before each round it calls
-// touch, which sets a key: an empty memtable is not written out.
+// in the tables. It calls touch, which sets a key, writes the memtables out, removes all logs that
+// there were before that, also those which Pebble keeps for recycling, compacts the ranges, and waits
+// until the earlier tables are removed.
 //
 // It first calls inPlace with the first key of each table in a range, or with the range's lower
 // bound if the table begins before that; inPlace writes what is there anew. A compaction leaves a
@@ -72,8 +132,8 @@ func (d *DB) purge(ctx context.Context, ranges []keyRange, touch func() error, i
 		return ctx.Err()
 	}
 	defer func() { <-d.purges }()
-	d.purging.Store(true)
-	defer d.purging.Store(false)
+	d.files.logs.setPurging(true)
+	defer d.files.logs.setPurging(false)
 	defer d.lookups.write()() // no Lookup is kept meanwhile, which would pin a file
 	for range purgeTries {
 		calm := d.snapshots.mark()
@@ -94,8 +154,7 @@ func (d *DB) purge(ctx context.Context, ranges []keyRange, touch func() error, i
 	return engine.ErrHeld
 }
 
-// rewrite rewrites each table that has keys in the ranges, and begins the log anew until no earlier
-// one is left.
+// rewrite rewrites each table that has keys in the ranges, and removes the logs of before.
 func (d *DB) rewrite(ctx context.Context, ranges []keyRange, touch func() error, inPlace func(keys [][]byte) error) error {
 	for _, r := range ranges {
 		keys, err := d.firstKeys(r)
@@ -106,13 +165,11 @@ func (d *DB) rewrite(ctx context.Context, ranges []keyRange, touch func() error,
 			return err
 		}
 	}
-	for range purgeRounds {
-		if err := touch(); err != nil {
-			return err
-		}
-		if err := d.Flush(ctx); err != nil {
-			return err
-		}
+	if err := touch(); err != nil {
+		return err
+	}
+	if err := d.flushAndForget(ctx); err != nil {
+		return err
 	}
 	for _, r := range ranges {
 		if err := d.Compact(ctx, r.lower, r.upper); err != nil {
@@ -120,6 +177,24 @@ func (d *DB) rewrite(ctx context.Context, ranges []keyRange, touch func() error,
 		}
 	}
 	return nil
+}
+
+// flushAndForget writes the memtables out and removes each log that there was before.
+//
+// A flush begins another log than the newest of those, and when it has ended the MANIFEST says,
+// durably, that none of them is needed: Pebble has taken them for recycling by then, or is removing
+// them. Only a checkpoint that is under way may still copy one. quiet keeps those out.
+func (d *DB) flushAndForget(ctx context.Context) error {
+	logs, err := d.files.listLogs(d.dir)
+	if err != nil {
+		return err
+	}
+	if err := d.Flush(ctx); err != nil {
+		return err
+	}
+	d.quiet.RLock()
+	defer d.quiet.RUnlock()
+	return d.files.removeLogs(d.dir, logs)
 }
 
 // firstKeys returns, in order, the first key of each table that has keys in a range, or the range's

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -110,6 +111,44 @@ func (d *purgeRig) purged() {
 	}
 }
 
+// A purge leaves nothing of before in a log: not in the one in use, nor in one that Pebble keeps to be
+// recycled, nor behind the end of one that was recycled. It begins one log and writes out once. What
+// it has removed Pebble goes on without.
+func TestPurgeRemovesLogs(t *testing.T) {
+	d := newPurgeRig(t)
+	const old, many = "what was in each log", 8
+	logs := func() []string {
+		names, err := d.files.listLogs("db")
+		require.NoError(t, err)
+		return names
+	}
+	for i := range many { // later ones are shorter, and end before what they recycle
+		set(t, d.DB, "\x02b", strings.Repeat("x", 100*(many-i))+old)
+		require.NoError(t, d.Flush(t.Context()))
+	}
+	set(t, d.DB, "\x02b", old)
+	set(t, d.DB, "\x02b", "the value of now")
+	before := logs()
+	require.Greater(t, len(before), 1, "Pebble keeps one that it does not need")
+	flushes := d.p.Metrics().Flush.Count
+	require.NoError(t, d.purge(t.Context(), func() bool { return false }))
+	require.EqualValues(t, flushes+1, d.p.Metrics().Flush.Count)
+	require.Empty(t, d.holding(old))
+	d.purged()
+	require.NotContains(t, before, logs()[0])
+	require.Len(t, logs(), 1)
+
+	for range many {
+		set(t, d.DB, "\x02d", "later")
+		require.NoError(t, d.Flush(t.Context()))
+	}
+	require.Empty(t, d.files.logs.removed, "Pebble has taken each of them for one of its own")
+	require.Greater(t, len(logs()), 1, "it recycles again")
+	got, err := valueOf(t, d.DB, "\x02d")
+	require.NoError(t, err)
+	require.Equal(t, "later", got)
+}
+
 // What was deleted and overwritten leaves the deepest level too, where the flushes of a
 // purge, and the compactions that those bring about, do not come.
 func TestPurgeReachesTheDeepestLevel(t *testing.T) {
@@ -177,26 +216,24 @@ func TestPurgeOfWhatASnapshotKept(t *testing.T) {
 // that snapshot is closed; while one stays open the purge does not say that it did its work.
 func TestPurgeBesideSnapshots(t *testing.T) {
 	never := func() bool { return false }
-	// purge takes a snapshot before a round, and closes it before another one, if there
-	// is such a round.
-	purge := func(d *purgeRig, opened, closed int, held func() bool) (rounds int, snap *Snapshot, err error) {
-		err = d.DB.purge(t.Context(), ranges, func() error {
-			if rounds++; rounds == opened {
-				snap = d.NewSnapshot()
-			} else if rounds == closed {
+	t.Run("closed during it", func(t *testing.T) {
+		d := newPurgeRig(t)
+		var snap *Snapshot
+		tries := 0
+		require.NoError(t, d.DB.purge(t.Context(), ranges, func() error {
+			if tries++; tries == 1 {
 				require.NoError(t, snap.Close())
 			}
 			return d.touch()
-		}, d.inPlace, held)
-		return rounds, snap, err
-	}
-	for opened := 1; opened < purgeRounds; opened++ {
-		d := newPurgeRig(t)
-		rounds, _, err := purge(d, opened, opened+1, never)
-		require.NoError(t, err)
-		require.Equal(t, 2*purgeRounds, rounds, "it began again")
+		}, func(keys [][]byte) error {
+			if tries == 0 {
+				snap = d.NewSnapshot()
+			}
+			return d.inPlace(keys)
+		}, never))
+		require.Equal(t, 2, tries, "it began again")
 		d.purged()
-	}
+	})
 	t.Run("closed at the end", func(t *testing.T) {
 		d := newPurgeRig(t)
 		var snap *Snapshot
@@ -215,9 +252,14 @@ func TestPurgeBesideSnapshots(t *testing.T) {
 	})
 	t.Run("open", func(t *testing.T) {
 		d := newPurgeRig(t)
-		rounds, snap, err := purge(d, 1, 0, func() bool { return true })
-		require.ErrorIs(t, err, engine.ErrHeld)
-		require.Equal(t, purgeRounds, rounds, "it does not wait for what it must not wait for")
+		var snap *Snapshot
+		tries := 0
+		require.ErrorIs(t, d.DB.purge(t.Context(), ranges, func() error {
+			tries++
+			snap = d.NewSnapshot()
+			return d.touch()
+		}, d.inPlace, func() bool { return true }), engine.ErrHeld)
+		require.Equal(t, 1, tries, "it does not wait for what it must not wait for")
 		require.NoError(t, snap.Close())
 		require.NoError(t, d.purge(t.Context(), never))
 		d.purged()
