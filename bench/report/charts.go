@@ -78,7 +78,7 @@ func charts() []chart {
 }
 
 // drawAll draws what there is data for, and names the charts that there is none for.
-func drawAll(r *results, dir string) (out []drawn, missing []string, err error) {
+func drawAll(r *results, dir string, more ...chart) (out []drawn, missing []string, err error) {
 	save := func(file string, png []byte) error { return os.WriteFile(filepath.Join(dir, file), png, 0o644) }
 	// One picture for those who look at one.
 	left, right := &source{results: r}, &source{results: r}
@@ -98,7 +98,7 @@ func drawAll(r *results, dir string) (out []drawn, missing []string, err error) 
 			return nil, nil, err
 		}
 	}
-	for _, c := range charts() {
+	for _, c := range append(charts(), more...) {
 		s := &source{results: r}
 		p, ok := c.draw(s)
 		if !ok {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,18 +14,26 @@ import (
 
 var update = flag.Bool("update", false, "write the tables into the pages")
 
+// table is one that stands in a page.
+type table struct{ page, table, want string }
+
 // The tables in the pages are what results/latest says. They stand between two comments, which
 // a reader of the page does not see.
 func TestPagesHaveTheMeasuredTables(t *testing.T) {
 	r := newResults()
 	require.NoError(t, r.readFile(filepath.Join("..", "results", "latest", "raw.txt")))
-	onServer := newResults()
-	require.NoError(t, onServer.readFile(filepath.Join("..", "results", "postgres.txt")))
-	for _, c := range []struct{ page, table, want string }{
-		{"docs/performance.md", "postgres", postgresTable(onServer)},
-		{"docs/performance.md", "targets", targetsTable(r)},
-		{"README.md", "summary", summaryTable(r)},
-	} {
+	tables := []table{{"docs/performance.md", "targets", targetsTable(r)}, {"README.md", "summary", summaryTable(r)}}
+	for _, c := range aparts() {
+		if c.table == "tenants" { // its own table, in bench/tenants, says more
+			continue
+		}
+		own, err := c.read(filepath.Join("..", "results"))
+		require.NoError(t, err)
+		if len(own.rows) > 0 {
+			tables = append(tables, table{"docs/performance.md", c.table, c.markdown(own)})
+		}
+	}
+	for _, c := range tables {
 		name := filepath.Join("..", "..", filepath.FromSlash(c.page))
 		b, err := os.ReadFile(name)
 		require.NoError(t, err)
@@ -47,19 +56,25 @@ func TestChartsAndTablesAgree(t *testing.T) {
 	r := newResults()
 	require.NoError(t, r.readFile(filepath.Join("..", "results", "latest", "raw.txt")))
 	s := &source{results: r}
+	same := func(v verdict, rate float64) {
+		t.Helper()
+		got, err := strconv.ParseFloat(v.Measured, 64) // with more digits where it is close to its target
+		require.NoError(t, err)
+		require.InDelta(t, rate, got, 0.0051, v.Label)
+	}
 	for title, other := range map[string]string{pebbleTitle: "pebble", badgerTitle: "badger"} {
 		for _, op := range storedOps() {
-			require.Equal(t, find(t, judge(r), title, op.label).Measured, short(s.rate(op.name, other).median), "%s: %s", title, op.label)
+			same(find(t, judge(r), title, op.label), s.rate(op.name, other).median)
 		}
 	}
 	for _, n := range sizes() {
 		for _, peer := range []string{"tink", "go-kms-wrapping", "sio"} {
 			v := find(t, judge(r), peerTitle, "seal and wrap "+size(n)+", beside "+label(peer))
-			require.Equal(t, v.Measured, short(s.rate(fmt.Sprintf("SealWrapped/size=%d", n), peer).median), v.Label)
+			same(v, s.rate(fmt.Sprintf("SealWrapped/size=%d", n), peer).median)
 		}
 		// The chart has a rate where the table has a time: of what was measured in turns, one is
 		// the other's inverse by round, so that the medians of five rounds are too.
 		v := find(t, judge(r), floorTitle, "seal "+size(n))
-		require.Equal(t, v.Measured, short(1/s.rate(fmt.Sprintf("Seal/size=%d", n), "floor").median), v.Label)
+		same(v, 1/s.rate(fmt.Sprintf("Seal/size=%d", n), "floor").median)
 	}
 }

@@ -131,8 +131,20 @@ func run(ctx context.Context, args []string, dir string, out, progress io.Writer
 			return err
 		}
 	}
-	p := newPage(data, machine)
-	if p.Charts, p.Missing, err = drawAll(data, o.out); err != nil {
+	var extra []verdicts
+	var drawnBeside []chart
+	for _, c := range aparts() {
+		r, err := c.read(filepath.Join(dir, "results"))
+		if err != nil {
+			return err
+		}
+		if len(r.rows) > 0 {
+			extra = append(extra, c.judge(r))
+		}
+		drawnBeside = append(drawnBeside, chart{c.chart, c.caption, func(*source) (panel, bool) { return c.draw(&source{results: r}) }})
+	}
+	p := newPage(data, machine, extra...)
+	if p.Charts, p.Missing, err = drawAll(data, o.out, drawnBeside...); err != nil {
 		return err
 	}
 	index := filepath.Join(o.out, "index.html")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"html"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,6 +89,19 @@ func TestPageSaysWhatIsAmiss(t *testing.T) {
 	require.NotContains(t, page, "<script")
 }
 
+// What was measured by itself is on the same page, with its charts.
+func TestPageHasWhatWasMeasuredApart(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, run(t.Context(), []string{"-out", dir, "-in", "testdata/full.txt"}, "..", io.Discard, io.Discard))
+	page, err := os.ReadFile(filepath.Join(dir, "index.html"))
+	require.NoError(t, err)
+	for _, want := range []string{"On PostgreSQL, beside plain pgx", "raising the floor under 32 writers", "Many stores in one DB", "bytes of memory of an open store"} {
+		require.Contains(t, string(page), want)
+	}
+	require.FileExists(t, filepath.Join(dir, "postgres.png"))
+	require.FileExists(t, filepath.Join(dir, "tenants.png"))
+}
+
 func TestSeveralInputs(t *testing.T) {
 	dir := t.TempDir()
 	var files []string
@@ -114,5 +128,5 @@ func TestInputErrors(t *testing.T) {
 	require.NoError(t, os.WriteFile(empty, []byte("PASS\n"), 0o644))
 	page, _, err := report(t, empty)
 	require.ErrorContains(t, err, "no results")
-	require.Contains(t, page, "0 targets met, 0 not met, 70 without data")
+	require.Contains(t, page, "0 targets met, 0 within the noise, 0 not met, 72 without data")
 }

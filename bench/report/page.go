@@ -35,16 +35,17 @@ type figure struct {
 	Rounds                                              int
 }
 
-func newPage(r *results, machine string) page {
+// newPage makes the page of a run, with what was measured by itself behind its targets.
+func newPage(r *results, machine string, more ...verdicts) page {
 	p := page{Machine: machine, Quick: r.quick, Interrupted: r.interrupted, Rounds: len(r.rounds),
-		Unreadable: r.unreadable, Failed: r.failed, Groups: judge(r), Rows: r.table()}
+		Unreadable: r.unreadable, Failed: r.failed, Groups: append(judge(r), more...), Rows: r.table()}
 	count := map[string]int{}
 	for _, g := range p.Groups {
 		for _, v := range g.Verdicts {
 			count[v.Verdict]++
 		}
 	}
-	p.Tally = fmt.Sprintf("%d targets met, %d not met, %d without data", count[met], count[notMet], count[noData])
+	p.Tally = fmt.Sprintf("%d targets met, %d within the noise, %d not met, %d without data", count[met], count[inNoise], count[notMet], count[noData])
 	return p
 }
 

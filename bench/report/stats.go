@@ -5,9 +5,10 @@ import (
 	"slices"
 )
 
-// spread is the median of some values between the lowest and the highest of them.
+// spread is the median of some values between the lowest and the highest of them, and their quarters.
 type spread struct {
 	median, low, high float64
+	lower, upper      float64 // a quarter of the values lies below, and above
 	n                 int
 }
 
@@ -18,13 +19,14 @@ func over(v []float64) spread {
 		return spread{}
 	}
 	v = slices.Sorted(slices.Values(v))
-	return spread{(v[(n-1)/2] + v[n/2]) / 2, v[0], v[n-1], n}
+	return spread{(v[(n-1)/2] + v[n/2]) / 2, v[0], v[n-1], v[(n-1)/4], v[n-1-(n-1)/4], n}
 }
 
 // each applies f to a spread's values; a decreasing f exchanges lowest and highest.
 func (s spread) each(f func(float64) float64) spread {
 	lo, hi := f(s.low), f(s.high)
-	return spread{f(s.median), min(lo, hi), max(lo, hi), s.n}
+	a, b := f(s.lower), f(s.upper)
+	return spread{f(s.median), min(lo, hi), max(lo, hi), min(a, b), max(a, b), s.n}
 }
 
 func values(samples []sample) []float64 {

@@ -9,13 +9,14 @@ import (
 
 func TestOver(t *testing.T) {
 	require.Equal(t, spread{}, over(nil))
-	require.Equal(t, spread{3, 3, 3, 1}, over([]float64{3}))
-	require.Equal(t, spread{3, 1, 9, 3}, over([]float64{9, 1, 3}))
-	require.Equal(t, spread{2.5, 1, 9, 4}, over([]float64{9, 1, 3, 2}))
+	require.Equal(t, spread{3, 3, 3, 3, 3, 1}, over([]float64{3}))
+	require.Equal(t, spread{3, 1, 9, 1, 9, 3}, over([]float64{9, 1, 3}))
+	require.Equal(t, spread{2.5, 1, 9, 1, 9, 4}, over([]float64{9, 1, 3, 2}))
+	require.Equal(t, spread{3, 1, 9, 2, 4, 5}, over([]float64{9, 1, 3, 2, 4}))
 	in := []float64{2, 1}
 	over(in)
 	require.Equal(t, []float64{2, 1}, in, "the order is the caller's")
-	require.Equal(t, spread{0.5, 0.25, 1, 3}, spread{2, 1, 4, 3}.each(func(v float64) float64 { return 1 / v }))
+	require.Equal(t, spread{0.5, 0.25, 1, 0.4, 0.8, 3}, spread{2, 1, 4, 1.25, 2.5, 3}.each(func(v float64) float64 { return 1 / v }))
 }
 
 func TestRatiosArePaired(t *testing.T) {

@@ -3,8 +3,10 @@
 //
 //	go -C bench run ./sizing             # 10 million blocks, some minutes, 4 GB of disk
 //	go -C bench run ./sizing -quick      # 100,000 blocks, to see that all is there
+//	go -C bench run ./sizing -in results/sizing.json -out results/sizing.json -load 100000000
 //
-// It prints tables in Markdown: what was measured, the slopes, and memory, disk and vault
+// The last loads stores of up to 100 million blocks, some 20 GB of disk, and keeps the rest of the
+// file. It prints tables in Markdown: what was measured, the slopes, and memory, disk and vault
 // calls for 16 TB. What lies beyond the largest store that was measured is an
 // extrapolation, and labelled so.
 package main
@@ -39,6 +41,7 @@ var errUsage = errors.New("run with -h for the flags")
 
 type options struct {
 	blocks, size int
+	load         int
 	payload      int64
 	dir, out, in string
 }
@@ -48,10 +51,11 @@ func parse(args []string, out io.Writer) (o options, err error) {
 	flags.SetOutput(io.Discard)
 	flags.IntVar(&o.blocks, "blocks", 10_000_000, "the largest `number` of blocks")
 	flags.IntVar(&o.size, "size", 64, "the `bytes` of each of them")
+	flags.IntVar(&o.load, "load", 10_000_000, "the largest `number` of blocks to load into a store and to look up; with -in they are loaded if it is given")
 	flags.Int64Var(&o.payload, "payload", 256<<20, "the `bytes` to write in blocks of 4, 16 and 64 KiB each")
 	flags.StringVar(&o.dir, "dir", "", "the `directory` to work in (default: a temporary one)")
 	flags.StringVar(&o.out, "out", "", "keep the measurements in this `file`, as JSON")
-	flags.StringVar(&o.in, "in", "", "take the measurements from this `file`, and measure nothing")
+	flags.StringVar(&o.in, "in", "", "take the measurements from this `file`, and measure nothing but what -load says")
 	quick := flags.Bool("quick", false, "100,000 blocks, and 16 MiB of each size")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -65,12 +69,20 @@ func parse(args []string, out io.Writer) (o options, err error) {
 		return o, fmt.Errorf("unexpected argument %q; %w", flags.Arg(0), errUsage)
 	}
 	if *quick {
-		o.blocks, o.payload = 100_000, 16<<20
+		o.blocks, o.load, o.payload = 100_000, 100_000, 16<<20
 	}
-	if o.blocks < 1000 || o.size < 0 || o.payload < 1<<20 {
-		return o, fmt.Errorf("-blocks must be at least 1000 and -payload at least 1 MiB; %w", errUsage)
+	if o.in != "" && !given(flags, "load") {
+		o.load = 0
+	}
+	if o.load < 0 || o.in == "" && o.load < 1 || o.blocks < 1000 || o.size < 0 || o.payload < 1<<20 {
+		return o, fmt.Errorf("-blocks must be at least 1000, -load at least 1 and -payload at least 1 MiB; %w", errUsage)
 	}
 	return o, nil
+}
+
+func given(flags *flag.FlagSet, name string) (yes bool) {
+	flags.Visit(func(f *flag.Flag) { yes = yes || f.Name == name })
+	return yes
 }
 
 func run(ctx context.Context, args []string, out, progress io.Writer) error {
@@ -89,6 +101,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		}
 	} else if m, err = measure(ctx, o, progress); err != nil {
 		return err
+	}
+	if o.load > 0 {
+		if m.Loaded, err = measureLoaded(ctx, o.dir, o.load, o.size, progress); err != nil {
+			return err
+		}
 	}
 	if o.out != "" {
 		b, err := json.MarshalIndent(m, "", "\t")

@@ -21,6 +21,7 @@ import (
 // measurements are what tables are made of.
 type measurements struct {
 	Growth   []point   `json:"growth"`   // of stores with ever more small blocks
+	Loaded   []loaded  `json:"loaded"`   // of stores that were loaded, and their look-ups
 	Payloads []payload `json:"payloads"` // of stores with blocks of a usual size
 }
 
@@ -166,7 +167,7 @@ func (l lab) settle(ctx context.Context, dir string) (took time.Duration, disk i
 	}
 	took = time.Since(start)
 	defer func() { err = errors.Join(err, s.Close()) }()
-	const every, calm, most = 50 * time.Millisecond, 10, 1200
+	const every, calm, most = 50 * time.Millisecond, 10, 12_000
 	for quiet, polls := 0, 0; quiet < calm && polls < most; polls++ {
 		if e := s.Stats().Engine; e.CompactionsRunning == 0 && e.ObsoleteBytes == 0 {
 			quiet++

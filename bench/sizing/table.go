@@ -66,6 +66,7 @@ func (m measurements) write(w io.Writer) error {
 			p.FillCalls, p.OpenCalls, amount(float64(p.Keyring)), p.Epochs)
 	}
 	fmt.Fprintf(&b, "\nBy least squares, a block adds %.0f bytes of disk beyond its plaintext and %.2f bytes of live heap.\n\n", g.disk, g.heap)
+	writeLoaded(&b, m.Loaded)
 	fmt.Fprint(&b, "Blocks of a usual size, the least of four fillings; what Pebble has yet to remove is besides that, at times 64 MiB:\n\n| block | blocks | disk beyond the plaintext, a block | |\n|---|---|---|---|\n")
 	for _, p := range m.Payloads {
 		fmt.Fprintf(&b, "| %s | %s | %.0f B | %.2f%% |\n", amount(float64(p.Size)), count(float64(p.Blocks)), p.each(), 100*p.each()/float64(p.Size))
