@@ -20,7 +20,11 @@ func TestPagesHaveTheMeasuredTables(t *testing.T) {
 	require.NoError(t, r.readFile(filepath.Join("..", "results", "latest", "raw.txt")))
 	onServer := newResults()
 	require.NoError(t, onServer.readFile(filepath.Join("..", "results", "postgres.txt")))
+	onSealed := newResults()
+	require.NoError(t, onSealed.readFile(filepath.Join("..", "results", "sealed.txt")))
 	for _, c := range []struct{ page, table, want string }{
+		{"docs/performance.md", "sealed", sealedTable(onSealed)},
+		{"docs/performance.md", "sealed reads", sealedReadsTable(onSealed)},
 		{"docs/performance.md", "postgres", postgresTable(onServer)},
 		{"docs/performance.md", "targets", targetsTable(r)},
 		{"README.md", "summary", summaryTable(r)},
