@@ -13,7 +13,7 @@ import (
 // metered counts what is read of a file system. With a gcm it does as well the least that any file system
 // does which authenticates: of exactly the bytes that are asked for, and written, AES-256-GCM of the standard
 // library under a key that is expanded. It has no heads, no keys to look after, no chunks of which a part
-// was not asked for, and stores nothing: that is the bound of what can be reached.
+// was not asked for, and stores nothing: that is the bound, but for who reads more at once than he is asked for.
 type metered struct {
 	vfs.FS
 	gcm         cipher.AEAD

@@ -54,7 +54,7 @@ func sealedTargets() (t []sealedTarget) {
 		}
 	}
 	for _, load := range loads {
-		size := sealedMetric(1.01, "bytes on disk, "+load.label, "FilesLoad/"+load.name, "bytes/plain-byte")
+		size := sealedMetric(1.01, "bytes of tables and blob files, "+load.label, "FilesLoad/"+load.name, "bytes/plain-byte")
 		size.atMost = true
 		t = append(t, sealedTarget{target: size})
 	}
@@ -67,11 +67,11 @@ func sealedTable(r *results) string {
 	fmt.Fprintf(&b, "| %s | target | bound | measured | range | by the time that passes | |\n|---|---|---|---|---|---|---|\n", sealedTitle)
 	for _, t := range sealedTargets() {
 		v := t.judge(r)
-		// A bound under the target says that nothing of ours can meet it; what is left to do is the way to the bound.
+		// Where the bound does not meet the target either, what is left to do is the way to the bound.
 		if bound := over(values(r.get(t.name, "", t.bound))); bound.n > 0 {
 			v.Least = short(bound.median)
 			if got, _ := t.measure(r); v.Verdict == notMet && bound.median < t.limit {
-				v.Verdict = fmt.Sprintf("beyond the bound, of which it is %.2f", over(got).median/bound.median)
+				v.Verdict = fmt.Sprintf("not met, nor by the bound: %.2f of it", over(got).median/bound.median)
 			}
 		}
 		wall := ""
