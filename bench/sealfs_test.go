@@ -20,15 +20,15 @@ import (
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
 
-// sealedFS returns a sealed file system on the disk.
-func sealedFS(tb testing.TB) *sealfs.FS {
+// sealedFS returns a sealed file system.
+func sealedFS(tb testing.TB, under vfs.FS) *sealfs.FS {
 	v := vaulttest.New(nil)
 	r, err := keyring.Create(context.Background(), new(keyring.MemStorage), kek.New(v, v.CreateKey("k").Versionless()), nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { r.Close() })
-	f, err := sealfs.New(vfs.Default, r, nil)
+	f, err := sealfs.New(under, r, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -37,10 +37,9 @@ func sealedFS(tb testing.TB) *sealfs.FS {
 
 // filesCase is one way to use a Pebble, the same on sealed and on plain files.
 type filesCase struct {
-	size       int
-	compress   bool
-	blobs      bool // values in blob files
-	blockCache int64
+	size     int
+	compress bool
+	blobs    bool // values in blob files
 }
 
 func (c filesCase) String() string {
@@ -54,8 +53,8 @@ func (c filesCase) String() string {
 	return s
 }
 
-func (c filesCase) open(tb testing.TB, f vfs.FS, dir string) *pebble.DB {
-	o := &pebble.Options{FS: f, FormatMajorVersion: pebble.FormatNewest, Logger: silent{}, Cache: pebble.NewCache(c.blockCache)}
+func (c filesCase) open(tb testing.TB, f vfs.FS, dir string, blockCache int64) *pebble.DB {
+	o := &pebble.Options{FS: f, FormatMajorVersion: pebble.FormatNewest, Logger: silent{}, Cache: pebble.NewCache(blockCache)}
 	defer o.Cache.Unref()
 	for i := range o.Levels {
 		o.Levels[i].Compression = func() *sstable.CompressionProfile {
@@ -93,14 +92,14 @@ func (c filesCase) value(i int) []byte {
 	return b
 }
 
-func fileKey(i int) []byte { return fmt.Appendf(nil, "%012d", i) }
+func valueKey(i int) []byte { return fmt.Appendf(nil, "%012d", i) }
 
 // fill writes n values, and merges them into tables.
 func (c filesCase) fill(tb testing.TB, db *pebble.DB, n int) {
 	for i := 0; i < n; {
 		b := db.NewBatch()
 		for range min(256, n-i) {
-			if err := b.Set(fileKey(i), c.value(i), nil); err != nil {
+			if err := b.Set(valueKey(i), c.value(i), nil); err != nil {
 				tb.Fatal(err)
 			}
 			i++
@@ -117,72 +116,66 @@ func (c filesCase) fill(tb testing.TB, db *pebble.DB, n int) {
 	}
 }
 
-// pair opens the same database on sealed files and on plain ones.
-func (c filesCase) pair(b *testing.B, n int) (sealed, plain *pebble.DB) {
-	sealed = c.open(b, sealedFS(b), b.TempDir())
-	plain = c.open(b, vfs.Default, b.TempDir())
-	b.Cleanup(func() { sealed.Close(); plain.Close() })
-	if n > 0 {
-		c.fill(b, sealed, n)
-		c.fill(b, plain, n)
-	}
-	return sealed, plain
+// filesTrio is a directory on sealed files, one on plain ones, and one on the bound.
+type filesTrio struct {
+	fs     [3]vfs.FS
+	meters [3]*metered // of the bound what it is itself, of the others what is beneath
+	dirs   [3]string
 }
 
-// BenchmarkFilesPut writes synced batches to a Pebble on sealed files, beside one on plain files.
-func BenchmarkFilesPut(b *testing.B) {
-	for _, size := range []int{200, 4096} {
-		for _, batch := range []int{1, 16} {
-			c := filesCase{size: size, blockCache: 64 << 20}
-			b.Run(fmt.Sprintf("%v,batch=%d", c, batch), func(b *testing.B) {
-				sealed, plain := c.pair(b, 0)
-				put := func(db *pebble.DB) func() error {
-					i, v := 0, c.value(0)
-					return func() error {
-						w := db.NewBatch()
-						for range batch {
-							i++
-							if err := w.Set(fileKey(i%100_000), v, nil); err != nil {
-								return err
-							}
-						}
-						return w.Commit(pebble.Sync)
-					}
-				}
-				b.SetBytes(int64(size * batch))
-				turns(b, 32, put(sealed), "pebble", put(plain))
-			})
-		}
+func newFilesTrio(b *testing.B) *filesTrio {
+	t := &filesTrio{meters: [3]*metered{{FS: vfs.Default}, {FS: vfs.Default}, boundFS(b)}}
+	t.fs = [3]vfs.FS{sealedFS(b, t.meters[0]), t.meters[1], t.meters[2]}
+	for i := range t.dirs {
+		t.dirs[i] = b.TempDir()
 	}
+	return t
 }
 
-// BenchmarkFilesLoad fills a database, with all flushes and compactions, and says what it has on disk
-// for each byte of the plain one.
+// open opens a database in each of them, until the benchmark ends.
+func (t *filesTrio) open(b *testing.B, c filesCase, blockCache int64) (dbs [3]*pebble.DB) {
+	for i := range dbs {
+		dbs[i] = c.open(b, t.fs[i], t.dirs[i], blockCache)
+		b.Cleanup(func() { dbs[i].Close() })
+	}
+	return dbs
+}
+
+// fill makes a database of n values in one of them.
+func (t *filesTrio) fill(b *testing.B, c filesCase, i, n int) error {
+	db := c.open(b, t.fs[i], t.dirs[i], 64<<20)
+	c.fill(b, db, n)
+	return db.Close()
+}
+
+// BenchmarkFilesLoad fills a database, with all flushes and compactions, and says as rounds does how it is
+// beside the plain one and the bound, and what it has on disk for each byte of the plain one.
 func BenchmarkFilesLoad(b *testing.B) {
 	const n = 20_000
 	for _, c := range []filesCase{{size: 4096}, {size: 400, compress: true}, {size: 4096, blobs: true}} {
-		c.blockCache = 64 << 20
 		b.Run(c.String(), func(b *testing.B) {
-			f := sealedFS(b)
-			load := func(f vfs.FS, dir *string) func() error {
-				return func() error {
-					*dir = b.TempDir()
-					db := c.open(b, f, *dir)
-					c.fill(b, db, n)
-					return db.Close()
+			t := newFilesTrio(b)
+			var ops [3]func() error
+			var size [3]int64
+			for i := range ops {
+				ops[i] = func() error {
+					if err := t.fill(b, c, i, n); err != nil {
+						return err
+					}
+					size[i] = onDisk(b, t.dirs[i])
+					return os.RemoveAll(t.dirs[i])
 				}
 			}
-			var sealed, plain string
-			b.SetBytes(int64(n * c.size))
-			turns(b, 1, load(f, &sealed), "pebble", load(vfs.Default, &plain))
-			b.ReportMetric(float64(onDisk(b, sealed))/float64(onDisk(b, plain)), "bytes/plain-byte")
+			rounds(b, 1, ops)
+			b.ReportMetric(float64(size[0])/float64(size[1]), "bytes/plain-byte")
 		})
 	}
 }
 
+// onDisk is the size of the tables and blob files. How many logs a Pebble leaves for reuse is chance.
 func onDisk(b *testing.B, dir string) (size int64) {
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+		if ext := filepath.Ext(d.Name()); err != nil || ext != ".sst" && ext != ".blob" {
 			return err
 		}
 		fi, err := d.Info()
@@ -200,86 +193,10 @@ func onDisk(b *testing.B, dir string) (size int64) {
 	return size
 }
 
-// fileGet is what is read one value at a time, and from where.
-type fileGet struct {
-	name string
-	filesCase
-}
-
-// fileGets are: from tables and from blob files through a block cache of 1 MiB, and from a block cache that
-// holds everything.
-func fileGets() []fileGet {
-	return []fileGet{
-		{"files", filesCase{size: 4096, blockCache: 1 << 20}},
-		{"files", filesCase{size: 400, compress: true, blockCache: 1 << 20}},
-		{"files", filesCase{size: 4096, blobs: true, blockCache: 1 << 20}},
-		{"cache", filesCase{size: 4096, blockCache: 512 << 20}},
-	}
-}
-
-// get returns what reads one of n values of a database.
-func (c filesCase) get(db *pebble.DB, n int) func() error {
-	rng := rand.New(rand.NewPCG(1, 2))
-	return func() error {
-		v, closer, err := db.Get(fileKey(rng.IntN(n)))
-		if err != nil {
-			return err
-		}
-		if len(v) != c.size {
-			return fmt.Errorf("%d bytes", len(v))
-		}
-		return closer.Close()
-	}
-}
-
-// BenchmarkFilesGet has each of fileGets in turns.
-func BenchmarkFilesGet(b *testing.B) {
-	const n = 20_000
-	for _, c := range fileGets() {
-		b.Run(c.name+"/"+c.String(), func(b *testing.B) {
-			sealed, plain := c.pair(b, n)
-			b.SetBytes(int64(c.size))
-			turns(b, 256, c.get(sealed, n), "pebble", c.get(plain, n))
-		})
-	}
-}
-
-// BenchmarkFilesScan reads the whole database in order, from files.
-func BenchmarkFilesScan(b *testing.B) {
-	const n = 20_000
-	for _, c := range []filesCase{{size: 4096}, {size: 400, compress: true}} {
-		c.blockCache = 1 << 20
-		b.Run(c.String(), func(b *testing.B) {
-			sealed, plain := c.pair(b, n)
-			scan := func(db *pebble.DB) func() error {
-				return func() error {
-					it, err := db.NewIter(nil)
-					if err != nil {
-						return err
-					}
-					found := 0
-					for it.First(); it.Valid(); it.Next() {
-						if _, err := it.ValueAndErr(); err != nil {
-							return err
-						}
-						found++
-					}
-					if found != n {
-						return fmt.Errorf("%d of %d", found, n)
-					}
-					return it.Close()
-				}
-			}
-			b.SetBytes(int64(n * c.size))
-			turns(b, 1, scan(sealed), "pebble", scan(plain))
-		})
-	}
-}
-
 // BenchmarkFilesPages reads and writes pages of a file at random.
 func BenchmarkFilesPages(b *testing.B) {
 	const n, page = 4096, sealfs.DefaultPageSize
-	f, err := sealedFS(b).OpenFile(filepath.Join(b.TempDir(), "pages"), nil)
+	f, err := sealedFS(b, vfs.Default).OpenFile(filepath.Join(b.TempDir(), "pages"), nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -359,8 +359,9 @@ func (t target) judge(r *results) verdict {
 	if t.bound.measure != nil {
 		if most := over(t.bound.measure(r)); most.n > 0 {
 			v.Bound = short(most.median)
-			// To two decimals, as it is shown: what is judged can be read.
-			if share := math.Round(100*t.shareOf(most.median)) / 100; t.atMost && share > limit || !t.atMost && share < limit {
+			// To two decimals, as it is shown: what is judged can be read. A target that is met stays.
+			reached := t.atMost && s.median <= limit || !t.atMost && s.median >= limit
+			if share := math.Round(100*t.shareOf(most.median)) / 100; !reached && (t.atMost && share > limit || !t.atMost && share < limit) {
 				v.First, limit = v.Want, share
 				v.Want = t.want(limit)
 			}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -352,4 +353,49 @@ func TestDamage(t *testing.T) {
 	require.Greater(t, refused, len(good)/997*3/4)
 	require.NoError(t, os.WriteFile(path, good, 0o600))
 	require.NoError(t, check(open(t, uri)))
+}
+
+// The header of a WAL's frame is written with the page that follows, and in front of whatever else is done.
+func TestFrameHeaders(t *testing.T) {
+	g := newRig(t)
+	v := sqlite.Find(g.vfs(vfs.NewMem()))
+	header, page := bytes.Repeat([]byte("h"), frameHeader), bytes.Repeat([]byte("p"), pageSize)
+	whole := slices.Concat(header, page, header)
+	for name, next := range map[string]func(f sqlite.File) error{
+		"read":     func(f sqlite.File) error { _, err := f.ReadAt(make([]byte, 1), 0); return err },
+		"write":    func(f sqlite.File) error { _, err := f.WriteAt([]byte("h"), 0); return err },
+		"header":   func(f sqlite.File) error { _, err := f.WriteAt(header, 0); return err },
+		"sync":     func(f sqlite.File) error { return f.Sync(0) },
+		"size":     func(f sqlite.File) error { _, err := f.Size(); return err },
+		"truncate": func(f sqlite.File) error { return f.Truncate(int64(len(whole))) },
+		"close":    func(f sqlite.File) error { return f.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			flags := sqlite.OPEN_WAL | sqlite.OPEN_CREATE | sqlite.OPEN_READWRITE
+			f, _, err := v.Open(name, flags)
+			require.NoError(t, err)
+			other, _, err := v.Open(name, flags)
+			require.NoError(t, err)
+			write := func(b []byte, at int, there int64) {
+				n, err := f.WriteAt(b, int64(at))
+				require.NoError(t, err)
+				require.Equal(t, len(b), n)
+				size, err := other.Size()
+				require.NoError(t, err)
+				require.Equal(t, there, size)
+			}
+			write(header, 0, 0)
+			write(page, frameHeader, frameHeader+pageSize)
+			write(header, frameHeader+pageSize, frameHeader+pageSize)
+			require.NoError(t, next(f))
+			got := make([]byte, len(whole))
+			_, err = other.ReadAt(got, 0)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(whole, got))
+			require.NoError(t, other.Close())
+			if name != "close" {
+				require.NoError(t, f.Close())
+			}
+		})
+	}
 }

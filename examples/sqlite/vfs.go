@@ -169,12 +169,21 @@ type file struct {
 	db    *database           // of a database
 	lock  sqlite.LockLevel    // that this handle has
 	index sqlite.SharedMemory // of a database in WAL mode
+
+	header   []byte // of a frame of a WAL, which is written with the page that follows
+	headerAt int64
 }
+
+// frameHeader is how many bytes a WAL has before each page.
+const frameHeader = 24
 
 var _ sqlite.FileSharedMemory = (*file)(nil)
 
 // ReadAt implements vfs.File.
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.writeHeader(); err != nil {
+		return 0, failed(err, sqlite3.IOERR_READ)
+	}
 	n, err := f.File.ReadAt(p, off)
 	if err == nil || err == io.EOF {
 		return n, err
@@ -199,17 +208,59 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 				f.name, pageSize, size, errors.ErrUnsupported), sqlite3.IOERR_WRITE)
 		}
 	}
+	if len(f.header) > 0 && off == f.headerAt+int64(len(f.header)) {
+		f.header = append(f.header, p...)
+		n, err := f.File.WriteAt(f.header, f.headerAt)
+		clear(f.header)
+		f.header = f.header[:0]
+		return max(0, n-frameHeader), failed(err, sqlite3.IOERR_WRITE)
+	}
+	if err := f.writeHeader(); err != nil {
+		return 0, failed(err, sqlite3.IOERR_WRITE)
+	}
+	if f.flags&sqlite.OPEN_WAL != 0 && len(p) == frameHeader {
+		f.header, f.headerAt = append(f.header, p...), off
+		return len(p), nil
+	}
 	n, err := f.File.WriteAt(p, off)
 	return n, failed(err, sqlite3.IOERR_WRITE)
 }
 
+// writeHeader writes the header of a frame that waits for its page, in front of whatever else is done with
+// the file. SQLite writes the page next, and until it has no connection reads the frame, because the index of
+// the WAL does not have it; a WAL that ends in a header, and one that ends before it, are the same after a crash. So
+// that a frame is sealed in two pages, and not in three.
+func (f *file) writeHeader() error {
+	if len(f.header) == 0 {
+		return nil
+	}
+	_, err := f.File.WriteAt(f.header, f.headerAt)
+	f.header = f.header[:0]
+	return err
+}
+
+// Size implements vfs.File.
+func (f *file) Size() (int64, error) {
+	if err := f.writeHeader(); err != nil {
+		return 0, failed(err, sqlite3.IOERR_FSTAT)
+	}
+	n, err := f.File.Size()
+	return n, failed(err, sqlite3.IOERR_FSTAT)
+}
+
 // Sync implements vfs.File.
 func (f *file) Sync(sqlite.SyncFlag) error {
+	if err := f.writeHeader(); err != nil {
+		return failed(err, sqlite3.IOERR_FSYNC)
+	}
 	return failed(f.File.Sync(), sqlite3.IOERR_FSYNC)
 }
 
 // Truncate implements vfs.File.
 func (f *file) Truncate(size int64) error {
+	if err := f.writeHeader(); err != nil {
+		return failed(err, sqlite3.IOERR_TRUNCATE)
+	}
 	return failed(f.File.Truncate(size), sqlite3.IOERR_TRUNCATE)
 }
 
@@ -232,7 +283,7 @@ func (f *file) Close() error {
 	if f.index != nil {
 		f.index.Close()
 	}
-	errs := []error{f.Unlock(sqlite.LOCK_NONE), f.File.Close(), f.release()}
+	errs := []error{f.writeHeader(), f.Unlock(sqlite.LOCK_NONE), f.File.Close(), f.release()}
 	if f.flags&sqlite.OPEN_DELETEONCLOSE != 0 {
 		errs = append(errs, f.vfs.fs.Remove(f.name))
 	}

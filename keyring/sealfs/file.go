@@ -14,9 +14,10 @@ import (
 // FileOptions are the options of one file of pages.
 type FileOptions struct {
 	// PageSize is how many bytes of content a page of a new file has, 64 to 65,536. What is
-	// written is whole pages: a write of less reads the page first. On disk a page has 44 bytes
-	// more. Default: [DefaultPageSize], which makes that 4,096, so that on most disks a page is
-	// written whole or not at all.
+	// written is whole pages: a write of less reads the page first, unless it goes on in the page
+	// in which the last write ended, which is kept in memory. On disk a page has 44 bytes more.
+	// Default: [DefaultPageSize], which makes that 4,096, so that on most disks a page is written
+	// whole or not at all.
 	PageSize int
 	// ReadOnly opens a file for reading.
 	ReadOnly bool

@@ -52,8 +52,8 @@ func (f *File) ReadAt(b []byte, off int64) (int, error) {
 	}
 	p := f.shared
 	n := 0
-	var plain []byte
-	defer func() { clear(plain[:cap(plain)]) }()
+	s := f.fs.borrow()
+	defer f.fs.giveBack(s)
 	for n < len(b) && off < p.sizes.size {
 		first := off / p.page
 		last := (min(off+int64(len(b)-n), p.sizes.size) - 1) / p.page
@@ -66,11 +66,12 @@ func (f *File) ReadAt(b []byte, off int64) (int, error) {
 			n, off = n+int(k), off+k
 			continue
 		}
-		if plain, err = f.readPages(plain[:0], first, count); err != nil {
+		s.roomForContent(int(count * p.page))
+		if s.plain, err = f.readPages(s.plain, first, count); err != nil {
 			return n, err
 		}
 		from := off - first*p.page
-		k := copy(b[n:], plain[from:min(int64(len(plain)), p.sizes.size-first*p.page)])
+		k := copy(b[n:], s.plain[from:min(int64(len(s.plain)), p.sizes.size-first*p.page)])
 		n, off = n+k, off+int64(k)
 	}
 	if n < len(b) {
@@ -131,8 +132,8 @@ func (f *File) write(b []byte, off int64) (n int, err error) {
 		p.tidy = false // if it ends in the middle
 		defer func() { p.tidy = err == nil }()
 	}
-	var plain []byte
-	defer func() { clear(plain[:cap(plain)]) }()
+	s := f.fs.borrow()
+	defer f.fs.giveBack(s)
 	for n < len(b) {
 		first := off / p.page
 		last := (off + int64(len(b)-n) - 1) / p.page
@@ -143,13 +144,16 @@ func (f *File) write(b []byte, off int64) (n int, err error) {
 			count, stop = whole, off+whole*p.page
 			pages = b[n : n+int(whole*p.page)]
 		} else {
-			if plain, err = f.around(plain[:0], off, stop, first, count); err != nil {
+			s.roomForContent(int(count * p.page))
+			s.plain = s.plain[:count*p.page]
+			pages = s.plain
+			clear(pages)
+			if err := f.around(pages, off, stop, first, count); err != nil {
 				return n, err
 			}
-			copy(plain[off-first*p.page:stop-first*p.page], b[n:])
-			pages = plain
+			copy(pages[off-first*p.page:stop-first*p.page], b[n:])
 		}
-		if err := f.writePages(pages, first, count); err != nil {
+		if err := f.writePages(pages, first, count, stop%p.page != 0); err != nil {
 			return n, err
 		}
 		k := int(stop - off)
@@ -163,28 +167,30 @@ func (f *File) write(b []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// around returns room for count pages from first on, with what there is of the content in the first
+// around puts into zeroed room for count pages from first on what there is of the content in the first
 // and the last of them before off and behind stop.
-func (f *File) around(dst []byte, off, stop, first, count int64) ([]byte, error) {
+func (f *File) around(dst []byte, off, stop, first, count int64) error {
 	p := f.shared
-	dst = append(dst, make([]byte, count*p.page)...)
-	for _, i := range []int64{first, first + count - 1} {
+	for i := first; i < first+count; i += max(1, count-1) {
 		begin, end := i*p.page, min((i+1)*p.page, p.sizes.size)
 		if begin >= p.sizes.size || (off <= begin && stop >= end) {
 			continue // not there yet, or written over as a whole
 		}
-		old, err := f.readPages(nil, i, 1)
-		if err != nil {
-			return dst, err
+		page := dst[begin-first*p.page:][:p.page:p.page]
+		there, err := f.fromKept(page, i)
+		if err == nil && !there {
+			_, err = f.readPages(page[:0], i, 1)
 		}
-		copy(dst[begin-first*p.page:], old[:end-begin])
-		clear(old)
+		if err != nil {
+			return err
+		}
+		clear(page[end-begin:])
 	}
-	return dst, nil
+	return nil
 }
 
-// writePages seals pages and writes them.
-func (f *File) writePages(plain []byte, first, count int64) error {
+// writePages seals pages and writes them, and keeps the last one if it is told to.
+func (f *File) writePages(plain []byte, first, count int64, keep bool) error {
 	p := f.shared
 	s := f.fs.borrow()
 	defer f.fs.scratch.Put(s)
@@ -195,11 +201,15 @@ func (f *File) writePages(plain []byte, first, count int64) error {
 				return err
 			}
 		}
+		p.key.kept.replaced(p, plain, first, count, keep)
 		return nil
 	}); err != nil {
 		return ofFile(f.name, err)
 	}
 	_, err := f.under.WriteAt(sealed, f.pageAt(first))
+	if err != nil {
+		p.dropKept() // what is on disk is not known
+	}
 	return err
 }
 
@@ -314,7 +324,7 @@ func (f *File) tidyLastPage() error {
 		return err
 	}
 	clear(plain[n:])
-	return f.writePages(plain, i, 1)
+	return f.writePages(plain, i, 1, false)
 }
 
 // overwrite puts zeros over what is on disk between two places.
@@ -353,6 +363,7 @@ func (f *File) Truncate(size int64) error {
 	case size >= p.sizes.size:
 		return f.fill(size)
 	}
+	p.dropKept()
 	if err := f.resize(size); err != nil {
 		return err
 	}
@@ -420,6 +431,7 @@ func (f *File) Close() error {
 	}
 	defer end()
 	f.closed = true
+	f.shared.dropKept()
 	f.fs.forgetPages(f.shared)
 	f.shared.key.release()
 	return f.under.Close()

@@ -28,9 +28,10 @@ type fileKey struct {
 	record  []byte
 	session uint64 // that the key was opened in; 0: there is no key
 	aead    dek.AEAD
-	// Of layout Pages: the key itself, and those that were derived from it.
+	// Of layout Pages: the key itself, those that were derived from it, and the page that was kept.
 	raw  [dek.Size]byte
 	runs map[[saltSize]byte]*dek.AEAD
+	kept keptPage
 }
 
 // saltSize is the size of a salt in bytes. 2^-64 is the chance that two of 2^32 are the same.
@@ -116,6 +117,7 @@ func (k *fileKey) forget() {
 		a.Destroy()
 		delete(k.runs, salt)
 	}
+	k.kept.drop()
 }
 
 // run returns the key of a run: HMAC-SHA-256 of a prefix and the run's salt, under the DEK. Many

@@ -36,9 +36,9 @@ type onceReader struct {
 
 var _ vfs.File = (*onceReader)(nil)
 
-// scratch is memory for one read, shared by all files of an FS.
+// scratch is memory for one read or write, shared by all files of an FS.
 type scratch struct {
-	sealed, plain []byte // of a window at most
+	sealed, plain []byte // of a window at most; behind its length plain has no content
 	one           []byte // content of a chunk
 	aad           [chunkAAD]byte
 }
@@ -53,7 +53,8 @@ func (f *FS) borrow() *scratch {
 
 // giveBack returns memory without the content that was in it, which belongs to no handle any more.
 func (f *FS) giveBack(s *scratch) {
-	clear(s.plain[:cap(s.plain)])
+	clear(s.plain) // and not all of its capacity, which a read of one chunk does not use
+	s.plain = s.plain[:0]
 	clear(s.one[:cap(s.one)])
 	f.scratch.Put(s)
 }
@@ -64,6 +65,14 @@ func (s *scratch) room(n int) []byte {
 		s.sealed = make([]byte, n)
 	}
 	return s.sealed[:n]
+}
+
+// roomForContent makes plain empty, with a capacity of n at least.
+func (s *scratch) roomForContent(n int) {
+	clear(s.plain)
+	if s.plain = s.plain[:0]; cap(s.plain) < n {
+		s.plain = make([]byte, 0, n)
+	}
 }
 
 // newOnceReader opens the last chunk, which authenticates the size.
@@ -153,10 +162,9 @@ func (r *onceReader) read(p []byte, at, first, end int64) error {
 	}
 	err := r.key.use(func(a *dek.AEAD) error {
 		sealed, whole := stored, r.window > 1
-		if room := int(end-first) * r.payload; whole && cap(s.plain) < room {
-			s.plain = make([]byte, 0, room)
+		if room := int(end-first) * r.payload; whole {
+			s.roomForContent(room)
 		}
-		s.plain = s.plain[:0]
 		for i := first; i < end; i++ {
 			n := min(r.chunk, len(sealed))
 			aad := putChunkAAD(&s.aad, i, i == r.chunks-1)
@@ -171,8 +179,10 @@ func (r *onceReader) read(p []byte, at, first, end int64) error {
 				var err error
 				if whole {
 					was := len(s.plain)
-					s.plain, err = a.Open(s.plain, sealed[:n], aad)
-					opened = s.plain[min(was, len(s.plain)):]
+					if opened, err = a.Open(s.plain, sealed[:n], aad); err == nil {
+						s.plain = opened
+						opened = opened[was:]
+					}
 				} else {
 					opened, err = a.Open(s.one[:0], sealed[:n], aad)
 				}
