@@ -66,28 +66,40 @@ func puts(changes []change) bool {
 
 // applyAtOnce makes changes with one statement, if the floor lets them pass.
 func (p *partition) applyAtOnce(ctx context.Context, changes []change, g engine.Guard) (applied bool, err error) {
-	sql, args := p.e.sql.putAll, []any{p.number, number(g.Floor), int64(g.Epoch), g.Below}
+	sql, args := p.e.sql.putAll, p.guarded(g)
 	if len(changes) == 1 {
 		c := &changes[0]
 		k := split(c.id)
 		switch c.kind {
 		case wholeRow:
-			sql, args = p.e.sql.put, append(args, k.head, k.long, k.rest, c.record, c.sealed)
+			sql = p.e.sql.put
+			data, tail := cut(c.sealed)
+			args.bytes(k.head, k.long, k.rest, c.record, data, tail)
 		case recordOnly:
-			sql, args = p.e.sql.putRecord, append(args, k.head, k.long, k.rest, c.record)
+			sql = p.e.sql.putRecord
+			args.bytes(k.head, k.long, k.rest, c.record)
 		case deletion:
-			sql, args = p.e.sql.delete, append(args, k.head, k.long)
+			sql = p.e.sql.delete
+			args.bytes(k.head, k.long)
 		}
 	} else {
-		keys, records, sealed := make([]key, len(changes)), make([][]byte, len(changes)), make([][]byte, len(changes))
+		keys := make([]key, len(changes))
 		for i := range changes {
-			keys[i], records[i], sealed[i] = split(changes[i].id), changes[i].record, changes[i].sealed
+			keys[i] = split(changes[i].id)
 		}
-		heads, longs, rests := columns(keys)
-		args = append(args, heads, longs, rests, records, sealed)
+		for _, column := range []func(i int) []byte{
+			func(i int) []byte { return keys[i].head },
+			func(i int) []byte { return keys[i].long },
+			func(i int) []byte { return keys[i].rest },
+			func(i int) []byte { return changes[i].record },
+			func(i int) []byte { data, _ := cut(changes[i].sealed); return data },
+			func(i int) []byte { _, tail := cut(changes[i].sealed); return tail },
+		} {
+			args.array(len(changes), column)
+		}
 	}
 	err = p.e.write(ctx, func(c *pgxpool.Conn) error {
-		tag, err := c.Exec(ctx, sql, args...)
+		tag, err := p.e.exec(ctx, c, sql, args)
 		applied = err == nil && tag.RowsAffected() > 0
 		return err
 	})

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/blockseal/blockseal/internal/engine"
@@ -178,9 +179,11 @@ func (c *cursor) chunk(direction int, from, to []byte) (out []entry, err error) 
 			return err
 		}
 		defer rows.Close()
-		var id, rest, value []byte
+		var id, rest []byte
+		var tail pgtype.DriverBytes
 		for rows.Next() {
-			if err := rows.Scan(&id, &rest, &value); err != nil {
+			var value []byte
+			if err := rows.Scan(&id, &rest, &tail, &behind{to: &value, tail: &tail}); err != nil {
 				return err
 			}
 			if len(rest) > 0 {
@@ -191,6 +194,18 @@ func (c *cursor) chunk(direction int, from, to []byte) (out []entry, err error) 
 		return rows.Err()
 	})
 	return out, err
+}
+
+// behind has what is scanned put into new memory, and behind it a tail that was scanned before.
+type behind struct {
+	to   *[]byte
+	tail *pgtype.DriverBytes
+}
+
+// ScanBytes implements [pgtype.BytesScanner].
+func (b *behind) ScanBytes(data []byte) error {
+	*b.to = append(append(make([]byte, 0, len(data)+len(*b.tail)), data...), *b.tail...)
+	return nil
 }
 
 func (c *cursor) Valid() bool { return c.at >= 0 && c.at < len(c.rows) }

@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/blockseal/blockseal/internal/engine"
@@ -62,6 +63,8 @@ type Engine struct {
 	schema    string
 	turns     turns
 	notices   notices
+	prepares  bool            // the pool's configuration permits prepared statements
+	tracer    pgx.QueryTracer // of the pool's configuration; nil: there is none
 	noListen  bool
 	noNote    bool // nothing is noted of the server
 	logger    *slog.Logger
@@ -104,12 +107,14 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts *Options) (*Engine, error
 	if pool == nil {
 		return nil, errors.New("engine: there is no pool")
 	}
-	most := pool.Config().MaxConns
+	config := pool.Config()
+	most := config.MaxConns
 	if most < 2 {
 		return nil, fmt.Errorf("engine: the pool has %d connection at most, want 2 or more: a view has one for itself", most)
 	}
 	e := &Engine{pool: pool, sql: newStatements(o.Schema), viewLife: o.ViewLife, afterFunc: o.AfterFunc, views: make(chan struct{}, most/2),
-		schema: o.Schema, turns: newTurns(), noListen: o.NoListen, noNote: o.ReadOnly, logger: o.Logger}
+		schema: o.Schema, turns: newTurns(),
+		prepares: config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement, tracer: config.ConnConfig.Tracer, noListen: o.NoListen, noNote: o.ReadOnly, logger: o.Logger}
 	e.notices.sender = strconv.FormatUint(rand.Uint64(), 36)
 	if err := e.read(ctx, func(c *pgxpool.Conn) error {
 		if err := checkServer(ctx, c); err != nil {

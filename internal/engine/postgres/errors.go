@@ -25,6 +25,7 @@ const (
 	codeNoSchema       = "3F000"
 	codeDataCorrupted  = "XX001"
 	codeIndexCorrupted = "XX002"
+	codeNoStatement    = "26000" // invalid_sql_statement_name
 )
 
 // notSent is an error of before anything was given to the server, or of what the server has surely
@@ -60,14 +61,14 @@ func undone(err error) bool {
 }
 
 // again reports whether what has changed nothing may succeed when it is tried once more: somebody
-// else was in the way, or the connection was lost.
+// else was in the way, or the connection was lost, or what was prepared on it was.
 func again(err error) bool {
 	var n notSent
 	if errors.As(err, &n) && n.final {
 		return false
 	}
 	switch code(err) {
-	case codeSerialization, codeDeadlock:
+	case codeSerialization, codeDeadlock, codeNoStatement:
 		return true
 	case "":
 		return !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && !ours(err)

@@ -80,7 +80,7 @@ func TestRaiseWaitsForWhoSawTheFloorOfBefore(t *testing.T) {
 			require.NoError(t, err)
 			g := r.guard()
 			r.exec(c, `begin`)
-			tag, err := c.Exec(r.ctx, r.e.sql.put, 7, number(g.Floor), g.Epoch, false, []byte(name), none, none, []byte("late"), []byte("late"))
+			tag, err := c.Exec(r.ctx, r.e.sql.put, 7, number(g.Floor), g.Epoch, false, []byte(name), none, none, []byte("late"), []byte("late"), nil)
 			require.NoError(t, err)
 			require.EqualValues(t, 1, tag.RowsAffected())
 			r.raiseBeside(raise, func() { r.exec(c, `commit`) })
@@ -142,9 +142,9 @@ func TestIsolationIsReadCommitted(t *testing.T) {
 	require.NoError(t, err)
 	g := r.guard()
 	for name, b := range map[string]engine.Batch{"one": r.batch("1", "a"), "several": r.batch("1", "a", "b")} {
-		sql, args := r.e.sql.put, []any{7, number(g.Floor), g.Epoch, false, []byte("a"), none, none, none, none}
+		sql, args := r.e.sql.put, []any{7, number(g.Floor), g.Epoch, false, []byte("a"), none, none, none, none, nil}
 		if name == "several" {
-			sql, args = r.e.sql.putAll, []any{7, number(g.Floor), g.Epoch, false, [][]byte{none}, [][]byte{none}, [][]byte{none}, [][]byte{none}, [][]byte{none}}
+			sql, args = r.e.sql.putAll, []any{7, number(g.Floor), g.Epoch, false, [][]byte{none}, [][]byte{none}, [][]byte{none}, [][]byte{none}, [][]byte{none}, [][]byte{nil}}
 		}
 		tag, err := c.Exec(r.ctx, sql, args...)
 		require.NoError(t, err)

@@ -52,15 +52,19 @@ func holdFor(row *engine.Row) *held {
 	return h
 }
 
-// into has what is scanned copied to memory that there is, if it is enough.
+// into has what is scanned copied to memory that there is, if it is enough, or behind what is there.
 type into struct {
-	to   *[]byte
-	null bool
+	to     *[]byte
+	behind bool
+	null   bool
 }
 
 // ScanBytes implements pgtype.BytesScanner.
 func (i *into) ScanBytes(b []byte) error {
-	*i.to, i.null = append((*i.to)[:0], b...), b == nil
+	if !i.behind {
+		*i.to = (*i.to)[:0]
+	}
+	*i.to, i.null = append(*i.to, b...), b == nil
 	return nil
 }
 
@@ -72,16 +76,16 @@ type querier interface {
 // get finds parts of a row: with one statement, and so in one state.
 func (p *partition) get(ctx context.Context, c querier, id []byte, want engine.Parts, row *engine.Row, h *held) error {
 	k := split(id)
-	record, sealed := into{to: &row.Record}, into{to: &h.sealed}
+	record, sealed, tail := into{to: &row.Record}, into{to: &h.sealed}, into{to: &h.sealed, behind: true}
 	var err error
 	row.Has = want & engine.Both
 	switch row.Has {
 	case engine.Record:
 		err = c.QueryRow(ctx, p.e.sql.getRecord, p.number, k.head, k.long).Scan(&record)
 	case engine.Sealed:
-		err = c.QueryRow(ctx, p.e.sql.getSealed, p.number, k.head, k.long).Scan(&sealed)
+		err = c.QueryRow(ctx, p.e.sql.getSealed, p.number, k.head, k.long).Scan(&sealed, &tail)
 	default:
-		err = c.QueryRow(ctx, p.e.sql.get, p.number, k.head, k.long).Scan(&record, &sealed)
+		err = c.QueryRow(ctx, p.e.sql.get, p.number, k.head, k.long).Scan(&record, &sealed, &tail)
 		if sealed.null {
 			row.Has = engine.Record
 		}

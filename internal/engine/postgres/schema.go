@@ -23,7 +23,7 @@ const oldestServer = 130000
 // schemaSQL makes the tables.
 //
 // The record is in the row, and a block that makes the row larger than 2 kB is out of line, as it
-// is (blocks do not compress): who replaces the record leaves it where it is. Nothing but the key
+// is (blocks do not compress), but for a tail (cut.go): who replaces the record leaves it where it is. Nothing but the key
 // has an index, so that such a replacement touches none, and a part of each page is left free for
 // it. Overwritten blocks leave more behind than the defaults of autovacuum keep up with.
 const schemaSQL = `CREATE TABLE {s}.rows (
@@ -33,10 +33,11 @@ const schemaSQL = `CREATE TABLE {s}.rows (
 	rest bytea NOT NULL,
 	record bytea NOT NULL,
 	data bytea,
+	tail bytea,
 	PRIMARY KEY (part, id, long)
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0,
 	toast.autovacuum_vacuum_scale_factor = 0.05, toast.autovacuum_vacuum_cost_delay = 0);
-ALTER TABLE {s}.rows ALTER COLUMN record SET STORAGE MAIN, ALTER COLUMN data SET STORAGE EXTERNAL;
+ALTER TABLE {s}.rows ALTER COLUMN record SET STORAGE MAIN, ALTER COLUMN tail SET STORAGE MAIN, ALTER COLUMN data SET STORAGE EXTERNAL;
 CREATE TABLE {s}.meta (
 	part bigint NOT NULL,
 	name bytea NOT NULL,

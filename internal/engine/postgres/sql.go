@@ -33,7 +33,10 @@ type statements struct {
 // What a connection must be for a change, in the change itself: PostgreSQL takes the lock on the
 // table before it takes the statement's snapshot, and raising the floor rests on that. Under any
 // other isolation the snapshot may be an older one.
-const readCommitted = `current_setting('transaction_isolation') = 'read committed'`
+//
+// It names a column so that it is part of looking for the floor's row: a condition without any would be
+// a step of the plan of its own, which takes some microseconds of each change.
+const readCommitted = `CASE f.part WHEN $1 THEN current_setting('transaction_isolation') END = 'read committed'`
 
 const (
 	forward, backward = 0, 1
@@ -53,15 +56,15 @@ func newStatements(schema string) *statements {
 	q := func(sql string) string { return names.Replace(fragments.Replace(sql)) }
 
 	s := &statements{
-		get:       q(`SELECT record, data FROM {s}.rows WHERE {row}`),
+		get:       q(`SELECT record, data, tail FROM {s}.rows WHERE {row}`),
 		getRecord: q(`SELECT record FROM {s}.rows WHERE {row}`),
-		getSealed: q(`SELECT data FROM {s}.rows WHERE {row} AND data IS NOT NULL`),
+		getSealed: q(`SELECT data, tail FROM {s}.rows WHERE {row} AND data IS NOT NULL`),
 
 		// The floor is read by the statement that writes: whoever raises it waits for those that
 		// have the lock on the table which this one has before it looks.
-		put: q(`INSERT INTO {s}.rows (part, id, long, rest, record, data)
-			SELECT $1::bigint, $5::bytea, $6::bytea, $7::bytea, $8::bytea, $9::bytea {guard}
-			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record, data = excluded.data`),
+		put: q(`INSERT INTO {s}.rows (part, id, long, rest, record, data, tail)
+			SELECT $1::bigint, $5::bytea, $6::bytea, $7::bytea, $8::bytea, $9::bytea, $10::bytea {guard}
+			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record, data = excluded.data, tail = excluded.tail`),
 		putRecord: q(`INSERT INTO {s}.rows (part, id, long, rest, record)
 			SELECT $1::bigint, $5::bytea, $6::bytea, $7::bytea, $8::bytea {guard}
 			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record`),
@@ -69,14 +72,14 @@ func newStatements(schema string) *statements {
 			d AS (DELETE FROM {s}.rows r USING f WHERE r.part = f.part AND r.id = $5 AND r.long = $6)
 			SELECT part FROM f`),
 		// In the order of the arrays, which is that of the ids, so that two of them do not wait
-		// for each other.
-		putAll: q(`INSERT INTO {s}.rows (part, id, long, rest, record, data)
-			SELECT $1::bigint, u.id, u.long, u.rest, u.record, u.data FROM
-			(SELECT f.part {guard}) f, unnest($5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[]) u(id, long, rest, record, data)
-			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record, data = excluded.data`),
+		// for each other. Arrays of one length are gone through together in a select list, and no row
+		// of them is kept in between, as it is by functions that are joined with.
+		putAll: q(`INSERT INTO {s}.rows (part, id, long, rest, record, data, tail)
+			SELECT $1::bigint, unnest($5::bytea[]), unnest($6::bytea[]), unnest($7::bytea[]), unnest($8::bytea[]), unnest($9::bytea[]), unnest($10::bytea[]) {guard}
+			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record, data = excluded.data, tail = excluded.tail`),
 
-		setRow: q(`INSERT INTO {s}.rows (part, id, long, rest, record, data) VALUES ($1, $2, $3, $4, $5, $6)
-			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record, data = excluded.data`),
+		setRow: q(`INSERT INTO {s}.rows (part, id, long, rest, record, data, tail) VALUES ($1, $2, $3, $4, $5, $6, $7)
+			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record, data = excluded.data, tail = excluded.tail`),
 		setRecord: q(`INSERT INTO {s}.rows (part, id, long, rest, record) VALUES ($1, $2, $3, $4, $5)
 			ON CONFLICT (part, id, long) DO UPDATE SET record = excluded.record`),
 		remove:    q(`DELETE FROM {s}.rows WHERE {row}`),
@@ -138,10 +141,10 @@ func newStatements(schema string) *statements {
 		eraseAny: q(`DELETE FROM {s}.meta WHERE part = $1 AND name = $2`),
 		absent:   q(`SELECT 1 WHERE NOT EXISTS (SELECT FROM {s}.meta WHERE part = $1 AND name = $2)`),
 	}
-	for part, column := range []string{"record", "data"} {
+	for part, columns := range [][2]string{{"record", "NULL::bytea"}, {"data", "tail"}} {
 		for direction, order := range []string{"ASC", "DESC"} {
 			for bound, upper := range []string{"", "AND (id, rest) < ($6::bytea, $7::bytea)"} {
-				s.chunks[part][direction][bound] = q(chunk(column, order, upper))
+				s.chunks[part][direction][bound] = q(chunk(columns, order, upper))
 			}
 		}
 	}
@@ -155,12 +158,12 @@ func newStatements(schema string) *statements {
 const byIndex = `set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off`
 
 // chunk is the next rows of a walk: at most $4, and none behind that with which their values have
-// $5 bytes. The size of a value that is out of line is known without reading it.
-func chunk(column, order, upper string) string {
-	return strings.NewReplacer("{v}", column, "{o}", order, "{upper}", upper).Replace(
-		`SELECT id, rest, {v} FROM (
-			SELECT id, rest, {v}, sum(octet_length({v})) OVER (ORDER BY id {o}, rest {o} ROWS UNBOUNDED PRECEDING) - octet_length({v}) AS before FROM (
-				SELECT id, rest, {v} FROM {s}.rows WHERE part = $1 AND (id, rest) >= ($2::bytea, $3::bytea) {upper} AND {v} IS NOT NULL
+// $5 bytes, without their tails. The size of a value that is out of line is known without reading it.
+func chunk(columns [2]string, order, upper string) string {
+	return strings.NewReplacer("{v}", columns[0], "{tail}", columns[1], "{o}", order, "{upper}", upper).Replace(
+		`SELECT id, rest, tail, {v} FROM (
+			SELECT id, rest, tail, {v}, sum(octet_length({v})) OVER (ORDER BY id {o}, rest {o} ROWS UNBOUNDED PRECEDING) - octet_length({v}) AS before FROM (
+				SELECT id, rest, {tail} AS tail, {v} FROM {s}.rows WHERE part = $1 AND (id, rest) >= ($2::bytea, $3::bytea) {upper} AND {v} IS NOT NULL
 				ORDER BY id {o}, rest {o} LIMIT $4) c
 			) d WHERE before < $5 ORDER BY id {o}, rest {o}`)
 }

@@ -194,7 +194,8 @@ func (t *transaction) commit(changes []change) error {
 		k := split(c.id)
 		switch c.kind {
 		case wholeRow:
-			b.Queue(s.setRow, part, k.head, k.long, k.rest, c.record, c.sealed)
+			data, tail := cut(c.sealed)
+			b.Queue(s.setRow, part, k.head, k.long, k.rest, c.record, data, tail)
 		case recordOnly:
 			b.Queue(s.setRecord, part, k.head, k.long, k.rest, c.record)
 		case deletion:

@@ -1,0 +1,81 @@
+package postgres
+
+import (
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/internal/engine"
+)
+
+// Parameters are what the driver makes of the same values.
+func TestParamsAreTheDrivers(t *testing.T) {
+	m := pgtype.NewMap()
+	driver := func(oid uint32, v any) []byte {
+		out, err := m.Encode(oid, pgx.BinaryFormatCode, v, nil)
+		require.NoError(t, err)
+		return out
+	}
+	for name, values := range map[string][][]byte{
+		"one":        {[]byte("a")},
+		"empty ones": {{}, []byte("b"), {}},
+		"NULLs":      {nil, []byte("c"), nil},
+		"large ones": {make([]byte, 70_000), []byte("d")},
+	} {
+		var a params
+		a.array(len(values), func(i int) []byte { return values[i] })
+		require.Equal(t, driver(pgtype.ByteaArrayOID, values), a.values[0], name)
+		require.Equal(t, cap(a.values[0]), len(a.values[0]), "it has room for itself, and is not copied again")
+	}
+	p := &partition{number: 1<<32 - 1}
+	for _, g := range []engine.Guard{{}, {Floor: 1<<63 - 1, Epoch: 1<<32 - 1, Below: true}, {Floor: 1 << 63}} {
+		a := p.guarded(g)
+		a.bytes([]byte("x"), nil)
+		want := [][]byte{driver(pgtype.Int8OID, p.number), driver(pgtype.Int8OID, number(g.Floor)), driver(pgtype.Int8OID, int64(g.Epoch)),
+			driver(pgtype.BoolOID, g.Below), []byte("x"), nil}
+		require.Equal(t, want, a.values)
+		require.Equal(t, []uint32{pgtype.Int8OID, pgtype.Int8OID, pgtype.Int8OID, pgtype.BoolOID, pgtype.ByteaOID, pgtype.ByteaOID}, a.types)
+	}
+}
+
+// Who shares the pool may take prepared statements away: they are prepared anew, and no change is unknown for it.
+func TestStatementsThatWereTakenAway(t *testing.T) {
+	r := newRig(t, shared(t)).another("pool_max_conns=2") // of which one at a time is in use
+	for _, take := range []string{`discard all`, `deallocate all`} {
+		for _, what := range []func(){
+			func() { r.put("one "+take, "a") },
+			func() { r.put("many "+take, "a", "b") },
+			func() { require.Equal(r, "many "+take, r.value("b")) },
+		} {
+			what()
+			c, err := r.e.pool.Acquire(r.ctx)
+			require.NoError(t, err)
+			_, err = c.Exec(r.ctx, take)
+			require.NoError(t, err)
+			c.Release()
+			what()
+		}
+	}
+}
+
+// The tracer of a pool's configuration is told of changes too, which do not go through the driver's Exec.
+func TestTracerIsTold(t *testing.T) {
+	r := newRig(t, shared(t))
+	c, err := pgxpool.ParseConfig(r.s.Conn("data", "pool_max_conns=2"))
+	require.NoError(t, err)
+	w := &polls{sql: newStatements(r.o.Schema).put}
+	c.ConnConfig.Tracer = w
+	pool, err := pgxpool.NewWithConfig(r.ctx, c)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	e, err := New(r.ctx, pool, r.o)
+	require.NoError(t, err)
+	r.p = e.Partition(7)
+	r.put("x", "a") // and the floor is made
+	before := w.n.Load()
+	r.put("y", "a")
+	require.EqualValues(t, 1, w.n.Load()-before)
+}
