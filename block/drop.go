@@ -155,6 +155,7 @@ func (d *DB) finishDrop(ctx context.Context, e catalogue.Entry) (r Receipt, err 
 		return r, row.Damage(err)
 	}
 	r.Pinned = err != nil
+	r.FileKEKs = d.fileKEKs()
 	r.Time = d.opts.Clock.Now().UTC()
 	if d.shared {
 		r.Until = r.Time.Add(keyring.MaxLease)

@@ -140,7 +140,7 @@ func checkDraft(r Receipt, name string, own inner.InstanceID) error {
 	switch {
 	case !r.Dropped || r.Name != name || r.Instance != own.String():
 		return fmt.Errorf("it is of store %q, instance %s, and that of %q, instance %v, was expected", r.Name, r.Instance, name, own)
-	case r.Hash != "" || !r.Time.IsZero() || !r.Until.IsZero() || r.Pinned || r.Kept != 0 || len(r.Remains) > 0 || len(r.Epochs) > 0:
+	case r.Hash != "" || !r.Time.IsZero() || !r.Until.IsZero() || r.Pinned || r.Kept != 0 || len(r.Remains) > 0 || len(r.FileKEKs) > 0 || len(r.Epochs) > 0:
 		return errors.New("it says what is known at the end of a drop only")
 	case len(r.Keys) > maxDraftKeys || len(r.Copies) > register.MaxCopies:
 		return fmt.Errorf("it names %d KEK versions and %d copies, the most are %d and %d", len(r.Keys), len(r.Copies), maxDraftKeys, register.MaxCopies)

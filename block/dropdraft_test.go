@@ -50,6 +50,7 @@ func TestDraftOfAReceipt(t *testing.T) {
 		"that says it is pinned":    func(r *Receipt) { r.Pinned = true },
 		"with records kept":         func(r *Receipt) { r.Kept = 1 },
 		"with what remains":         func(r *Receipt) { r.Remains = []string{"here"} },
+		"with a file KEK":           func(r *Receipt) { r.FileKEKs = []vault.KeyID{r.Keys[0].Key} },
 		"with epochs":               func(r *Receipt) { r.Epochs = []uint32{1} },
 		"with a key of no version":  func(r *Receipt) { r.Keys[0].Key.Version = "" },
 		"with a wrong public key":   func(r *Receipt) { r.Keys[0].PublicKey = "AB" },

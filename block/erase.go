@@ -37,6 +37,10 @@ type Receipt struct {
 	// erased while one of these exists and serves them: purge those that nothing else needs; see
 	// KeyUsage. A version that the vault has not found for a year is not listed.
 	Keys []ReceiptKey `json:"keys"`
+	// FileKEKs are the versions of DBOptions.FileKEK that the keyring document of the engine's files
+	// names, in the order of their ids: a copy of the files that was made under one of them takes that
+	// too. Earlier copies take the version of then, which is not listed. Empty: the files are not sealed.
+	FileKEKs []vault.KeyID `json:"fileKEKs,omitempty"`
 	// Incomplete says that versions may be missing from Keys, or copies from Copies: there were
 	// more than 1,024 versions, or the store's register of both was once missing or not authentic, or
 	// full when a DB.Checkpoint was made.
@@ -184,7 +188,7 @@ func (s *Store) erase(ctx context.Context, p Progress) (r Receipt, err error) {
 	st := s.keys.State()
 	r = Receipt{
 		Version: receiptVersion, Store: s.StoreID(), Instance: s.Instance(), Time: s.keys.For(inner.Block{}).Now().UTC(), Generation: st.Generation,
-		Epochs: dropped, Keys: keys, Pinned: held || s.keys.For(inner.Block{}).Pins() > 0, Remains: remains,
+		Epochs: dropped, Keys: keys, FileKEKs: s.db.fileKEKs(), Pinned: held || s.keys.For(inner.Block{}).Pins() > 0, Remains: remains,
 	}
 	if s.db.shared {
 		r.Until = r.Time.Add(s.lease())

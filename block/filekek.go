@@ -369,7 +369,7 @@ func (f *sealedFiles) beneath(ctx context.Context, s *fileSession) (engine.Engin
 	o := d.opts
 	o.RecordCache, o.RowCache = -1, -1
 	first := unopenedDB(o)
-	first.place = d.place
+	first.place, first.files = d.place, f
 	first.attach(e)
 	err = first.finish(ctx)
 	first.tasks.cancel()

@@ -1,6 +1,9 @@
 package block_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -323,6 +326,60 @@ func TestFileKEKRotations(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, copied.Close())
 	holds(t, s, "one", "first")
+}
+
+// TestReceiptsNameTheFileKEK erases and drops under a file KEK: receipts name the version that its
+// document names then, as an earlier copy of the files takes that too.
+func TestReceiptsNameTheFileKEK(t *testing.T) {
+	g := newFilesRig(t)
+	a := g.create("a")
+	for _, name := range []string{"b", "c"} {
+		require.NoError(t, g.create(name).Close())
+	}
+	named := func(r block.Receipt, name string) {
+		t.Helper()
+		b, err := g.opts.Pebble.FS.Open("db/BLOCKSEAL.keyring")
+		require.NoError(t, err)
+		document, err := io.ReadAll(b)
+		require.NoError(t, errors.Join(err, b.Close()))
+		in, err := keyring.Inspect(document)
+		require.NoError(t, err)
+		require.Equal(t, name, in.KEK.Name)
+		require.Len(t, in.KEKs, 1)
+		require.Equal(t, []vault.KeyID{in.KEK}, r.FileKEKs)
+		text, err := json.Marshal(r)
+		require.NoError(t, err)
+		require.Contains(t, string(text), `"fileKEKs":["`+in.KEK.String()+`"],`)
+		sum := sha256.Sum256([]byte(strings.Replace(string(text), r.Hash, "", 1)))
+		require.Equal(t, hex.EncodeToString(sum[:]), r.Hash)
+	}
+
+	r, err := a.Erase(g.ctx, nil)
+	require.NoError(t, err)
+	named(r, "files")
+	last, found, err := a.LastReceipt(g.ctx)
+	require.NoError(t, err)
+	require.True(t, found)
+	require.Equal(t, r, last)
+
+	first := r.FileKEKs
+	g.operator.Rotate("files")
+	require.NoError(t, g.db.RotateFileKEK(g.ctx))
+	r, err = g.db.Drop(g.ctx, "b")
+	require.NoError(t, err)
+	named(r, "files")
+	require.NotEqual(t, first, r.FileKEKs)
+	require.Equal(t, []block.Receipt{r}, g.receipts())
+
+	// A drop that was cut off, which the next OpenDB finishes.
+	g.opts.FileKEK = kek.New(g.operator, g.operator.CreateKey("other").Versionless())
+	require.NoError(t, g.db.ChangeFileKEK(g.ctx, g.opts.FileKEK))
+	g.db.MarkDropping(t, "c", nil)
+	g.reopen()
+	all := g.receipts()
+	require.Len(t, all, 2)
+	require.Equal(t, "c", all[1].Name)
+	named(all[1], "other")
 }
 
 func TestFileKEKCallsNeedOne(t *testing.T) {

@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/keyring/sealfs"
+	"github.com/blockseal/blockseal/vault"
 )
 
 // errNoFileKEK is why there is nothing to do for a DB whose files are not sealed.
@@ -164,6 +167,18 @@ func (d *DB) FileKEK() FilesStats {
 		st.Since, st.Err = f.since, f.failed
 	}
 	return st
+}
+
+// fileKEKs returns the KEK versions that the document of the files' keyring names, for receipts.
+func (d *DB) fileKEKs() (ids []vault.KeyID) {
+	if d.files == nil {
+		return nil
+	}
+	keks, _ := d.files.keys.KEKs()
+	for _, id := range slices.Sorted(maps.Keys(keks)) {
+		ids = append(ids, keks[id])
+	}
+	return ids
 }
 
 // troublesOfFiles returns what is wrong with the file KEK.

@@ -16,11 +16,14 @@ attempt to erase them from memory.
     blockseal_read.py vault FILE --passphrase-file P --out DIR
     blockseal_read.py anchor FILE
     blockseal_read.py file DOCUMENT --kek KEY.pem [--kek ...] [--name NAME] [--out FILE] FILE
+    blockseal_read.py files DIR --kek KEY.pem [--kek ...] --out DIR
 
 DOCUMENT is the value of the engine's key 01 | partition | "keyring"; RECORD and SEALED are
 the values of 02 | partition | id and of 03 | partition | id. "vault" writes the
 private keys of a file vault (vault/local) as PEM files into DIR. "file" gives back what is
-in a file of keyring/sealfs, which has to have the NAME, by default that of FILE.
+in a file of keyring/sealfs, which has to have the NAME, by default that of FILE. "files" opens
+all files of a directory under a file KEK, whose private key it takes, with the document that lies
+there, and writes what is in them into a new directory: a Pebble, with what the stores have sealed.
 
 "identity" prints what a directory's identity file says, with the instance of the store in
 each partition that has a tag. With a store's document it checks that store's tag. "catalogue"
@@ -489,6 +492,34 @@ def open_file(backend, pems, ring, b, name):
     raise Refused(f"the file has the unknown layout {layout}")
 
 
+def open_files(backend, pems, directory):
+    """Section 3, of a directory under a file KEK: each of Pebble's files by name, a function that opens it."""
+    names = sorted(os.listdir(directory))
+    if "BLOCKSEAL.keyring" not in names:
+        raise Refused("the directory has no BLOCKSEAL.keyring: its files are not sealed")
+    ring = open_document(backend, read(os.path.join(directory, "BLOCKSEAL.keyring")), pems)
+    identity, _ = parse_identity(read(os.path.join(directory, "BLOCKSEAL")))
+    listed = {f["name"]: f for f in identity["files"]}
+    missing = listed.keys() - names
+    if missing:
+        raise Refused(f"{min(missing)} is missing, which the identity file lists")
+
+    def opener(name):
+        def opens():
+            b = read(os.path.join(directory, name))
+            if not name.startswith("marker."):
+                b = open_file(backend, pems, ring, b, name)
+            elif b:
+                raise Refused("it is not empty, as its name says")
+            is_listed = listed.get(name)
+            if is_listed and (len(b), hashlib.sha256(b).hexdigest()) != (is_listed["size"], is_listed["sha256"]):
+                raise Refused("it is not what the identity file lists")
+            return b
+        return opens
+
+    return {n: opener(n) for n in names if not n.startswith("BLOCKSEAL") and n != "LOCK" and not n.endswith(".sealfs-new")}
+
+
 def log_content(opens, dek, body):
     out, at, number = [], 0, 0
     frame = lambda at: struct.unpack_from(">III", body, at)
@@ -583,6 +614,10 @@ def main():
     c.add_argument("file")
     c.add_argument("--name", help="default: that of the file")
     c.add_argument("--out", help="default: standard output")
+    c = commands.add_parser("files")
+    c.add_argument("directory")
+    c.add_argument("--kek", action="append", required=True, help="a private key, PEM; may be repeated")
+    c.add_argument("--out", required=True, help="a directory for what is in them, which is made")
     c = commands.add_parser("vault")
     c.add_argument("file")
     c.add_argument("--passphrase-file", required=True, help="its bytes, all of them, are the passphrase")
@@ -624,6 +659,17 @@ def main():
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
                 f.write("\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----", ""]))
             print(path)
+        return
+    if a.command == "files":
+        files = open_files(backend, a.kek, a.directory)
+        if os.path.lexists(a.out):
+            raise Refused(f"{a.out} is there already")
+        os.mkdir(a.out, 0o700)
+        for name, opens in files.items():
+            try:
+                put(os.path.join(a.out, name), opens())
+            except Refused as e:
+                raise Refused(f"{name}: {e}") from e
         return
     ring = open_document(backend, read(a.document), a.kek)
     if a.command == "keyring":

@@ -10,6 +10,11 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/blockseal/blockseal/block"
+	"github.com/blockseal/blockseal/kek"
+	"github.com/blockseal/blockseal/vault"
+	"github.com/blockseal/blockseal/vault/local"
 )
 
 // TestSealedFiles holds that the reader gives back what is in the golden files of keyring/sealfs, of each
@@ -86,4 +91,96 @@ func TestSealedFiles(t *testing.T) {
 			refused(t, "neither size record opens", args(write(t, dir, "pages", pages))...)
 		})
 	}
+}
+
+// TestFilesUnderAFileKEK gets from a directory under a file KEK to a block with two private keys and none of
+// this library: the file KEK's opens the document in the directory and with it all files, which Pebble reads then,
+// and the store's opens what is in there.
+func TestFilesUnderAFileKEK(t *testing.T) {
+	found := backends(t)
+	ctx, work := t.Context(), t.TempDir()
+	v, err := local.Create(filepath.Join(work, "vault"), []byte("passphrase"), &local.Options{InsecureKDF: true, KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 10}})
+	require.NoError(t, err)
+	defer v.Close()
+	pem := map[string]string{}
+	for name, file := range map[string]string{"store": "kek-a1.pem", "files": "kek-a2.pem"} {
+		_, err := v.ImportKey(ctx, name, testKey(t, file), nil)
+		require.NoError(t, err)
+		pem[name] = filepath.Join("..", "..", "keyring", "testdata", "golden", file)
+	}
+	dir := filepath.Join(work, "db")
+	db, err := block.OpenDB(ctx, dir, &block.DBOptions{FileKEK: kek.New(v, vault.KeyID{Name: "files"})})
+	require.NoError(t, err)
+	defer db.Close()
+	s, err := db.Create(ctx, "a", kek.New(v, vault.KeyID{Name: "store"}), nil)
+	require.NoError(t, err)
+	blocks := map[string][]byte{"block 1": []byte("plaintext of block 1"), "block 2": bytes.Repeat([]byte("0123456789"), 500)}
+	require.NoError(t, s.Put(ctx, []byte("block 1"), blocks["block 1"]))
+	_, err = s.Erase(ctx, nil) // which puts it into a table
+	require.NoError(t, err)
+	_, err = db.RotateFileEpoch(ctx)
+	require.NoError(t, err)
+	require.NoError(t, s.Put(ctx, []byte("block 2"), blocks["block 2"])) // which stays in the log
+	require.NoError(t, db.Close())
+
+	for i, backend := range found {
+		t.Run(backend, func(t *testing.T) {
+			parts := t.TempDir()
+			args := func(dir, key string) []string {
+				return []string{"--backend", backend, "files", dir, "--kek", pem[key], "--out", filepath.Join(parts, "out")}
+			}
+			refused(t, "whose private key was not given", args(dir, "store")...)
+			require.NoDirExists(t, filepath.Join(parts, "out"))
+			require.Empty(t, read(t, args(dir, "files")...))
+			refused(t, "is there already", args(dir, "files")...)
+			tables, err := filepath.Glob(filepath.Join(parts, "out", "*.sst"))
+			require.NoError(t, err)
+			require.NotEmpty(t, tables)
+			document, records, sealed := export(t, filepath.Join(parts, "out"), 0)
+			doc := write(t, parts, "document", document)
+			require.Len(t, records, len(blocks))
+			for id, want := range blocks {
+				require.Equal(t, want, read(t, "--backend", backend, "block", doc, "--kek", pem["store"], "--id", hex.EncodeToString([]byte(id)),
+					"--record", write(t, parts, "record", records[id]), "--sealed", write(t, parts, "sealed", sealed[id])))
+			}
+			if i > 0 {
+				return // what is refused is the script's affair, not the backend's
+			}
+
+			logs, err := filepath.Glob(filepath.Join(dir, "*.log"))
+			require.NoError(t, err)
+			require.NotEmpty(t, logs)
+			for why, change := range map[string]func(dir string) error{
+				"its files are not sealed":       func(dir string) error { return os.Remove(filepath.Join(dir, "BLOCKSEAL.keyring")) },
+				"is missing, which the identity": func(dir string) error { return os.Remove(filepath.Join(dir, filepath.Base(logs[0]))) },
+				"it is not what the identity":    func(dir string) error { return os.Truncate(filepath.Join(dir, filepath.Base(logs[0])), 4096) },
+				"it is another file's content": func(dir string) error {
+					return os.Rename(filepath.Join(dir, filepath.Base(tables[0])), filepath.Join(dir, "999999.sst"))
+				},
+				"marker.new: it is not empty": func(dir string) error { return os.WriteFile(filepath.Join(dir, "marker.new"), []byte("x"), 0o600) },
+				"000001.sst: this is no sealed file": func(dir string) error {
+					return os.WriteFile(filepath.Join(dir, "000001.sst"), []byte("in clear"), 0o600)
+				},
+				"the document does not authenticate":    func(dir string) error { return flip(filepath.Join(dir, "BLOCKSEAL.keyring"), 30) },
+				"chunk 0 of ":                           func(dir string) error { return flip(filepath.Join(dir, filepath.Base(tables[0])), 4096) },
+				"the identity file is cut off or damag": func(dir string) error { return flip(filepath.Join(dir, "BLOCKSEAL"), 40) },
+			} {
+				changed := filepath.Join(t.TempDir(), "db")
+				require.NoError(t, os.CopyFS(changed, os.DirFS(dir)))
+				require.NoError(t, change(changed))
+				require.NoError(t, os.RemoveAll(filepath.Join(parts, "out")))
+				refused(t, why, args(changed, "files")...)
+			}
+		})
+	}
+}
+
+// flip changes one bit of a file.
+func flip(path string, at int) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	b[at] ^= 1
+	return os.WriteFile(path, b, 0o600)
 }

@@ -55,7 +55,10 @@ func TestStoresUnderAFileKEK(t *testing.T) {
 	g.ok(g.files("store", "rotate", "kek", dir, "--store", "contoso", "--identity", "store")...)
 	g.ok(g.files("store", "rotate", "epoch", dir, "--store", "contoso", "--identity", "store")...)
 	g.ok(g.files("store", "move", "export", dir, g.path("file"), "--store", "fabrikam")...)
-	g.ok(g.files("store", "drop", dir, "fabrikam", "--yes")...)
+	dropped := g.object(g.files("store", "drop", dir, "fabrikam", "--yes")...)["fileKEKs"].([]any)
+	require.Len(t, dropped, 1)
+	require.Contains(t, dropped[0], "/keys/files/")
+	require.Regexp(t, `file KEK +local:.*/keys/files/.*take it too`, g.ok(g.files("store", "erase", dir, "--store", "contoso", "--identity", "store")...))
 	g.ok(g.files("store", "move", "import", dir, g.path("file"))...)
 	require.Len(t, g.list(g.files("store", "dropped", dir)...), 1)
 

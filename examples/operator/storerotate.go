@@ -364,6 +364,9 @@ func (a *app) showReceipt(r block.Receipt) error {
 				t.row("older copies", fmt.Sprint("of the files open with ", k.Key, " (whether it exists is not known)"))
 			}
 		}
+		for _, id := range r.FileKEKs {
+			t.row("file KEK", fmt.Sprint(id, " (copies of the files that were made under it take it too)"))
+		}
 		for _, c := range r.Copies {
 			t.row("copy", strings.TrimSuffix(c.Path+": "+c.Doubt, ": "))
 		}
