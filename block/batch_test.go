@@ -3,6 +3,7 @@ package block_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -37,6 +38,64 @@ func TestBatch(t *testing.T) {
 		_, err := s.Get(g.ctx, []byte(id), nil)
 		require.ErrorIs(t, err, block.ErrNotFound, id)
 	}
+}
+
+// A batch that puts a block, deletes it and puts it again, lent or not, leaves what came last, of the
+// block and of its DEK record: every way of four changes of a block, between others and alone, over a block
+// that is there and one that is not.
+func TestBatchOfOneBlockOverAndOver(t *testing.T) {
+	const ways, changes = 3, 4 // put, lend, delete
+	whole := map[string][]byte{}
+	g := newRig(t)
+	g.opts.NoSync = true
+	s := g.open()
+	for n := range ways * ways * ways * ways {
+		id := fmt.Appendf(nil, "m%02d", n)
+		if n%2 == 0 {
+			require.NoError(t, s.Put(g.ctx, id, []byte("before")))
+		}
+		b := s.NewBatch()
+		want, deleted, did := "", false, ""
+		for c := range changes {
+			if n%3 != 0 { // rows that ascend around it
+				beside := fmt.Sprintf("a%d", c)
+				whole[beside] = []byte(fmt.Sprint(n, c))
+				require.NoError(t, b.Put(g.ctx, []byte(beside), whole[beside]))
+			}
+			want = strings.Repeat(fmt.Sprintf("%d.%d ", n, c), 1+100*c)
+			way := n
+			for range c {
+				way /= ways
+			}
+			switch way %= ways; way {
+			case 0:
+				require.NoError(t, b.Put(g.ctx, id, []byte(want)))
+			case 1:
+				require.NoError(t, b.PutLent(g.ctx, id, []byte(want)))
+			case 2:
+				require.NoError(t, b.Delete(g.ctx, id))
+			}
+			deleted, did = way == 2, did+[]string{"put ", "lend ", "delete "}[way]
+			if n%3 == 1 {
+				beside := fmt.Sprintf("z%d", c)
+				whole[beside] = []byte(fmt.Sprint(n, c))
+				require.NoError(t, b.PutLent(g.ctx, []byte(beside), whole[beside]))
+			}
+		}
+		require.NoError(t, b.Commit(g.ctx))
+		got, err := s.Get(g.ctx, id, nil)
+		if deleted {
+			require.ErrorIs(t, err, block.ErrNotFound, did)
+		} else {
+			require.NoError(t, err, did)
+			require.Equal(t, want, string(got), did)
+			whole[string(id)] = []byte(want)
+		}
+	}
+	isWhole(t, g, s, whole)
+	require.NoError(t, s.Close())
+	s = g.open() // without what commits leave in caches
+	isWhole(t, g, s, whole)
 }
 
 func TestBatchThatFailedDoesNotCommit(t *testing.T) {

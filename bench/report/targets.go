@@ -222,35 +222,6 @@ func pebbleTargets() (t []target) {
 	return append(t, atMost(1.05, "write amplification, in times of Pebble's", "WriteAmplification/size=4096", "pebble", "writeamp").besideLeast("promised"))
 }
 
-// bulkTargets are all measured in turns with what they are compared with.
-func bulkTargets() (t []target) {
-	for _, n := range []struct {
-		size, batch int
-		limit       float64
-	}{{4096, 16, 0.90}, {4096, 64, 0.95}, {65536, 16, 0.95}} {
-		t = append(t, atLeast(n.limit, fmt.Sprintf("lent batch of %d blocks of %s, synced, rate in times of plain Pebble's", n.batch, size(n.size)),
-			fmt.Sprintf("PutLent/size=%d/batch=%d", n.size, n.batch), "pebble").besideLeast("promised").boundBy("promised", 0.95))
-	}
-	for _, n := range []int{4096, 65536} {
-		t = append(t, atLeast(0.80, fmt.Sprintf("load of blocks of %s, rate in times of plain Pebble's", size(n)), fmt.Sprintf("Load/size=%d", n), "pebble"))
-	}
-	for _, order := range []string{"forward", "reverse"} {
-		t = append(t, atLeast(0.95, "scan, 4 KiB, "+order+", rate in times of as many goroutines' that only open", "ScanBound/size=4096/order="+order, "bound"))
-	}
-	for _, order := range []string{"forward", "reverse"} {
-		t = append(t, atMost(1, "scan that stops after 10 blocks, "+order+", time in times of 10 Gets'", "ScanStart/order="+order, "gets", seconds))
-	}
-	for _, op := range []struct{ label, unit string }{{"Get", "get"}, {"Put", "put"}} {
-		for _, q := range []string{"p99", "p99.9"} {
-			t = append(t, target{label: fmt.Sprintf("%s 4 KiB among 8 goroutines' beside 1 GiB of heap, %s in times of plain Pebble's", op.label, q), atMost: true, limit: 1.3,
-				measure: func(r *results) ([]float64, string) {
-					return values(r.get("Mixed/size=4096", ours, op.unit+"-"+q+"-times")), ""
-				}})
-		}
-	}
-	return t
-}
-
 // besideLeast names a third implementation, which has a part of blockseal's work to do: the remark says
 // what it reaches.
 func (t target) besideLeast(impl string) target {

@@ -70,9 +70,9 @@ type Batch interface {
 	// The caller fills it in before the next call of the batch. So the block is sealed into the
 	// batch's own memory and not copied.
 	Put(id, record []byte, size int) (sealed []byte, err error)
-	// PutLater is Put for a caller who fills in the record as well, and both later: before the
-	// batch is applied, on any goroutine, and before a call of the batch that takes more bytes than
-	// Spare has, which moves what was filled in and what was not.
+	// PutLater is Put for a caller who fills in the record as well, and both later: on any
+	// goroutine, before the batch is applied or asked for an Op, and before a call of the batch that
+	// takes more bytes than Spare has. Those move what was filled in and what was not.
 	PutLater(id []byte, record, size int) (rec, sealed []byte, err error)
 	// Spare returns how many more bytes the batch takes without moving what it has. A row takes at
 	// most the bytes of its record and sealed block, twice those of its id, and RowOverhead. Grow

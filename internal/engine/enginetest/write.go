@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -26,6 +27,86 @@ func (r *rig) changes(b engine.Batch) (got []string) {
 			record = "-"
 		}
 		got = append(got, string(c.ID), record)
+	}
+}
+
+// randomBatches applies batches that put and delete few rows, in every way and often. It compares what
+// a batch says of itself with the calls, also before the batch is complete and after it was refused, and
+// the partition, which is empty, with a model.
+func (r *rig) randomBatches() {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	want := map[string][2]string{}
+	for round := range 60 {
+		b := r.p.NewBatch()
+		var calls []string
+		var later [][2][]byte // to be filled in with 'r' and 's'
+		fill := func() {
+			for _, p := range later {
+				copy(p[0], bytes.Repeat([]byte{'r'}, len(p[0])))
+				copy(p[1], bytes.Repeat([]byte{'s'}, len(p[1])))
+			}
+			later = nil
+		}
+		say := func() {
+			fill()
+			require.Equal(r, calls, r.changes(b), "round %d", round)
+		}
+		for n := range rnd.IntN(30) {
+			id, record := strings.Repeat("i", rnd.IntN(5)), fmt.Sprintf("%d.%d", round, n)
+			row, there := want[id]
+			switch kind := rnd.IntN(8); {
+			case kind < 3:
+				sealed := strings.Repeat(record, rnd.IntN(400))
+				r.fill(b, id, record, sealed)
+				want[id] = [2]string{record, sealed}
+			case kind < 5: // with a record that is larger than a batch's memory is at first
+				record = strings.Repeat("r", 1+rnd.IntN(5000))
+				sealed := strings.Repeat("s", rnd.IntN(3000))
+				need := 2*len(id) + len(record) + len(sealed) + engine.RowOverhead
+				if b.Spare() < need {
+					fill() // what Grow may move has to be there
+					require.NoError(r, b.Grow(need))
+				}
+				rec, place, err := b.PutLater([]byte(id), len(record), len(sealed))
+				require.NoError(r, err)
+				later = append(later, [2][]byte{rec, place})
+				want[id] = [2]string{record, sealed}
+			case kind == 5 && there:
+				fill()
+				require.NoError(r, b.PutRecord([]byte(id), []byte(record)))
+				want[id] = [2]string{record, row[1]}
+			default:
+				fill()
+				require.NoError(r, b.Delete([]byte(id)))
+				record = "-"
+				delete(want, id)
+			}
+			if calls = append(calls, id, record); rnd.IntN(20) == 0 {
+				say()
+			}
+			if b.Spare() < 10_000 { // the next call may move what the batch has
+				fill()
+			}
+		}
+		say()
+		if round%3 == 0 {
+			require.ErrorIs(r, r.p.Apply(r.ctx, b, engine.Guard{Floor: r.p.Floor().Revision + 1}, false), engine.ErrFloor)
+			say()
+			r.fill(b, "", "refused", "once")
+			calls, want[""] = append(calls, "", "refused"), [2]string{"refused", "once"}
+		}
+		require.NoError(r, r.p.Apply(r.ctx, b, r.guard(0), true))
+		say()
+		require.NoError(r, b.Wait())
+		require.NoError(r, b.Close())
+		for n := range 5 {
+			id := strings.Repeat("i", n)
+			if row, there := want[id]; there {
+				r.is(r.p, id, row[0], row[1])
+			} else {
+				r.absent(r.p, id)
+			}
+		}
 	}
 }
 
@@ -97,6 +178,9 @@ func writeParts() []part {
 			r.absent(r.p, "a")
 			r.is(r.p, "b", "2", "two")
 			r.is(r.p, "c", "3", "one")
+			r.delete("b")
+			r.delete("c")
+			r.randomBatches()
 		}},
 		{"a batch says what is in it", func(t T, s Subject) {
 			r := newRig(t, s)

@@ -16,6 +16,11 @@ import (
 type batch struct {
 	p *partition
 	b Batch
+
+	blocks bool    // b has an op on a sealed block: ops on records go to later
+	later  records // come after all that b has
+	// b has no op on a record from blocksFrom to blocksTo, which are places as Op has them.
+	blocksFrom, blocksTo int
 }
 
 // NewBatch implements [engine.Rows].
@@ -27,27 +32,65 @@ func (p *partition) NewBatch() engine.Batch {
 
 // Put implements [engine.Batch].
 func (b *batch) Put(id, record []byte, size int) ([]byte, error) {
-	if err := b.PutRecord(id, record); err != nil {
-		return nil, err
-	}
-	key, sealed := b.b.Reserve(prefixSize+len(id), size)
-	putKey(key, spaceData, b.p.number, id)
-	return sealed, nil
+	copy(b.reserveRecord(id, len(record)), record)
+	return b.reserveSealed(id, size), nil
 }
 
 // PutLater implements [engine.Batch].
 func (b *batch) PutLater(id []byte, record, size int) (rec, sealed []byte, err error) {
-	key, rec := b.b.Reserve(prefixSize+len(id), record)
-	putKey(key, spaceDEK, b.p.number, id)
-	key, sealed = b.b.Reserve(prefixSize+len(id), size)
-	putKey(key, spaceData, b.p.number, id)
+	rec = b.reserveRecord(id, record)
+	sealed = b.reserveSealed(id, size)
 	return rec[:record:record], sealed[:size:size], nil
+}
+
+// reserveRecord sets a record, which the caller fills in. A batch of one row, or of records alone, has
+// them in b at once.
+func (b *batch) reserveRecord(id []byte, size int) []byte {
+	if b.blocks {
+		b.hold()
+		return b.later.put(id, size)
+	}
+	return b.reserve(spaceDEK, id, size)
+}
+
+func (b *batch) reserveSealed(id []byte, size int) []byte {
+	b.blocks = true
+	return b.reserve(spaceData, id, size)
+}
+
+func (b *batch) reserve(space byte, id []byte, size int) []byte {
+	key, value := b.b.Reserve(prefixSize+len(id), size)
+	putKey(key, space, b.p.number, id)
+	return value
+}
+
+// hold comes before an op in later.
+func (b *batch) hold() {
+	if len(b.later.ops) == 0 {
+		b.blocksFrom, b.blocksTo = len(b.b.b.Reader()), 0
+	}
+}
+
+// gather puts into b what was held back.
+func (b *batch) gather() {
+	if len(b.later.ops) == 0 {
+		return
+	}
+	b.blocksTo = len(b.b.b.Reader())
+	for _, o := range b.later.ops {
+		if o.Deleted {
+			b.delete(spaceDEK, o.ID)
+		} else {
+			copy(b.reserve(spaceDEK, o.ID, len(o.Record)), o.Record)
+		}
+	}
+	b.later.reset()
 }
 
 // Spare implements [engine.Batch].
 func (b *batch) Spare() int {
 	all := b.b.b.Repr()
-	return cap(all) - len(all)
+	return max(0, cap(all)-len(all)-b.later.size)
 }
 
 // batchHead is more than Pebble has at the beginning of a batch.
@@ -65,29 +108,40 @@ func (b *batch) Grow(n int) error {
 		return before.Close()
 	}
 	all := b.b.b.Repr()
-	return translate(b.b.b.SetRepr(append(make([]byte, 0, len(all)+max(n, len(all))), all...)))
+	return translate(b.b.b.SetRepr(append(make([]byte, 0, len(all)+max(b.later.size+n, len(all))), all...)))
 }
 
 // PutRecord implements [engine.Batch].
 func (b *batch) PutRecord(id, record []byte) error {
-	key, value := b.b.Reserve(prefixSize+len(id), len(record))
-	putKey(key, spaceDEK, b.p.number, id)
-	copy(value, record)
+	copy(b.reserveRecord(id, len(record)), record)
 	return nil
 }
 
 // Delete implements [engine.Batch].
 func (b *batch) Delete(id []byte) error {
-	for _, space := range []byte{spaceDEK, spaceData} {
-		putKey(b.b.b.DeleteDeferred(prefixSize+len(id)).Key, space, b.p.number, id)
+	if b.blocks {
+		b.hold()
+		b.later.delete(id)
+	} else {
+		b.delete(spaceDEK, id)
 	}
+	b.blocks = true
+	b.delete(spaceData, id)
 	return nil
+}
+
+func (b *batch) delete(space byte, id []byte) {
+	putKey(b.b.b.DeleteDeferred(prefixSize+len(id)).Key, space, b.p.number, id)
 }
 
 // Op implements [engine.Batch].
 func (b *batch) Op(at int) (c engine.Op, next int, err error) {
+	b.gather()
 	all := b.b.b.Reader()
 	for r := all[min(at, len(all)):]; ; {
+		if len(all)-len(r) == b.blocksFrom {
+			r = all[min(max(b.blocksFrom, b.blocksTo), len(all)):]
+		}
 		kind, key, value, ok, err := r.Next()
 		if err != nil || !ok {
 			return c, 0, translate(err)
@@ -100,9 +154,9 @@ func (b *batch) Op(at int) (c engine.Op, next int, err error) {
 }
 
 // Size implements [engine.Batch].
-func (b *batch) Size() int { return b.b.Size() }
+func (b *batch) Size() int { return b.b.Size() + b.later.size }
 
-// Empty implements [engine.Batch].
+// Empty implements [engine.Batch]. What is held back comes after ops that b has.
 func (b *batch) Empty() bool { return b.b.Empty() }
 
 // Wait implements [engine.Batch].
@@ -111,7 +165,8 @@ func (b *batch) Wait() error { return b.b.Wait() }
 // Close implements [io.Closer].
 func (b *batch) Close() error {
 	db, err := b.p.db, b.b.Close()
-	*b = batch{}
+	b.later.reset()
+	*b = batch{later: b.later}
 	db.batches.Put(b)
 	return err
 }
@@ -136,6 +191,7 @@ func (p *partition) Apply(ctx context.Context, b engine.Batch, g engine.Guard, s
 	if err != nil {
 		return err
 	}
+	o.gather()
 	if len(g.Was) > 0 { // nobody may write between the comparison and the write
 		p.gate.Lock()
 		defer p.gate.Unlock()
@@ -213,6 +269,7 @@ func (p *partition) Replace(ctx context.Context, b engine.Batch, was []engine.Wa
 	if err != nil || len(was) == 0 {
 		return 0, err
 	}
+	o.gather()
 	p.gate.Lock()
 	defer p.gate.Unlock()
 	skip, err := p.overwritten(was)
@@ -244,7 +301,7 @@ func (b *batch) leaveOut(skip map[string]bool) error {
 		return errors.Join(err, out.Close())
 	}
 	before := b.b
-	b.b = out
+	b.b, b.blocksFrom, b.blocksTo = out, 0, 0
 	return before.Close()
 }
 
