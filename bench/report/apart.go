@@ -154,14 +154,20 @@ func postgresTargets() (t []target) {
 
 // tenantsTargets judge what bench/tenants has measured, by processor time where there is a choice.
 func tenantsTargets() []target {
+	many := func(tick, op string) target {
+		t := metric(false, 0.95, tick, op+", over 1,000 stores: rate, in times of one store's", "Tenants/"+op, "rate")
+		t.bound = bound{"a key for each store", 0.95, func(r *results) []float64 { return values(r.get("Tenants/"+op, "", "bound-rate")) }}
+		return t
+	}
 	return []target{
 		metric(false, 200, "", "stores created, one after the other, each durably, a second", "Tenants/create", "stores/s"),
 		metric(false, 200, "", "the same, and closed", "Tenants/close", "stores/s"),
 		metric(true, 1.2, "", "`OpenDB`, in times of that of a DB with one store", "Tenants/OpenDB", "ratio"),
 		metric(true, 256, "", "bytes of memory of a store that is not open", "Tenants/memory", "closed-B"),
 		metric(true, 64<<10, "", "bytes of memory of an open store", "Tenants/memory", "open-B"),
-		metric(false, 0.95, "Get 4 KiB\nhot", "Get 4 KiB, hot, over 1,000 stores: rate, in times of one store's", "Tenants/Get 4 KiB, hot", "rate"),
-		metric(false, 0.95, "Put 4 KiB\nnot synced", "Put 4 KiB, not synced, over 1,000 stores: rate, in times of one store's", "Tenants/Put 4 KiB, not synced", "rate"),
+		many("Get 4 KiB\nhot", "Get 4 KiB, hot"),
+		many("Put 4 KiB\nnot synced", "Put 4 KiB, not synced"),
+		metric(true, 1<<20, "", "bytes that `Drop` of one of 1,000 stores writes beyond what that one had", "Tenants/drop", "beyond-B"),
 	}
 }
 
@@ -175,6 +181,11 @@ func (r *results) parseTenants(name string, raw []byte) error {
 		Use    []struct {
 			Op        string
 			One, Many []took
+			Bound     struct{ One, Many []took }
+		}
+		Drop []struct {
+			Stores, Blocks int
+			Written        []float64
 		}
 	}
 	if err := json.Unmarshal(raw, &m); err != nil {
@@ -204,6 +215,20 @@ func (r *results) parseTenants(name string, raw []byte) error {
 		}
 		for i, one := range u.One {
 			add("Tenants/"+u.Op, "rate", i, one.CPU/u.Many[i].CPU)
+		}
+		if len(u.Bound.Many) != len(u.Bound.One) {
+			return fmt.Errorf("read %s: the bound of %s has more rounds of one side than of the other", name, u.Op)
+		}
+		for i, one := range u.Bound.One {
+			add("Tenants/"+u.Op, "bound-rate", i, one.CPU/u.Bound.Many[i].CPU)
+		}
+	}
+	for _, d := range m.Drop {
+		if d.Stores != 1000 {
+			continue
+		}
+		for _, written := range d.Written { // blocks of 4 KiB
+			add("Tenants/drop", "beyond-B", 0, max(0, written-float64(d.Blocks<<12)))
 		}
 	}
 	return nil

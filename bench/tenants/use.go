@@ -19,6 +19,12 @@ type use struct {
 	One   []spent `json:"one"`   // an operation, by round
 	Many  []spent `json:"many"`  // the same, each in another store than the one before
 	Again []spent `json:"again"` // in another DB with one store: what is noise
+
+	// Bound are one and many of what any design with a key for each store does, see bare.
+	Bound struct {
+		One  []spent `json:"one"`
+		Many []spent `json:"many"`
+	} `json:"bound"`
 }
 
 // spent is nanoseconds: those that pass, and those of a processor that the calling thread has, or the
@@ -77,9 +83,9 @@ func (l *lab) newSide(ctx context.Context, dir string, stores, blocks int) (s *s
 
 // walk calls f with a store and a block of it, in an order that is the same for sides that have as
 // many blocks in all: the i-th of a permutation.
-func (s *side) walk(order []int, f func(store *block.Store, id []byte) error) error {
+func walk[S any](stores []S, order []int, f func(store S, id []byte) error) error {
 	for _, i := range order {
-		if err := f(s.stores[i%len(s.stores)], blockID(i/len(s.stores))); err != nil {
+		if err := f(stores[i%len(stores)], blockID(i/len(stores))); err != nil {
 			return err
 		}
 	}
@@ -96,6 +102,15 @@ func measureUse(ctx context.Context, l *lab, dir string, m *measurements) error 
 			s.db.Close()
 		}
 	}()
+	bares := make([]*bare, 2)
+	for i, c := range []struct{ stores, blocks int }{{1, total}, {l.open, useBlocks}} {
+		b, err := newBare(filepath.Join(dir, fmt.Sprint("bare-", i)), c.stores, c.blocks)
+		if err != nil {
+			return err
+		}
+		defer b.db.Close()
+		bares[i] = b
+	}
 	for i, c := range []struct{ stores, blocks int }{{1, total}, {l.open, useBlocks}, {1, total}} {
 		s, err := l.newSide(ctx, filepath.Join(dir, fmt.Sprint(i)), c.stores, c.blocks)
 		if err != nil {
@@ -112,27 +127,45 @@ func measureUse(ctx context.Context, l *lab, dir string, m *measurements) error 
 	every := rand.Perm(total)
 	for range 3 { // what was read twice is in the row cache
 		for _, s := range sides {
-			if err := s.walk(every, get); err != nil {
+			if err := walk(s.stores, every, get); err != nil {
 				return err
 			}
 		}
 	}
 	data = append(data, dst...)
+	bareGet := func(b *bare) func(*bareStore, []byte) error {
+		return func(s *bareStore, id []byte) (err error) {
+			dst, err = b.get(s, id, dst[:0])
+			return err
+		}
+	}
+	barePut := func(b *bare) func(*bareStore, []byte) error {
+		return func(s *bareStore, id []byte) error { return b.put(s, id, data) }
+	}
 	for _, op := range []struct {
 		name string
 		f    func(*block.Store, []byte) error
-	}{{"Get 4 KiB, hot", get}, {"Put 4 KiB, not synced", put}} {
+		bare func(*bare) func(*bareStore, []byte) error
+	}{{"Get 4 KiB, hot", get, bareGet}, {"Put 4 KiB, not synced", put, barePut}} {
 		u := use{Op: op.name}
 		for range l.rounds {
-			took, used := make([]time.Duration, len(sides)), make([]time.Duration, len(sides))
+			// One and many stores, one again, and the bound of one and of many.
+			took, used := make([]time.Duration, len(sides)+len(bares)), make([]time.Duration, len(sides)+len(bares))
 			for range useTurns {
 				order := make([]int, l.turn)
 				for i := range order {
 					order[i] = rand.IntN(total)
 				}
-				for i, s := range sides {
+				for i := range took {
 					start, before := time.Now(), threadTime()
-					if err := s.walk(order, op.f); err != nil {
+					var err error
+					if i < len(sides) {
+						err = walk(sides[i].stores, order, op.f)
+					} else {
+						b := bares[i-len(sides)]
+						err = walk(b.stores, order, op.bare(b))
+					}
+					if err != nil {
 						return err
 					}
 					took[i] += time.Since(start)
@@ -144,7 +177,8 @@ func measureUse(ctx context.Context, l *lab, dir string, m *measurements) error 
 				return spent{float64(took[i].Nanoseconds()) / n, float64(used[i].Nanoseconds()) / n}
 			}
 			u.One, u.Many, u.Again = append(u.One, each(0)), append(u.Many, each(1)), append(u.Again, each(2))
-			fmt.Fprintf(l.progress, "%s: %.0f ns\n", op.name, []spent{each(0), each(1), each(2)})
+			u.Bound.One, u.Bound.Many = append(u.Bound.One, each(3)), append(u.Bound.Many, each(4))
+			fmt.Fprintf(l.progress, "%s: %.0f ns\n", op.name, []spent{each(0), each(1), each(2), each(3), each(4)})
 		}
 		m.Use = append(m.Use, u)
 	}
