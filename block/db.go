@@ -70,7 +70,8 @@ type DBOptions struct {
 	// store; stores can then be opened when access is back. Default: none.
 	FileKEK *kek.KEK
 	// FileKeyring configures the keyring of FileKEK, as Options.Keyring that of a store. Its Wrapping is
-	// ByKeyring.
+	// ByKeyring. A checkpoint that was made under a former FileKEK follows its stores to another KEK if that
+	// one is among its OtherKEKs, or was FileKEK when the DB was opened.
 	FileKeyring keyring.Options
 
 	// ReadOnly opens an existing directory and all its stores as Options.ReadOnly does one.

@@ -170,3 +170,36 @@ func TestRelocateUnderAFileKEK(t *testing.T) {
 	require.Equal(t, keyring.Available, s.State().Status)
 	require.NoError(t, s.Close())
 }
+
+// A copy is wrapped by the file KEK that the directory had when it was made. A DB that has changed to another one
+// moves it all the same, also when it was opened anew, if it is told of the former one.
+func TestCopiesAfterAChangeOfTheFileKEK(t *testing.T) {
+	g := newFilesRig(t)
+	s := g.create("a")
+	put(t, s, "one", "first")
+	rotated := func() {
+		t.Helper()
+		g.vault.Rotate(g.kek("a").ID().Name)
+		require.NoError(t, s.RotateKEK(g.ctx))
+		require.NoError(t, s.RewrapDEKs(g.ctx, nil))
+		copies, err := s.Copies(g.ctx)
+		require.NoError(t, err)
+		require.Len(t, copies, 2)
+		for _, c := range copies {
+			require.True(t, c.NeedsOnly(s.State().KEK), "%s needs %v", c.Path, c.KEKs)
+		}
+	}
+	require.NoError(t, g.db.Checkpoint(g.ctx, "before"))
+	other := kek.New(g.operator, g.operator.CreateKey("other").Versionless())
+	require.NoError(t, g.db.ChangeFileKEK(g.ctx, other))
+	require.NoError(t, g.db.Checkpoint(g.ctx, "after"))
+	rotated()
+
+	require.NoError(t, g.db.Close())
+	g.opts.FileKEK, g.opts.FileKeyring.OtherKEKs = other, []*kek.KEK{g.opts.FileKEK}
+	g.openDB()
+	var err error
+	s, err = g.db.Open(g.ctx, "a", g.kek("a"), &g.store)
+	require.NoError(t, err)
+	rotated()
+}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/inner"
+	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/keyring/sealfs"
@@ -101,6 +102,22 @@ func (d *DB) survey(ctx context.Context) error {
 		}
 	}
 	return errors.Join(err, f.keys.Close())
+}
+
+// kekOf returns the KEK of the files of a copy, which is another one than DBOptions.FileKEK where either changed
+// since the copy was made; nil if it is not known, or none of those that were given. What the copy's document
+// says in clear chooses among these, and no more.
+func (f *sealedFiles) kekOf(ctx context.Context, dir string) *kek.KEK {
+	doc, _, err := place.New(f.db.opts.Pebble.FS, dir, true).FilesStorage(false).Load(ctx)
+	if err != nil {
+		return nil
+	}
+	in, err := keyring.Inspect(doc)
+	if err != nil {
+		return nil
+	}
+	k, _ := f.keys.For(inner.Block{}).KEKFor(in.KEK)
+	return k
 }
 
 // onFiles calls op, unless the DB is closed or its files are not sealed.

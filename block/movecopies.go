@@ -276,7 +276,7 @@ func openCopy(ctx context.Context, dir string, k *kek.KEK, o *Options) (*Store, 
 // lies at the copy's path may be anything until it has proven to be the copy. Until then, what it
 // says in clear may only add to what the copy needs.
 func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) error {
-	o := s.copyOptions()
+	o := s.copyOptions(ctx, c.Path)
 	in, err := s.inspectCopy(*c, &o)
 	if err != nil {
 		return err
@@ -292,7 +292,7 @@ func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) 
 		return fmt.Errorf("block: copy %s is wrapped by %s, for which no KEK was given; move it with ChangeCheckpointKEK: %w",
 			c.Instance, in.KEK, keyring.ErrWrongKEK)
 	}
-	o.Keyring.Clock, o.Keyring.VaultTimeout, o.VaultRate = s.opts.Keyring.Clock, s.opts.Keyring.VaultTimeout, s.opts.VaultRate
+	o.VaultRate = s.opts.VaultRate
 	for _, id := range in.KEKs {
 		if k, ok := s.keys.For(inner.Block{}).KEKFor(id); ok {
 			o.Keyring.OtherKEKs = append(o.Keyring.OtherKEKs, k)
@@ -306,17 +306,25 @@ func (s *Store) rewrapCopy(ctx context.Context, c *register.Entry, to *kek.KEK) 
 	return errors.Join(err, s.noteCopy(ctx, *c))
 }
 
-// copyOptions returns the options to open a copy with.
-func (s *Store) copyOptions() Options {
-	return Options{Name: s.name, Pebble: PebbleOptions{FS: s.opts.Pebble.FS, Fatal: s.opts.Pebble.Fatal, MemTable: 1 << 20}, RecordCache: -1, FileKEK: s.db.opts.FileKEK}
+// copyOptions returns the options to open the copy in a directory with.
+func (s *Store) copyOptions(ctx context.Context, dir string) Options {
+	db := s.db.opts
+	o := Options{Name: s.name, Pebble: PebbleOptions{FS: db.Pebble.FS, Fatal: db.Pebble.Fatal, MemTable: 1 << 20}, RecordCache: -1, FileKEK: db.FileKEK}
+	o.Keyring.Clock, o.Keyring.VaultTimeout = s.opts.Keyring.Clock, s.opts.Keyring.VaultTimeout
+	if s.db.files != nil {
+		if k := s.db.files.kekOf(ctx, dir); k != nil {
+			o.FileKEK = k
+		}
+	}
+	return o
 }
 
 // inspectCopy returns what is in clear at a copy's path, if its ids are the copy's.
 func (s *Store) inspectCopy(c register.Entry, o *Options) (in keyring.Info, err error) {
-	if found, err := place.Has(s.opts.Pebble.FS, c.Path); err != nil || !found {
+	if found, err := place.Has(s.db.opts.Pebble.FS, c.Path); err != nil || !found {
 		return in, errors.Join(err, elsewhere(c.Copy))
 	}
-	directory, err := place.InstanceAt(s.opts.Pebble.FS, c.Path)
+	directory, err := place.InstanceAt(s.db.opts.Pebble.FS, c.Path)
 	if err != nil {
 		return in, err
 	}

@@ -261,7 +261,7 @@ func (s *Store) relocateCopy(ctx context.Context, c *register.Entry, k *kek.KEK)
 	if c.Doubt != "" {
 		return doubted(c.Copy)
 	}
-	o := s.copyOptions()
+	o := s.copyOptions(ctx, c.Path)
 	if _, err := s.inspectCopy(*c, &o); err != nil {
 		return err
 	}

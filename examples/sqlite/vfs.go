@@ -172,6 +172,12 @@ type file struct {
 
 	header   []byte // of a frame of a WAL, which is written with the page that follows
 	headerAt int64
+	read     span // the last that was
+}
+
+type span struct {
+	at   int64
+	size int
 }
 
 // frameHeader is how many bytes a WAL has before each page.
@@ -184,6 +190,7 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	if err := f.writeHeader(); err != nil {
 		return 0, failed(err, sqlite3.IOERR_READ)
 	}
+	f.read = span{off, len(p)}
 	n, err := f.File.ReadAt(p, off)
 	if err == nil || err == io.EOF {
 		return n, err
@@ -218,7 +225,9 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.writeHeader(); err != nil {
 		return 0, failed(err, sqlite3.IOERR_WRITE)
 	}
-	if f.flags&sqlite.OPEN_WAL != 0 && len(p) == frameHeader {
+	// Where SQLite has just read the whole frame, it writes a checksum anew, and no page follows.
+	again := f.read.at == off && f.read.size > frameHeader
+	if f.flags&sqlite.OPEN_WAL != 0 && len(p) == frameHeader && !again {
 		f.header, f.headerAt = append(f.header, p...), off
 		return len(p), nil
 	}
@@ -229,7 +238,9 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 // writeHeader writes the header of a frame that waits for its page, in front of whatever else is done with
 // the file. SQLite writes the page next, and until it has no connection reads the frame, because the index of
 // the WAL does not have it; a WAL that ends in a header, and one that ends before it, are the same after a crash. So
-// that a frame is sealed in two pages, and not in three.
+// that a frame is sealed in two pages, and not in three. A header that is written anew does not wait (WriteAt): it
+// would, of a frame that was committed, until another connection has begun the WAL anew, and then overwrite a frame
+// of that one.
 func (f *file) writeHeader() error {
 	if len(f.header) == 0 {
 		return nil

@@ -234,6 +234,7 @@ func (f *File) recover(h *head) error {
 		return corrupt(f.name, "it was cut off: it has %d pages, and %d bytes of its content were durable", there, p.sizes.durable)
 	}
 	var buf []byte
+	defer func() { clear(buf[:cap(buf)]) }()
 	for i := f.pagesOf(p.sizes.durable); i < f.pagesOf(p.sizes.size); i++ {
 		var err error
 		if buf, err = f.readPages(buf[:0], i, 1); errors.Is(err, keyring.ErrCorrupt) || errors.Is(err, io.EOF) {

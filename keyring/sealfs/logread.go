@@ -137,6 +137,9 @@ func (r *logReader) next(c *logCursor, mark bool) error {
 			return io.EOF
 		case opened != nil:
 			c.from += int64(len(c.plain))
+			if cap(opened) > cap(c.plain) { // another array
+				clear(c.plain[:cap(c.plain)])
+			}
 			c.plain = opened
 			c.end += int64(f.stored())
 			c.number++

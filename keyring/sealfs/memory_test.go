@@ -2,6 +2,7 @@ package sealfs
 
 import (
 	"bytes"
+	"crypto/rand"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -98,4 +99,66 @@ func TestNoContentIsKeptAfterClose(t *testing.T) {
 		require.True(t, zero(s.plain[:cap(s.plain)]))
 	}
 	require.Positive(t, had)
+}
+
+// Nor is it anywhere else on the heap: not where a file of pages that was not synced looked for its end, and not
+// where the frames of a log were opened.
+func TestNoContentOnTheHeapAfterClose(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // what is not overwritten stays
+	v := vaulttest.New(nil)
+	r, err := keyring.Create(t.Context(), new(keyring.MemStorage), kek.New(v, v.CreateKey("operator").Versionless()), nil)
+	require.NoError(t, err)
+	defer r.Close()
+	fs, err := New(vfs.NewMem(), r, nil)
+	require.NoError(t, err)
+	const mask = 0xa7
+	masked := []byte(rand.Text()) // it does not find itself
+	content := func(size int) []byte {
+		b := make([]byte, size)
+		for i := range b {
+			b[i] = masked[i%len(masked)] ^ mask
+		}
+		return b
+	}
+	count := func() int {
+		name := filepath.Join(t.TempDir(), "heap")
+		out, err := os.Create(name)
+		require.NoError(t, err)
+		debug.WriteHeapDump(out.Fd())
+		require.NoError(t, out.Close())
+		dump, err := os.ReadFile(name)
+		require.NoError(t, err)
+		want := content(len(masked))
+		n := bytes.Count(dump, want)
+		clear(want)
+		clear(dump) // which is on the heap itself
+		return n
+	}
+	b := content(3 * DefaultPageSize)
+	require.Positive(t, count(), "the test looks in the wrong place")
+
+	p, err := fs.OpenFile("pages", nil)
+	require.NoError(t, err)
+	_, err = p.WriteAt(b[:2*DefaultPageSize+100], 0)
+	require.NoError(t, err)
+	require.NoError(t, p.Close())
+	p, err = fs.OpenFile("pages", nil)
+	require.NoError(t, err)
+	require.NoError(t, p.Close())
+
+	w, err := fs.Create("000001.log", vfs.WriteCategoryUnspecified)
+	require.NoError(t, err)
+	for _, n := range []int{100, len(b), 200} {
+		_, err = w.Write(b[:n])
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	l, err := fs.Open("000001.log")
+	require.NoError(t, err)
+	_, err = l.ReadAt(b, 250)
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+
+	clear(b)
+	require.Zero(t, count())
 }

@@ -85,7 +85,7 @@ func Open(dir string, lock *Lock, o Options) (d *DB, err error) {
 			d, err = nil, fmt.Errorf("engine: open: %w", cause)
 		}
 	}()
-	files := purgeFS{FS: o.fs(), logs: &oldLogs{removed: map[string]bool{}}}
+	files := purgeFS{FS: o.fs(), logs: new(oldLogs)}
 	log, room, run, compactions := &logger{log: o.Logger, fatal: o.Fatal}, newRoom(o), newRunning(), newScheduler()
 	if !o.ReadOnly {
 		if err := removeLoads(dir, files); err != nil {

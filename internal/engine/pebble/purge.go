@@ -22,11 +22,10 @@ type purgeFS struct {
 	logs *oldLogs
 }
 
-// oldLogs is what a purge and Pebble's recycling of logs know of each other.
+// oldLogs is what a purge tells Pebble's recycling of logs.
 type oldLogs struct {
 	mu      sync.Mutex
 	purging bool
-	removed map[string]bool // names of those that a purge has, while Pebble believes that they are there
 }
 
 // setPurging returns when no log is being recycled that began before.
@@ -37,42 +36,22 @@ func (l *oldLogs) setPurging(on bool) {
 }
 
 // ReuseForWrite implements [vfs.FS]. By its contract it may remove the old file and create the new
-// one.
+// one. Pebble ends the process if it fails. So it does without a log that a purge has removed, and what
+// cannot be removed stays: if it is of before the purge, that removes it, and says if it cannot.
 func (f purgeFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f.logs.mu.Lock()
 	defer f.logs.mu.Unlock()
-	old := f.PathBase(oldname)
-	removed := f.logs.removed[old]
-	if !removed && !f.logs.purging {
+	if !f.logs.purging {
 		file, err := f.FS.ReuseForWrite(oldname, newname, category)
-		return inSteps(file, err, newname)
-	}
-	file, err := f.Create(newname, category)
-	if err != nil {
-		return nil, err
-	}
-	if !removed {
-		if err := f.FS.Remove(oldname); err != nil {
-			file.Close()
-			return nil, err
+		if !errors.Is(err, fs.ErrNotExist) {
+			return inSteps(file, err, newname)
 		}
 	}
-	delete(f.logs.removed, old)
-	return file, nil
-}
-
-// Remove implements [vfs.FS].
-func (f purgeFS) Remove(name string) error {
-	if !strings.HasSuffix(name, logSuffix) {
-		return f.FS.Remove(name)
+	file, err := f.Create(newname, category)
+	if err == nil {
+		_ = f.FS.Remove(oldname)
 	}
-	f.logs.mu.Lock()
-	defer f.logs.mu.Unlock()
-	if base := f.PathBase(name); f.logs.removed[base] {
-		delete(f.logs.removed, base)
-		return nil
-	}
-	return f.FS.Remove(name)
+	return file, err
 }
 
 // listLogs returns the names of the logs in a directory.
@@ -82,15 +61,10 @@ func (f purgeFS) listLogs(dir string) (names []string, err error) {
 }
 
 // removeLogs removes logs that nobody needs, durably. Pebble has some of them for recycling, and may be
-// removing others itself.
+// removing others itself: it goes on where one is not there.
 func (f purgeFS) removeLogs(dir string, names []string) error {
-	f.logs.mu.Lock()
-	defer f.logs.mu.Unlock()
 	for _, name := range names {
-		switch err := f.FS.Remove(f.PathJoin(dir, name)); {
-		case err == nil:
-			f.logs.removed[name] = true
-		case !errors.Is(err, fs.ErrNotExist):
+		if err := f.Remove(f.PathJoin(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -142,7 +143,6 @@ func TestPurgeRemovesLogs(t *testing.T) {
 		set(t, d.DB, "\x02d", "later")
 		require.NoError(t, d.Flush(t.Context()))
 	}
-	require.Empty(t, d.files.logs.removed, "Pebble has taken each of them for one of its own")
 	require.Greater(t, len(logs()), 1, "it recycles again")
 	got, err := valueOf(t, d.DB, "\x02d")
 	require.NoError(t, err)
@@ -272,4 +272,46 @@ func TestPurgeBesideSnapshots(t *testing.T) {
 		}, d.inPlace, never)
 		require.ErrorIs(t, err, engine.ErrHeld, "it cannot know")
 	})
+}
+
+// removedAndFailed is a file system whose removal of a log takes place, and is reported as another error.
+type removedAndFailed struct {
+	vfs.FS
+	on  atomic.Bool
+	err error
+}
+
+func (f *removedAndFailed) Remove(name string) error {
+	err := f.FS.Remove(name)
+	if err == nil && f.on.Load() && strings.HasSuffix(name, logSuffix) {
+		return f.err
+	}
+	return err
+}
+
+// A log whose removal took place and was reported as failed, as over a network whose answer was lost, is gone: Pebble
+// goes on without it where it would have recycled it.
+func TestPurgeOfLogsThatAreGone(t *testing.T) {
+	for name, failure := range map[string]error{"an I/O error": errors.New("input/output error"), "it is not there": os.ErrNotExist} {
+		t.Run(name, func(t *testing.T) {
+			fs := &removedAndFailed{FS: vfs.NewMem(), err: failure}
+			require.NoError(t, fs.MkdirAll("db", 0o755))
+			d := &purgeRig{openDir(t, "db", fs), t, fs}
+			for range 3 {
+				set(t, d.DB, "\x02d", "earlier")
+				require.NoError(t, d.Flush(t.Context()))
+			}
+			fs.on.Store(true)
+			err := d.purge(t.Context(), func() bool { return false })
+			fs.on.Store(false)
+			if failure != os.ErrNotExist {
+				require.ErrorIs(t, err, failure)
+			}
+			for range 8 {
+				set(t, d.DB, "\x02d", "later")
+				require.NoError(t, d.Flush(t.Context()))
+			}
+			require.NoError(t, d.purge(t.Context(), func() bool { return false }))
+		})
+	}
 }

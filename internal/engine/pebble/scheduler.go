@@ -69,9 +69,11 @@ func (s *scheduler) Unregister() {
 	}
 }
 
-// TrySchedule implements [pebble.CompactionScheduler]. Pebble remembers what is refused until it is granted.
+// TrySchedule implements [pebble.CompactionScheduler]. Pebble remembers what is refused until it is granted, and
+// asks no more. Perhaps it is grant that has the room, and has just seen that nothing waits: so it looks again.
 func (s *scheduler) TrySchedule() (bool, pebble.CompactionGrantHandle) {
 	if !s.take() {
+		s.poke()
 		return false, nil
 	}
 	return true, granted{s}
