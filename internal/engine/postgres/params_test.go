@@ -61,6 +61,44 @@ func TestStatementsThatWereTakenAway(t *testing.T) {
 	}
 }
 
+// So they are on a connection that a view, or a cursor, is given, which sees what it saw when it was begun.
+func TestViewsAfterStatementsWereTakenAway(t *testing.T) {
+	r := newRig(t, shared(t)).another("pool_max_conns=2")
+	var row engine.Row
+	for name, read := range map[string]func() string{
+		"view": func() string {
+			v, err := r.p.View(r.ctx)
+			require.NoError(t, err)
+			defer v.Close()
+			r.put("new", "a")
+			require.NoError(t, v.Get(r.ctx, []byte("a"), engine.Both, &row))
+			return string(row.Sealed)
+		},
+		"cursor": func() string {
+			c, err := r.p.Cursor(r.ctx, engine.Sealed, nil, nil)
+			require.NoError(t, err)
+			defer c.Close()
+			r.put("new", "a")
+			require.True(t, c.First(), "%v", c.Err())
+			value, err := c.Value()
+			require.NoError(t, err)
+			return string(value)
+		},
+	} {
+		for range 2 {
+			r.put("old", "a")
+			require.Equal(t, "old", read(), name)
+			r.put("old", "a")
+			for _, c := range r.e.pool.AcquireAllIdle(r.ctx) {
+				_, err := c.Exec(r.ctx, `discard all`)
+				require.NoError(t, err)
+				c.Release()
+			}
+			require.Equal(t, "old", read(), name)
+		}
+	}
+}
+
 // The tracer of a pool's configuration is told of changes too, which do not go through the driver's Exec.
 func TestTracerIsTold(t *testing.T) {
 	r := newRig(t, shared(t))
