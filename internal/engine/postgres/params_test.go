@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -59,6 +60,40 @@ func TestStatementsThatWereTakenAway(t *testing.T) {
 			what()
 		}
 	}
+}
+
+// Whoever reads may be given several such connections, one after the other.
+func TestReadsAfterStatementsWereTakenAway(t *testing.T) {
+	r := newRig(t, shared(t))
+	r.put("x", "a")
+	const conns = 6
+	c, err := pgxpool.ParseConfig(r.s.Conn("data", "pool_max_conns=6"))
+	require.NoError(t, err)
+	var once atomic.Bool // no connection is had twice
+	c.AfterRelease = func(*pgx.Conn) bool { return !once.Load() }
+	pool, err := pgxpool.NewWithConfig(r.ctx, c)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	e, err := New(r.ctx, pool, r.o)
+	require.NoError(t, err)
+	r.p = e.Partition(7)
+	var all []*pgxpool.Conn
+	for range conns {
+		c, err := pool.Acquire(r.ctx)
+		require.NoError(t, err)
+		require.NoError(t, e.fit(r.ctx, c))
+		var row engine.Row
+		require.NoError(t, r.p.(*partition).get(r.ctx, c, []byte("a"), engine.Both, &row, holdFor(&row)))
+		_, err = c.Exec(r.ctx, `discard all`)
+		require.NoError(t, err)
+		all = append(all, c)
+	}
+	for _, c := range all {
+		c.Release()
+	}
+	require.Eventually(t, func() bool { return pool.Stat().IdleConns() == conns }, long, short)
+	once.Store(true)
+	require.Equal(t, "x", r.value("a"))
 }
 
 // So they are on a connection that a view, or a cursor, is given, which sees what it saw when it was begun.
