@@ -24,6 +24,7 @@ var errNotReplicated = errors.New("engine: the server did not wait until a synch
 const (
 	isFit         = "blockseal: fit"
 	notReplicated = "blockseal: not replicated"
+	isPrepared    = "blockseal: prepared"
 )
 
 // Configure has the connections of a pool that is made with c note a warning which PostgreSQL

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 
@@ -132,6 +133,35 @@ func TestViewsAfterStatementsWereTakenAway(t *testing.T) {
 			require.Equal(t, "old", read(), name)
 		}
 	}
+}
+
+// A pool that outlives many engines has not the statements of all of them.
+func TestStatementsAreNotKeptForEver(t *testing.T) {
+	r := newRig(t, shared(t))
+	pool := connect(t, r.s, "owner", "pool_max_conns=2", "statement_cache_capacity=8")
+	const ours = `select count(*)::int from pg_prepared_statements where name like 'stmt\_%'`
+	for n := range 2 {
+		for i := range 6 {
+			e, err := New(r.ctx, pool, &Options{Schema: fmt.Sprintf("%s_%d", r.o.Schema, i)})
+			require.NoError(t, err)
+			r.p = e.Partition(7)
+			for _, text := range []string{"x", "y"} {
+				text = fmt.Sprint(text, n)
+				r.put(text, "a")
+				r.put(text, "b", "c")
+				require.Equal(t, text, r.value("c"))
+			}
+			require.NoError(t, e.Close())
+		}
+	}
+	most := 0
+	for _, c := range pool.AcquireAllIdle(r.ctx) {
+		var n int
+		require.NoError(t, c.QueryRow(r.ctx, ours, pgx.QueryExecModeSimpleProtocol).Scan(&n))
+		most = max(most, n)
+		c.Release()
+	}
+	require.Equal(t, 8, most)
 }
 
 // The tracer of a pool's configuration is told of changes too, which do not go through the driver's Exec.
