@@ -24,6 +24,7 @@ var errNotReplicated = errors.New("engine: the server did not wait until a synch
 const (
 	isFit         = "blockseal: fit"
 	notReplicated = "blockseal: not replicated"
+	isPrepared    = "blockseal: prepared"
 )
 
 // Configure has the connections of a pool that is made with c note a warning which PostgreSQL
@@ -108,7 +109,8 @@ func (e *Engine) fit(ctx context.Context, c *pgxpool.Conn) error {
 	return nil
 }
 
-// read does what changes nothing: it is done again on another connection if one was lost.
+// read does what changes nothing: it is done again on another connection if one was lost, or if what was prepared
+// on it was, which may be so of each one that the pool has.
 func (e *Engine) read(ctx context.Context, f func(c *pgxpool.Conn) error) error {
 	return e.readOn(ctx, func(c *pgxpool.Conn) (bool, error) { return false, f(c) })
 }
@@ -117,7 +119,11 @@ func (e *Engine) read(ctx context.Context, f func(c *pgxpool.Conn) error) error 
 func (e *Engine) readOn(ctx context.Context, f func(c *pgxpool.Conn) (keep bool, err error)) error {
 	for try := 0; ; try++ {
 		err := e.keepOn(ctx, f)
-		if err == nil || try >= 2 || !again(err) {
+		most := 2
+		if code(err) == codeNoStatement {
+			most = tries
+		}
+		if err == nil || try >= most || !again(err) {
 			return translate(err)
 		}
 		if e := pause(ctx, try); e != nil {

@@ -64,6 +64,7 @@ type Engine struct {
 	turns     turns
 	notices   notices
 	prepares  bool            // the pool's configuration permits prepared statements
+	prepared  int             // how many stay on a connection: see prepare
 	tracer    pgx.QueryTracer // of the pool's configuration; nil: there is none
 	noListen  bool
 	noNote    bool // nothing is noted of the server
@@ -114,7 +115,8 @@ func New(ctx context.Context, pool *pgxpool.Pool, opts *Options) (*Engine, error
 	}
 	e := &Engine{pool: pool, sql: newStatements(o.Schema), viewLife: o.ViewLife, afterFunc: o.AfterFunc, views: make(chan struct{}, most/2),
 		schema: o.Schema, turns: newTurns(),
-		prepares: config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement, tracer: config.ConnConfig.Tracer, noListen: o.NoListen, noNote: o.ReadOnly, logger: o.Logger}
+		prepares: config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement, prepared: config.ConnConfig.StatementCacheCapacity,
+		tracer: config.ConnConfig.Tracer, noListen: o.NoListen, noNote: o.ReadOnly, logger: o.Logger}
 	e.notices.sender = strconv.FormatUint(rand.Uint64(), 36)
 	if err := e.read(ctx, func(c *pgxpool.Conn) error {
 		if err := checkServer(ctx, c); err != nil {

@@ -160,6 +160,14 @@ func TestIsolationIsReadCommitted(t *testing.T) {
 	}
 	require.ErrorIs(t, err, errUnfit)
 	require.ErrorContains(t, err, "read committed")
+	record, deletion := r.p.NewBatch(), r.p.NewBatch()
+	require.NoError(t, errors.Join(record.PutRecord([]byte("x"), []byte("1")), deletion.Delete([]byte("x"))))
+	for name, b := range map[string]engine.Batch{"several": r.batch("1", "x", "a"), "a record": record, "a deletion": deletion} {
+		require.ErrorIs(t, r.p.Apply(r.ctx, b, g, true), errUnfit, name)
+		require.NoError(t, b.Close())
+	}
+	require.Equal(t, "there", r.value("x"))
+	require.Empty(t, r.value("a"))
 	// A transaction says itself what it is.
 	g.Was = []engine.Was{{ID: []byte("z")}}
 	require.NoError(t, r.p.Apply(r.ctx, r.batch("1", "z"), g, true))

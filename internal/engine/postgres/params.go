@@ -91,8 +91,7 @@ func (e *Engine) exec(ctx context.Context, c *pgxpool.Conn, sql string, a *param
 	if !e.prepares {
 		return pc.ExecParams(ctx, sql, a.values, a.types, binaryFormat, binaryFormat).Close()
 	}
-	// It is prepared once for each connection.
-	s, err := c.Conn().Prepare(ctx, sql, sql)
+	s, err := e.prepare(ctx, c.Conn(), sql)
 	if err != nil {
 		return tag, notSent{err: err}
 	}
@@ -101,4 +100,31 @@ func (e *Engine) exec(ctx context.Context, c *pgxpool.Conn, sql string, a *param
 		_ = c.Conn().Deallocate(ctx, sql) // which is known to be done; and it is prepared when it is tried again
 	}
 	return tag, err
+}
+
+// prepare prepares a statement on a connection, once, until there are as many of such as the pool's configuration has the
+// driver keep of its own: a pool may outlive any number of engines, each of which has statements of its own.
+func (e *Engine) prepare(ctx context.Context, c *pgx.Conn, sql string) (*pgconn.StatementDescription, error) {
+	noted := c.PgConn().CustomData()
+	there, ok := noted[isPrepared].(map[string]bool)
+	if !ok {
+		there = map[string]bool{}
+		noted[isPrepared] = there
+	}
+	if !there[sql] {
+		for another := range there {
+			if len(there) < e.prepared {
+				break
+			}
+			if err := c.Deallocate(ctx, another); err != nil {
+				return nil, err
+			}
+			delete(there, another)
+		}
+	}
+	s, err := c.Prepare(ctx, sql, sql)
+	if err == nil {
+		there[sql] = true
+	}
+	return s, err
 }

@@ -29,11 +29,13 @@ type snapshot struct {
 }
 
 // beginSnapshot is the begin of one. Its first statement decides what it sees. A process that
-// stops, and whose connection nobody closes, holds the server up for no longer either.
+// stops, and whose connection nobody closes, holds the server up for no longer either. A statement that fails
+// ends nothing before the savepoint, and so not the state that is seen.
 const beginSnapshot = `begin isolation level repeatable read read only;
 set local idle_in_transaction_session_timeout = %d;
 ` + byIndex + `;
-select 1`
+select 1;
+savepoint seen`
 
 // beginTimes is how much longer than its life the server leaves a snapshot that nobody asks for
 // anything.
@@ -115,7 +117,8 @@ func (s *snapshot) done() {
 }
 
 // do calls f with the connection. It waits for its turn until ctx ends; what f asks the server is
-// asked with the context that it is given, so that one user's end is not that of the others.
+// asked with the context that it is given, so that one user's end is not that of the others. If somebody who
+// shares the pool had taken away what was prepared, f is called again: the driver has prepared it anew by then.
 func (s *snapshot) do(ctx context.Context, f func(ctx context.Context, c *pgxpool.Conn) error) error {
 	select {
 	case s.turn <- struct{}{}:
@@ -130,6 +133,11 @@ func (s *snapshot) do(ctx context.Context, f func(ctx context.Context, c *pgxpoo
 		return s.ended
 	}
 	err := f(s.ctx, s.c)
+	if code(err) == codeNoStatement {
+		if _, e := s.c.Conn().PgConn().Exec(s.ctx, `rollback to savepoint seen`).ReadAll(); e == nil {
+			err = f(s.ctx, s.c)
+		}
+	}
 	if err == nil || errors.Is(err, engine.ErrNotFound) {
 		return err
 	}
