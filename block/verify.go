@@ -2,6 +2,7 @@ package block
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -266,7 +267,7 @@ func (d *DB) openClear(ctx context.Context, o Options) (s *Store, info keyring.I
 	if err := d.openToInspect(ctx); d.place.Phase() == pebble.Creating && errors.Is(err, pebble.ErrNone) {
 		return nil, info, cutOff
 	} else if err != nil {
-		return nil, info, fmt.Errorf("block: inspect %s: %w", dir, row.Damage(err))
+		return nil, info, err
 	}
 	name, some, err := d.only(ctx, o.Name)
 	if err != nil {
@@ -299,13 +300,15 @@ func (d *DB) openClear(ctx context.Context, o Options) (s *Store, info keyring.I
 	return s, info, err
 }
 
-// openToInspect opens the engine of a directory that there is, for reading.
+// openToInspect opens the engine of a directory that there is, for reading. What comes before that says
+// itself what it was about.
 func (d *DB) openToInspect(ctx context.Context) error {
 	if d.opts.FileKEK != nil {
-		if err := d.openSealed(ctx, true); err != nil {
+		err := d.openSealed(ctx, true)
+		if d.files == nil {
 			return err
 		}
-		return d.files.why()
+		return d.inspecting(cmp.Or(err, d.files.why()))
 	}
 	if err := d.place.Lock(); err != nil {
 		return err
@@ -313,7 +316,14 @@ func (d *DB) openToInspect(ctx context.Context) error {
 	if err := d.place.Survey(); err != nil {
 		return err
 	}
-	return d.openEngine()
+	return d.inspecting(d.openEngine())
+}
+
+func (d *DB) inspecting(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("block: inspect %s: %w", d.place.Dir(), row.Damage(err))
 }
 
 // count walks the DEK records and the registered copies.
