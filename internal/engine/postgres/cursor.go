@@ -13,7 +13,7 @@ import (
 )
 
 // A cursor reads a chunk of rows at a time: a few after a seek, because mostly few are wanted
-// then, and four times as many with each that follows; and of few bytes, whatever is in them.
+// then, and eight times as many with each that follows; and of few bytes, whatever is in them.
 const (
 	firstChunk   = 16
 	largestChunk = 1024
@@ -30,6 +30,7 @@ type cursor struct {
 	rows   []entry // some that follow each other, in the order of their ids
 	at     int     // the row of rows that it is on, or -1, or len(rows)
 	next   int     // how many rows the next chunk has at most
+	whole  [2]bool // by direction: nothing is beyond rows
 	err    error
 	closed bool
 }
@@ -93,7 +94,8 @@ func (c *cursor) Next() bool {
 	case c.at < len(c.rows)-1:
 		c.at++
 		return true
-	case c.at == len(c.rows):
+	case c.at == len(c.rows) || c.whole[forward]:
+		c.at = len(c.rows)
 		return false
 	}
 	last := c.rows[c.at].id
@@ -107,7 +109,8 @@ func (c *cursor) Prev() bool {
 	case c.at > 0:
 		c.at--
 		return true
-	case c.at < 0:
+	case c.at < 0 || c.whole[backward]:
+		c.at = -1
 		return false
 	}
 	return c.fetch(backward, c.lower, c.rows[0].id)
@@ -119,7 +122,7 @@ func (c *cursor) seekGE(id []byte) bool {
 		c.at = sort.Search(n, func(i int) bool { return bytes.Compare(c.rows[i].id, id) >= 0 })
 		return true
 	}
-	c.rows, c.next = nil, firstChunk
+	c.forget()
 	return c.fetch(forward, id, c.upper)
 }
 
@@ -129,18 +132,22 @@ func (c *cursor) seekLT(id []byte) bool {
 		c.at = sort.Search(n, func(i int) bool { return bytes.Compare(c.rows[i].id, id) >= 0 }) - 1
 		return true
 	}
-	c.rows, c.next = nil, firstChunk
+	c.forget()
 	return c.fetch(backward, c.lower, id)
 }
+
+func (c *cursor) forget() { c.rows, c.next, c.whole = nil, firstChunk, [2]bool{} }
 
 // fetch reads the first rows of [from, to), or the last ones, and goes to the first or the last of
 // them. Where there is none it is beyond those that it has.
 func (c *cursor) fetch(direction int, from, to []byte) bool {
 	c.err = nil
 	var rows []entry
+	whole := true
 	if to == nil || bytes.Compare(from, to) < 0 {
-		if rows, c.err = c.chunk(direction, from, to); c.err != nil {
-			c.rows, c.at = nil, 0
+		if rows, whole, c.err = c.chunk(direction, from, to); c.err != nil {
+			c.forget()
+			c.at = 0
 			return false
 		}
 	}
@@ -148,11 +155,12 @@ func (c *cursor) fetch(direction int, from, to []byte) bool {
 		slices.Reverse(rows)
 	}
 	if len(rows) > 0 {
-		c.rows, c.at = rows, 0
+		c.rows, c.at, c.whole = rows, 0, [2]bool{}
+		c.whole[direction] = whole
 		if direction == backward {
 			c.at = len(rows) - 1
 		}
-		c.next = min(c.next*4, largestChunk)
+		c.next = min(c.next*8, largestChunk)
 		return true
 	}
 	if c.at = len(c.rows); direction == backward {
@@ -161,7 +169,9 @@ func (c *cursor) fetch(direction int, from, to []byte) bool {
 	return false
 }
 
-func (c *cursor) chunk(direction int, from, to []byte) (out []entry, err error) {
+// chunk asks for the next rows. whole says that there are no more in [from, to): neither of the bounds of a
+// chunk has cut it off.
+func (c *cursor) chunk(direction int, from, to []byte) (out []entry, whole bool, err error) {
 	part := 0
 	if c.part == engine.Sealed {
 		part = 1
@@ -172,6 +182,7 @@ func (c *cursor) chunk(direction int, from, to []byte) (out []entry, err error) 
 		upper := split(to)
 		sql, args = c.p.e.sql.chunks[part][direction][below], append(args, upper.head, upper.rest)
 	}
+	size := 0
 	// For as long as the snapshot is there: a move has no context of its own.
 	err = c.s.do(context.Background(), func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, sql, args...)
@@ -179,6 +190,7 @@ func (c *cursor) chunk(direction int, from, to []byte) (out []entry, err error) 
 			return err
 		}
 		defer rows.Close()
+		out, size = nil, 0 // it may be asked for again
 		var id, rest []byte
 		var tail pgtype.DriverBytes
 		for rows.Next() {
@@ -190,10 +202,11 @@ func (c *cursor) chunk(direction int, from, to []byte) (out []entry, err error) 
 				id = join(make([]byte, 0, len(id)+len(rest)), id, rest)
 			}
 			out = append(out, entry{id, value})
+			size += len(value)
 		}
 		return rows.Err()
 	})
-	return out, err
+	return out, len(out) < c.next && size < chunkBytes, err
 }
 
 // behind has what is scanned put into new memory, and behind it a tail that was scanned before.
