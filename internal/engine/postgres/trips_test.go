@@ -53,8 +53,18 @@ func TestRoundTrips(t *testing.T) {
 		"LoadMeta":     {1, func() error { _ = hasMeta(r, "none"); return nil }},
 		"ListMeta":     {1, func() error { return r.p.ListMeta(r.ctx, "", func(string, []byte) error { return nil }) }},
 		"View":         {2, func() error { v, err := r.p.View(r.ctx); return errors.Join(err, v.Close()) }}, // and its end
-		"RaiseFloor":   {2, func() error { return r.p.RaiseFloor(r.ctx, 1) }},                               // nobody is waited for
-		"refused":      {2, func() error { return anyFloor(r.p.Apply(r.ctx, r.batch("x", "a"), engine.Guard{}, true)) }},
+		"Cursor": {3, func() error { // the view, the only chunk, and the end: nothing is asked behind a chunk that is whole
+			c, err := r.p.Cursor(r.ctx, engine.Sealed, []byte("a"), []byte("b"))
+			if err != nil {
+				return err
+			}
+			for _, there := range []bool{c.First(), !c.Next(), !c.Next(), c.Prev(), !c.Next()} {
+				require.True(t, there)
+			}
+			return errors.Join(c.Err(), c.Close())
+		}},
+		"RaiseFloor": {2, func() error { return r.p.RaiseFloor(r.ctx, 1) }}, // nobody is waited for
+		"refused":    {2, func() error { return anyFloor(r.p.Apply(r.ctx, r.batch("x", "a"), engine.Guard{}, true)) }},
 		"refused resting": {3, func() error { // the transaction, its end, and the floor
 			return anyFloor(r.p.Apply(r.ctx, r.batch("x", "a"), engine.Guard{Was: []engine.Was{{ID: []byte("a")}}}, true))
 		}},
@@ -67,7 +77,7 @@ func TestRoundTrips(t *testing.T) {
 			}{c.steps, func() error { return c.make(r, "it "+c.name) }}
 		}
 	}
-	require.Len(t, trips, 12+len(changes))
+	require.Len(t, trips, 13+len(changes))
 	for name, trip := range trips {
 		if _, warm := changesByName()[name]; !warm {
 			require.NoError(t, trip.f(), name)
