@@ -310,10 +310,7 @@ func (d *DB) openToInspect(ctx context.Context) error {
 		}
 		return d.inspecting(cmp.Or(err, d.files.why()))
 	}
-	if err := d.place.Lock(); err != nil {
-		return err
-	}
-	if err := d.place.Survey(); err != nil {
+	if err := d.survey(ctx); err != nil {
 		return err
 	}
 	return d.inspecting(d.openEngine())
