@@ -14,7 +14,6 @@ import (
 	"github.com/blockseal/blockseal/block"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
-	"github.com/blockseal/blockseal/vault/local"
 )
 
 // TestSealedFiles holds that the reader gives back what is in the golden files of keyring/sealfs, of each
@@ -99,15 +98,7 @@ func TestSealedFiles(t *testing.T) {
 func TestFilesUnderAFileKEK(t *testing.T) {
 	found := backends(t)
 	ctx, work := t.Context(), t.TempDir()
-	v, err := local.Create(filepath.Join(work, "vault"), []byte("passphrase"), &local.Options{InsecureKDF: true, KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 10}})
-	require.NoError(t, err)
-	defer v.Close()
-	pem := map[string]string{}
-	for name, file := range map[string]string{"store": "kek-a1.pem", "files": "kek-a2.pem"} {
-		_, err := v.ImportKey(ctx, name, testKey(t, file), nil)
-		require.NoError(t, err)
-		pem[name] = filepath.Join("..", "..", "keyring", "testdata", "golden", file)
-	}
+	v, pem := importing(t, work, map[string]string{"store": "kek-a1.pem", "files": "kek-a2.pem"})
 	dir := filepath.Join(work, "db")
 	db, err := block.OpenDB(ctx, dir, &block.DBOptions{FileKEK: kek.New(v, vault.KeyID{Name: "files"})})
 	require.NoError(t, err)

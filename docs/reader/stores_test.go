@@ -40,15 +40,7 @@ func (w tenant) data(id string) []byte { return []byte("plaintext of " + w.name 
 func TestThreeStores(t *testing.T) {
 	found := backends(t)
 	ctx, work := t.Context(), t.TempDir()
-	v, err := local.Create(filepath.Join(work, "vault"), []byte("passphrase"), &local.Options{InsecureKDF: true, KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 10}})
-	require.NoError(t, err)
-	defer v.Close()
-	pem := map[string]string{}
-	for name, file := range map[string]string{"first": "kek-a1.pem", "second": "kek-a2.pem"} {
-		_, err := v.ImportKey(ctx, name, testKey(t, file), nil)
-		require.NoError(t, err)
-		pem[name] = filepath.Join("..", "..", "keyring", "testdata", "golden", file)
-	}
+	v, pem := importing(t, work, map[string]string{"first": "kek-a1.pem", "second": "kek-a2.pem"})
 	tenants := []tenant{
 		{name: "ada", key: "first", wrapping: keyring.ByKeyring, partition: 0},
 		{name: "café", key: "second", wrapping: keyring.ByKEK, partition: 2},
@@ -222,4 +214,18 @@ func TestGoldenExport(t *testing.T) {
 		require.Equal(t, "café's block 1", string(read(t, append(with, "--id", hex.EncodeToString([]byte("block 1")))...)))
 		require.Contains(t, string(read(t, with...)), `"name": "caf\u00e9"`)
 	}
+}
+
+// importing returns a vault with the private keys of golden files, by name, and where each of them is as PEM.
+func importing(t *testing.T, work string, files map[string]string) (v *local.Vault, pem map[string]string) {
+	v, err := local.Create(filepath.Join(work, "vault"), []byte("passphrase"), &local.Options{InsecureKDF: true, KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 10}})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, v.Close()) })
+	pem = map[string]string{}
+	for name, file := range files {
+		_, err := v.ImportKey(t.Context(), name, testKey(t, file), nil)
+		require.NoError(t, err)
+		pem[name] = filepath.Join("..", "..", "keyring", "testdata", "golden", file)
+	}
+	return v, pem
 }

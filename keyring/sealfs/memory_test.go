@@ -40,13 +40,7 @@ func TestNoKeyOnTheHeapAfterClose(t *testing.T) {
 		masked[i] = k.raw[i] ^ 0xa7
 	}
 	count := func() (n [3]int) {
-		name := filepath.Join(t.TempDir(), "heap")
-		out, err := os.Create(name)
-		require.NoError(t, err)
-		debug.WriteHeapDump(out.Fd())
-		require.NoError(t, out.Close())
-		dump, err := os.ReadFile(name)
-		require.NoError(t, err)
+		dump := heapDump(t)
 		for at := range n {
 			want := make([]byte, len(masked))
 			for i, c := range masked {
@@ -121,13 +115,7 @@ func TestNoContentOnTheHeapAfterClose(t *testing.T) {
 		return b
 	}
 	count := func() int {
-		name := filepath.Join(t.TempDir(), "heap")
-		out, err := os.Create(name)
-		require.NoError(t, err)
-		debug.WriteHeapDump(out.Fd())
-		require.NoError(t, out.Close())
-		dump, err := os.ReadFile(name)
-		require.NoError(t, err)
+		dump := heapDump(t)
 		want := content(len(masked))
 		n := bytes.Count(dump, want)
 		clear(want)
@@ -161,4 +149,15 @@ func TestNoContentOnTheHeapAfterClose(t *testing.T) {
 
 	clear(b)
 	require.Zero(t, count())
+}
+
+func heapDump(t *testing.T) []byte {
+	name := filepath.Join(t.TempDir(), "heap")
+	out, err := os.Create(name)
+	require.NoError(t, err)
+	debug.WriteHeapDump(out.Fd())
+	require.NoError(t, out.Close())
+	dump, err := os.ReadFile(name)
+	require.NoError(t, err)
+	return dump
 }

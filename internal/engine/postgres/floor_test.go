@@ -39,16 +39,21 @@ func (p *polls) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData)
 
 // watched is another process that says how often it has looked for who it waits for.
 func (r *rig) watched() (*rig, *polls) {
+	w := &polls{sql: newStatements(r.o.Schema).running}
+	return r.traced(w), w
+}
+
+// traced is another process, whose statements a tracer is told of.
+func (r *rig) traced(w pgx.QueryTracer) *rig {
 	c, err := pgxpool.ParseConfig(r.s.Conn("data", "pool_max_conns=2"))
 	require.NoError(r, err)
-	w := &polls{sql: newStatements(r.o.Schema).running}
 	c.ConnConfig.Tracer = w
 	pool, err := pgxpool.NewWithConfig(r.ctx, c)
 	require.NoError(r, err)
 	r.Cleanup(pool.Close)
 	e, err := New(r.ctx, pool, r.o)
 	require.NoError(r, err)
-	return &rig{r.TB, r.ctx, r.s, r.o, e, e.Partition(7)}, w
+	return &rig{r.TB, r.ctx, r.s, r.o, e, e.Partition(7)}
 }
 
 // raiseBeside raises the floor, and calls end when the raise waits, which it must.

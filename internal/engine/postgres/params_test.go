@@ -167,16 +167,8 @@ func TestStatementsAreNotKeptForEver(t *testing.T) {
 // The tracer of a pool's configuration is told of changes too, which do not go through the driver's Exec.
 func TestTracerIsTold(t *testing.T) {
 	r := newRig(t, shared(t))
-	c, err := pgxpool.ParseConfig(r.s.Conn("data", "pool_max_conns=2"))
-	require.NoError(t, err)
 	w := &polls{sql: newStatements(r.o.Schema).put}
-	c.ConnConfig.Tracer = w
-	pool, err := pgxpool.NewWithConfig(r.ctx, c)
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
-	e, err := New(r.ctx, pool, r.o)
-	require.NoError(t, err)
-	r.p = e.Partition(7)
+	r = r.traced(w)
 	r.put("x", "a") // and the floor is made
 	before := w.n.Load()
 	r.put("y", "a")
