@@ -80,7 +80,8 @@ func (s *Server) arrive(op, key, version string) *fault {
 }
 
 // before does what a fault does to a request before it is looked at, and reports
-// whether that was all.
+// whether that was all. A client that gives up gets no answer: it says over TLS that it
+// closes before it closes, and until then would take an empty one with status 200.
 func (f *fault) before(w http.ResponseWriter, r *http.Request) (over bool) {
 	if f.Delay > 0 {
 		t := time.NewTimer(f.Delay)
@@ -88,6 +89,7 @@ func (f *fault) before(w http.ResponseWriter, r *http.Request) (over bool) {
 		select {
 		case <-t.C:
 		case <-r.Context().Done():
+			hangUp(w)
 			return true
 		}
 	}
@@ -95,6 +97,7 @@ func (f *fault) before(w http.ResponseWriter, r *http.Request) (over bool) {
 		select {
 		case <-f.done:
 		case <-r.Context().Done():
+			hangUp(w)
 			return true
 		}
 	}

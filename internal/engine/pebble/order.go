@@ -13,14 +13,19 @@ import (
 // directory before it creates a marker: once for each MANIFEST, which is rare.
 func (f purgeFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	if strings.HasPrefix(f.PathBase(name), "marker.manifest.") {
-		d, err := f.OpenDir(f.PathDir(name))
-		if err != nil {
-			return nil, err
-		}
-		if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		if err := f.syncDir(f.PathDir(name)); err != nil {
 			return nil, err
 		}
 	}
 	file, err := f.FS.Create(name, category)
 	return inSteps(file, err, name)
+}
+
+// syncDir makes durable which files a directory has.
+func (f purgeFS) syncDir(dir string) error {
+	d, err := f.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

@@ -68,11 +68,7 @@ func (f purgeFS) removeLogs(dir string, names []string) error {
 			return err
 		}
 	}
-	d, err := f.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return f.syncDir(dir)
 }
 
 // purgeTries is how often a purge begins again because somebody opened a snapshot meanwhile and
@@ -83,8 +79,9 @@ type keyRange struct{ lower, upper []byte }
 
 // purge makes the files forget what was deleted or overwritten in ranges of keys whose values lie
 // in the tables. It calls touch, which sets a key, writes the memtables out, removes all logs that
-// there were before that, also those which Pebble keeps for recycling, compacts the ranges, and waits
-// until the earlier tables are removed.
+// there were before that, also those which Pebble keeps for recycling, compacts the ranges, waits
+// until the earlier tables are removed, and syncs the directory, without which a power failure could
+// bring them back.
 //
 // It first calls inPlace with the first key of each table in a range, or with the range's lower
 // bound if the table begins before that; inPlace writes what is there anew. A compaction leaves a
@@ -119,7 +116,10 @@ func (d *DB) purge(ctx context.Context, ranges []keyRange, touch func() error, i
 			return err
 		}
 		if calm() {
-			return d.awaitRemoval(ctx, held)
+			if err := d.awaitRemoval(ctx, held); err != nil {
+				return err
+			}
+			return d.files.syncDir(d.dir)
 		}
 		if held() {
 			break

@@ -28,7 +28,7 @@ type purgeRig struct {
 const oldA, oldB = "the value of before, which was deleted", "the value of before, which was overwritten"
 
 func newPurgeRig(t *testing.T) *purgeRig {
-	fs := vfs.NewMem()
+	fs := vfs.NewCrashableMem()
 	require.NoError(t, fs.MkdirAll("db", 0o755))
 	d := &purgeRig{openDir(t, "db", fs), t, fs}
 	set(t, d.DB, "\x02a", oldA, "\x02b", oldB, "\x02c", "stays")
@@ -155,6 +155,17 @@ func TestPurgeReachesTheDeepestLevel(t *testing.T) {
 	d := newPurgeRig(t)
 	require.NoError(t, d.purge(t.Context(), func() bool { return false }))
 	d.purged()
+}
+
+// What a purge has removed does not come back with a power failure, of which the file system keeps only
+// what was synced.
+func TestPurgeIsDurable(t *testing.T) {
+	d := newPurgeRig(t)
+	require.NoError(t, d.purge(t.Context(), func() bool { return false }))
+	left := &purgeRig{t: t, fs: d.fs.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})}
+	require.Empty(t, left.holding(oldA))
+	require.Empty(t, left.holding(oldB))
+	require.NotEmpty(t, left.holding("stays"))
 }
 
 // A purge has not ended as long as an iterator keeps a file from before.
