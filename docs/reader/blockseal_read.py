@@ -31,12 +31,10 @@ prints which store is in which partition: NEXT and each ENTRY are the values of 
 catalogue's records "next" and "store/...". "export" opens a store's export, every block of it,
 and prints what is in it; with --id it gives back one block.
 
-AES-256-GCM and RSA-OAEP come from the Python package "cryptography" or, where that
-is missing, from the openssl command line, which has no GCM to decrypt with: then
-the tag is computed here, slowly, over AES blocks from openssl. That backend passes
-keys to openssl as arguments, which every user of the machine can see meanwhile.
-argon2id is in neither the standard library nor openssl before 3.2, so that such a
-vault needs "cryptography".
+AES-256-GCM and RSA-OAEP come from the OpenSSL that Python's module ssl is linked with
+or, where that cannot be had, from the Python package "cryptography". argon2id is in
+neither the standard library nor OpenSSL before 3.2, so that such a vault needs
+"cryptography" in any case.
 
 Exit status: 0, or 1 if something is damaged, forged or does not fit, or 2 for bad
 usage. Nothing is written or printed that has not been authenticated, but for
@@ -46,13 +44,13 @@ have a hash and, the identity without a document, no key.
 
 import argparse
 import base64
+import ctypes
 import hashlib
 import hmac
 import json
 import os
 import re
 import struct
-import subprocess
 import sys
 
 
@@ -100,82 +98,112 @@ class Cryptography:
         except ValueError:
             return None
 
-    def argon2id(self, passphrase, salt, passes, memory, lanes):
-        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-        return Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory).derive(passphrase)
-
-
-class OpenSSL:
-    """The openssl command line for AES and RSA; GCM's GHASH in Python."""
+class LibCrypto:
+    """OpenSSL's library, the one that Python's own module ssl is linked with."""
 
     def __init__(self):
-        self._run(["version"], b"")
+        import _ssl  # may be missing
 
-    def _run(self, args, data):
-        try:
-            p = subprocess.run(["openssl", *args], input=data, capture_output=True, check=False)
-        except FileNotFoundError as e:
-            raise ImportError("there is no openssl command") from e
-        return p.stdout if p.returncode == 0 else None
+        lib = ctypes.CDLL(getattr(_ssl, "__file__", None))  # which finds what is in the libraries of that one, too
+        pointer, size = ctypes.c_void_p, ctypes.c_size_t
+
+        def function(name, result, *arguments):
+            try:
+                f = getattr(lib, name)
+            except AttributeError as e:
+                raise ImportError(f"Python's OpenSSL has no {name}") from e
+            f.restype, f.argtypes = result, arguments
+            return f
+
+        number, text = ctypes.c_int, ctypes.c_char_p
+        self.cipher = function("EVP_aes_256_gcm", pointer)
+        self.cipher_new = function("EVP_CIPHER_CTX_new", pointer)
+        self.cipher_free = function("EVP_CIPHER_CTX_free", None, pointer)
+        self.cipher_ctrl = function("EVP_CIPHER_CTX_ctrl", number, pointer, number, number, text)
+        self.decrypt_init = function("EVP_DecryptInit_ex", number, pointer, pointer, pointer, text, text)
+        self.decrypt_update = function("EVP_DecryptUpdate", number, pointer, text, ctypes.POINTER(number), text, number)
+        self.decrypt_final = function("EVP_DecryptFinal_ex", number, pointer, text, ctypes.POINTER(number))
+        self.bio_new = function("BIO_new_mem_buf", pointer, text, number)
+        self.bio_free = function("BIO_free", number, pointer)
+        self.read_key = function("PEM_read_bio_PrivateKey", pointer, pointer, pointer, pointer, text)
+        self.key_free = function("EVP_PKEY_free", None, pointer)
+        self.public = function("i2d_PUBKEY", number, pointer, ctypes.POINTER(text))
+        self.rsa_new = function("EVP_PKEY_CTX_new", pointer, pointer, pointer)
+        self.rsa_free = function("EVP_PKEY_CTX_free", None, pointer)
+        self.rsa_init = function("EVP_PKEY_decrypt_init", number, pointer)
+        self.rsa_ctrl = function("EVP_PKEY_CTX_ctrl_str", number, pointer, text, text)
+        self.rsa_decrypt = function("EVP_PKEY_decrypt", number, pointer, text, ctypes.POINTER(size), text, size)
 
     def gcm_open(self, key, nonce, ciphertext_and_tag, aad):
-        # NIST SP 800-38D, section 7.2, for a 96-bit nonce and a 128-bit tag.
+        if len(key) != 32 or len(nonce) != 12:
+            raise Refused("AES-256-GCM takes a key of 32 bytes and a nonce of 12")
         ciphertext, tag = ciphertext_and_tag[:-16], ciphertext_and_tag[-16:]
-        blocks = self._run(["enc", "-aes-256-ecb", "-nopad", "-K", key.hex()], bytes(16) + nonce + b"\0\0\0\1")
-        if blocks is None or len(blocks) != 32:
-            raise Refused("openssl does not encrypt AES blocks")
-        h, mask = blocks[:16], blocks[16:]
-        want = bytes(a ^ b for a, b in zip(ghash(h, aad, ciphertext), mask))
-        if not hmac.compare_digest(want, tag):
-            return None
-        if not ciphertext:
-            return b""
-        return self._run(["enc", "-aes-256-ctr", "-K", key.hex(), "-iv", (nonce + b"\0\0\0\2").hex()], ciphertext)
+        out, n = ctypes.create_string_buffer(len(ciphertext) + 16), ctypes.c_int()
+        c = self.cipher_new()
+        try:
+            begun = (self.decrypt_init(c, self.cipher(), None, key, nonce) == 1
+                     and self.cipher_ctrl(c, 0x11, 16, tag) == 1  # EVP_CTRL_AEAD_SET_TAG
+                     and (not aad or self.decrypt_update(c, None, n, aad, len(aad)) == 1)
+                     and (not ciphertext or self.decrypt_update(c, out, n, ciphertext, len(ciphertext)) == 1))
+            if not begun:
+                raise Refused("OpenSSL does not decrypt AES-256-GCM")
+            done = ctypes.create_string_buffer(16)
+            return out.raw[: len(ciphertext)] if self.decrypt_final(c, done, n) == 1 else None
+        finally:
+            self.cipher_free(c)
+
+    def _load(self, path):
+        with open(path, "rb") as f:
+            pem = f.read()
+        bio = self.bio_new(pem, len(pem))
+        key = self.read_key(bio, None, None, b"")  # an empty passphrase, so that nobody is asked for one
+        self.bio_free(bio)
+        if not key:
+            raise Refused(f"OpenSSL does not read a private key from {path}")
+        return key
 
     def spki(self, path):
-        der = self._run(["pkey", "-in", path, "-pubout", "-outform", "DER"], b"")
-        if der is None:
-            raise Refused(f"openssl does not read a private key from {path}")
-        return der
+        key = self._load(path)
+        out = ctypes.create_string_buffer(max(0, self.public(key, None)))
+        self.public(key, ctypes.byref(ctypes.cast(out, ctypes.c_char_p)))
+        self.key_free(key)
+        return out.raw
 
     def oaep(self, path, ciphertext):
-        return self._run(
-            ["pkeyutl", "-decrypt", "-inkey", path, "-pkeyopt", "rsa_padding_mode:oaep",
-             "-pkeyopt", "rsa_oaep_md:sha256", "-pkeyopt", "rsa_mgf1_md:sha256"], ciphertext)
+        key = self._load(path)
+        c = self.rsa_new(key, None)
+        out, n = ctypes.create_string_buffer(8192), ctypes.c_size_t(8192)
+        try:
+            begun = (self.rsa_init(c) == 1
+                     and self.rsa_ctrl(c, b"rsa_padding_mode", b"oaep") == 1
+                     and self.rsa_ctrl(c, b"rsa_oaep_md", b"sha256") == 1
+                     and self.rsa_ctrl(c, b"rsa_mgf1_md", b"sha256") == 1)
+            if not begun:
+                raise Refused(f"OpenSSL does not decrypt with RSA-OAEP by the key in {path}")
+            return out.raw[: n.value] if self.rsa_decrypt(c, out, n, ciphertext, len(ciphertext)) == 1 else None
+        finally:
+            self.rsa_free(c)
+            self.key_free(key)
 
-    def argon2id(self, *_):
-        raise Refused("the vault's passphrase KDF is argon2id, which needs the Python package cryptography")
 
-
-def ghash(h, aad, ciphertext):
-    """GHASH of NIST SP 800-38D, section 6.4, over aad and ciphertext."""
-    table = [int.from_bytes(h, "big")]  # h times x^i, for each bit of a block
-    for _ in range(127):
-        v = table[-1]
-        table.append((v >> 1) ^ ((0xE1 << 120) if v & 1 else 0))
-    pad = lambda b: b + bytes(-len(b) % 16)
-    data = pad(aad) + pad(ciphertext) + struct.pack(">QQ", 8 * len(aad), 8 * len(ciphertext))
-    y = 0
-    for i in range(0, len(data), 16):
-        y ^= int.from_bytes(data[i : i + 16], "big")
-        z = 0
-        for bit in range(128):
-            if y >> (127 - bit) & 1:
-                z ^= table[bit]
-        y = z
-    return y.to_bytes(16, "big")
+def argon2id(passphrase, salt, passes, memory, lanes):
+    try:
+        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+    except ImportError as e:
+        raise Refused("the vault's passphrase KDF is argon2id, which needs the Python package cryptography") from e
+    return Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory).derive(passphrase)
 
 
 def choose(name):
-    if name == "openssl":
-        return OpenSSL()
-    try:
+    if name == "cryptography":
         return Cryptography()
+    try:
+        return LibCrypto()
     except ImportError:
-        if name == "cryptography":
+        if name == "libcrypto":
             raise
-        return OpenSSL()
+        return Cryptography()
 
 
 # --- docs/format.md ---------------------------------------------------------
@@ -285,7 +313,7 @@ def open_vault(backend, data, passphrase):
     kdf, passes, memory, lanes = struct.unpack_from(">BIIB", data, 26)
     salt, size = data[36:68], struct.unpack_from(">I", data, 136)[0]
     if kdf == 1:
-        key = backend.argon2id(passphrase, salt, passes, memory, lanes)
+        key = argon2id(passphrase, salt, passes, memory, lanes)
     elif kdf == 2:
         key = hashlib.pbkdf2_hmac("sha256", passphrase, salt, passes, 32)
     else:
@@ -584,7 +612,7 @@ def header_json(h):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", choices=["auto", "cryptography", "openssl"], default="auto")
+    parser.add_argument("--backend", choices=["auto", "cryptography", "libcrypto"], default="auto")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("inspect", "keyring", "block", "file"):
         c = commands.add_parser(name)

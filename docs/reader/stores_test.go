@@ -38,7 +38,7 @@ func (w tenant) data(id string) []byte { return []byte("plaintext of " + w.name 
 // where, opens the blocks of each with its own KEK and with no other, checks what each says of itself,
 // and reads what was exported.
 func TestThreeStores(t *testing.T) {
-	found := backends(t)
+	backends(t)
 	ctx, work := t.Context(), t.TempDir()
 	v, pem := importing(t, work, map[string]string{"first": "kek-a1.pem", "second": "kek-a2.pem"})
 	tenants := []tenant{
@@ -104,87 +104,85 @@ func TestThreeStores(t *testing.T) {
 	identity := filepath.Join(dir, "BLOCKSEAL")
 	text, err := os.ReadFile(identity)
 	require.NoError(t, err)
-	for _, backend := range found {
-		for i, w := range tenants {
-			t.Run(fmt.Sprintf("%s, %+q", backend, w.name), func(t *testing.T) {
-				parts := t.TempDir()
-				document, records, sealed := export(t, dir, w.partition)
-				doc := write(t, parts, "document", document)
-				with := func(command string, more ...string) []string {
-					return append(append([]string{"--backend", backend, command}, more...), "--kek", pem[w.key])
-				}
+	for i, w := range tenants {
+		t.Run(fmt.Sprintf("%+q", w.name), func(t *testing.T) {
+			parts := t.TempDir()
+			document, records, sealed := export(t, dir, w.partition)
+			doc := write(t, parts, "document", document)
+			with := func(command string, more ...string) []string {
+				return append(append([]string{command}, more...), "--kek", pem[w.key])
+			}
 
-				// What the directory says, and what the store in the partition says of that.
-				var in struct {
-					Instance  string
-					Stores    uint32
-					State     string
-					Instances map[uint32]string
-					Files     []struct{ Name string }
-				}
-				number := []string{"--partition", fmt.Sprint(w.partition)}
-				require.NoError(t, json.Unmarshal(read(t, append(with("identity", identity, doc), number...)...), &in))
-				require.EqualValues(t, 4, in.Stores)
-				require.Equal(t, "closed", in.State)
-				require.NotEmpty(t, in.Files)
-				var ring struct {
-					Store       string `json:"store"`
-					Instance    string `json:"instance"`
-					Fingerprint string `json:"store_fingerprint"`
-				}
-				require.NoError(t, json.Unmarshal(read(t, with("keyring", doc)...), &ring))
-				require.Equal(t, w.id, ring.Store)
-				require.Equal(t, w.fingerprint, ring.Fingerprint)
-				require.Equal(t, ring.Instance, in.Instances[w.partition])
-				require.Len(t, in.Instances, 3)
-				other := tenants[(i+1)%len(tenants)].partition
-				refused(t, "was not made by the store in partition", append(with("identity", identity, doc), "--partition", fmt.Sprint(other))...)
-				// Its blocks, as they are in the engine.
-				require.Len(t, records, len(ids))
-				for _, id := range ids {
-					open := with("block", doc, "--id", hex.EncodeToString([]byte(id)), "--record", write(t, parts, "record", records[id]), "--sealed", write(t, parts, "sealed", sealed[id]))
-					require.Equal(t, w.data(id), read(t, open...))
-				}
-				// Another store's, in the place of its own.
-				_, theirs, blocks := export(t, dir, other)
-				require.NotEqual(t, records["block 1"], theirs["block 1"])
-				refused(t, "does not authenticate", with("block", doc, "--id", hex.EncodeToString([]byte("block 2")),
-					"--record", write(t, parts, "record", records["block 2"]), "--sealed", write(t, parts, "sealed", blocks["block 2"]))...)
+			// What the directory says, and what the store in the partition says of that.
+			var in struct {
+				Instance  string
+				Stores    uint32
+				State     string
+				Instances map[uint32]string
+				Files     []struct{ Name string }
+			}
+			number := []string{"--partition", fmt.Sprint(w.partition)}
+			require.NoError(t, json.Unmarshal(read(t, append(with("identity", identity, doc), number...)...), &in))
+			require.EqualValues(t, 4, in.Stores)
+			require.Equal(t, "closed", in.State)
+			require.NotEmpty(t, in.Files)
+			var ring struct {
+				Store       string `json:"store"`
+				Instance    string `json:"instance"`
+				Fingerprint string `json:"store_fingerprint"`
+			}
+			require.NoError(t, json.Unmarshal(read(t, with("keyring", doc)...), &ring))
+			require.Equal(t, w.id, ring.Store)
+			require.Equal(t, w.fingerprint, ring.Fingerprint)
+			require.Equal(t, ring.Instance, in.Instances[w.partition])
+			require.Len(t, in.Instances, 3)
+			other := tenants[(i+1)%len(tenants)].partition
+			refused(t, "was not made by the store in partition", append(with("identity", identity, doc), "--partition", fmt.Sprint(other))...)
+			// Its blocks, as they are in the engine.
+			require.Len(t, records, len(ids))
+			for _, id := range ids {
+				open := with("block", doc, "--id", hex.EncodeToString([]byte(id)), "--record", write(t, parts, "record", records[id]), "--sealed", write(t, parts, "sealed", sealed[id]))
+				require.Equal(t, w.data(id), read(t, open...))
+			}
+			// Another store's, in the place of its own.
+			_, theirs, blocks := export(t, dir, other)
+			require.NotEqual(t, records["block 1"], theirs["block 1"])
+			refused(t, "does not authenticate", with("block", doc, "--id", hex.EncodeToString([]byte("block 2")),
+				"--record", write(t, parts, "record", records["block 2"]), "--sealed", write(t, parts, "sealed", blocks["block 2"]))...)
 
-				// Its export, from end to end.
-				stream := write(t, parts, "stream", w.export)
-				var arrived struct {
-					Name, Store string
-					Fingerprint string `json:"store_fingerprint"`
-					Blocks      map[string]int
+			// Its export, from end to end.
+			stream := write(t, parts, "stream", w.export)
+			var arrived struct {
+				Name, Store string
+				Fingerprint string `json:"store_fingerprint"`
+				Blocks      map[string]int
+			}
+			require.NoError(t, json.Unmarshal(read(t, with("export", stream)...), &arrived))
+			require.Equal(t, w.name, arrived.Name)
+			require.Equal(t, w.id, arrived.Store)
+			require.Equal(t, w.fingerprint, arrived.Fingerprint)
+			require.Len(t, arrived.Blocks, len(ids))
+			for _, id := range ids {
+				require.Equal(t, len(w.data(id)), arrived.Blocks[hex.EncodeToString([]byte(id))])
+			}
+			require.Equal(t, w.data("block 1"), read(t, with("export", stream, "--id", hex.EncodeToString([]byte("block 1")))...))
+			if i > 0 {
+				return // what is refused is refused of one store
+			}
+			refused(t, "has no block of that id", with("export", stream, "--id", "ff")...)
+			refused(t, "has made no tag", append(with("identity", identity, doc), "--partition", "1")...)
+			refused(t, "cut off or damaged", "identity", write(t, parts, "cut", text[:len(text)-2]))
+			refused(t, "is cut off", with("export", write(t, parts, "cut", w.export[:len(w.export)-1]))...)
+			refused(t, "goes on after its end", with("export", write(t, parts, "more", append(bytes.Clone(w.export), 0)))...)
+			altered := bytes.Clone(w.export)
+			altered[len(altered)-100] ^= 1
+			refused(t, "the export is damaged", with("export", write(t, parts, "altered", altered))...)
+			for key := range pem {
+				if key != w.key {
+					refused(t, "whose private key was not given", "export", stream, "--kek", pem[key])
 				}
-				require.NoError(t, json.Unmarshal(read(t, with("export", stream)...), &arrived))
-				require.Equal(t, w.name, arrived.Name)
-				require.Equal(t, w.id, arrived.Store)
-				require.Equal(t, w.fingerprint, arrived.Fingerprint)
-				require.Len(t, arrived.Blocks, len(ids))
-				for _, id := range ids {
-					require.Equal(t, len(w.data(id)), arrived.Blocks[hex.EncodeToString([]byte(id))])
-				}
-				require.Equal(t, w.data("block 1"), read(t, with("export", stream, "--id", hex.EncodeToString([]byte("block 1")))...))
-				if i > 0 {
-					return // what is refused is refused of one store
-				}
-				refused(t, "has no block of that id", with("export", stream, "--id", "ff")...)
-				refused(t, "has made no tag", append(with("identity", identity, doc), "--partition", "1")...)
-				refused(t, "cut off or damaged", "identity", write(t, parts, "cut", text[:len(text)-2]))
-				refused(t, "is cut off", with("export", write(t, parts, "cut", w.export[:len(w.export)-1]))...)
-				refused(t, "goes on after its end", with("export", write(t, parts, "more", append(bytes.Clone(w.export), 0)))...)
-				altered := bytes.Clone(w.export)
-				altered[len(altered)-100] ^= 1
-				refused(t, "the export is damaged", with("export", write(t, parts, "altered", altered))...)
-				for key := range pem {
-					if key != w.key {
-						refused(t, "whose private key was not given", "--backend", backend, "export", stream, "--kek", pem[key])
-					}
-				}
-			})
-		}
+			}
+		})
 	}
 }
 
@@ -209,11 +207,10 @@ func catalogueRows(t *testing.T, dir string) map[string][]byte {
 // The golden directory's export, which no release of the library need be there to read.
 func TestGoldenExport(t *testing.T) {
 	golden := filepath.Join("..", "..", "block", "testdata", "golden")
-	for _, backend := range backends(t) {
-		with := []string{"--backend", backend, "export", filepath.Join(golden, "export-3"), "--kek", filepath.Join(golden, "kek.pem")}
-		require.Equal(t, "café's block 1", string(read(t, append(with, "--id", hex.EncodeToString([]byte("block 1")))...)))
-		require.Contains(t, string(read(t, with...)), `"name": "caf\u00e9"`)
-	}
+	backends(t)
+	with := []string{"export", filepath.Join(golden, "export-3"), "--kek", filepath.Join(golden, "kek.pem")}
+	require.Equal(t, "café's block 1", string(read(t, append(with, "--id", hex.EncodeToString([]byte("block 1")))...)))
+	require.Contains(t, string(read(t, with...)), `"name": "caf\u00e9"`)
 }
 
 // importing returns a vault with the private keys of golden files, by name, and where each of them is as PEM.
