@@ -335,7 +335,11 @@ func (r *Keyring) setStatus(to Status, cause error) {
 	r.mu.Lock()
 	from := r.state.Status
 	news := from != to || (to == Inaccessible && !sameCause(r.state.Cause, cause))
-	if from != to {
+	switch {
+	case from == to:
+	case to == Inaccessible: // as endSession has told everybody, however long it waited
+		r.state.Since = r.locked.Load().since
+	default:
 		r.state.Since = r.clock.Now()
 	}
 	r.state.Status, r.state.Cause = to, cause

@@ -13,7 +13,7 @@ import (
 )
 
 // A lock refuses new operations at once, and is announced only when the last one
-// that was in flight has ended.
+// that was in flight has ended. The state says then since when operations were refused.
 func TestLockWaitsForWhatIsInFlight(t *testing.T) {
 	g := newRig(t)
 	var announced atomic.Bool
@@ -30,6 +30,7 @@ func TestLockWaitsForWhatIsInFlight(t *testing.T) {
 	require.NoError(t, err)
 	g.vault.Revoke(vault.OpUnwrapKey)
 	done := make(chan error, 1)
+	var said error
 	go func() { done <- r.Revalidate(t.Context()) }()
 	require.Eventually(t, func() bool {
 		h, err := r.Acquire()
@@ -39,6 +40,7 @@ func TestLockWaitsForWhatIsInFlight(t *testing.T) {
 		}
 		require.ErrorIs(t, err, keyring.ErrInaccessible)
 		require.ErrorIs(t, err, vault.ErrAccessDenied)
+		said = err
 		return true
 	}, time.Minute, time.Millisecond)
 	// Nothing new begins, what has begun goes on, and the state does not say yet
@@ -54,8 +56,10 @@ func TestLockWaitsForWhatIsInFlight(t *testing.T) {
 	case <-time.After(20 * time.Millisecond):
 	}
 
+	g.clock.Advance(3 * time.Second)
 	inFlight.Release()
 	require.ErrorIs(t, <-done, vault.ErrAccessDenied)
 	require.Equal(t, keyring.Inaccessible, r.State().Status)
+	require.ErrorContains(t, said, "inaccessible since "+r.State().Since.UTC().Format(time.RFC3339)+":")
 	require.Eventually(t, announced.Load, time.Minute, time.Millisecond)
 }

@@ -242,8 +242,8 @@ func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 	}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.anchor()
-	r.state = State{Status: Inaccessible, Since: r.clock.Now(), Cause: errUnchecked}
 	r.locked.Store(&lockedError{since: r.clock.Now(), cause: errUnchecked})
+	r.state = State{Status: Inaccessible, Since: r.locked.Load().since, Cause: errUnchecked}
 	return r
 }
 

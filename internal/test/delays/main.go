@@ -87,9 +87,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	defer os.RemoveAll(work)
 	if o.keep == "" {
-		if o.keep, err = os.MkdirTemp("", "delays-failed"); err != nil {
-			return err
-		}
+		o.keep, err = os.MkdirTemp("", "delays-failed")
+	} else {
+		err = os.MkdirAll(o.keep, 0o700)
+	}
+	if err != nil {
+		return err
 	}
 	overlay, err := writeOverlay(ctx, work)
 	if err != nil {
