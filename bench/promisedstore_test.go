@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/engine/pebble"
 	"github.com/blockseal/blockseal/keyring"
 )
 
@@ -76,18 +77,35 @@ func (s *promisedStore) get(id, dst []byte) ([]byte, error) {
 }
 
 func (s *promisedStore) scan(f func(id, data []byte) error) error {
+	return s.walk(nil, nil, false, f)
+}
+
+// walk goes over the blocks whose ids are from lower to below upper, or back. A nil bound is none.
+func (s *promisedStore) walk(lower, upper []byte, back bool, f func(id, data []byte) error) error {
 	p := s.sealers.Get().(*promised)
 	defer s.sealers.Put(p)
-	wrapped, err := s.NewIter([]byte(records), []byte(prefix))
+	within := func(space, next string) (*pebble.Iter, error) {
+		from, to := append([]byte(space), lower...), []byte(next)
+		if upper != nil {
+			to = append([]byte(space), upper...)
+		}
+		return s.NewIter(from, to)
+	}
+	wrapped, err := within(records, prefix)
 	if err != nil {
 		return err
 	}
-	blocks, err := s.NewIter([]byte(prefix), []byte("\x04"))
+	blocks, err := within(prefix, "\x04")
 	if err != nil {
 		return errors.Join(err, wrapped.Close())
 	}
-	wrapped.First()
-	for ok := blocks.First(); ok && err == nil; ok = blocks.Next() {
+	first, next := (*pebble.Iter).First, (*pebble.Iter).Next
+	if back {
+		first, next = (*pebble.Iter).Last, (*pebble.Iter).Prev
+	}
+	first(wrapped)
+	var dst []byte
+	for ok := first(blocks); ok && err == nil; ok = next(blocks) {
 		var record, sealed []byte
 		if record, err = wrapped.Value(); err != nil {
 			break
@@ -95,10 +113,10 @@ func (s *promisedStore) scan(f func(id, data []byte) error) error {
 		if sealed, err = blocks.Value(); err != nil {
 			break
 		}
-		if s.dst, err = p.open(s.dst[:0], record[recordHead:], sealed); err == nil {
-			err = f(blocks.Key()[len(prefix):], s.dst)
+		if dst, err = p.open(dst[:0], record[recordHead:], sealed); err == nil {
+			err = f(blocks.Key()[len(prefix):], dst)
 		}
-		wrapped.Next()
+		next(wrapped)
 	}
 	return errors.Join(err, blocks.Err(), wrapped.Err(), blocks.Close(), wrapped.Close())
 }

@@ -2,8 +2,10 @@ package bench
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"sync"
 	"testing"
@@ -14,6 +16,8 @@ import (
 // BenchmarkScanBound is a scan of all blocks, forward and back, in turns with what no scan can beat:
 // GOMAXPROCS goroutines that open as many blocks which lie in memory, each a share of its own, with
 // the least that the promises take. They read nothing from an engine, keep no order and hand out nothing.
+// impl=promised is as many goroutines that read as well, each a share of plain Pebble with a second entry for
+// each block: what a scan could come to that has to read, and still neither keeps an order nor hands out anything.
 // An operation is a scan.
 func BenchmarkScanBound(b *testing.B) {
 	n, size := 10_000, 4<<10
@@ -48,6 +52,45 @@ func BenchmarkScanBound(b *testing.B) {
 			b.ReportAllocs()
 			turns(b, 1, scan, "bound", bound)
 		})
+		b.Run(fmt.Sprintf("size=%d/order=%s/impl=promised", size, order), func(b *testing.B) {
+			scan := readers(filled(b, openPromised(random(32)), false, n, size).(*promisedStore), n, back)
+			if err := scan(); err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(int64(n * size))
+			b.ReportAllocs()
+			turns(b, 1, scan, "bound", bound)
+		})
+	}
+}
+
+// readers returns what reads and opens a store's n blocks with as many goroutines as there are
+// processors, each a share of the ids, which lie evenly.
+func readers(s *promisedStore, n int, back bool) func() error {
+	workers := runtime.GOMAXPROCS(0)
+	at := func(g int) []byte {
+		if g == 0 || g == workers {
+			return nil
+		}
+		return binary.BigEndian.AppendUint64(nil, math.MaxUint64/uint64(workers)*uint64(g))
+	}
+	return func() error {
+		var wg sync.WaitGroup
+		errs, read := make([]error, workers), make([]int, workers)
+		for g := range workers {
+			wg.Go(func() {
+				errs[g] = s.walk(at(g), at(g+1), back, func(_, _ []byte) error { read[g]++; return nil })
+			})
+		}
+		wg.Wait()
+		all := 0
+		for _, r := range read {
+			all += r
+		}
+		if all != n {
+			errs = append(errs, fmt.Errorf("%d blocks were read, not %d", all, n))
+		}
+		return errors.Join(errs...)
 	}
 }
 

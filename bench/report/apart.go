@@ -85,7 +85,7 @@ func (c apart) markdown(r *results) string {
 
 // draw makes the chart of the targets that have a tick.
 func (c apart) draw(s *source) (panel, bool) {
-	b := bars{style: textStyle(9.5, ink, false), from: 1, sets: []set{{label: "measured", color: colour(ours)}, {label: "bound", color: gray(150)}}}
+	b := bars{style: textStyle(8, ink, false), from: 1, sets: []set{{label: "measured", color: colour(ours)}, {label: "bound", color: gray(150)}}}
 	var names []string
 	ok := false
 	for _, t := range c.targets() {

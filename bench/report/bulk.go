@@ -15,17 +15,19 @@ func bulkTargets() (t []target) {
 		t = append(t, atLeast(0.80, fmt.Sprintf("load of blocks of %s, rate in times of plain Pebble's", size(n)), fmt.Sprintf("Load/size=%d", n), "pebble"))
 	}
 	for _, order := range []string{"forward", "reverse"} {
-		t = append(t, atLeast(0.95, "scan, 4 KiB, "+order+", rate in times of as many goroutines' that only open", "ScanBound/size=4096/order="+order, "bound"))
+		t = append(t, atLeast(0.95, "scan, 4 KiB, "+order+", rate in times of as many goroutines' that only open", "ScanBound/size=4096/order="+order, "bound").boundBy("promised", 0.95))
 	}
 	for _, order := range []string{"forward", "reverse"} {
 		t = append(t, atMost(1, "scan that stops after 10 blocks, "+order+", time in times of 10 Gets'", "ScanStart/order="+order, "gets", seconds))
 	}
 	for _, op := range []struct{ label, unit string }{{"Get", "get"}, {"Put", "put"}} {
 		for _, q := range []string{"p99", "p99.9"} {
+			unit := op.unit + "-" + q + "-times"
 			t = append(t, target{label: fmt.Sprintf("%s 4 KiB among 8 goroutines' beside 1 GiB of heap, %s in times of plain Pebble's", op.label, q), atMost: true, limit: 1.3,
-				measure: func(r *results) ([]float64, string) {
-					return values(r.get("Mixed/size=4096", ours, op.unit+"-"+q+"-times")), ""
-				}})
+				measure: func(r *results) ([]float64, string) { return values(r.get("Mixed/size=4096", ours, unit)), "" },
+				bound: bound{label("promised"), 0.95, func(r *results) []float64 {
+					return values(r.get("Mixed/size=4096", "promised", unit))
+				}}})
 		}
 	}
 	return t

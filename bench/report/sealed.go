@@ -17,7 +17,7 @@ func sealedTargets() (t []target) {
 	}
 	for _, put := range []struct{ label, size string }{{"200 B", "200"}, {"4 KiB", "4096"}} {
 		for _, batch := range []string{"1", "16"} {
-			rate(0.95, fmt.Sprintf("Put %s\n%s", put.label, batch), fmt.Sprintf("Put %s, synced, batch of %s", put.label, batch), fmt.Sprintf("FilesRatio/put/size=%s,batch=%s", put.size, batch))
+			rate(0.95, fmt.Sprintf("Put\n%s\n%s", put.label, batch), fmt.Sprintf("Put %s, synced, batch of %s", put.label, batch), fmt.Sprintf("FilesRatio/put/size=%s,batch=%s", put.size, batch))
 		}
 	}
 	loads := []struct{ label, name string }{{"4 KiB", "size=4096"}, {"400 B, compressed", "size=400,compressed"}, {"4 KiB in blob files", "size=4096,blob"}}
