@@ -19,7 +19,8 @@ import (
 
 // runner has read Python's modules and the script once, and runs that, from its beginning, in a process of
 // its own for each line of standard input: to start Python anew takes ten times as long as what the
-// script does. The package cryptography is read by those who use it: to fork with it takes longer. It answers with the exit status.
+// script does. The package cryptography is read by those who use it: to fork with it takes longer. It
+// answers with the exit status.
 const runner = `
 import json, os, sys, traceback
 import argparse, base64, ctypes, hashlib, hmac, re, ssl, struct
