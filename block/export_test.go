@@ -134,6 +134,21 @@ func (s *Store) LookAtCopies(ctx context.Context) error {
 // Unspoil lets a batch that refused a change be tried with another one.
 func (b *Batch) Unspoil() { b.err = nil }
 
+// Weigh makes a batch that was used count n bytes more than it has, until undo is called.
+func (b *Batch) Weigh(n int) (undo func()) {
+	light := b.b
+	b.b = heavy{light, n}
+	return func() { b.b = light }
+}
+
+// heavy is a batch that counts more bytes than it has.
+type heavy struct {
+	engine.Batch
+	more int
+}
+
+func (h heavy) Size() int { return h.Batch.Size() + h.more }
+
 // SetReceipt replaces what is kept of the receipt of the store that was in a partition.
 func (d *DB) SetReceipt(t testing.TB, number uint32, value []byte) {
 	t.Helper()
