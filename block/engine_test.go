@@ -22,7 +22,7 @@ import (
 
 // openOn creates a store in an engine that is in no directory.
 func openOn(t *testing.T, db engine.Engine, v *vaulttest.Vault, key vault.KeyID, wrapping keyring.Wrapping) *Store {
-	o, err := (&Options{RecordCache: 1 << 20, RowCache: 1 << 20, ManualRewrap: true, Keyring: keyring.Options{Wrapping: wrapping}}).withDefaults()
+	o, err := (&Options{RecordCache: 1 << 20, RowCache: 1 << 20, ManualRewrap: true, VaultRate: 1 << 30, Keyring: keyring.Options{Wrapping: wrapping}}).withDefaults()
 	require.NoError(t, err)
 	k := kek.New(v, key)
 	do, err := o.alone().withDefaults()
