@@ -100,7 +100,7 @@ func TestRun(t *testing.T) {
 	require.NoError(t, json.Unmarshal(b, &m))
 	require.Len(t, m.Create.Create, 10)
 	require.EqualValues(t, 3, m.Create.Calls)
-	require.Equal(t, 30, m.Restart.Calls, "three for each that was asked for")
+	require.GreaterOrEqual(t, m.Restart.Calls, 30, "three for each that was asked for, and regular checks, whose moments are drawn by lot")
 	require.Zero(t, m.Restart.Refused)
 	require.Len(t, m.Use, 2)
 	for _, u := range m.Use {
