@@ -5,8 +5,8 @@
 //
 // Each benchmark runs in a process of its own, all of them once a round, so that what is
 // compared is never far apart in time. A ratio is taken within a round, and within a
-// benchmark if it was measured in turns with its baseline; what is reported is the median
-// over the rounds, with the lowest and the highest.
+// benchmark if it was measured in turns with its baseline, where it is the median over the
+// pairs of turns; what is reported is the median over the rounds, with the lowest and the highest.
 //
 // It writes raw.txt, which benchstat reads, machine.txt, the charts as PNG, and
 // index.html, which is complete in itself. With -in it runs nothing and makes the page

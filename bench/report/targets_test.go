@@ -172,6 +172,24 @@ func TestPeersAreJudgedByTheLeastWork(t *testing.T) {
 	require.Equal(t, verdict{Label: v.Label, Want: "≥ 1.90", First: "≥ 3.00", Measured: "1.92", Bound: "2.00", Verdict: met}, v, "in turns, and not by itself")
 }
 
+// Of turns the median over the pairs is judged, on either side's row, and their noise by the same: a few turns that
+// met the disk make a sum that is not like any of them.
+func TestMediansOfTurnsAreJudged(t *testing.T) {
+	for _, rows := range []string{
+		"pebble 1 5000 ns/op\nBenchmarkPutLent/size=65536/batch=16/impl=blockseal 1 1000 ns/op 500 pebble-ns/op 0.94 pebble-rate\n",
+		"pebble 1 5000 ns/op 500 blockseal-ns/op 1.0638 blockseal-rate\nBenchmarkPutLent/size=65536/batch=16/impl=blockseal 1 1000 ns/op\n",
+	} {
+		for verdict, own := range map[string][]string{inNoise: {"0.98", "1.03", "1.00"}, notMet: {"1.001", "0.999", "1.000"}} {
+			r := newResults()
+			for _, rate := range own {
+				require.NoError(t, r.parse(rate, []byte("BenchmarkPutLent/size=65536/batch=16/impl="+strings.Replace(rows, "\n", " "+rate+" pebble-rate\n", 1))))
+			}
+			v := find(t, judge(r), "Batches", "lent batch of 16 blocks of 64 KiB, synced, rate in times of plain Pebble's")
+			require.Equal(t, []string{"0.94", verdict}, []string{v.Measured, v.Verdict}, rows)
+		}
+	}
+}
+
 // A miss that is no larger than what a side differs from itself in turns is said to be one.
 func TestJudgeKnowsItsNoise(t *testing.T) {
 	for verdict, own := range map[string][]int{inNoise: {950, 1060, 1000}, notMet: {998, 1002, 1000}} {
