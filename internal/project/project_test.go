@@ -186,3 +186,22 @@ func TestFilesAreShort(t *testing.T) {
 		require.NoError(t, err)
 	}
 }
+
+// The shell reads each script to its end: one that it does not would run nothing of what must hold.
+func TestScriptsParse(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("there is no bash here: the scripts were NOT looked at")
+	}
+	scripts := []string{"../../.ci/run"}
+	for _, pattern := range []string{"../../examples/*/*.sh", "../../internal/keyfile/testdata/import/*.sh"} {
+		some, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, some, pattern)
+		scripts = append(scripts, some...)
+	}
+	for _, script := range scripts {
+		out, err := exec.Command(bash, "-n", script).CombinedOutput()
+		require.NoError(t, err, "%s: %s", script, out)
+	}
+}
