@@ -37,6 +37,15 @@ func values(samples []sample) []float64 {
 	return out
 }
 
+// ones are as many samples of the same rounds, each 1.
+func ones(of []sample) []sample {
+	out := slices.Clone(of)
+	for i := range out {
+		out[i].value = 1
+	}
+	return out
+}
+
 // ratios returns a/b for each round that has both.
 func ratios(a, b []sample) []float64 {
 	base := make(map[int]float64, len(b))

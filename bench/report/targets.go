@@ -98,15 +98,6 @@ func (r *results) pair(name, impl, other, unit string) (its, others []sample) {
 	return r.get(name, impl, unit), r.get(name, other, unit)
 }
 
-// ones are as many samples of the same rounds, each 1.
-func ones(of []sample) []sample {
-	out := slices.Clone(of)
-	for i := range out {
-		out[i].value = 1
-	}
-	return out
-}
-
 // ratios are what an implementation reaches of a comparison's target.
 func (t target) ratios(r *results, impl string) []float64 {
 	its, others := r.pair(t.name, impl, t.other, t.unit)
