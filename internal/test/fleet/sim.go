@@ -1,6 +1,7 @@
 package main
 
 import (
+	"container/heap"
 	"math/rand/v2"
 	"time"
 )
@@ -19,13 +20,13 @@ func newSim(seed uint64) *sim { return &sim{rng: rand.New(rand.NewPCG(seed, 0))}
 // after has f happen after d.
 func (s *sim) after(d time.Duration, f func()) {
 	s.asked++
-	s.queue.push(event{s.now + max(d, 0), s.asked, f})
+	heap.Push(&s.queue, event{s.now + max(d, 0), s.asked, f})
 }
 
 // run goes on until nothing is left to happen, or until the time is end.
 func (s *sim) run(end time.Duration) {
 	for len(s.queue) > 0 && s.queue[0].at <= end {
-		e := s.queue.pop()
+		e := heap.Pop(&s.queue).(event)
 		s.now = e.at
 		e.f()
 	}
@@ -47,54 +48,18 @@ type event struct {
 	f   func()
 }
 
-func (e event) before(o event) bool { return e.at < o.at || e.at == o.at && e.nth < o.nth }
-
-// events is a heap, of which each node has four below it: container/heap takes 1.7 times as long,
-// and TestScaleHasTheTables runs all of docs/scale.md.
 type events []event
 
-const below = 4
-
-func (q *events) push(e event) {
-	*q = append(*q, e)
-	h := *q
-	at := len(h) - 1
-	for at > 0 {
-		up := (at - 1) / below
-		if !e.before(h[up]) {
-			break
-		}
-		h[at], at = h[up], up
-	}
-	h[at] = e
+func (e events) Len() int      { return len(e) }
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].nth < e[j].nth
 }
-
-func (q *events) pop() (first event) {
-	h := *q
-	first = h[0]
-	end := len(h) - 1
-	e := h[end]
-	h[end] = event{}
-	*q = h[:end]
-	h = h[:end]
-	if end == 0 {
-		return first
-	}
-	at := 0
-	for {
-		least := at
-		for i := below*at + 1; i <= min(below*at+below, end-1); i++ {
-			if least == at && h[i].before(e) || least != at && h[i].before(h[least]) {
-				least = i
-			}
-		}
-		if least == at {
-			break
-		}
-		h[at], at = h[least], least
-	}
-	h[at] = e
-	return first
+func (e *events) Push(x any) { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	last := (*e)[len(*e)-1]
+	*e = (*e)[:len(*e)-1]
+	return last
 }
 
 // server serves requests in the order in which they come, as many at once as it has cores.
