@@ -60,15 +60,15 @@ func (f purgeFS) listLogs(dir string) (names []string, err error) {
 	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, logSuffix) }), err
 }
 
-// removeLogs removes logs that nobody needs, durably. Pebble has some of them for recycling, and may be
-// removing others itself: it goes on where one is not there.
+// removeLogs removes logs that nobody needs, which purge makes durable at its end. Pebble has some of
+// them for recycling, and may be removing others itself: it goes on where one is not there.
 func (f purgeFS) removeLogs(dir string, names []string) error {
 	for _, name := range names {
 		if err := f.Remove(f.PathJoin(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	return f.syncDir(dir)
+	return nil
 }
 
 // purgeTries is how often a purge begins again because somebody opened a snapshot meanwhile and
