@@ -13,7 +13,7 @@ import (
 
 // promisedStore is plain Pebble with the least that blockseal's promises take beside it, and
 // nothing around that: each block is sealed under a key of its own, and the wrapped key is a
-// second entry of a DEK record's size, in a space of its own. One goroutine does it all.
+// second entry of a DEK record's size, in a space of its own. Whoever calls does the work, without others' help.
 type promisedStore struct {
 	*plain
 	sealers sync.Pool // of *promised

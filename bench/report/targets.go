@@ -76,26 +76,27 @@ func comparison(t target) target {
 }
 
 // pair returns a metric of an implementation and of the one that it is compared with. What one of them
-// took in turns with the other is better than what it took by itself, and of turns the median
-// over the pairs is better than their sum, on which a few that met something else on the machine, or
-// its disk, weigh as much as all the others: then a time is 1, and the other's is the rate in times of that. Tables and
-// charts take each comparison from here, so that they say the same.
+// took in turns with the other is better than what it took by itself. Tables and charts take each
+// comparison from here, so that they say the same.
 func (r *results) pair(name, impl, other, unit string) (its, others []sample) {
-	if unit == seconds {
-		if rates := r.get(name, impl, other+"-rate"); len(rates) > 0 {
-			return ones(rates), rates
-		}
-		if rates := r.get(name, other, impl+"-rate"); len(rates) > 0 {
-			return rates, ones(rates)
-		}
+	if its, others = r.inTurns(name, impl, other, unit); len(others) > 0 {
+		return its, others
 	}
-	if others = r.get(name, impl, other+"-"+unit); len(others) > 0 {
-		return r.get(name, impl, unit), others
-	}
-	if its = r.get(name, other, impl+"-"+unit); len(its) > 0 {
-		return its, r.get(name, other, unit)
+	if others, its = r.inTurns(name, other, impl, unit); len(its) > 0 {
+		return its, others
 	}
 	return r.get(name, impl, unit), r.get(name, other, unit)
+}
+
+// inTurns returns what an implementation took, and what another one did in turns with it. The median over
+// the pairs of turns is better than their sum, on which a few that met something else on the machine, or
+// its disk, weigh as much as all the others: where it is known, its time is 1, and the other's is the
+// rate in times of that.
+func (r *results) inTurns(name, impl, other, unit string) (its, others []sample) {
+	if rates := r.get(name, impl, other+"-rate"); unit == seconds && len(rates) > 0 {
+		return ones(rates), rates
+	}
+	return r.get(name, impl, unit), r.get(name, impl, other+"-"+unit)
 }
 
 // ratios are what an implementation reaches of a comparison's target.
@@ -110,10 +111,7 @@ func (t target) ratios(r *results, impl string) []float64 {
 // noise is what a side reaches in turns with itself, by round, if that was measured.
 func (t target) noise(r *results) (side string, s spread) {
 	for _, side := range []string{t.other, ours} {
-		its, again := r.get(t.name, side, t.unit), r.get(t.name, side, side+"-"+t.unit)
-		if rates := r.get(t.name, side, side+"-rate"); len(rates) > 0 {
-			its, again = ones(rates), rates
-		}
+		its, again := r.inTurns(t.name, side, side, t.unit)
 		if s := over(ratios(again, its)); side != "" && s.n > 0 {
 			return side, s
 		}
