@@ -11,10 +11,13 @@ const (
 	logSuffix = ".log"
 )
 
-// logFile allocates a log's disk space in steps. Pebble allocates 1.1 times the size of a memtable
+// logFile allocates a log's disk space in two steps. Pebble allocates 1.1 times the size of a memtable
 // when a log begins, here about 70 MiB, so that a sync need not write the file's extents too. Each
-// store would occupy that, even an empty or closed one. A call for each 4 MiB does the same for
-// syncs, and makes no write longer.
+// store would occupy that, even an empty or closed one. So a log's first write allocates 4 MiB, and the
+// rest comes at once when half of them are written. More pieces of the disk would cost more: the inode
+// of an ext4 file holds four extents, one of which a write needs for a moment, and a file that had more
+// keeps them in a block of its own, which each sync writes too. With a step for each 4 MiB a synced Put
+// of 4 KiB took 1.25 times as long.
 type logFile struct {
 	vfs.File
 	written, allocated, wanted int64
@@ -33,10 +36,14 @@ func (f *logFile) Preallocate(offset, length int64) error {
 	return f.grow()
 }
 
-// grow allocates the next step, as far as Pebble has asked for it.
+// grow allocates the first step, and the rest of what Pebble has asked for once a write comes near
+// the end of what was allocated.
 func (f *logFile) grow() error {
 	for f.allocated < f.wanted && f.allocated < f.written+logStep/2 {
-		n := min(logStep, f.wanted-f.allocated)
+		n := f.wanted - f.allocated
+		if f.allocated == 0 {
+			n = min(n, logStep)
+		}
 		if err := f.File.Preallocate(f.allocated, n); err != nil {
 			return err
 		}
@@ -45,8 +52,13 @@ func (f *logFile) grow() error {
 	return nil
 }
 
-// Write implements [vfs.File].
+// Write implements [vfs.File]. Pebble asks for the disk only with the second write, and what the first
+// one took by itself would lie apart.
 func (f *logFile) Write(p []byte) (int, error) {
+	if f.allocated == 0 {
+		f.wanted = max(f.wanted, logStep)
+		_ = f.grow()
+	}
 	n, err := f.File.Write(p)
 	f.written += int64(n)
 	if err == nil {
