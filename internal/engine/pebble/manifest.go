@@ -19,9 +19,14 @@ import (
 // (pebble/internal/manifest/version_edit.go). An unknown tag is an error: the format version that
 // Open sets has no others.
 type manifest struct {
-	tables map[uint64]uint64 // number to size in bytes
-	blobs  map[uint64]uint64
-	log    uint64 // logs from this number on may hold what is in no table; 0: all
+	tables map[uint64]table
+	blobs  map[uint64]uint64 // number to size in bytes
+	log    uint64            // logs from this number on may hold what is in no table; 0: all
+}
+
+type table struct {
+	size uint64 // of its file, in bytes
+	ends ends   // none: not known, because more than one table is in the file, or only range keys are
 }
 
 const (
@@ -54,7 +59,7 @@ func readManifest(fs vfs.FS, path string) (m *manifest, err error) {
 		return nil, err
 	}
 	defer f.Close()
-	m = &manifest{tables: map[uint64]uint64{}, blobs: map[uint64]uint64{}}
+	m = &manifest{tables: map[uint64]table{}, blobs: map[uint64]uint64{}}
 	live := liveTables{level: map[[2]uint64]uint64{}, uses: map[uint64]int{}}
 	for rr := record.NewReader(f, 0); ; {
 		r, err := rr.Next()
@@ -116,15 +121,15 @@ func (m *manifest) edit(e *edit, live *liveTables) error {
 		case tagNewPlainTable, tagNewTable, tagNewRangeTable:
 			at, size := [2]uint64{e.number(), e.number()}, e.number()
 			files[at] = at[1]
-			if file, virtual := e.table(tag); virtual {
+			if ends, file, virtual := e.table(tag); virtual {
 				files[at] = file // the file's size is in a field of its own
 			} else {
-				m.tables[at[1]] = size
+				m.tables[at[1]] = table{size, ends}
 			}
 			added = append(added, at)
 		case tagNewBacking:
 			n := e.number()
-			m.tables[n] = e.number()
+			m.tables[n] = table{size: e.number()}
 		case tagNewBlob:
 			_, n, size := e.number(), e.number(), e.number()
 			e.number()
@@ -175,20 +180,24 @@ func (e *edit) number() uint64 {
 	return n
 }
 
-// bytes skips a field that begins with its length.
-func (e *edit) bytes() {
+// bytes reads a field that begins with its length.
+func (e *edit) bytes() []byte {
 	n := e.number()
 	if e.err == nil && n > uint64(e.r.Len()) {
 		e.err = fmt.Errorf("a field has %d bytes, which is more than there are", n)
 	}
-	if e.err == nil {
-		_, e.err = e.r.Seek(int64(n), io.SeekCurrent)
+	if e.err != nil {
+		return nil
 	}
+	b := make([]byte, n)
+	_, e.err = io.ReadFull(e.r, b)
+	return b
 }
 
-// table skips what follows a table's level, number and size. If the table is virtual, it returns
-// the file that the table is a part of.
-func (e *edit) table(tag uint64) (file uint64, virtual bool) {
+// table reads what follows a table's level, number and size. If the table is virtual, it returns
+// the file that the table is a part of. A table with range keys has ends of its own for them, and
+// Pebble's other tables have none.
+func (e *edit) table(tag uint64) (ends ends, file uint64, virtual bool) {
 	points := true
 	if tag == tagNewRangeTable {
 		bounds, err := e.r.ReadByte()
@@ -198,8 +207,7 @@ func (e *edit) table(tag uint64) (file uint64, virtual bool) {
 		points = bounds&1 != 0
 	}
 	if points {
-		e.bytes()
-		e.bytes()
+		ends.first, ends.last = e.bytes(), e.bytes()
 	}
 	if tag == tagNewRangeTable {
 		e.bytes()
@@ -210,7 +218,7 @@ func (e *edit) table(tag uint64) (file uint64, virtual bool) {
 	for tag != tagNewPlainTable && e.err == nil {
 		switch custom := e.number(); {
 		case custom == tableEnd:
-			return file, virtual
+			return ends, file, virtual
 		case custom == tableVirtual:
 			file, virtual = e.number(), true
 		case custom == tableBlobs:
@@ -226,5 +234,5 @@ func (e *edit) table(tag uint64) (file uint64, virtual bool) {
 			e.bytes()
 		}
 	}
-	return file, virtual
+	return ends, file, virtual
 }

@@ -45,7 +45,8 @@ type Expected struct {
 // logs that are gone, and does not look for blob files. docs/adr/0010-survey.md has the argument.
 //
 // Survey cannot notice that the end of the last log is missing, if the engine was not closed: a
-// crash may leave it so. Nor can it notice that a table's content was changed.
+// crash may leave it so. Nor can it notice that a table's content was changed, but that two tables
+// stand in each other's place.
 //
 // log is the number of a log that is needed now, for the next Expected.Log.
 //
@@ -121,9 +122,14 @@ func (s *survey) look(names []string) error {
 	if number < s.want.Manifest {
 		s.find("MANIFEST-%06d was in use, and marker.manifest names %s, which is older", s.want.Manifest, name)
 	}
-	if err := errors.Join(s.sizes(m.tables, "%06d.sst"), s.sizes(m.blobs, "%06d.blob")); err != nil {
+	tables := map[uint64]uint64{}
+	for n, t := range m.tables {
+		tables[n] = t.size
+	}
+	if err := errors.Join(s.sizes(tables, "%06d.sst"), s.sizes(m.blobs, "%06d.blob")); err != nil {
 		return err
 	}
+	s.twins(m)
 	return s.logs(names, m)
 }
 

@@ -75,7 +75,7 @@ func TestManifestSaysWhatPebbleSays(t *testing.T) {
 		tables := 0
 		for _, level := range levels {
 			for _, table := range level {
-				require.Equal(t, table.Size, m.tables[uint64(table.BackingSSTNum)])
+				require.Equal(t, table.Size, m.tables[uint64(table.BackingSSTNum)].size)
 				tables++
 			}
 		}
@@ -143,7 +143,7 @@ func FuzzManifest(f *testing.F) {
 		require.NoError(f, file.Close())
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m := &manifest{tables: map[uint64]uint64{}, blobs: map[uint64]uint64{}}
+		m := &manifest{tables: map[uint64]table{}, blobs: map[uint64]uint64{}}
 		live := liveTables{level: map[[2]uint64]uint64{}, uses: map[uint64]int{}}
 		_ = m.edit(newEdit(b), &live)
 		require.LessOrEqual(t, len(m.tables)+len(m.blobs)+len(live.uses), len(b)+1)

@@ -1,0 +1,131 @@
+package pebble
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// ends are a table's first and last key in Pebble's order. Each is the key that was set and, behind it
+// in 8 bytes, little endian, its trailer: the number of the change times 256 plus the change's kind
+// (pebble/internal/base/internal.go).
+type ends struct{ first, last []byte }
+
+const trailerLen = 8
+
+func cutTrailer(k []byte) (key []byte, trailer uint64) {
+	if len(k) < trailerLen {
+		return nil, 0
+	}
+	n := len(k) - trailerLen
+	return k[:n], binary.LittleEndian.Uint64(k[n:])
+}
+
+// from makes a key the first one if it comes before the one that is, and to the last one if it
+// comes after. Of changes of one key the newest comes first.
+func (e *ends) from(key []byte, trailer uint64) {
+	if first, t := cutTrailer(e.first); e.first == nil || bytes.Compare(key, first) < 0 || bytes.Equal(key, first) && trailer > t {
+		e.first = binary.LittleEndian.AppendUint64(bytes.Clone(key), trailer)
+	}
+}
+
+func (e *ends) to(key []byte, trailer uint64) {
+	if last, t := cutTrailer(e.last); e.last == nil || bytes.Compare(key, last) > 0 || bytes.Equal(key, last) && trailer < t {
+		e.last = binary.LittleEndian.AppendUint64(bytes.Clone(key), trailer)
+	}
+}
+
+// are reports whether a table with these ends may be the one that the MANIFEST has with want. A
+// table that was ingested has 0 for the numbers that the MANIFEST gives its changes.
+func (e ends) are(want ends) bool {
+	same := func(have, want []byte) bool {
+		key, trailer := cutTrailer(have)
+		wantKey, wantTrailer := cutTrailer(want)
+		return bytes.Equal(key, wantKey) && (trailer>>8 == 0 || trailer == wantTrailer)
+	}
+	return same(e.first, want.first) && same(e.last, want.last)
+}
+
+// tableEnds reads a table's ends: its footer, its index and a block at each end. A deletion of a
+// range of keys ends before the first key that it leaves, which is an end then.
+func tableEnds(fs vfs.FS, path string) (e ends, err error) {
+	f, err := fs.Open(path)
+	if err != nil {
+		return ends{}, err
+	}
+	file, err := sstable.NewSimpleReadable(f)
+	if err != nil {
+		return ends{}, errors.Join(err, f.Close())
+	}
+	var o pebble.Options
+	o.EnsureDefaults()
+	r, err := sstable.NewReader(context.Background(), file, o.MakeReaderOptions())
+	if err != nil {
+		return ends{}, errors.Join(err, file.Close())
+	}
+	defer r.Close()
+	// Where the value lies in a blob file, no more than the key is looked at.
+	keys, err := r.NewIter(sstable.NoTransforms, nil, nil, sstable.DebugHandlesBlobContext)
+	if err != nil {
+		return ends{}, err
+	}
+	defer keys.Close()
+	if kv := keys.First(); kv != nil {
+		e.from(kv.K.UserKey, uint64(kv.K.Trailer))
+	}
+	if kv := keys.Last(); kv != nil {
+		e.to(kv.K.UserKey, uint64(kv.K.Trailer))
+	}
+	if err := keys.Error(); err != nil {
+		return ends{}, err
+	}
+	ranges, err := r.NewRawRangeDelIter(context.Background(), sstable.NoFragmentTransforms, sstable.NoReadEnv)
+	if err != nil || ranges == nil {
+		return e, err
+	}
+	defer ranges.Close()
+	if span, err := ranges.First(); err != nil {
+		return ends{}, err
+	} else if span != nil {
+		k := span.SmallestKey()
+		e.from(k.UserKey, uint64(k.Trailer))
+	}
+	if span, err := ranges.Last(); err != nil {
+		return ends{}, err
+	} else if span != nil {
+		k := span.LargestKey()
+		e.to(k.UserKey, uint64(k.Trailer))
+	}
+	return e, nil
+}
+
+// twins finds tables of one size that stand in each other's place. Nothing else tells them apart
+// before they are read, and Pebble ends the process when it compacts a table that does not begin and end
+// where the MANIFEST has it. A table that cannot be read is not judged here: whoever reads it is told,
+// and the others stay in use.
+func (s *survey) twins(m *manifest) {
+	ofSize := map[uint64][]uint64{}
+	for n, t := range m.tables {
+		ofSize[t.size] = append(ofSize[t.size], n)
+	}
+	for _, numbers := range ofSize {
+		if len(numbers) == 1 {
+			continue
+		}
+		for _, n := range numbers {
+			name, want := fmt.Sprintf("%06d.sst", n), m.tables[n].ends
+			if want.first == nil || !s.there[name] {
+				continue
+			}
+			if have, err := tableEnds(s.fs, s.fs.PathJoin(s.dir, name)); err == nil && !have.are(want) {
+				s.find("%s is another table than the one that was there", name)
+			}
+		}
+	}
+}
