@@ -1,23 +1,16 @@
 //go:build !race
 
-// What a browser shows: no goroutine of the page is ours, and Chromium is slow enough.
-
 package blockhttp_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"html"
 	"image"
 	"image/color"
-	"image/png"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -34,56 +27,6 @@ import (
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/vaulttest"
 )
-
-// browser runs a headless Chromium.
-type browser struct{ path string }
-
-func newBrowser(t *testing.T) browser {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return browser{path}
-		}
-	}
-	t.Skip("NOT TESTED: the status page in a browser, because chromium is not installed (apt-get install chromium)")
-	return browser{}
-}
-
-// run returns what the browser wrote to standard output, and what the page had to
-// complain of.
-func (b browser) run(t *testing.T, args ...string) (stdout string, complaints []string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-	defer cancel()
-	args = append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-		"--disable-background-networking", "--disable-extensions", "--hide-scrollbars", "--enable-logging=stderr",
-		"--user-data-dir=" + t.TempDir()}, args...)
-	cmd := exec.CommandContext(ctx, b.path, args...)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	require.NoError(t, err, stderr.String())
-	for _, line := range strings.Split(stderr.String(), "\n") {
-		if strings.Contains(line, "CONSOLE") || strings.Contains(line, "Content Security Policy") {
-			complaints = append(complaints, line)
-		}
-	}
-	return string(out), complaints
-}
-
-// shoot photographs a page and returns the image. With -artifacts the file stays.
-func (b browser) shoot(t *testing.T, url, name string, width, height int) image.Image {
-	t.Helper()
-	file := filepath.Join(t.ArtifactDir(), name)
-	_, complaints := b.run(t, "--screenshot="+file, fmt.Sprintf("--window-size=%d,%d", width, height), url)
-	require.Empty(t, complaints)
-	f, err := os.Open(file)
-	require.NoError(t, err)
-	defer f.Close()
-	img, err := png.Decode(f)
-	require.NoError(t, err)
-	require.Equal(t, image.Rect(0, 0, width, height), img.Bounds())
-	return img
-}
 
 // has reports whether an image has a colour somewhere.
 func has(img image.Image, c color.RGBA) bool {
@@ -112,53 +55,39 @@ var (
 	bad   = color.RGBA{0xb3, 0x26, 0x1e, 0xff}
 )
 
-// rod measures a page: it leaves how high it is as it comes and, once all that is folded is
-// open, what runs out of the box that it is in, and on how many lines each version of a key is. The page's own policy lets no
-// script run, so that it is put into a copy without one.
-const rod = `<script>
-const said = [innerWidth + " by " + Math.ceil(document.querySelector("main").getBoundingClientRect().bottom)];
-for (const d of document.querySelectorAll("details")) d.open = true;
-if (document.documentElement.scrollWidth > innerWidth) said.push("wide " + document.documentElement.scrollWidth);
-const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-while (texts.nextNode()) {
-  const text = texts.currentNode, range = document.createRange();
-  if (!text.data.trim() || text.parentElement.closest("script")) continue;
-  range.selectNodeContents(text);
-  const lines = [...range.getClientRects()].filter(r => r.width > 0);
-  for (let box = text.parentElement; box != document.body; box = box.parentElement) {
-    const style = getComputedStyle(box), outer = box.getBoundingClientRect();
-    if (style.display == "inline") continue;
-    const right = outer.right - parseFloat(style.paddingRight);
-    const over = Math.max(...lines.map(r => r.right)) - right;
-    if (over > 0.5) said.push("over " + over.toFixed(1) + " px out of " + box.localName + "." + box.className + ": " + text.data);
+// rod measures a page: it says how high the page is as it comes and, once all that is folded is
+// open, what runs out of the box that it is in, and on how many lines each version of a key is.
+const rod = `(() => {
+  const said = [innerWidth + " by " + Math.ceil(document.querySelector("main").getBoundingClientRect().bottom)];
+  for (const d of document.querySelectorAll("details")) d.open = true;
+  if (document.documentElement.scrollWidth > innerWidth) said.push("wide " + document.documentElement.scrollWidth);
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode, range = document.createRange();
+    if (!text.data.trim() || text.parentElement.closest("script")) continue;
+    range.selectNodeContents(text);
+    const lines = [...range.getClientRects()].filter(r => r.width > 0);
+    for (let box = text.parentElement; box != document.body; box = box.parentElement) {
+      const style = getComputedStyle(box), outer = box.getBoundingClientRect();
+      if (style.display == "inline") continue;
+      const right = outer.right - parseFloat(style.paddingRight);
+      const over = Math.max(...lines.map(r => r.right)) - right;
+      if (over > 0.5) said.push("over " + over.toFixed(1) + " px out of " + box.localName + "." + box.className + ": " + text.data);
+    }
+    if (/^[0-9a-f]{32}$/.test(text.data)) said.push("lines " + lines.length);
   }
-  if (/^[0-9a-f]{32}$/.test(text.data)) said.push("lines " + lines.length);
-}
-const pre = document.createElement("pre");
-pre.id = "said";
-pre.textContent = said.join("\n");
-parent.document.body.replaceChildren(pre);
-</script>`
+  return said.join("\n");
+})()`
 
 // fits fails if something of the page is not within its card, in a window of the given
-// width, and returns how high the page is. The window is a frame: Chromium makes none
-// of its own that is narrower than 500.
-func (b browser) fits(t *testing.T, h http.Handler, width int) (height int) {
+// width, and returns how high the page is.
+func (b *browser) fits(t *testing.T, h http.Handler, width int) (height int) {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/" {
-			fmt.Fprintf(w, `<!DOCTYPE html><body><iframe src="/page" width="%d" height="800" style="border: 0"></iframe>`, width)
-			return
-		}
-		page, _ := io.ReadAll(fetch(h, "GET", "/", "text/html").Body)
-		io.WriteString(w, strings.Replace(string(page), "</body>", rod+"</body>", 1))
-	}))
+	server := httptest.NewServer(h)
 	defer server.Close()
-	dom, complaints := b.run(t, "--dump-dom", "--window-size=1400,900", server.URL)
-	require.Empty(t, complaints)
-	_, said, ok := strings.Cut(dom, `<pre id="said">`)
-	require.True(t, ok, dom)
-	said, _, _ = strings.Cut(html.UnescapeString(said), "</pre>")
+	p := b.open(t, server.URL, width, 800)
+	require.Empty(t, p.complaints)
+	said := p.evaluate(rod)
 	var had int
 	_, err := fmt.Sscanf(said, "%d by %d", &had, &height)
 	require.NoError(t, err, said)
@@ -287,8 +216,9 @@ func TestStatusPageInABrowser(t *testing.T) {
 		return running[0].Total == orders
 	}, 2*time.Minute, 100*time.Microsecond)
 
-	dom, complaints := b.run(t, "--dump-dom", server.URL)
-	require.Empty(t, complaints, "the page keeps its own policy")
+	page := b.open(t, server.URL, 1280, 900)
+	require.Empty(t, page.complaints, "the page keeps its own policy")
+	dom := page.dom()
 	for _, want := range []string{"Degraded", "rekey", "of 20,000 records", "connection refused", "<progress"} {
 		require.Contains(t, dom, want)
 	}
@@ -297,7 +227,7 @@ func TestStatusPageInABrowser(t *testing.T) {
 		name  string
 		width int
 	}{{"status.png", 1280}, {"status-phone.png", 412}} {
-		img := b.shoot(t, server.URL, c.name, c.width, b.fits(t, handler, c.width))
+		img := b.open(t, server.URL, c.width, b.fits(t, handler, c.width)).shoot(c.name)
 		require.True(t, near(img.At(1, 1), paper), "%s: the style is in force", c.name)
 		require.True(t, has(img, warn), "%s: the state has its colour", c.name)
 		require.True(t, has(img, good), "%s: the bar has its colour", c.name)
@@ -323,7 +253,7 @@ func TestStatusPageOfALockedStoreInABrowser(t *testing.T) {
 	require.Error(t, s.Revalidate(g.Ctx))
 	server := httptest.NewServer(blockhttp.Handler(s, nil))
 	defer server.Close()
-	img := b.shoot(t, server.URL, "status-locked.png", 1280, 900)
+	img := b.open(t, server.URL, 1280, 900).shoot("status-locked.png")
 	require.True(t, has(img, bad))
 	require.True(t, has(img, card))
 }

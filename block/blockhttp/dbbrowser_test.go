@@ -54,8 +54,9 @@ func TestDBStatusPageInABrowser(t *testing.T) {
 	handler := blockhttp.DBHandler(g.DB, &blockhttp.Options{Name: "tenants", Runbooks: "operations.md"})
 	server := httptest.NewServer(handler)
 	defer server.Close()
-	dom, complaints := b.run(t, "--dump-dom", server.URL)
-	require.Empty(t, complaints, "the page keeps its own policy")
+	page := b.open(t, server.URL, 1280, 900)
+	require.Empty(t, page.complaints, "the page keeps its own policy")
+	dom := page.dom()
 	for _, want := range []string{"3 things need a person.", "fabrikam", "the vault denies access", "its key expires in 11"} {
 		require.Contains(t, dom, want)
 	}
@@ -63,7 +64,7 @@ func TestDBStatusPageInABrowser(t *testing.T) {
 		name  string
 		width int
 	}{{"status-db.png", 1280}, {"status-db-phone.png", 412}} {
-		img := b.shoot(t, server.URL, c.name, c.width, b.fits(t, handler, c.width))
+		img := b.open(t, server.URL, c.width, b.fits(t, handler, c.width)).shoot(c.name)
 		require.True(t, near(img.At(1, 1), paper), "%s: the style is in force", c.name)
 		require.True(t, has(img, bad), "%s: the state has its colour", c.name)
 		require.True(t, has(img, warn), "%s: a key that expires is no refusal", c.name)

@@ -26,7 +26,7 @@ import (
 )
 
 func main() {
-	each := flag.Duration("time", time.Minute, "how long each target runs")
+	each := flag.String("time", "1m", "how long each target runs, or how many inputs it is given (1000x)")
 	run := flag.String("run", "", "run the targets that this regular expression matches (empty: all)")
 	keep := flag.Int("keep", 0, "keep at most this many inputs a target, the shortest, in testdata/fuzz")
 	pkgs := flag.String("packages", "./...", "the packages to look for targets in")
@@ -50,7 +50,7 @@ type target struct {
 }
 
 // campaign runs all targets and prints a line for each and a sum.
-func campaign(ctx context.Context, out io.Writer, pkgs, run string, each time.Duration, keep int) error {
+func campaign(ctx context.Context, out io.Writer, pkgs, run, each string, keep int) error {
 	match, err := regexp.Compile(run)
 	if err != nil {
 		return err
@@ -137,7 +137,7 @@ var progress = regexp.MustCompile(`execs: (\d+) \(.*new interesting: (\d+) \(tot
 // A target that is stopped in the middle of an input by the end of its time may say
 // "context deadline exceeded" and nothing else (https://go.dev/issue/75804, until Go
 // 1.27); it gets another try.
-func (t *target) fuzz(ctx context.Context, each time.Duration) {
+func (t *target) fuzz(ctx context.Context, each string) {
 	for range 3 {
 		t.once(ctx, each)
 		if !t.failed || !strings.Contains(t.output, "context deadline exceeded") || strings.Contains(t.output, "Failing input") {
@@ -146,11 +146,11 @@ func (t *target) fuzz(ctx context.Context, each time.Duration) {
 	}
 }
 
-func (t *target) once(ctx context.Context, each time.Duration) {
+func (t *target) once(ctx context.Context, each string) {
 	start := time.Now()
 	// Go spends up to a minute on making each new input shorter, which is better spent
 	// on finding more of them.
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each.String(),
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", each,
 		"-fuzzminimizetime", "100x", ".")
 	cmd.Dir = t.dir
 	b, err := cmd.CombinedOutput()

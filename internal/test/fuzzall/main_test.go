@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -36,20 +34,14 @@ func FuzzBad(f *testing.F) {
 `)
 	t.Chdir(dir)
 	var out bytes.Buffer
-	good := regexp.MustCompile(`m +FuzzGood +[1-9]\d* .*none`)
-	err := campaign(t.Context(), &out, "./...", "", time.Second, 0)
-	// On a machine that is busy a second may pass before the first input is tried.
-	for each := 5 * time.Second; each < 2*time.Minute && !(err != nil && good.MatchString(out.String())); each *= 4 {
-		out.Reset()
-		err = campaign(t.Context(), &out, "./...", "", each, 0)
-	}
+	err := campaign(t.Context(), &out, "./...", "", "100x", 0)
 	require.ErrorContains(t, err, "findings in FuzzBad", &out)
-	require.Regexp(t, good, out.String())
+	require.Regexp(t, `m +FuzzGood +[1-9]\d* .*none`, out.String())
 	require.Contains(t, out.String(), "found it")
 	require.Contains(t, out.String(), "2 targets, ")
-	require.Error(t, campaign(t.Context(), &out, "./...", "Nothing", 1, 0))
+	require.Error(t, campaign(t.Context(), &out, "./...", "Nothing", "1x", 0))
 	write("broken_test.go", "package m\n\nvar x = y\n")
-	require.Error(t, campaign(t.Context(), &out, "./...", "", 1, 0), "tests that do not compile are a failure")
+	require.Error(t, campaign(t.Context(), &out, "./...", "", "1x", 0), "tests that do not compile are a failure")
 }
 
 func TestKeepShortest(t *testing.T) {
