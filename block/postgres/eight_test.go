@@ -47,9 +47,12 @@ func TestEightProcessesWriteWhileEachLevelRotates(t *testing.T) {
 	}
 	step := func(name string, f func() error) {
 		require.NoError(t, f(), name)
+		var from [writers]int64
+		for w := range writers {
+			from[w] = last[w].Load()
+		}
 		for w := range writers { // each goes on with what is there now
-			from := last[w].Load()
-			require.Eventually(t, func() bool { return last[w].Load() > from+1 || t.Failed() }, long, short, "%s: writer %d", name, w)
+			require.Eventually(t, func() bool { return last[w].Load() > from[w]+1 || t.Failed() }, long, short, "%s: writer %d", name, w)
 		}
 		require.False(t, t.Failed())
 	}
