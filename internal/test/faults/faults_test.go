@@ -56,7 +56,7 @@ var (
 
 const (
 	sample   = 10               // operations, for each kind of failure
-	patience = 5 * time.Second  // with a process that may wait for a disk that stays full
+	patience = 2 * time.Second  // with a process that may wait for a disk that stays full
 	most     = 10 * time.Minute // for one that must end, on a machine that is busy
 	envIndex = "BLOCKSEAL_FAULT_INDEX"
 	envKind  = "BLOCKSEAL_FAULT_KIND"
