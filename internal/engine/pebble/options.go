@@ -23,6 +23,10 @@ const (
 	// reads.
 	formatVersion = pebble.FormatValueSeparation
 	l0Stop        = 64
+	// l0Files is how many tables a compaction of level 0 does not wait for more of. One flush writes
+	// hundreds of small ones if it has rows of many partitions (see spans), so that Pebble's default
+	// of 500 would begin before L0CompactionThreshold.
+	l0Files = 2000
 )
 
 // pebbleOptions were measured on sealed blocks of 512 B to 64 KiB, by bench_test.go of package
@@ -56,6 +60,7 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, ru
 		// With 4, Pebble's default, each byte put is written 2.14 times; with 6, 2.11 times.
 		// Look-ups read as many tables.
 		L0CompactionThreshold:      6,
+		L0CompactionFileThreshold:  l0Files,
 		L0StopWritesThreshold:      l0Stop,
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 	}
@@ -74,11 +79,7 @@ func pebbleOptions(o Options, lock *Lock, fs vfs.FS, log *logger, room *room, ru
 	for i := range p.Levels {
 		p.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	// Meta records and DEK records stay in the tables, whatever their size: a compaction removes
-	// them there; see Purge.
-	p.Experimental.SpanPolicyFunc = pebble.MakeStaticSpanPolicyFunc(pebble.DefaultComparer.Compare,
-		pebble.KeyRange{Start: []byte{}, End: []byte{spaceData}},
-		pebble.SpanPolicy{ValueStoragePolicy: pebble.ValueStorageLowReadLatency})
+	p.Experimental.SpanPolicyFunc = spans
 	p.Experimental.CompactionScheduler = compactions
 	// A load is in the MANIFEST at once, which Survey reads, and not in the log first.
 	p.Experimental.DisableIngestAsFlushable = func() bool { return true }
