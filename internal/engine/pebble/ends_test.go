@@ -124,11 +124,14 @@ func TestTablesThatWereExchanged(t *testing.T) {
 				require.ErrorContains(t, survey(), fs.PathBase(n)+" is another table than the one that was there")
 			}
 			require.ErrorIs(t, survey(), engine.ErrCorrupt)
-			// One that is damaged is left to whoever reads it.
+			// One that is damaged is left to whoever reads it, and one of the same size that is of another time
+			// has no twin there.
 			write(fs, names[1], b)
 			clear(a[:len(a)/2])
 			write(fs, names[0], a)
 			require.NoError(t, survey())
+			write(fs, names[0], b)
+			require.ErrorContains(t, survey(), fs.PathBase(names[0])+" is another table")
 		})
 	}
 }

@@ -28,12 +28,12 @@ func spans(startKey []byte) (pebble.SpanPolicy, []byte, error) {
 		groupEnd(startKey[0], binary.BigEndian.Uint32(number[:])), nil
 }
 
-// A group is 64 partitions, and of high numbers as many more that each doubling of those adds 4 groups.
+// A group is 128 partitions, and of high numbers as many more that each doubling of those adds 2 groups.
 // So what shares tables is a part of all, and tables stay few: OpenDB takes 27 µs of a processor for
 // each that there is.
 const (
-	smallestGroup  = 64
-	groupsDoubling = 4
+	smallestGroup  = 128
+	groupsDoubling = 2
 )
 
 // groupEnd returns the first key after those of the group that a partition is in.

@@ -13,9 +13,9 @@ import (
 // Where tables end: for each partition with what others it shares them.
 func TestSpans(t *testing.T) {
 	for _, c := range []struct{ partition, last uint32 }{
-		{0, 63}, {1, 63}, {63, 63}, {64, 127}, {511, 511}, {512, 639}, {1023, 1023},
-		{1024, 1279}, {1279, 1279}, {1280, 1535}, {8192, 8192 + 2047}, {10_000, 8192 + 2047},
-		{math.MaxUint32, math.MaxUint32}, {1 << 31, 1<<31 + 1<<29 - 1},
+		{0, 127}, {1, 127}, {127, 127}, {128, 255}, {511, 511}, {512, 767}, {1023, 1023},
+		{1024, 1535}, {1535, 1535}, {1536, 2047}, {8192, 8192 + 4095}, {10_000, 8192 + 4095},
+		{math.MaxUint32, math.MaxUint32}, {1 << 31, 1<<31 + 1<<30 - 1},
 	} {
 		for _, space := range []byte{spaceMeta, spaceDEK} {
 			key := appendKey(nil, space, c.partition, "id")

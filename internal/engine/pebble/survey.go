@@ -45,8 +45,8 @@ type Expected struct {
 // logs that are gone, and does not look for blob files. docs/adr/0010-survey.md has the argument.
 //
 // Survey cannot notice that the end of the last log is missing, if the engine was not closed: a
-// crash may leave it so. Nor can it notice that a table's content was changed, but that two tables
-// stand in each other's place.
+// crash may leave it so. Nor can it notice that a table's content was changed, but that another
+// table stands in its place; after a Close only that two tables stand in each other's.
 //
 // log is the number of a log that is needed now, for the next Expected.Log.
 //
@@ -129,7 +129,7 @@ func (s *survey) look(names []string) error {
 	if err := errors.Join(s.sizes(tables, "%06d.sst"), s.sizes(m.blobs, "%06d.blob")); err != nil {
 		return err
 	}
-	s.twins(m)
+	s.ends(m)
 	return s.logs(names, m)
 }
 
