@@ -165,7 +165,7 @@ type processes struct {
 
 func newProcesses(t *testing.T) *processes {
 	g := &processes{rig: newRig(t), dir: t.TempDir()}
-	v, err := local.Create(filepath.Join(g.dir, "vault"), []byte(passphrase), &local.Options{InsecureKDF: true})
+	v, err := local.Create(filepath.Join(g.dir, "vault"), []byte(passphrase), &local.Options{InsecureKDF: true, KDF: local.KDF{Algorithm: local.PBKDF2, Passes: 10}})
 	require.NoError(t, err)
 	_, err = v.CreateKey(g.ctx, "customer", nil)
 	require.NoError(t, err)

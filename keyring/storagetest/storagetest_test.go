@@ -268,7 +268,9 @@ func TestTheSuiteFinds(t *testing.T) {
 			now, err := b.counter.Swap(ctx, was, document)
 			if err == nil {
 				b.mu.Lock()
-				b.document = document
+				if b.revision() == now { // or else it would lose what another one has swapped meanwhile, too
+					b.document = document
+				}
 				b.mu.Unlock()
 			}
 			return now, err
