@@ -9,11 +9,13 @@ import (
 // what is computed is the difference, and both sides wait for the same disk. The bound is what plain files
 // reach with AES-256-GCM of exactly the bytes that the engine asks for, and nothing else.
 func sealedTargets() (t []target) {
-	rate := func(limit float64, tick, label, name string) {
-		row := metric(false, limit, tick, label, name, "cpu")
+	beside := func(row target, name, unit string) {
 		row.name = name
-		row.bound = bound{"what authenticates", 0.95, func(r *results) []float64 { return values(r.get(name, "", "bound-cpu")) }}
+		row.bound = bound{"what authenticates", 0.95, func(r *results) []float64 { return values(r.get(name, "", unit)) }}
 		t = append(t, row)
+	}
+	rate := func(limit float64, tick, label, name string) {
+		beside(metric(false, limit, tick, label, name, "cpu"), name, "bound-cpu")
 	}
 	for _, put := range []struct{ label, size string }{{"200 B", "200"}, {"4 KiB", "4096"}} {
 		for _, batch := range []string{"1", "16"} {
@@ -34,7 +36,8 @@ func sealedTargets() (t []target) {
 	rate(0.90, "scan\n400 B", "scan 400 B, compressed, from files", "FilesRatio/scan/files/size=400,compressed")
 	for _, mode := range []struct{ label, name string }{{"WAL", "wal"}, {"rollback journal", "delete"}} {
 		for _, op := range []string{"insert", "select"} {
-			t = append(t, metric(false, 0.85, "", fmt.Sprintf("SQLite: %s, %s", op, mode.label), "Rows/"+mode.name, "sealed-"+op+"-cpu"))
+			name := "Rows/" + mode.name
+			beside(metric(false, 0.85, "", fmt.Sprintf("SQLite: %s, %s", op, mode.label), name, "sealed-"+op+"-cpu"), name, "bound-"+op+"-cpu")
 		}
 	}
 	for _, load := range loads {
