@@ -81,10 +81,16 @@ func (d *DB) createOrWithdraw(ctx context.Context, name string, k *kek.KEK, o Op
 	return s, err
 }
 
-// none permits another creation of a store whose first one was cut off before it was one.
+// none permits another creation of a store whose first one was cut off before it was one. Where
+// the document is there it takes no creation away any more: whoever is told that the store exists opens
+// it next, and another process may have looked before there was one. Errors: catalogue.ErrMoved, for
+// such a one was faster.
 func (d *DB) none(ctx context.Context) func(catalogue.Entry) (bool, error) {
 	return func(e catalogue.Entry) (bool, error) {
 		there, err := d.there(ctx, e)
+		if there && !d.opts.ReadOnly {
+			_, err = d.catalogue.Advance(ctx, e, catalogue.Present)
+		}
 		return !there, err
 	}
 }

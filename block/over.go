@@ -67,7 +67,7 @@ func (d *DB) keeps(p engine.Partition) ([]string, error) {
 
 // present marks that a store has its document. Who finds the document of another one's creation
 // does so as well, so that it may be done already. If the name is another's by now, whose creation
-// did not wait for this one, it is ErrExists.
+// did not wait for this one, it is ErrExists, and ErrLocked while that one is not finished.
 func (d *DB) present(ctx context.Context, e catalogue.Entry) error {
 	_, err := d.catalogue.Advance(ctx, e, catalogue.Present)
 	if !errors.Is(err, catalogue.ErrMoved) {
@@ -79,6 +79,11 @@ func (d *DB) present(ctx context.Context, e catalogue.Entry) error {
 		return fmt.Errorf("%w: %q was dropped meanwhile", ErrNoStore, e.Name)
 	case again != nil:
 		return errors.Join(row.Damage(again), err)
+	case now.State == catalogue.Creating:
+		if none, again := d.none(ctx)(now); none || again != nil {
+			return fmt.Errorf("%w: somebody else is making store %q; try again: %w", ErrLocked, e.Name, err)
+		}
+		return fmt.Errorf("%w: %q was made by somebody else meanwhile", ErrExists, e.Name)
 	case now.Number != e.Number:
 		return fmt.Errorf("%w: %q was made by somebody else meanwhile", ErrExists, e.Name)
 	case now.State == catalogue.Dropping:

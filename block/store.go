@@ -266,7 +266,13 @@ func (d *DB) openStore(ctx context.Context, name string, k *kek.KEK, o Options) 
 			s.start(ctx)
 			return s, nil
 		}
-		if err = errors.Join(err, s.release()); !errors.Is(err, errCopied) {
+		err = errors.Join(err, s.release())
+		if errors.Is(err, ErrExists) { // under another number by now
+			if e, err = d.find(ctx, name); err == nil {
+				continue
+			}
+		}
+		if !errors.Is(err, errCopied) {
 			return nil, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -155,7 +156,8 @@ func TestCachedBlockIsNeverStale(t *testing.T) {
 	}
 }
 
-// Of those who make a store of one name at once, one does, and the others are told that it is there.
+// Of those who make a store of one name at once, one does, and the others are told that it is there, or is being
+// made. Who is told that it is there opens it.
 func TestCreatedByTwoAtOnce(t *testing.T) {
 	g := newRig(t)
 	dbs := []*block.DB{g.db(), g.db(), g.db()}
@@ -166,10 +168,15 @@ func TestCreatedByTwoAtOnce(t *testing.T) {
 		for n, db := range dbs {
 			all.Go(func() {
 				s, err := db.Create(g.ctx, name, g.kek, &g.store)
-				if err != nil && !errors.Is(err, block.ErrExists) {
+				made[n] = s
+				if errors.Is(err, block.ErrExists) {
+					_, err = db.Open(g.ctx, name, g.kek, &g.store)
+				} else if errors.Is(err, block.ErrLocked) {
+					return
+				}
+				if err != nil {
 					t.Error(err)
 				}
-				made[n] = s
 			})
 		}
 		all.Wait()
@@ -190,6 +197,21 @@ func TestCreatedByTwoAtOnce(t *testing.T) {
 	require.EqualValues(t, 8, ask[int](g, `select count(distinct part) from meta where part between 0 and 4294967294`))
 }
 
+// Who is told that a store exists, whose creation has saved its document and has not returned, finds it: the
+// entry says from then on that the store is there, so that another process, which has looked before there was a
+// document, does not take the name away.
+func TestStoreThatIsToldOfStays(t *testing.T) {
+	g := newRig(t)
+	put(t, g.create(g.db(), "store"), "id", "data")
+	const entries = `meta where part = 4294967295 and encode(name, 'escape') like 'store/%'`
+	creating := `with changed as (update ` + strings.Replace(entries, " where", " set value = set_byte(value, 1, 1), revision = revision + 1 where", 1) + ` returning 1) select count(*) from changed`
+	require.Equal(t, 1, ask[int](g, creating))
+	_, err := g.db().Create(g.ctx, "store", g.kek, &g.store)
+	require.ErrorIs(t, err, block.ErrExists)
+	require.Equal(t, 2, ask[int](g, `select get_byte(value, 1) from `+entries))
+	requireData(t, g.open(g.db(), "store"), "id", "data")
+}
+
 // A creation that waits for its vault is not removed by another process that opens the schema, and
 // gives way to one that overtakes it.
 func TestCreationThatWaits(t *testing.T) {
@@ -204,6 +226,19 @@ func TestCreationThatWaits(t *testing.T) {
 			require.ErrorIs(g.t, err, block.ErrNoStore)
 		}, nil},
 		"somebody makes it": {func(g *rig, db *block.DB) { put(g.t, g.create(db, "store"), "id", "of the other") }, block.ErrExists},
+		"somebody is making it": {func(g *rig, db *block.DB) {
+			let := g.vault.Inject(vaulttest.Fault{Op: vault.OpWrapKey, Hang: true, Nth: 1})
+			made := make(chan error, 1)
+			go func() {
+				_, err := db.Create(g.ctx, "store", g.kek, &g.store)
+				made <- err
+			}()
+			require.Eventually(g.t, func() bool { return g.vault.Waiting() == 2 }, long, short)
+			g.t.Cleanup(func() {
+				let()
+				require.NoError(g.t, <-made, "which is its store then")
+			})
+		}, block.ErrLocked},
 		"somebody makes and drops it": {func(g *rig, db *block.DB) {
 			g.create(db, "store")
 			_, err := db.Drop(g.ctx, "store")

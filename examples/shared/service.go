@@ -63,11 +63,22 @@ func openService(ctx context.Context, p place) (s *service, err error) {
 	// Each process checks for itself whether the key is still permitted, and locks for itself. By
 	// default it checks once a minute; here nobody wants to wait for so long.
 	o := &block.Options{Keyring: keyring.Options{CheckEvery: time.Second}}
-	s.store, err = s.db.Create(ctx, storeName, k, o)
-	if errors.Is(err, block.ErrExists) {
-		s.store, err = s.db.Open(ctx, storeName, k, o)
+	// All processes begin at once, and one of them makes the store. Of a store that somebody is just
+	// making, who may have died meanwhile, it is ErrLocked.
+	for {
+		s.store, err = s.db.Create(ctx, storeName, k, o)
+		if errors.Is(err, block.ErrExists) {
+			s.store, err = s.db.Open(ctx, storeName, k, o)
+		}
+		if !errors.Is(err, block.ErrLocked) {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return s, errors.Join(err, ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	return s, err
 }
 
 // Close closes what was opened, in the reverse order.

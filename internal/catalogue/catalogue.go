@@ -120,7 +120,9 @@ func (c *Catalogue) Add(ctx context.Context, name string, again func(Entry) (boo
 		case err != nil:
 			return Entry{}, err
 		default:
-			if err := c.Free(e, again); err != nil {
+			if err := c.Free(e, again); errors.Is(err, ErrMoved) {
+				continue
+			} else if err != nil {
 				return Entry{}, err
 			}
 		}

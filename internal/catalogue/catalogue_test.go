@@ -37,8 +37,15 @@ func TestLifeOfAnEntry(t *testing.T) {
 	// Its creation is under way, or was cut off: whoever knows says so.
 	_, err = c.Add(ctx, "a", never)
 	require.ErrorIs(t, err, ErrExists)
-	again, err := c.Add(ctx, "a", always)
+	asked := 0
+	again, err := c.Add(ctx, "a", func(Entry) (bool, error) {
+		if asked++; asked == 1 {
+			return false, ErrMoved
+		}
+		return true, nil
+	})
 	require.NoError(t, err)
+	require.Equal(t, 2, asked, "an entry that has moved is looked at once more")
 	require.Equal(t, uint32(2), again.Number, "the number that was given is not given again")
 	_, err = c.Advance(ctx, a, Present)
 	require.ErrorIs(t, err, ErrMoved, "of the creation that was given up")
