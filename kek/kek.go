@@ -31,7 +31,8 @@ type KEK struct {
 
 // New returns the KEK with the given id in v. It does no I/O: whether the key
 // exists and is acceptable is for [KEK.Check] to say. However the vault's URL is spelt
-// in id, it is the same KEK: see [vault.KeyID.Canonical].
+// in id, it is the same KEK: see [vault.KeyID.Canonical]. v must not be nil: a keyring and a store refuse
+// such a KEK, and a method that asks the vault panics.
 func New(v vault.Vault, id vault.KeyID) *KEK { return &KEK{vault: v, id: id.Canonical()} }
 
 // ID returns the id that New was given, in its canonical spelling.

@@ -58,7 +58,7 @@ func (e ends) are(want ends) bool {
 
 // tableEnds reads a table's ends: its footer, its index and a block at each end. A deletion of a
 // range of keys ends before the first key that it leaves, which is an end then.
-func tableEnds(fs vfs.FS, path string) (e ends, err error) {
+func tableEnds(fs vfs.FS, path string, o sstable.ReaderOptions) (e ends, err error) {
 	f, err := fs.Open(path)
 	if err != nil {
 		return ends{}, err
@@ -67,9 +67,7 @@ func tableEnds(fs vfs.FS, path string) (e ends, err error) {
 	if err != nil {
 		return ends{}, errors.Join(err, f.Close())
 	}
-	var o pebble.Options
-	o.EnsureDefaults()
-	r, err := sstable.NewReader(context.Background(), file, o.MakeReaderOptions())
+	r, err := sstable.NewReader(context.Background(), file, o)
 	if err != nil {
 		return ends{}, errors.Join(err, file.Close())
 	}
@@ -126,6 +124,7 @@ func (s *survey) ends(m *manifest) {
 	numbers := slices.DeleteFunc(slices.Sorted(maps.Keys(m.tables)), func(n uint64) bool {
 		return s.want.Phase == Closed && ofSize[m.tables[n].size] == 1
 	})
+	o := readerOptions()
 	another := make([]bool, len(numbers))
 	var next atomic.Int64
 	var all sync.WaitGroup
@@ -136,7 +135,7 @@ func (s *survey) ends(m *manifest) {
 				if want.first == nil || !s.there[name] {
 					continue
 				}
-				have, err := tableEnds(s.fs, s.fs.PathJoin(s.dir, name))
+				have, err := tableEnds(s.fs, s.fs.PathJoin(s.dir, name), o)
 				another[i] = err == nil && !have.are(want)
 			}
 		})
@@ -147,6 +146,12 @@ func (s *survey) ends(m *manifest) {
 			s.find("%s is another table than the one that was there", tableName(numbers[i]))
 		}
 	}
+}
+
+func readerOptions() sstable.ReaderOptions {
+	var o pebble.Options
+	o.EnsureDefaults()
+	return o.MakeReaderOptions()
 }
 
 func tableName(number uint64) string { return fmt.Sprintf("%06d.sst", number) }

@@ -27,7 +27,7 @@ func TestTableEndsAreTheManifests(t *testing.T) {
 		require.NoError(t, d.Checkpoint(t.Context(), copy, nil))
 		m := current(t, fs, copy)
 		for n, want := range m.tables {
-			have, err := tableEnds(fs, fmt.Sprintf("%s/%06d.sst", copy, n))
+			have, err := tableEnds(fs, fmt.Sprintf("%s/%06d.sst", copy, n), readerOptions())
 			require.NoError(t, err)
 			require.True(t, have.are(want.ends), "%06d.sst: %x, %x", n, have, want.ends)
 			if _, trailer := cutTrailer(want.ends.last); trailer>>8 == 1<<56-1 {
