@@ -20,6 +20,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/blockseal/blockseal/internal/test/seldom"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/keyring/sealfs"
 )
@@ -152,6 +153,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	seldom.Collect()
 	os.Exit(m.Run())
 }
 

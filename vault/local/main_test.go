@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blockseal/blockseal/internal/test/seldom"
 	"github.com/blockseal/blockseal/vault"
 	"github.com/blockseal/blockseal/vault/local"
 )
@@ -31,6 +32,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	seldom.Collect()
 	os.Exit(m.Run())
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/blockseal/blockseal/internal/engine"
 	"github.com/blockseal/blockseal/internal/test/pgserver"
+	"github.com/blockseal/blockseal/internal/test/seldom"
 )
 
 // The server of those tests that leave it as it is, each of which has a schema of its own in it.
@@ -26,6 +27,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	seldom.Collect()
 	code := m.Run()
 	if started.Load() {
 		if s, err := startShared(); err == nil {
