@@ -79,12 +79,12 @@ func (d *DB) present(ctx context.Context, e catalogue.Entry) error {
 		return fmt.Errorf("%w: %q was dropped meanwhile", ErrNoStore, e.Name)
 	case again != nil:
 		return errors.Join(row.Damage(again), err)
-	case now.State == catalogue.Creating:
-		if none, again := d.none(ctx)(now); none || again != nil {
-			return fmt.Errorf("%w: somebody else is making store %q; try again: %w", ErrLocked, e.Name, err)
-		}
-		return fmt.Errorf("%w: %q was made by somebody else meanwhile", ErrExists, e.Name)
 	case now.Number != e.Number:
+		if now.State == catalogue.Creating {
+			if none, again := d.none(ctx)(now); none || again != nil {
+				return fmt.Errorf("%w: somebody else is making store %q; try again: %w", ErrLocked, e.Name, err)
+			}
+		}
 		return fmt.Errorf("%w: %q was made by somebody else meanwhile", ErrExists, e.Name)
 	case now.State == catalogue.Dropping:
 		return fmt.Errorf("%w: %q is being dropped", ErrNoStore, e.Name)
