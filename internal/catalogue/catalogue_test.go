@@ -319,28 +319,117 @@ func TestFree(t *testing.T) {
 	require.NoError(t, c.Remove(ctx, a))
 }
 
-// failing is a partition whose meta records cannot be read.
-type failing struct {
+// counting is what an engine is asked for, of which one call fails, and what need not be durable at once.
+type counting struct {
 	engine.Partition
-	err error
+	calls, at int
+	later     []bool // of each swap
 }
 
-func (f failing) LoadMeta(context.Context, string) ([]byte, uint64, error) { return nil, 0, f.err }
+var errBroken = errors.New("broken")
 
-// A record that cannot be read is not one that is missing.
+func (c *counting) call() error {
+	c.calls++
+	if c.calls-1 == c.at {
+		return errBroken
+	}
+	return nil
+}
+
+func (c *counting) LoadMeta(ctx context.Context, name string) ([]byte, uint64, error) {
+	if err := c.call(); err != nil {
+		return nil, 0, err
+	}
+	return c.Partition.LoadMeta(ctx, name)
+}
+
+func (c *counting) ListMeta(ctx context.Context, prefix string, f func(string, []byte) error) error {
+	if err := c.call(); err != nil {
+		return err
+	}
+	return c.Partition.ListMeta(ctx, prefix, f)
+}
+
+func (c *counting) swap(ctx context.Context, later bool, swaps []engine.Swap) ([]uint64, error) {
+	if err := c.call(); err != nil {
+		return nil, err
+	}
+	c.later = append(c.later, later)
+	return c.Partition.SwapMeta(ctx, swaps...)
+}
+
+func (c *counting) SwapMeta(ctx context.Context, swaps ...engine.Swap) ([]uint64, error) {
+	return c.swap(ctx, false, swaps)
+}
+
+func (c *counting) SwapMetaLater(ctx context.Context, swaps ...engine.Swap) ([]uint64, error) {
+	return c.swap(ctx, true, swaps)
+}
+
+// Whatever the engine fails at is told: a record that cannot be read is not one that is missing. An entry's
+// first two states may be durable later, with what comes after them; the end of a store is durable at once.
 func TestErrorsOfTheEngine(t *testing.T) {
 	ctx := t.Context()
-	broken := errors.New("broken")
-	c := Of(memory.New())
-	_, err := c.Add(ctx, "a", never)
-	require.NoError(t, err)
-	c = &Catalogue{failing{c.meta, broken}}
-	_, err = c.Find(ctx, "a")
-	require.ErrorIs(t, err, broken)
-	_, err = c.Add(ctx, "b", always)
-	require.ErrorIs(t, err, broken)
-	_, err = c.Given(ctx)
-	require.ErrorIs(t, err, broken)
-	_, err = c.Unfinished(ctx)
-	require.ErrorIs(t, err, broken)
+	for at := 0; ; at++ {
+		m := &counting{Partition: Of(memory.New()).meta, at: at}
+		c := &Catalogue{m}
+		err := func() error {
+			if _, err := c.Add(ctx, "other", never); err != nil {
+				return err
+			}
+			e, err := c.Add(ctx, "a", never)
+			if err != nil {
+				return err
+			}
+			if e, err = c.Advance(ctx, e, Present); err != nil {
+				return err
+			}
+			if e, err = c.Advance(ctx, e, Dropping); err != nil {
+				return err
+			}
+			if _, err := c.Unfinished(ctx); err != nil {
+				return err
+			}
+			if err := c.Each(ctx, func(_ Entry, err error) error { return err }); err != nil {
+				return err
+			}
+			if _, err := c.Given(ctx); err != nil {
+				return err
+			}
+			return c.Remove(ctx, e)
+		}()
+		if m.calls <= at {
+			require.NoError(t, err)
+			require.Equal(t, []bool{true, true, true, false, false}, m.later)
+			require.Greater(t, at, 10)
+			return
+		}
+		require.ErrorIs(t, err, errBroken, "call %d", at)
+	}
+}
+
+// Nothing is added beside a record that is damaged.
+func TestDamagedRecords(t *testing.T) {
+	ctx := t.Context()
+	for _, name := range []string{nextName, key("a")} {
+		c := Of(memory.New())
+		_, err := c.Add(ctx, "a", never)
+		require.NoError(t, err)
+		require.NoError(t, engine.SetMeta(ctx, c.Meta(), name, []byte{1}))
+		_, err = c.Add(ctx, "a", always)
+		require.ErrorIs(t, err, engine.ErrCorrupt, name)
+		if name == nextName {
+			_, err = c.Given(ctx)
+			require.ErrorIs(t, err, engine.ErrCorrupt)
+			_, err = c.Add(ctx, "b", never)
+			require.ErrorIs(t, err, engine.ErrCorrupt)
+		}
+	}
+}
+
+// What is too long for an error's text is cut, and what just fits is not.
+func TestNamesInErrors(t *testing.T) {
+	fits := strings.Repeat("x", 64)
+	require.Equal(t, fits, short(fits))
+	require.Equal(t, fits+"...", short(fits+"x"))
 }
