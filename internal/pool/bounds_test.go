@@ -41,11 +41,16 @@ func TestContextsOfOpeningsEnd(t *testing.T) {
 		contexts := map[string]context.Context{}
 		w.pool.o.Prepare = func(ctx context.Context, name string) (Way[*thing], error) {
 			contexts[name] = ctx
+			if name == "is not prepared" {
+				return Way[*thing]{}, errBroken
+			}
 			return w.way(name), nil
 		}
 		w.fails["fails"] = errBroken
 		w.must("opens")
 		require.ErrorIs(t, w.get(t.Context(), "fails").err, errBroken)
+		require.ErrorIs(t, w.get(t.Context(), "is not prepared").err, errBroken)
+		require.Len(t, contexts, 3)
 		for name, ctx := range contexts {
 			require.ErrorIs(t, ctx.Err(), context.Canceled, name)
 		}
