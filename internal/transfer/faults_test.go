@@ -18,8 +18,9 @@ import (
 
 // faults counts what is asked of an engine, fails one call, and knows what was not closed.
 type faults struct {
-	calls, at int // the call that fails; negative: none
+	calls, at int // the call that fails
 	open      int
+	puts      int
 }
 
 var errBroken = errors.New("broken")
@@ -113,7 +114,16 @@ func (b failingBatch) Put(id, record []byte, size int) ([]byte, error) {
 	if err := b.f.call(); err != nil {
 		return nil, err
 	}
+	b.f.puts++
 	return b.Batch.Put(id, record, size)
+}
+
+// Size is that of a batch which is full with the third row: one more follows.
+func (b failingBatch) Size() int {
+	if b.f.puts == 3 {
+		return batchBytes
+	}
+	return b.Batch.Size()
 }
 
 func (b failingBatch) Close() error { return b.f.closed(b.Batch) }
