@@ -235,6 +235,8 @@ func TestRefusals(t *testing.T) {
 	broken := errors.New("the network is gone")
 	_, err = arrive(ctx, iotest.ErrReader(broken), memory.New().Partition(1))
 	require.ErrorIs(t, err, broken)
+	_, err = arrive(ctx, io.MultiReader(bytes.NewReader(export(t, source(t))), iotest.ErrReader(broken)), memory.New().Partition(1))
+	require.ErrorIs(t, err, broken, "whether the export ends there is not known")
 	_, err = Export(ctx, brokenWriter{broken}, source(t), "keyring")
 	require.ErrorIs(t, err, broken)
 }
