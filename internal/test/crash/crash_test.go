@@ -57,8 +57,8 @@ type world struct {
 	ops     sync.Map // name of an operation: *atomic.Int64
 }
 
-// lockFS keeps locking a file and cloning the file system apart: MemFS takes the same
-// lock twice for the one, and a clone in between would stop both for ever.
+// lockFS keeps locking a file and making a link apart from cloning the file system: MemFS takes the same
+// lock twice for them, and a clone in between would stop both for ever.
 type lockFS struct {
 	vfs.FS
 	mu *sync.Mutex
@@ -68,6 +68,12 @@ func (f lockFS) Lock(name string) (io.Closer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.FS.Lock(name)
+}
+
+func (f lockFS) Link(from, to string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.FS.Link(from, to)
 }
 
 func newWorld(t *testing.T, rng *rand.Rand) *world {
