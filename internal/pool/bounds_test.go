@@ -74,10 +74,15 @@ func TestOpenedForNobody(t *testing.T) {
 		synctest.Wait()
 		close(goOn)
 		synctest.Wait()
-		require.Equal(t, 1, w.open["a"])
+		open := func() int {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.open["a"]
+		}
+		require.Equal(t, 1, open())
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		require.Zero(t, w.open["a"])
+		require.Zero(t, open())
 	})
 }
 
