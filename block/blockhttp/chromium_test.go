@@ -135,19 +135,19 @@ func (b *browser) open(t *testing.T, url string, width, height int) *tab {
 	for _, domain := range []string{"Page", "Log", "Runtime"} {
 		p.call(domain+".enable", nil, nil)
 	}
-	p.resize(width, height)
+	p.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}, nil)
 	var to struct{ ErrorText string }
 	p.call("Page.navigate", map[string]any{"url": url}, &to)
 	require.Empty(t, to.ErrorText)
-	for !p.loaded {
-		p.next()
+	for {
+		for !p.loaded {
+			p.next()
+		}
+		p.loaded = false // it may have been about:blank, which was there before
+		if p.evaluate(`document.URL == "about:blank" ? "" : document.readyState`) == "complete" {
+			return p
+		}
 	}
-	return p
-}
-
-func (p *tab) resize(width, height int) {
-	p.t.Helper()
-	p.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}, nil)
 }
 
 // call calls a method and waits for its answer.
