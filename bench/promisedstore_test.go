@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"errors"
 	"sync"
 
@@ -17,6 +18,7 @@ import (
 type promisedStore struct {
 	*plain
 	sealers sync.Pool // of *promised
+	rows    *keptRows // nil: none are kept
 }
 
 // records is the prefix of the second entries' keys.
@@ -31,7 +33,50 @@ func openPromisedOn(dir string, noWait bool, fs vfs.FS, epochKey []byte) (kv, er
 	if err != nil {
 		return nil, err
 	}
-	return &promisedStore{p, sync.Pool{New: func() any { return newPromised(epochKey) }}}, nil
+	return &promisedStore{plain: p, sealers: sync.Pool{New: func() any { return newPromised(epochKey) }}}, nil
+}
+
+// openKept is openPromised with all rows in memory besides: a Get finds one in a map and opens it. No store
+// that opens a block anew for each Get can have less to do for one.
+func openKept(epochKey []byte) opener {
+	return func(dir string, sync bool) (kv, error) {
+		s, err := openPromised(epochKey)(dir, sync)
+		if err != nil {
+			return nil, err
+		}
+		s.(*promisedStore).rows = new(keptRows)
+		return s, nil
+	}
+}
+
+// keptRows are rows in memory, by block id.
+type keptRows struct {
+	shards [64]struct {
+		sync.RWMutex
+		rows map[string]keptRow
+	}
+}
+
+// keptRow is never changed.
+type keptRow struct{ wrapped, sealed []byte }
+
+func (k *keptRows) get(id []byte) (keptRow, bool) {
+	s := &k.shards[id[len(id)-1]%64]
+	s.RLock()
+	defer s.RUnlock()
+	row, ok := s.rows[string(id)]
+	return row, ok
+}
+
+func (k *keptRows) put(id, wrapped, sealed []byte) {
+	row := keptRow{bytes.Clone(wrapped), bytes.Clone(sealed)}
+	s := &k.shards[id[len(id)-1]%64]
+	s.Lock()
+	defer s.Unlock()
+	if s.rows == nil {
+		s.rows = map[string]keptRow{}
+	}
+	s.rows[string(id)] = row
 }
 
 func (s *promisedStore) put(batch [][2][]byte) error {
@@ -52,6 +97,9 @@ func (s *promisedStore) put(batch [][2][]byte) error {
 		copy(key, prefix)
 		copy(key[len(prefix):], id)
 		p.seal(sealed[:0], data)
+		if s.rows != nil {
+			s.rows.put(id, p.wrapped, sealed)
+		}
 	}
 	return s.Commit(b, s.sync)
 }
@@ -59,6 +107,11 @@ func (s *promisedStore) put(batch [][2][]byte) error {
 func (s *promisedStore) get(id, dst []byte) ([]byte, error) {
 	p := s.sealers.Get().(*promised)
 	defer s.sealers.Put(p)
+	if s.rows != nil {
+		if row, ok := s.rows.get(id); ok {
+			return p.open(dst, row.wrapped, row.sealed)
+		}
+	}
 	key := append(make([]byte, 0, 32), records...)
 	v, closer, err := s.Get(append(key, id...))
 	if err != nil {
@@ -72,7 +125,9 @@ func (s *promisedStore) get(id, dst []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	dst, err = p.open(dst, p.wrapped, sealed)
+	if dst, err = p.open(dst, p.wrapped, sealed); err == nil && s.rows != nil {
+		s.rows.put(id, p.wrapped, sealed)
+	}
 	return dst, errors.Join(err, closer.Close())
 }
 

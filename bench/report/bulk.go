@@ -24,7 +24,8 @@ func bulkTargets() (t []target) {
 		for _, q := range []string{"p99", "p99.9"} {
 			unit := op.unit + "-" + q + "-times"
 			t = append(t, target{label: fmt.Sprintf("%s 4 KiB among 8 goroutines' beside 1 GiB of heap, %s in times of plain Pebble's", op.label, q), atMost: true, limit: 1.3,
-				measure: func(r *results) ([]float64, string) { return values(r.get("Mixed/size=4096", ours, unit)), "" }})
+				measure: func(r *results) ([]float64, string) { return values(r.get("Mixed/size=4096", ours, unit)), "" },
+				bound:   bound{label("kept"), 0.95, func(r *results) []float64 { return values(r.get("Mixed/size=4096", "kept", unit)) }}})
 		}
 	}
 	return t

@@ -433,6 +433,8 @@ func label(impl string) string {
 		return "MinIO sio"
 	case "promised":
 		return "what the promises take"
+	case "kept":
+		return "the same with all rows in memory"
 	case "cipher":
 		return "raw AES-GCM"
 	}
