@@ -40,11 +40,14 @@ const (
 	sequenceRecordSize    = 9
 )
 
-// sequence is the store's sequence number, and its anchor.
-type sequence struct {
-	n atomic.Uint64 // writes applied
-	_ [56]byte      // to the end of the cache line, which every writer writes to
+// appliedCount counts the writes that were applied. It fills a cache line, which every writer writes to.
+type appliedCount struct {
+	n atomic.Uint64
+	_ [56]byte
+}
 
+// sequence is what is done with the sequence number, which is Store.writes, and its anchor.
+type sequence struct {
 	saving   sync.Mutex // held while the number is saved; acquired before a hold
 	saved    uint64     // what the record holds; guarded by saving
 	unsure   unsure     // guarded by saving
@@ -66,14 +69,14 @@ type unsure struct{ revision, before, saved uint64 }
 // number goes on from the last one that was saved: at Close, at a Checkpoint, or for an anchor
 // (Options.Keyring.Anchor). It is 0 until the store was available once. Where other processes write
 // too, it counts theirs as of when it was saved last.
-func (s *Store) Sequence() uint64 { return s.sequence.n.Load() }
+func (s *Store) Sequence() uint64 { return s.writes.n.Load() }
 
 // wrote counts a write after it was applied: a number that is saved must not count a write that may
 // follow it in the log.
-func (s *Store) wrote() { s.sequence.n.Add(1) }
+func (s *Store) wrote() { s.writes.n.Add(1) }
 
 // created counts the creation of the store as its first write.
-func (s *Store) created() { s.sequence.n.CompareAndSwap(0, 1) }
+func (s *Store) created() { s.writes.n.CompareAndSwap(0, 1) }
 
 // storeAnchor is the caller's anchor as the keyring sees it. An anchor that holds something has
 // said which document may be opened. An empty one accepts what it is given first and refuses all
@@ -218,7 +221,7 @@ func (s *Store) admit(tag func(string, []byte) [inner.TagSize]byte) error {
 	if n == 0 && q.anchor != nil {
 		n = 1 // what is there counts as one write, so that there is something to anchor
 	}
-	q.n.Store(n)
+	s.writes.n.Store(n)
 	q.saving.Lock()
 	q.saved = saved
 	q.saving.Unlock()
@@ -270,7 +273,7 @@ func (s *Store) saveSequenceBy(ctx context.Context, later bool) (uint64, error) 
 	if s.db.shared {
 		return s.addToSequence(ctx, &h)
 	}
-	n := q.n.Load()
+	n := s.writes.n.Load()
 	if n == q.saved {
 		return n, nil
 	}

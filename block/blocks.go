@@ -167,7 +167,7 @@ func (s *Store) writeHold(ctx context.Context) (keyring.Hold, error) {
 }
 
 func (s *Store) mayWrite(ctx context.Context, h *keyring.Hold) error {
-	if s.opts.ReadOnly {
+	if s.readOnly {
 		return ErrReadOnly
 	}
 	return s.prove(ctx, h)

@@ -19,6 +19,8 @@ import (
 	"github.com/blockseal/blockseal/internal/place"
 	"github.com/blockseal/blockseal/internal/pool"
 	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/internal/spread"
+	"github.com/blockseal/blockseal/internal/tally"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
@@ -115,13 +117,17 @@ type DB struct {
 	engine    engine.Engine
 	files     *sealedFiles // nil: they are not sealed
 	shared    bool         // other processes may have the engine too
-	caches    *row.Caches
+	common    *row.Common  // of the tables of its stores
 	catalogue *catalogue.Catalogue
 	stores    *pool.Pool[*Store]
 	use       row.Use     // by what is done to the directory, and not in a store
 	one       bool        // Open made it, for one store
 	clock     inner.Clock // of the keyrings of its stores
 	tasks     tasks       // end when it begins to close
+
+	// What the hot paths of all stores count.
+	inFlight *spread.Room[inner.InFlight]
+	counts   *tally.Room
 
 	copying chan struct{} // admits one Checkpoint at a time
 	listing sync.RWMutex  // held for reading by who adds to opened, and for writing by a Checkpoint
@@ -186,7 +192,7 @@ func newDB(dir string, o DBOptions) (d *DB, found bool, err error) {
 
 // unopenedDB returns a DB without an engine and without a place.
 func unopenedDB(o DBOptions) *DB {
-	d := &DB{opts: o, copying: make(chan struct{}, 1)}
+	d := &DB{opts: o, copying: make(chan struct{}, 1), inFlight: inner.NewInFlight(), counts: tally.NewRoom()}
 	d.tasks.begin()
 	d.stores = pool.New(pool.Options[*Store]{Prepare: d.prepare, Close: (*Store).Close, Most: o.MaxOpen, Idle: o.IdleClose, Opening: o.Opening, Clock: o.Clock})
 	return d
@@ -289,7 +295,7 @@ func (d *DB) openEngine() error {
 // attach gives the DB its engine.
 func (d *DB) attach(e engine.Engine) {
 	d.engine, d.shared, d.catalogue = e, isShared(e), catalogue.Of(e)
-	d.caches = row.NewCaches(d.opts.RecordCache, d.opts.RowCache)
+	d.common = row.NewCommon(row.Engine{Shared: d.shared, Ready: d.filesReady()}, d.opts.RecordCache, d.opts.RowCache)
 }
 
 // Close closes all stores that are open, and the DB. It waits for what is under way, as Store.Close

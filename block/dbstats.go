@@ -208,7 +208,7 @@ func (d *DB) statsBeneath(ctx context.Context, st *DBStats) (troubles []Trouble,
 	if m, ok := d.engine.(engine.Meter); ok {
 		st.Engine = EngineStats(m.Stats())
 	}
-	records, rows := d.caches.Stats()
+	records, rows := d.common.Stats()
 	st.RecordCache, st.Rows = CacheStats(records), CacheStats(rows)
 	c, err := d.takeCensus(ctx)
 	if errors.Is(err, ErrFileKEK) {

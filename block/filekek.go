@@ -280,7 +280,7 @@ func (f *sealedFiles) lose(why error) {
 	// First what is called is refused, and then nothing is written any more: what was acknowledged was
 	// written.
 	err := f.engine.Pause(why, func() { s.cut(why) })
-	f.db.caches.Clear()
+	f.db.common.Clear()
 	if err != nil {
 		f.tell(slog.LevelInfo, "the engine was closed, cut off from its files", err)
 	}

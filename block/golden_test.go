@@ -329,5 +329,5 @@ func rawPairs(t testing.TB, g goldenStore) []goldenPair {
 	db, err := pebble.Open(g.Dir, lock, pebble.Options{FS: mem})
 	require.NoError(t, err)
 	defer db.Close()
-	return (&Store{db: &DB{engine: db}}).pairs(t)
+	return (&Store{cold: &cold{db: &DB{engine: db}}}).pairs(t)
 }

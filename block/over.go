@@ -120,7 +120,7 @@ func (s *Store) addToSequenceNow(ctx context.Context, h *keyring.Hold) (uint64, 
 	for {
 		value, revision, err := s.part.LoadMeta(ctx, metaSequence)
 		if err == nil && revision == q.unsure.revision { // it was saved after all
-			q.n.Add(q.unsure.before - q.saved)
+			s.writes.n.Add(q.unsure.before - q.saved)
 			q.saved, q.unsure = q.unsure.saved, unsure{}
 		}
 		if errors.Is(err, engine.ErrNotFound) && q.saved > 0 {
@@ -144,9 +144,9 @@ func (s *Store) addToSequenceNow(ctx context.Context, h *keyring.Hold) (uint64, 
 			return 0, fmt.Errorf("block: save the sequence number: it has gone back from %d to %d: the database has lost writes that it had acknowledged, "+
 				"as after a failover to a standby that was behind: %w; nothing was replaced", q.saved, before, keyring.ErrUnexpected)
 		}
-		n := before + q.n.Load() - q.saved
+		n := before + s.writes.n.Load() - q.saved
 		if n == before && (ok || n == 0) {
-			q.n.Add(before - q.saved)
+			s.writes.n.Add(before - q.saved)
 			q.saved = n
 			return n, nil
 		}
@@ -165,7 +165,7 @@ func (s *Store) addToSequenceNow(ctx context.Context, h *keyring.Hold) (uint64, 
 		if err != nil {
 			return 0, fmt.Errorf("block: save the sequence number: %w", err)
 		}
-		q.n.Add(before - q.saved)
+		s.writes.n.Add(before - q.saved)
 		q.saved = n
 		return n, nil
 	}

@@ -144,7 +144,7 @@ func (s *Store) Stats() Stats {
 	if !st.State.KEKExpires.IsZero() {
 		st.KEKLeft = st.State.KEKExpires.Sub(st.Time)
 	}
-	records, rows := s.db.caches.Stats()
+	records, rows := s.db.common.Stats()
 	st.RecordCache, st.Rows = CacheStats(records), CacheStats(rows)
 	st.Running, st.Last = s.works()
 

@@ -27,16 +27,23 @@ import (
 // Every use of the engine is inside a hold of the keyring or under use. Close ends both and then
 // finds the engine at rest.
 type Store struct {
-	// What each Get and Put looks at comes first, and together: of a thousand stores that are used in turns,
-	// none is in a core's cache when it is used next.
-	keys  *keyring.Keyring
-	table row.Table
+	// What each Get and Put looks at. Of a thousand stores that are used in turns, none is in a core's cache when
+	// it is used next; so this is small, and many of them lie in one page of memory.
+	keys   *keyring.Keyring
+	counts tally.Counts // for Stats
+	table  row.Table
 	// proven says that the keyring has opened records of this store. Anyone who has the KEK's
 	// public key can make a keyring document, which would open nothing here. Nothing may be written
 	// under it.
-	proven atomic.Bool
-	counts tally.Counts // for Stats
+	proven   atomic.Bool
+	readOnly bool          // opts.ReadOnly
+	writes   *appliedCount // the sequence number
 
+	*cold
+}
+
+// cold is the rest of a store.
+type cold struct {
 	opts     Options
 	db       *DB
 	alone    bool // Open made db for this store: it is closed with it
@@ -203,13 +210,15 @@ func (d *DB) only(ctx context.Context, name string) (string, bool, error) {
 func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store {
 	o.ReadOnly = o.ReadOnly || d.opts.ReadOnly
 	o.Keyring.ReadOnly = o.Keyring.ReadOnly || o.ReadOnly
-	s := &Store{opts: o, db: d, name: name, number: number, gone: make(chan struct{}), storage: &register.Storage{StoreName: name}, upkeep: newUpkeep(),
-		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}
+	s := &Store{readOnly: o.ReadOnly, writes: new(appliedCount), cold: &cold{opts: o, db: d, name: name, number: number, gone: make(chan struct{}), storage: &register.Storage{StoreName: name}, upkeep: newUpkeep(),
+		copyTurns: copyTurns{following: make(chan struct{}, 1), copying: make(chan struct{}, 1)}}}
 	s.storage.Own = place.StoreInstance(d.place.Instance(), number)
 	s.opts.Keyring.For(inner.Block{}).Instance = s.storage.Own
 	s.opts.Keyring.For(inner.Block{}).Spread = !d.one
 	s.opts.Keyring.For(inner.Block{}).Many = d.shared
 	s.opts.Keyring.For(inner.Block{}).Clock = &d.clock
+	s.opts.Keyring.For(inner.Block{}).Room = d.inFlight
+	s.counts.Begin(d.counts)
 	s.given.add(append(slices.Clone(o.Keyring.OtherKEKs), k)...)
 	s.begin()
 	s.watchKEK()
@@ -221,7 +230,7 @@ func (d *DB) newStore(name string, number uint32, k *kek.KEK, o Options) *Store 
 // DB has it among its open ones, where others find it: a Drop, for one.
 func (s *Store) equip() {
 	s.table.Init(row.Config{Part: s.part, Number: s.number, Keys: s.keys, Use: &s.use,
-		Caches: s.db.caches, NoSync: s.opts.NoSync, Shared: s.db.shared, Wrote: s.wrote, Ready: s.db.filesReady()})
+		Common: s.db.common, NoSync: s.opts.NoSync, Wrote: s.wrote})
 	s.rewriter = s.newRewriter()
 }
 

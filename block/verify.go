@@ -280,7 +280,8 @@ func (d *DB) openClear(ctx context.Context, o Options) (s *Store, info keyring.I
 	if err != nil {
 		return nil, info, err
 	}
-	s = &Store{opts: o, db: d, alone: true, gone: make(chan struct{}), name: name, number: e.Number, storage: &register.Storage{StoreName: name}}
+	s = &Store{readOnly: o.ReadOnly, writes: new(appliedCount), cold: &cold{opts: o, db: d, alone: true, gone: make(chan struct{}), name: name, number: e.Number, storage: &register.Storage{StoreName: name}}}
+	s.counts.Begin(nil)
 	s.storage.Own = place.StoreInstance(d.place.Instance(), e.Number)
 	s.part = d.engine.Partition(e.Number)
 	doc, err := register.Document(ctx, s.part)

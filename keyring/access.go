@@ -184,11 +184,10 @@ func (r *Keyring) begin(d *stored, b *body, docSecret *[secretSize]byte, p proof
 	if err := r.admit(b, d.header.generation); err != nil {
 		return err
 	}
-	set, err := newEpochSet(b)
+	s, err := newSession(b, newDEKCache(r.opts.DEKCache))
 	if err != nil {
 		return err
 	}
-	s := newSession(set, newDEKCache(r.opts.DEKCache))
 	secret.Do(func() { s.secret = *docSecret })
 
 	r.turn.Lock()

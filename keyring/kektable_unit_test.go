@@ -145,9 +145,9 @@ func TestWhichKEKIsAsked(t *testing.T) {
 	given := func(client, inVault, name string) *kek.KEK {
 		return kek.New(vaults[client], vault.KeyID{Vault: inVault, Name: name, Version: "its"})
 	}
-	r := &Keyring{kek: given("mem:own", "mem:own", "k"),
+	r := &Keyring{cold: &cold{kek: given("mem:own", "mem:own", "k"),
 		stored: stored{header: header{active: 1, keks: []kekEntry{{id: 1, key: vault.KeyID{Vault: "mem:own", Name: "k", Version: "1"}}}}},
-		others: []*kek.KEK{given("mem:any", "", "k"), given("mem:one", "mem:one", "k"), given("mem:two", "mem:two", "other")}}
+		others: []*kek.KEK{given("mem:any", "", "k"), given("mem:one", "mem:one", "k"), given("mem:two", "mem:two", "other")}}}
 	for _, c := range []struct {
 		vault, name string
 		client      string // "" is none

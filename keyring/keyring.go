@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/blockseal/blockseal/internal/inner"
+	"github.com/blockseal/blockseal/internal/spread"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
 )
@@ -27,16 +28,24 @@ func (id StoreID) String() string { return hex.EncodeToString(id[:]) }
 // Locks, in the order in which they are taken: checks, turn, changes, docMu, mu. No vault
 // is called under turn, changes, docMu or mu, and no storage under docMu or mu.
 type Keyring struct {
-	// What each operation looks at comes first, and together: of a thousand keyrings that are used in turns, none
-	// is in a core's cache when it is used next.
+	// What each operation looks at. Of a thousand keyrings that are used in turns, none is in a core's cache
+	// when it is used next; so this is small, and many of them lie in one page of memory.
 	session  atomic.Pointer[session] // nil: locked or closed
 	clock    vault.Clock
-	inFlight [shards]shard
+	inFlight spread.Lines[inner.InFlight]
+	storeID  StoreID
+	// wrapsByKEK is whether new DEKs are wrapped ByKEK: policy.wrapping, for the
+	// hot path.
+	wrapsByKEK atomic.Bool
 
+	*cold
+}
+
+// cold is the rest of a keyring.
+type cold struct {
 	opts      Options
 	anchoring anchoring
 	storage   Storage
-	storeID   StoreID
 	events    events
 	calls     callCounts
 
@@ -49,10 +58,6 @@ type Keyring struct {
 	pins atomic.Int64 // of all sessions that anything is open of
 	// forgetting is whether somebody waits to erase epochs that were dropped.
 	forgetting atomic.Bool
-
-	// wrapsByKEK is whether new DEKs are wrapped ByKEK: policy.wrapping, for the
-	// hot path.
-	wrapsByKEK atomic.Bool
 
 	ctx    context.Context // ends with Close; vault calls run under it
 	cancel context.CancelCauseFunc
@@ -226,9 +231,8 @@ func (r *Keyring) firstCheck(ctx context.Context) error {
 }
 
 func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
-	r := &Keyring{
+	r := &Keyring{clock: o.Clock, cold: &cold{
 		opts:      o,
-		clock:     o.Clock,
 		storage:   s,
 		kek:       k,
 		others:    slices.Clone(o.OtherKEKs), // which is the caller's, who may give it to several
@@ -239,6 +243,11 @@ func newKeyring(s Storage, k *kek.KEK, o Options) *Keyring {
 		reloading: reloading{loads: make(chan struct{}, 1)},
 		events:    events{logger: o.Logger, onEvent: o.OnEvent},
 		owning:    owning{sharing: o.For(inner.Block{}).Shared},
+	}}
+	if room := o.For(inner.Block{}).Room; room != nil {
+		r.inFlight = spread.Take(room, r)
+	} else {
+		r.inFlight = spread.New[inner.InFlight]()
 	}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.anchor()

@@ -27,7 +27,7 @@ func TestWhichRefusalIsAtOddsWithTheClock(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			clock := vaulttest.NewClock(start)
-			r := &Keyring{clock: clock}
+			r := &Keyring{clock: clock, cold: new(cold)}
 			r.anchor()
 			clock.Advance(c.passes)
 			clock.Step(-c.back)

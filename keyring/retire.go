@@ -214,8 +214,8 @@ func (r *Keyring) eraseUnfound(s *session, gone []*epoch, patience time.Duration
 // long it gives up.
 func (r *Keyring) quiesced(patience time.Duration) bool {
 	start := time.Now()
-	for i := range r.inFlight {
-		for r.inFlight[i].n.Load() != 0 {
+	for c := range r.inFlight.All() {
+		for c.N.Load() != 0 {
 			if time.Since(start) > patience {
 				return false
 			}

@@ -5,22 +5,30 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/blockseal/blockseal/dek"
+	"github.com/blockseal/blockseal/internal/inner"
 	"github.com/blockseal/blockseal/internal/secret"
 )
 
 // session is one stretch of access, from the unwrap that opened the document to
 // the lock that ends it. What is opened in one session does not go on in the next.
 type session struct {
-	id       uint64
+	// What each operation looks at comes first, and together; see Keyring. The set and the current epoch are those
+	// that epochs points to until there are others.
 	deadline atomic.Int64 // Clock.Elapsed at which use ends, in nanoseconds
 	epochs   atomic.Pointer[epochSet]
+	first    struct {
+		epochSet
+		epoch
+	}
+
+	id       uint64
 	cache    *dekCache
 	ending   atomic.Bool // somebody found the deadline passed and is locking
 	fullTold atomic.Bool // see tellTooManyEpochs
@@ -31,7 +39,7 @@ type session struct {
 	// waited for. away counts those operations, until they have ended; see Hold.outside.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	away   shard
+	away   inFlight
 
 	// Epochs that were dropped stay readable, in memory alone, for the snapshots
 	// and scans that began before: as long as there are pins.
@@ -49,18 +57,18 @@ type session struct {
 
 // epochSet is the epochs at one moment; never changed once published.
 type epochSet struct {
-	all     []*epoch // by ascending id
 	current *epoch
+	all     []*epoch // by ascending id
 }
 
 // epoch is an epoch key ready for use.
 type epoch struct {
 	id      uint32
-	created time.Time
 	aead    dek.AEAD
+	left    atomic.Int64 // how many DEKs this keyring may wrap of what it has reserved; 0 or less: none
+	created time.Time
 	sum     [sha256.Size]byte // of the key: that it is the same in every document
 	took    uint64            // all that this keyring has reserved; docMu or, of one that is not published, its maker's
-	left    atomic.Int64      // how many DEKs this keyring may wrap of what it has reserved; 0 or less: none
 	idle    atomic.Int64      // what it has reserved and will not use
 	counted atomic.Uint64     // what the document that was taken last says that all keyrings have reserved
 	shared  atomic.Bool       // Share was called, and the next DEK begins another epoch
@@ -108,28 +116,6 @@ func (e *epoch) begin(k *epochKey) (err error) {
 	return err
 }
 
-// newEpochSet returns the epochs of a body. The set and the current one lie together, because each
-// operation looks at both; see Keyring.
-func newEpochSet(b *body) (*epochSet, error) {
-	both := new(struct {
-		set     epochSet
-		current epoch
-	})
-	set := &both.set
-	for i := range b.epochs {
-		e := &both.current
-		if i < len(b.epochs)-1 {
-			e = new(epoch)
-		}
-		if err := e.begin(&b.epochs[i]); err != nil {
-			return nil, err
-		}
-		set.all = append(set.all, e)
-	}
-	set.current = &both.current
-	return set, nil
-}
-
 // names returns what tells the epochs from others.
 func (s *epochSet) names() (names []epochName) {
 	for _, e := range s.all {
@@ -143,12 +129,25 @@ func (s *epochSet) with(e *epoch) *epochSet {
 	return &epochSet{all: append(slices.Clone(s.all), e), current: e}
 }
 
-func newSession(set *epochSet, cache *dekCache) *session {
+// newSession returns a session with the epochs of a body.
+func newSession(b *body, cache *dekCache) (*session, error) {
 	s := &session{cache: cache}
+	set := &s.first.epochSet
+	for i := range b.epochs {
+		e := &s.first.epoch
+		if i < len(b.epochs)-1 {
+			e = new(epoch)
+		}
+		if err := e.begin(&b.epochs[i]); err != nil {
+			return nil, err
+		}
+		set.all = append(set.all, e)
+	}
+	set.current = &s.first.epoch
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	s.away.wake = make(chan struct{}, 1)
+	s.away.Wake = make(chan struct{}, 1)
 	s.epochs.Store(set)
-	return s
+	return s, nil
 }
 
 // destroy forgets the session's keys. Nobody holds the session any more.
@@ -174,39 +173,22 @@ func (s *session) destroy() {
 // errLockedMeanwhile is why a call to a vault was given up.
 var errLockedMeanwhile = errors.New("keyring: it was locked meanwhile")
 
-// shards is how many counters the operations in flight are spread over, so that
-// cores do not fight for one cache line. A power of two.
-const shards = 32
-
-type shard struct {
-	n atomic.Int64
-	// wake, if not nil, is told of each operation that ends: its capacity is 1.
-	wake chan struct{}
-	_    [48]byte // to the end of the cache line
-}
+// inFlight counts operations that are under way.
+type inFlight inner.InFlight
 
 // end counts one operation less.
-func (c *shard) end() {
-	c.n.Add(-1)
-	if c.wake != nil {
+func (c *inFlight) end() {
+	c.N.Add(-1)
+	if c.Wake != nil {
 		c.tell()
 	}
 }
 
-func (c *shard) tell() {
+func (c *inFlight) tell() {
 	select {
-	case c.wake <- struct{}{}:
+	case c.Wake <- struct{}{}:
 	default: // it is to look once more already
 	}
-}
-
-// shardOf chooses a counter by where the goroutine's stack is: goroutines that run
-// at the same time mostly have different ones, and each comes back to its own,
-// which is in its core's cache. Any choice is correct.
-func shardOf() uintptr {
-	var here byte
-	p := uintptr(unsafe.Pointer(&here))
-	return (p>>11 ^ p>>16) % shards
 }
 
 // Hold keeps a keyring from locking while an operation uses its keys: a lock
@@ -217,7 +199,7 @@ func shardOf() uintptr {
 type Hold struct {
 	r *Keyring
 	s *session
-	c *shard
+	c *inFlight
 }
 
 // Acquire returns a Hold if the keys may be used now, or an error that matches
@@ -235,22 +217,22 @@ func (r *Keyring) Acquire() (Hold, error) {
 }
 
 // count counts one more operation, which is not allowed to do anything yet.
-func (r *Keyring) count() *shard {
-	c := &r.inFlight[shardOf()]
-	c.n.Add(1)
+func (r *Keyring) count() *inFlight {
+	c := (*inFlight)(r.inFlight.Mine())
+	c.N.Add(1)
 	return c
 }
 
 // look makes a hold of an operation that has been counted, or takes the count back. What it
 // looks at last is the session, so that a lock which began at any moment since the count is
 // seen. (The clock is read in between the two, where a test can stop it.)
-func (r *Keyring) look(c *shard) (Hold, error) {
+func (r *Keyring) look(c *inFlight) (Hold, error) {
 	now := int64(r.clock.Elapsed())
 	s := r.session.Load()
 	if s != nil && now < s.deadline.Load() {
 		return Hold{r, s, c}, nil
 	}
-	c.n.Add(-1)
+	c.N.Add(-1)
 	return Hold{}, r.refusal(s)
 }
 
@@ -314,6 +296,7 @@ func (f *holdForBlock) Wrapping() Wrapping {
 func (h Hold) Release() {
 	if h.c != nil {
 		h.c.end()
+		runtime.KeepAlive(h.r) // whose counter it is
 	}
 }
 
@@ -322,19 +305,19 @@ func (h Hold) Release() {
 // that matters: each is waited for alone, and not until all are at zero at once. Last come
 // those that wait for a vault without a hold: they get none again.
 func (r *Keyring) drain(s *session) {
-	for i := range r.inFlight {
-		r.inFlight[i].drain()
+	for c := range r.inFlight.All() {
+		(*inFlight)(c).drain()
 	}
 	s.away.drain()
 }
 
 // drain waits until the counter is at zero. Operations in a hold are short and many, so
 // that they tell nobody when they end.
-func (c *shard) drain() {
-	for c.wake != nil && c.n.Load() != 0 {
-		<-c.wake
+func (c *inFlight) drain() {
+	for c.Wake != nil && c.N.Load() != 0 {
+		<-c.Wake
 	}
-	for wait := 10 * time.Microsecond; c.n.Load() != 0; wait = min(2*wait, time.Millisecond) {
+	for wait := 10 * time.Microsecond; c.N.Load() != 0; wait = min(2*wait, time.Millisecond) {
 		time.Sleep(wait)
 	}
 }

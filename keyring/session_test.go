@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/blockseal/blockseal/dek"
 	"github.com/blockseal/blockseal/internal/inner"
+	"github.com/blockseal/blockseal/internal/spread"
 	"github.com/blockseal/blockseal/internal/test/bubbles"
 	"github.com/blockseal/blockseal/kek"
 	"github.com/blockseal/blockseal/vault"
@@ -155,17 +157,18 @@ func TestNothingIsSavedAfterClose(t *testing.T) {
 // and go, hold up no lock: what was at zero once, after the session was taken away, has
 // nothing to say any more.
 func TestDrainWaitsForEachCounterOnce(t *testing.T) {
-	r := &Keyring{}
+	r := &Keyring{inFlight: spread.New[inner.InFlight](), cold: new(cold)}
 	var over atomic.Bool
 	stopped := make(chan struct{})
-	a, b := &r.inFlight[3], &r.inFlight[20]
-	a.n.Add(1)
+	lines := slices.Collect(r.inFlight.All())
+	a, b := lines[3], lines[20]
+	a.N.Add(1)
 	go func() {
 		defer close(stopped)
 		for !over.Load() {
-			for _, step := range [][2]*shard{{b, a}, {a, b}} {
-				step[0].n.Add(1)
-				step[1].n.Add(-1)
+			for _, step := range [][2]*inner.InFlight{{b, a}, {a, b}} {
+				step[0].N.Add(1)
+				step[1].N.Add(-1)
 				runtime.Gosched()
 			}
 		}
@@ -243,8 +246,8 @@ func TestLockWaitsForOperationsAtTheVault(t *testing.T) {
 					require.ErrorIs(t, <-checked, vault.ErrKeyDisabled)
 					require.Equal(t, Inaccessible, r.State().Status)
 					<-ended
-					for i := range r.inFlight {
-						require.Zero(t, r.inFlight[i].n.Load())
+					for c := range r.inFlight.All() {
+						require.Zero(t, c.N.Load())
 					}
 				})
 			})

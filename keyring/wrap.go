@@ -153,7 +153,7 @@ func (h *Hold) outside(ctx context.Context, f func(context.Context) error) error
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.ctx, func() { cancel(errLockedMeanwhile) })()
-	s.away.n.Add(1) // before the hold is let go, so that a lock sees one or the other
+	s.away.N.Add(1) // before the hold is let go, so that a lock sees one or the other
 	h.Release()
 	h.c = &s.away
 	err := f(ctx)

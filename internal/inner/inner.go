@@ -10,7 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/blockseal/blockseal/internal/spread"
 )
 
 // Block is how package block, and what it is made of, shows that it is. A type of struct{} would
@@ -50,6 +53,9 @@ type Options struct {
 	// would be looked at by each of its operations in memory of its own. It does nothing where the caller
 	// gave one. Default: none.
 	Clock *Clock
+	// Room, if not nil, is where the keyring counts its operations in flight: that of several keyrings which are
+	// used in turns. Default: memory of its own.
+	Room *spread.Room[InFlight]
 	// Admit, if not nil, is called whenever a document was opened, before any key of
 	// it can be used: at Open, when access comes back, and when what another keyring has
 	// saved is taken up; once at a time. It may refuse: for a store that has to look at
@@ -78,6 +84,19 @@ type Time interface {
 func (c *Clock) Or(f func() Time) Time {
 	c.once.Do(func() { c.clock = f() })
 	return c.clock
+}
+
+// InFlight counts operations in flight, in a cache line of its own.
+type InFlight struct {
+	N atomic.Int64
+	// Wake, if not nil, is told of each operation that ends: its capacity is 1.
+	Wake chan struct{}
+	_    [48]byte // to the end of the cache line
+}
+
+// NewInFlight returns a Room for [Options].Room.
+func NewInFlight() *spread.Room[InFlight] {
+	return spread.NewRoom(func(f *InFlight) { f.N.Store(0) }) // none of them is told
 }
 
 // Opened is what [Options].Admit, and a storage that has SwapTagged, are given of a document that

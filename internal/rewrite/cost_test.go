@@ -18,8 +18,8 @@ func TestRewritesDoNotFloodTheRecordCache(t *testing.T) {
 		g.put(fmt.Sprintf("%03d", i), "data")
 	}
 	// As after it was opened: nothing is in the cache.
-	caches := row.NewCaches(32<<20, 0)
-	g.Table = row.New(row.Config{Part: g.Table.Part, Keys: g.Keys, Use: g.Use, Caches: caches, Wrote: func() {}})
+	caches := row.NewCommon(row.Engine{}, 32<<20, 0)
+	g.Table = row.New(row.Config{Part: g.Table.Part, Keys: g.Keys, Use: g.Use, Common: caches, Wrote: func() {}})
 	read := func() {
 		g.held(func(h *keyring.Hold) {
 			for i := range 5 {

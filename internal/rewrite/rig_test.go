@@ -34,7 +34,7 @@ func newRig(t testing.TB, o keyring.Options, recordCache int64) rig {
 	c := Config{Use: &row.Use{}, Keys: keys, Ctx: context.Background(), VaultRate: 1000, Wrote: func() {},
 		MayWrite: func(context.Context, *keyring.Hold) error { return nil },
 		Board:    progress.NewBoard(t.Context(), keys.For(inner.Block{}), func(func()) bool { return false }, func(string, error) {})}
-	c.Table = row.New(row.Config{Part: memory.New().Partition(0), Keys: keys, Use: c.Use, Caches: row.NewCaches(recordCache, 0), Wrote: c.Wrote})
+	c.Table = row.New(row.Config{Part: memory.New().Partition(0), Keys: keys, Use: c.Use, Common: row.NewCommon(row.Engine{}, recordCache, 0), Wrote: c.Wrote})
 	g.Rewriter = New(c)
 	return g
 }

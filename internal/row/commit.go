@@ -55,7 +55,7 @@ func (t *Table) durable(b engine.Batch) error {
 
 // Commit applies a batch and waits until it is durable. It keeps the caches in step.
 func (t *Table) Commit(ctx context.Context, h *keyring.Hold, b engine.Batch, oldest uint32) error {
-	if !t.shared {
+	if !t.common.Shared {
 		return t.commit(ctx, h, b, oldest)
 	}
 	ctx, end := within(ctx, h)
@@ -66,13 +66,13 @@ func (t *Table) commit(ctx context.Context, h *keyring.Hold, b engine.Batch, old
 	writes := make([]uint64, 0, 64) // a small batch allocates nothing
 	c, next, err := b.Op(0)
 	for ; err == nil && next > 0; c, next, err = b.Op(next) {
-		writes = append(writes, t.rows.announce(t.salt, c.ID))
+		writes = append(writes, t.common.rows.announce(t.salt, c.ID))
 	}
 	if err == nil {
 		err = t.apply(ctx, h, b, oldest)
 	}
 	for _, c := range writes {
-		t.rows.report(c)
+		t.common.rows.report(c)
 	}
 	if err != nil {
 		return err
@@ -81,9 +81,9 @@ func (t *Table) commit(ctx context.Context, h *keyring.Hold, b engine.Batch, old
 	// keeps older records of these blocks, which readers notice.
 	for c, next, err = b.Op(0); err == nil && next > 0; c, next, err = b.Op(next) { // the loop above has read it without an error
 		if c.Deleted {
-			t.records.drop(t.salt, c.ID)
+			t.common.records.drop(t.salt, c.ID)
 		} else {
-			t.records.put(t.salt, c.ID, c.Record)
+			t.common.records.put(t.salt, c.ID, c.Record)
 		}
 	}
 	return t.durable(b)
@@ -139,7 +139,7 @@ func (t *Table) judge(ctx context.Context, h *keyring.Hold, b engine.Batch, olde
 // is above the present epoch for one that no epoch can be begun for any more. A store that was
 // dropped has another floor, and no document.
 func (t *Table) lookAtDocument(ctx context.Context, h *keyring.Hold, floor engine.Floor) error {
-	if !t.shared || t.judged.Load() == floor.Revision {
+	if !t.common.Shared || t.judged.Load() == floor.Revision {
 		return nil
 	}
 	if err := h.For(inner.Block{}).Reload(ctx); err != nil {
@@ -209,7 +209,7 @@ func (t *Table) Replace(ctx context.Context, b engine.Batch, was []engine.Was) (
 	t.wrote()
 	c, next, err := b.Op(0)
 	for ; err == nil && next > 0; c, next, err = b.Op(next) {
-		t.records.replace(t.salt, c.ID, c.Record)
+		t.common.records.replace(t.salt, c.ID, c.Record)
 	}
 	return lost, nil // the record cache is not trusted
 }

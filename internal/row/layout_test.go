@@ -48,12 +48,12 @@ func make29(version byte) []byte { return append([]byte{version}, make([]byte, 2
 
 // A record that is replaced is the one that the cache has from then on, if it had one.
 func TestReplaceKeepsTheRecordCacheRight(t *testing.T) {
-	table, keys := newTable(t, Config{Caches: NewCaches(1<<20, 0)})
+	table, keys := newTable(t, Config{Common: NewCommon(Engine{}, 1<<20, 0)})
 	ctx := t.Context()
 	for _, id := range []string{"cached", "not cached"} {
 		table.put(t, ctx, id, nil)
 	}
-	table.records.drop(table.salt, []byte("not cached"))
+	table.common.records.drop(table.salt, []byte("not cached"))
 	require.NoError(t, keys.BeginEpoch(ctx))
 	held(t, keys, func(h *keyring.Hold) {
 		b := table.Part.NewBatch()
@@ -74,10 +74,10 @@ func TestReplaceKeepsTheRecordCacheRight(t *testing.T) {
 		lost, err := table.Replace(ctx, b, was)
 		require.NoError(t, err)
 		require.Zero(t, lost)
-		record, ok := table.records.get(table.salt, nil, []byte("cached"))
+		record, ok := table.common.records.get(table.salt, nil, []byte("cached"))
 		require.True(t, ok)
 		require.Equal(t, again["cached"], record)
-		_, ok = table.records.get(table.salt, nil, []byte("not cached"))
+		_, ok = table.common.records.get(table.salt, nil, []byte("not cached"))
 		require.False(t, ok)
 		lost, err = table.Replace(ctx, b, was) // what was read is not there any more
 		require.NoError(t, err)

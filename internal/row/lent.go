@@ -154,7 +154,7 @@ func (l *Lent) add(blocks ...lentBlock) {
 	}
 	for l.helpers < lentHelpers && l.bytes >= lentHelp+l.helpers*lentMore {
 		select {
-		case l.t.helpers <- struct{}{}:
+		case l.t.common.helpers <- struct{}{}:
 		default:
 			return
 		}
@@ -164,11 +164,11 @@ func (l *Lent) add(blocks ...lentBlock) {
 }
 
 func (l *Lent) help() {
-	sc := l.t.scratch.Get().(*scratch)
+	sc := l.t.common.scratch.Get().(*scratch)
 	for l.step(sc) {
 	}
 	l.t.giveBack(sc)
-	<-l.t.helpers
+	<-l.t.common.helpers
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.helpers--; l.helpers == 0 {
@@ -181,7 +181,7 @@ func (l *Lent) help() {
 
 // finish seals what is left to be sealed, and waits for the helpers.
 func (l *Lent) finish(ctx context.Context) error {
-	sc := l.t.scratch.Get().(*scratch)
+	sc := l.t.common.scratch.Get().(*scratch)
 	for ctx.Err() == nil && l.step(sc) {
 	}
 	l.t.giveBack(sc)

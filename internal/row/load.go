@@ -216,7 +216,7 @@ func (l *loader) seal(r *loadRun) {
 		return
 	}
 	defer func() { h.Release() }()
-	sc := l.t.scratch.Get().(*scratch)
+	sc := l.t.common.scratch.Get().(*scratch)
 	defer l.t.giveBack(sc)
 	if room := len(r.plain) + len(r.blocks)*Overhead; room > cap(r.sealed) {
 		r.sealed = make([]byte, 0, room)
@@ -317,7 +317,7 @@ func (l *loader) applyOnce(ctx context.Context, g engine.Guard) error {
 		return err
 	}
 	defer h.Release()
-	defer l.t.rows.announceAll(l.t.salt)()
+	defer l.t.common.rows.announceAll(l.t.salt)()
 	if err := l.to.Apply(ctx, g); err != nil {
 		return err
 	}

@@ -20,12 +20,12 @@ var errMismatch = errors.New("the DEK record and the block do not fit together")
 // cache that does not open proves nothing. Where other processes write too, it is taken only if the
 // engine still has its record.
 func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
-	if t.ready != nil {
-		if err := t.ready(); err != nil {
+	if t.common.Ready != nil {
+		if err := t.common.Ready(); err != nil {
 			return nil, err
 		}
 	}
-	if !t.shared {
+	if !t.common.Shared {
 		return t.getNow(ctx, h, id, dst)
 	}
 	ctx, end := within(ctx, h)
@@ -36,14 +36,14 @@ func (t *Table) Get(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byt
 func (t *Table) getNow(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]byte, error) {
 	sc := t.borrow(id)
 	defer t.giveBack(sc)
-	r, tk := t.rows.get(t.salt, id)
-	if r != nil && t.shared {
+	r, tk := t.common.rows.get(t.salt, id)
+	if r != nil && t.common.Shared {
 		fresh, err := t.isFresh(ctx, sc, id, r)
 		if err != nil {
 			return nil, err
 		}
 		if !fresh {
-			t.rows.drop(r)
+			t.common.rows.drop(r)
 			r = nil
 		}
 	}
@@ -52,7 +52,7 @@ func (t *Table) getNow(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]
 		if out, err := t.unseal(ctx, h, sc, r.sealed(), dst); err == nil {
 			return out, nil
 		}
-		t.rows.drop(r)
+		t.common.rows.drop(r)
 	}
 	out, err := t.getOnce(ctx, h, sc, id, dst, tk)
 	if err == nil || errors.Is(err, keyring.ErrInaccessible) || errors.Is(err, keyring.ErrClosed) {
@@ -64,7 +64,7 @@ func (t *Table) getNow(ctx context.Context, h *keyring.Hold, id, dst []byte) ([]
 	if out, err = t.getAt(ctx, h, sc, t.Part, id, dst); err != nil {
 		return nil, err
 	}
-	t.records.put(t.salt, id, sc.row.Record)
+	t.common.records.put(t.salt, id, sc.row.Record)
 	return out, nil
 }
 
@@ -84,7 +84,7 @@ func (t *Table) isFresh(ctx context.Context, sc *scratch, id []byte, r *row) (bo
 func (t *Table) getOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, dst []byte, tk ticket) (out []byte, err error) {
 	var cached bool
 	want := engine.Both
-	if sc.row.Record, cached = t.records.get(t.salt, sc.row.Record[:0], id); cached {
+	if sc.row.Record, cached = t.common.records.get(t.salt, sc.row.Record[:0], id); cached {
 		want = engine.Sealed
 	}
 	err = t.Part.Get(ctx, id, want, &sc.row)
@@ -100,7 +100,7 @@ func (t *Table) getOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 		return nil, half(sc.row.Has)
 	}
 	if !cached {
-		t.records.put(t.salt, id, sc.row.Record)
+		t.common.records.put(t.salt, id, sc.row.Record)
 	}
 	return t.openRow(ctx, h, sc, dst, tk)
 }
@@ -109,7 +109,7 @@ func (t *Table) getOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 func (t *Table) GetAt(ctx context.Context, h *keyring.Hold, r engine.Reader, id, dst []byte) ([]byte, error) {
 	sc := t.borrow(id)
 	defer t.giveBack(sc)
-	if !t.shared {
+	if !t.common.Shared {
 		return t.getAt(ctx, h, sc, r, id, dst)
 	}
 	ctx, end := within(ctx, h)
@@ -150,7 +150,7 @@ func (t *Table) openRow(ctx context.Context, h *keyring.Hold, sc *scratch, dst [
 	}
 	out, err := t.unseal(ctx, h, sc, value, dst)
 	if err == nil {
-		t.rows.add(tk, sc.row.Record, value)
+		t.common.rows.add(tk, sc.row.Record, value)
 	}
 	return out, err
 }

@@ -14,7 +14,7 @@ import (
 
 // Put commits one block.
 func (t *Table) Put(ctx context.Context, h *keyring.Hold, id, data []byte) error {
-	if !t.shared {
+	if !t.common.Shared {
 		return t.putBlock(ctx, h, id, data)
 	}
 	ctx, end := within(ctx, h)
@@ -39,13 +39,13 @@ func (t *Table) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 		return err
 	}
 	sc.key.Destroy() // now, and not after the wait for the log
-	write := t.rows.announce(t.salt, id)
+	write := t.common.rows.announce(t.salt, id)
 	err := t.apply(ctx, h, b, recordEpoch(sc.row.Record), was...)
-	t.rows.report(write)
+	t.common.rows.report(write)
 	if err != nil {
 		return err
 	}
-	t.records.put(t.salt, id, sc.row.Record)
+	t.common.records.put(t.salt, id, sc.row.Record)
 	return t.durable(b)
 }
 
@@ -54,7 +54,7 @@ func (t *Table) putOnce(ctx context.Context, h *keyring.Hold, sc *scratch, id, d
 // and compares it, and writes if the row still has the record that was read. If the record was only
 // rewrapped in between, PutIf reads again.
 func (t *Table) PutIf(ctx context.Context, h *keyring.Hold, id, old, data []byte) error {
-	if !t.shared {
+	if !t.common.Shared {
 		return t.putBlockIf(ctx, h, id, old, data)
 	}
 	ctx, end := within(ctx, h)
@@ -90,7 +90,7 @@ func (t *Table) putBlockIf(ctx context.Context, h *keyring.Hold, id, old, data [
 
 // Delete commits the deletion of one block.
 func (t *Table) Delete(ctx context.Context, h *keyring.Hold, id []byte) error {
-	if !t.shared {
+	if !t.common.Shared {
 		return t.deleteBlock(ctx, h, id)
 	}
 	ctx, end := within(ctx, h)
@@ -103,13 +103,13 @@ func (t *Table) deleteBlock(ctx context.Context, h *keyring.Hold, id []byte) err
 	if err := b.Delete(id); err != nil {
 		return err
 	}
-	write := t.rows.announce(t.salt, id)
+	write := t.common.rows.announce(t.salt, id)
 	err := t.apply(ctx, h, b, NoEpoch)
-	t.rows.report(write)
+	t.common.rows.report(write)
 	if err != nil {
 		return err
 	}
-	t.records.drop(t.salt, id)
+	t.common.records.drop(t.salt, id)
 	return t.durable(b)
 }
 

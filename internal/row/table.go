@@ -12,21 +12,17 @@ import (
 // Table is the rows of one store. It is safe for concurrent use. It uses the engine inside a hold
 // of the keyring, or while a [Use] keeps the engine open; closing the store ends both first.
 type Table struct {
-	Part engine.Partition
+	// What a Get of a row in the cache looks at comes first, and together; see block.Store.
+	store  keyring.StoreID
+	salt   uint64 // of the ids in the caches, which tables share
+	common *Common
 
-	keys    *keyring.Keyring
-	store   keyring.StoreID
-	salt    uint64 // of the ids in the caches, which tables share
-	records *recordCache
-	rows    *rowCache
-	scratch *sync.Pool   // of *scratch
-	ready   func() error // nil: always
-	noSync  bool
-	shared  bool
-	judged  atomic.Uint64 // the floor's revision that was last known before the document was looked at; see judge
-	wrote   func()
-	use     *Use
-	helpers chan struct{} // has one for each helper that seals for a batch; see Lent
+	Part   engine.Partition
+	keys   *keyring.Keyring
+	use    *Use
+	wrote  func()
+	judged atomic.Uint64 // the floor's revision that was last known before the document was looked at; see judge
+	noSync bool
 }
 
 // Config configures a Table.
@@ -35,13 +31,9 @@ type Config struct {
 	Number uint32 // of the partition
 	Keys   *keyring.Keyring
 	Use    *Use
-	Caches *Caches // nil: none
+	Common *Common // nil: no caches, and an engine that is not shared
 	NoSync bool    // commits need not be durable
-	Shared bool    // other processes have the rows too, and the document; see engine.Sharer
 	Wrote  func()  // is called after each write that was applied
-	// Ready, if not nil, refuses reads with its error, also of what is in a cache: the engine does so for
-	// its own part.
-	Ready func() error
 }
 
 // New returns the table of a store that has a keyring.
@@ -53,12 +45,11 @@ func New(c Config) *Table {
 
 // Init makes a zero Table that of a store which has a keyring. So a store has its table in its own memory.
 func (t *Table) Init(c Config) {
-	if c.Caches == nil {
-		c.Caches = NewCaches(0, 0)
+	if c.Common == nil {
+		c.Common = NewCommon(Engine{}, 0, 0)
 	}
-	t.Part, t.salt, t.keys, t.store, t.use = c.Part, c.Caches.salt(c.Number), c.Keys, c.Keys.StoreID(), c.Use
-	t.noSync, t.shared, t.wrote, t.ready = c.NoSync, c.Shared, c.Wrote, c.Ready
-	t.records, t.rows, t.scratch, t.helpers = c.Caches.records, c.Caches.rows, &c.Caches.scratch, c.Caches.helpers
+	t.store, t.salt, t.common = c.Keys.StoreID(), c.Common.salt(c.Number), c.Common
+	t.Part, t.keys, t.use, t.wrote, t.noSync = c.Part, c.Keys, c.Use, c.Wrote, c.NoSync
 }
 
 // CacheStats counts the look-ups in a cache and what it holds.
@@ -81,7 +72,7 @@ type scratch struct {
 
 // borrow returns a scratch that is bound to a block.
 func (t *Table) borrow(id []byte) *scratch {
-	sc := t.scratch.Get().(*scratch)
+	sc := t.common.scratch.Get().(*scratch)
 	t.bind(sc, id)
 	return sc
 }
@@ -98,13 +89,13 @@ func (t *Table) bind(sc *scratch, id []byte) {
 // giveBack destroys the scratch's key and returns it to the pool.
 func (t *Table) giveBack(sc *scratch) {
 	sc.key.Destroy()
-	t.scratch.Put(sc)
+	t.common.scratch.Put(sc)
 }
 
 // WatchDEKs has watch told of the memory for DEKs of all operations that begin from now on: tests
 // look in it for DEKs that were left behind. No operation may be under way.
 func (t *Table) WatchDEKs(watch func(*dek.Key)) {
-	t.scratch = &sync.Pool{New: func() any {
+	t.common.scratch = sync.Pool{New: func() any {
 		sc := new(scratch)
 		watch(&sc.key)
 		return sc
@@ -112,4 +103,4 @@ func (t *Table) WatchDEKs(watch func(*dek.Key)) {
 }
 
 // Helpers returns how many helpers seal for batches, in all tables of the engine.
-func (t *Table) Helpers() int { return len(t.helpers) }
+func (t *Table) Helpers() int { return len(t.common.helpers) }

@@ -5,86 +5,110 @@ package tally
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"github.com/blockseal/blockseal/internal/row"
+	"github.com/blockseal/blockseal/internal/spread"
 	"github.com/blockseal/blockseal/keyring"
 	"github.com/blockseal/blockseal/vault"
 )
 
-// shards is the number of copies of the counters, so that cores do not fight for one cache line. It
-// is a power of two.
-const shards = 32
-
-// shard has the counters of the hot paths: one addition for each operation, on a cache line that
-// the core already has. It fills two cache lines.
-type shard struct {
-	gets, scanned, puts sizes
-	misses, deletes     atomic.Uint64
-	_                   [16]byte
+// line has the counters of the hot paths: one addition for each operation, on a cache line that
+// the core already has. It fills one.
+type line struct {
+	sizes           [kindsOfSize]atomic.Uint64 // a word for each; see Counts.add
+	misses, deletes atomic.Uint64
+	_               [24]byte
 }
 
-// sizes counts things and their bytes with one atomic addition. A word has the count in its upper
-// bits and the bytes in its lower ones, and is emptied into the sums when half of either is used.
-type sizes struct {
-	word atomic.Uint64
+// What has a count and bytes.
+const (
+	gets = iota
+	scanned
+	puts
+	kindsOfSize
+)
 
-	mu       sync.Mutex // held while the word is emptied, so that no reader sees less than before
-	n, bytes uint64
-}
-
+// A word has a count in its upper bits and bytes in its lower ones, so that one addition counts both. It is
+// emptied into the sums when half of either is used.
 const (
 	sizeBits = 40 // of the bytes; 8,192 goroutines can add 64 MiB each before they overflow
 	sizeFull = 1<<63 | 1<<(sizeBits-1)
 )
 
-func (s *sizes) add(bytes int) {
-	if s.word.Add(1<<sizeBits+uint64(bytes))&sizeFull != 0 {
-		s.sums()
-	}
+// Room is memory for the Counts of several stores.
+type Room = spread.Room[line]
+
+// NewRoom returns a Room.
+func NewRoom() *Room {
+	return spread.NewRoom(func(l *line) {
+		for i := range l.sizes {
+			l.sizes[i].Store(0)
+		}
+		l.misses.Store(0)
+		l.deletes.Store(0)
+	})
 }
 
-// sums empties the word and returns the count and the bytes so far.
-func (s *sizes) sums() (n, bytes uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	word := s.word.Swap(0)
-	s.n += word >> sizeBits
-	s.bytes += word & (1<<sizeBits - 1)
-	return s.n, s.bytes
-}
-
-func (s *sizes) addTo(n, bytes *uint64) {
-	a, b := s.sums()
-	*n += a
-	*bytes += b
-}
-
-// addMany counts n things at once.
-func (s *sizes) addMany(n, bytes uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.n += n
-	s.bytes += bytes
-}
-
-// Counts is what a store counts. It is safe for concurrent use; the zero Counts is ready.
+// Counts is what a store counts. It is safe for concurrent use once it was begun.
 type Counts struct {
-	shards  [shards]shard
+	lines spread.Lines[line]
+	*cold
+}
+
+// cold is what is counted rarely.
+type cold struct {
 	commits atomic.Uint64
-	// failures counts failed operations by operation and kind. Failures are rare and need no
-	// shards.
+
+	mu   sync.Mutex // held while words are emptied, so that no reader sees less than before
+	sums [kindsOfSize]sum
+
+	// failures counts failed operations by operation and kind. Failures are rare and have no lines.
 	failures [ops][kinds]atomic.Uint64
 }
 
-// shard chooses a shard by the address of the goroutine's stack: goroutines that run at the same
-// time mostly get different ones. Any choice is correct.
-func (c *Counts) shard() *shard {
-	var here byte
-	p := uintptr(unsafe.Pointer(&here))
-	return &c.shards[(p>>11^p>>16)%shards]
+type sum struct{ n, bytes uint64 }
+
+// Begin makes the zero Counts ready. Their lines are in the room, or with nil in memory of their own.
+func (c *Counts) Begin(r *Room) {
+	c.cold = new(cold)
+	if r == nil {
+		c.lines = spread.New[line]()
+		return
+	}
+	c.lines = spread.Take(r, c)
+}
+
+// add counts one of what has a size.
+func (c *Counts) add(of int, bytes int) {
+	if c.lines.Mine().sizes[of].Add(1<<sizeBits+uint64(bytes))&sizeFull != 0 {
+		c.empty()
+	}
+	runtime.KeepAlive(c)
+}
+
+// addMany counts n at once.
+func (c *Counts) addMany(of int, n, bytes uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sums[of].n += n
+	c.sums[of].bytes += bytes
+}
+
+// empty empties all words into the sums, and returns these.
+func (c *Counts) empty() [kindsOfSize]sum {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for l := range c.lines.All() {
+		for of := range l.sizes {
+			word := l.sizes[of].Swap(0)
+			c.sums[of].n += word >> sizeBits
+			c.sums[of].bytes += word & (1<<sizeBits - 1)
+		}
+	}
+	return c.sums
 }
 
 // Op is an operation that can fail.
@@ -157,28 +181,30 @@ func (c *Counts) Fail(op Op, err error) error {
 func (c *Counts) Got(n int, err error) {
 	switch {
 	case err == nil:
-		c.shard().gets.add(n)
+		c.add(gets, n)
 	case errors.Is(err, row.ErrNotFound):
-		c.shard().misses.Add(1)
+		c.lines.Mine().misses.Add(1)
+		runtime.KeepAlive(c)
 	default:
 		c.Fail(Get, err)
 	}
 }
 
 // Scanned counts a block of n bytes that a scan yielded.
-func (c *Counts) Scanned(n int) { c.shard().scanned.add(n) }
+func (c *Counts) Scanned(n int) { c.add(scanned, n) }
 
 // Put counts a Put of n bytes, or its failure.
 func (c *Counts) Put(n int, err error) {
 	if c.Fail(Put, err) == nil {
-		c.shard().puts.add(n)
+		c.add(puts, n)
 	}
 }
 
 // Deleted counts a Delete, or its failure.
 func (c *Counts) Deleted(err error) {
 	if c.Fail(Delete, err) == nil {
-		c.shard().deletes.Add(1)
+		c.lines.Mine().deletes.Add(1)
+		runtime.KeepAlive(c)
 	}
 }
 
@@ -195,9 +221,9 @@ func (b *Batch) Delete() { b.deletes++ }
 func (c *Counts) Committed(b Batch, err error) {
 	if c.Fail(Commit, err) == nil {
 		c.commits.Add(1)
-		sh := c.shard()
-		sh.puts.addMany(b.puts, b.bytes)
-		sh.deletes.Add(b.deletes)
+		c.addMany(puts, b.puts, b.bytes)
+		c.lines.Mine().deletes.Add(b.deletes)
+		runtime.KeepAlive(c)
 	}
 }
 
@@ -226,13 +252,13 @@ type Total struct {
 func (t *Total) Add(c *Counts) {
 	s := &t.sums
 	s.Commits += c.commits.Load()
-	for i := range c.shards {
-		sh := &c.shards[i]
-		sh.gets.addTo(&s.Gets, &s.ReadBytes)
-		sh.scanned.addTo(&s.Scanned, &s.ScannedBytes)
-		sh.puts.addTo(&s.Puts, &s.WrittenBytes)
-		s.NotFound += sh.misses.Load()
-		s.Deletes += sh.deletes.Load()
+	sums := c.empty()
+	s.Gets, s.ReadBytes = s.Gets+sums[gets].n, s.ReadBytes+sums[gets].bytes
+	s.Scanned, s.ScannedBytes = s.Scanned+sums[scanned].n, s.ScannedBytes+sums[scanned].bytes
+	s.Puts, s.WrittenBytes = s.Puts+sums[puts].n, s.WrittenBytes+sums[puts].bytes
+	for l := range c.lines.All() {
+		s.NotFound += l.misses.Load()
+		s.Deletes += l.deletes.Load()
 	}
 	for op := range c.failures {
 		for kind := range c.failures[op] {

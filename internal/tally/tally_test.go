@@ -9,9 +9,15 @@ import (
 	"github.com/blockseal/blockseal/keyring"
 )
 
+func begun() *Counts {
+	c := new(Counts)
+	c.Begin(nil)
+	return c
+}
+
 // Sums add up, and what did not authenticate is counted whatever the operation was.
 func TestSumsAddUp(t *testing.T) {
-	var a, b Counts
+	a, b := begun(), begun()
 	a.Got(10, nil)
 	b.Got(5, nil)
 	b.Put(7, nil)
@@ -19,8 +25,8 @@ func TestSumsAddUp(t *testing.T) {
 	b.Fail(Verify, keyring.ErrCorrupt)
 	b.Fail(Get, keyring.ErrInaccessible)
 	var all Total
-	all.Add(&a)
-	all.Add(&b)
+	all.Add(a)
+	all.Add(b)
 	s := all.Sums()
 	require.Equal(t, "corrupt", Kind(keyring.ErrCorrupt))
 	require.EqualValues(t, []uint64{2, 15, 1, 7}, []uint64{s.Gets, s.ReadBytes, s.Puts, s.WrittenBytes})
@@ -29,13 +35,13 @@ func TestSumsAddUp(t *testing.T) {
 	require.EqualValues(t, 1, s.Failures["verify"]["corrupt"])
 	require.EqualValues(t, 1, a.Corrupt())
 	require.EqualValues(t, 1, b.Corrupt())
-	require.Zero(t, new(Counts).Corrupt())
+	require.Zero(t, begun().Corrupt())
 }
 
 // Counts are exact, and never go back, also where a word is emptied into the sums.
 func TestCountsAreExact(t *testing.T) {
 	const workers, each, size = 4, 100, 1 << 34 // a word takes 32 of them
-	var c Counts
+	c := begun()
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
@@ -61,7 +67,7 @@ func TestCountsAreExact(t *testing.T) {
 	}
 	require.EqualValues(t, workers*each, last)
 
-	var small Counts
+	small := begun()
 	const many = 1<<23 + 1000 // half a word's count, and some
 	for range many {
 		small.Got(1, nil)
@@ -73,7 +79,7 @@ func TestCountsAreExact(t *testing.T) {
 
 // BenchmarkCount is what counting adds to a Get or a Put.
 func BenchmarkCount(b *testing.B) {
-	var c Counts
+	c := begun()
 	b.Run("get", func(b *testing.B) {
 		for b.Loop() {
 			c.Got(100, nil)
