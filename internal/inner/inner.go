@@ -91,7 +91,7 @@ type InFlight struct {
 	N atomic.Int64
 	// Wake, if not nil, is told of each operation that ends: its capacity is 1.
 	Wake chan struct{}
-	_    [48]byte // to the end of the cache line
+	_    [6]uint64 // to the end of the cache line
 }
 
 // NewInFlight returns a Room for [Options].Room.
