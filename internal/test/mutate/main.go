@@ -1,12 +1,13 @@
 // Command mutate makes mistakes in a package, one at a time, and says which of them its
 // tests do not notice.
 //
-//	go run ./internal/test/mutate [-run REGEXP] [-files REGEXP] [-timeout 1m] PACKAGE [TESTS ...]
+//	go run ./internal/test/mutate [-run REGEXP] [-files REGEXP] [-sample 1] [-timeout 1m] PACKAGE [TESTS ...]
 //
 // The mistakes are those that would matter here: a call is left out (clear, Destroy, Sync),
 // a condition is turned round, a comparison is off by one, "and" is "or", an error is
 // dropped. The source files are not touched: the go command is given others in their place
-// (-overlay). TESTS are the packages whose tests are run, by default PACKAGE's own.
+// (-overlay). TESTS are the packages whose tests are run, by default PACKAGE's own. With -sample N it makes one
+// in N mistakes, evenly over the files, for a package that has thousands.
 //
 // It prints each mistake that nothing noticed, and the score, and ends with status 1 if
 // there is any. A mistake that changes nothing that can be seen is one of those too, so that
@@ -33,6 +34,7 @@ type config struct {
 	files    *regexp.Regexp
 	tests    []string // packages
 	run      string
+	sample   int // one in so many is made
 	timeout  time.Duration
 	list     bool
 }
@@ -41,6 +43,7 @@ func main() {
 	c := config{}
 	flag.StringVar(&c.run, "run", "", "the tests that are run, as of go test")
 	files := flag.String("files", "", "the names of the source files that are looked at")
+	flag.IntVar(&c.sample, "sample", 1, "make one in so many mistakes")
 	flag.DurationVar(&c.timeout, "timeout", time.Minute, "how long the tests of a package may take; one that takes longer has noticed")
 	flag.BoolVar(&c.list, "list", false, "print the mistakes, and make none")
 	flag.Parse()
@@ -90,7 +93,7 @@ func (c config) mutate(ctx context.Context, out io.Writer) error {
 			return errors.Join(err, fmt.Errorf("the tests fail as they are: %s", text))
 		}
 	}
-	count := map[outcome]int{}
+	count, n := map[outcome]int{}, 0
 	for _, file := range files {
 		src, err := os.ReadFile(file)
 		if err != nil {
@@ -101,6 +104,9 @@ func (c config) mutate(ctx context.Context, out io.Writer) error {
 			return err
 		}
 		for _, m := range mutants {
+			if n++; n%max(c.sample, 1) != 0 {
+				continue
+			}
 			if c.list {
 				fmt.Fprintln(out, m)
 				continue

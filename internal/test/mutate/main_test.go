@@ -23,6 +23,18 @@ sample.go:24: >= in the place of >: n > 9
 `, out.String())
 }
 
+// A sample is every so many of the same mistakes.
+func TestSample(t *testing.T) {
+	list := func(sample int) []string {
+		var out strings.Builder
+		c := config{pkg: "./testdata/sample", sample: sample, list: true}
+		require.NoError(t, c.mutate(t.Context(), &out))
+		return strings.Split(strings.TrimSpace(out.String()), "\n")
+	}
+	all := list(1)
+	require.Equal(t, []string{all[2], all[5]}, list(3))
+}
+
 // Tests that fail as they are would notice everything.
 func TestMutateWithoutGoodTests(t *testing.T) {
 	c := config{pkg: "./testdata/sample", tests: []string{"./testdata/none"}, timeout: time.Minute}
