@@ -36,6 +36,7 @@ type lookups struct {
 	mu     sync.Mutex
 	timer  *time.Timer // runs while slots may have some, until Close
 	closed bool
+	walks  Reading // of all walks
 }
 
 // lookupSlot keeps a Lookup, in a cache line of its own.
@@ -155,6 +156,20 @@ func (d *DB) Lookup(r *Reading) *Lookup {
 	return &Lookup{k: k, begun: begun, slot: r.slot}
 }
 
+// lookupForWalk is Lookup for a walk over ids: of walks that soon end, making iterators is the better part. All
+// walks count as one caller.
+func (d *DB) lookupForWalk() *Lookup {
+	k := d.lookups
+	k.mu.Lock()
+	r := k.walks
+	k.mu.Unlock()
+	l := d.Lookup(&r)
+	k.mu.Lock()
+	k.walks = r
+	k.mu.Unlock()
+	return l
+}
+
 // State returns a Lookup of the state in which it first looks up a key. Unlike a snapshot it keeps
 // no compaction from removing what it sees. It finds keys of DEK records and sealed blocks, and
 // panics over others.
@@ -243,6 +258,11 @@ func (l *Lookup) iter(key []byte) (it *pebble.Iterator, err error) {
 	if space != spaceDEK && space != spaceData {
 		panic("engine: Lookup.Get of a key that is of neither a DEK record nor a sealed block")
 	}
+	return l.over(space)
+}
+
+// over returns the iterator over a space, which is spaceDEK or spaceData.
+func (l *Lookup) over(space byte) (it *pebble.Iterator, err error) {
 	at := space - spaceDEK
 	if l.iters[at] != nil {
 		return l.iters[at], nil

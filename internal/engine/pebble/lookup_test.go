@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -335,4 +336,89 @@ func TestLookupOfADamagedFile(t *testing.T) {
 		}
 		require.Positive(t, corrupt, kind)
 	}
+}
+
+// A walk has the iterators that are kept, or leaves its own behind: what it finds is one state, that of when it
+// began, and nobody has an iterator that another one uses.
+func TestWalksShareLookups(t *testing.T) {
+	d := openMem(t)
+	p := d.Partition(0)
+	put := func(id, data string) {
+		b := p.NewBatch()
+		defer b.Close()
+		sealed, err := b.Put([]byte(id), []byte(data), len(data))
+		require.NoError(t, err)
+		copy(sealed, data)
+		require.NoError(t, p.Apply(t.Context(), b, engine.Guard{Floor: p.Floor().Revision, Epoch: math.MaxUint32}, false))
+	}
+	begin := func(part engine.Parts, from, to string) engine.Cursor {
+		c, err := p.Cursor(t.Context(), part, []byte(from), []byte(to))
+		require.NoError(t, err)
+		return c
+	}
+	found := func(c engine.Cursor) (all []string) {
+		for ok := c.First(); ok; ok = c.Next() {
+			v, err := c.Value()
+			require.NoError(t, err)
+			all = append(all, string(c.ID())+"="+string(v))
+		}
+		require.NoError(t, c.Err())
+		return all
+	}
+	for i := range 9 {
+		put(fmt.Sprint(i), fmt.Sprint("at first ", i))
+	}
+	for range lookupPatience {
+		require.NoError(t, begin(engine.Record, "2", "4").Close())
+		require.Zero(t, kept(d), "too soon")
+	}
+
+	// A walk over both parts makes a pair, and leaves it behind whichever of the two ends first.
+	for dek := range 2 {
+		both := make([]engine.Cursor, 2)
+		both[0] = begin(engine.Sealed, "2", "4")
+		var err error
+		both[1], err = both[0].Clone(engine.Record, []byte("2"), []byte("5"))
+		require.NoError(t, err)
+		require.Equal(t, []string{"2=at first 2", "3=at first 3"}, found(both[0]))
+		require.Equal(t, []string{"2=at first 2", "3=at first 3", "4=at first 4"}, found(both[1]))
+		require.Zero(t, kept(d), "it is in use")
+		third, err := both[0].Clone(engine.Record, []byte("7"), nil) // which has an iterator of its own
+		require.NoError(t, err)
+		require.Equal(t, []string{"7=at first 7", "8=at first 8"}, found(third))
+		require.NoError(t, third.Close())
+		require.NoError(t, both[dek].Close())
+		require.Zero(t, kept(d), "one half is in use")
+		require.NoError(t, both[1-dek].Close())
+		require.Equal(t, 1, kept(d))
+	}
+
+	// A look-up that has the same pair finds keys outside of the walk's bounds.
+	var r Reading
+	l := patient(t, d, &r)
+	got, err := valueOf(t, l, string(appendKey(nil, spaceData, 0, []byte("8"))))
+	require.NoError(t, err)
+	require.Equal(t, "at first 8", got)
+	l.Release()
+
+	// Two walks at once have a pair each.
+	one, other := begin(engine.Sealed, "0", "2"), begin(engine.Sealed, "1", "3")
+	require.Equal(t, []string{"0=at first 0", "1=at first 1"}, found(one))
+	require.Equal(t, []string{"1=at first 1", "2=at first 2"}, found(other))
+	require.NoError(t, one.Close())
+	require.NoError(t, other.Close())
+	require.Equal(t, 2, kept(d))
+
+	// What is written meanwhile is not found, and nothing of before is left behind.
+	old := begin(engine.Sealed, "1", "2")
+	put("1", "since")
+	require.Zero(t, kept(d))
+	require.Equal(t, []string{"1=at first 1"}, found(old))
+	deks, err := old.Clone(engine.Record, []byte("1"), []byte("2"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"1=at first 1"}, found(deks), "of the same state")
+	require.NoError(t, old.Close())
+	require.NoError(t, deks.Close())
+	require.Zero(t, kept(d))
+	require.Equal(t, []string{"1=since"}, func() []string { c := begin(engine.Sealed, "1", "2"); defer c.Close(); return found(c) }())
 }

@@ -183,7 +183,10 @@ func (v *view) Get(ctx context.Context, id []byte, want engine.Parts, row *engin
 
 // Cursor implements [engine.Reader].
 func (v *view) Cursor(ctx context.Context, part engine.Parts, lower, upper []byte) (engine.Cursor, error) {
-	return v.p.cursor(ctx, v.snap.s, part, lower, upper)
+	if err := v.p.db.ready(ctx); err != nil {
+		return nil, err
+	}
+	return v.p.over(v.snap.s, part, lower, upper)
 }
 
 // Close implements [engine.View].
