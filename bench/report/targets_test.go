@@ -165,7 +165,8 @@ func TestTargetBeyondTheBoundIsReplaced(t *testing.T) {
 // Beside Tink nothing that wraps a key is faster than the least work, whatever was asked for at first.
 func TestPeersAreJudgedByTheLeastWork(t *testing.T) {
 	r := newResults()
-	require.NoError(t, r.parse("f", []byte("BenchmarkSeal/size=4096/impl=promised 1 1000 ns/op\n"+
+	require.NoError(t, r.parse("f", []byte("BenchmarkSeal/size=4096/impl=promised 1 700 ns/op\n"+
+		"BenchmarkSealWrapped/size=4096/beside=tink/impl=promised 1 1500 ns/op 3000 tink-ns/op 2.0 tink-rate\n"+
 		"BenchmarkSealWrapped/size=4096/impl=tink 1 2000 ns/op 1040 blockseal-ns/op\n"+
 		"BenchmarkSealWrapped/size=4096/impl=blockseal 1 9999 ns/op\n")))
 	v := find(t, judge(r), "Beside other", "seal and wrap 4 KiB, beside Tink")
